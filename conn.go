@@ -1,0 +1,252 @@
+package wsroom
+
+import (
+	"context"
+	"crypto/rand"
+	"fmt"
+	"net/http"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+	"unicode/utf8"
+
+	"github.com/coder/websocket"
+	"github.com/wsroom/wsroom/internal/frame"
+)
+
+// Conn is one connection. All methods may be called concurrently, but for Read, ReadText and
+// ReadJSON, which belong to Serve.
+type Conn struct {
+	hub         *Hub
+	id          string
+	room        string
+	route       string // the request's pattern, for metrics
+	key         string // of WithMaxConnsPer
+	remoteAddr  string
+	subprotocol string
+	deflate     bool // permessage-deflate is negotiated
+
+	ctx    context.Context
+	cancel context.CancelCauseFunc
+
+	ws     *websocket.Conn
+	ready  sync.WaitGroup // done when ws is set
+	queue  queue
+	writer func() // c.write; starting a stored func allocates nothing
+
+	// turn is held by the goroutine that runs a callback of this connection.
+	turn sync.Mutex
+
+	mu     sync.Mutex // guards the fields to the next blank line; held for no callback
+	wire   *frame.Conn
+	ended  bool
+	ending ending
+	beat   *time.Timer
+	rooms  map[string]*member // written with the room's shard locked, too
+	values map[any]any
+	events []event
+	drops  int
+
+	kill      *time.Timer // closes the socket when the ending's budget is spent; set before ctx is done
+	connected bool        // OnConnect succeeded
+	silent    bool        // the message callback panicked or has had its err; both belong to turn
+	bucket    bucket
+	pingedAt  atomic.Int64 // when the last ping was written, by frame.Now; 0 if it was answered
+	badClose  atomic.Int32 // the close code with which coder/websocket refused what it read
+	reading   atomic.Bool  // a reading method of ours is inside coder/websocket
+}
+
+func newConn(h *Hub, r *http.Request, room, key string) *Conn {
+	c := &Conn{
+		hub: h, id: rand.Text(), room: room, route: pattern(r), key: key, remoteAddr: r.RemoteAddr,
+		rooms: make(map[string]*member, 1),
+	}
+	c.ctx, c.cancel = context.WithCancelCause(detach(r.Context()))
+	c.queue.limit, c.queue.held = h.cfg, new(fifo)
+	c.writer = c.write
+	c.ready.Add(1)
+	return c
+}
+
+// ID returns the connection's name, which is unique across nodes and can't be guessed.
+func (c *Conn) ID() string { return c.id }
+
+// Room returns the room that the connection's route named, whether it is still in it or not.
+func (c *Conn) Room() string { return c.room }
+
+// Rooms returns the rooms that the connection is in, sorted.
+func (c *Conn) Rooms() []string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	names := make([]string, 0, len(c.rooms))
+	for name := range c.rooms {
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	return names
+}
+
+// Join adds the connection to a room; to be in it already is no error. It returns ErrClosed once the
+// connection is ending, and a *StatusError for a name that can't be one or a limit that is reached.
+func (c *Conn) Join(room string) error {
+	if err := checkRoomName(room); err != nil {
+		return err
+	}
+	if err := c.hub.store.join(c, room); err != nil {
+		return err
+	}
+	c.runEventsAside()
+	return nil
+}
+
+// Leave takes the connection out of a room; not to be in it is no error. Nothing sent to the room
+// after Leave has returned reaches the connection. It returns ErrClosed once the connection is
+// ending.
+func (c *Conn) Leave(room string) error {
+	if err := c.hub.store.leave(c, room); err != nil {
+		return err
+	}
+	c.runEventsAside()
+	return nil
+}
+
+// Context returns a context that is done when the connection is ending; context.Cause says why. It
+// has the values of the request's context, but not its deadline or cancellation. chi.URLParamFromCtx
+// gives this connection's values for as long as it is used.
+func (c *Conn) Context() context.Context { return c.ctx }
+
+// Set keeps a value for the connection's life.
+func (c *Conn) Set(key, value any) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.values == nil {
+		c.values = map[any]any{}
+	}
+	c.values[key] = value
+}
+
+// Get returns the value that was Set, and whether there is one.
+func (c *Conn) Get(key any) (any, bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	v, ok := c.values[key]
+	return v, ok
+}
+
+// RemoteAddr returns the request's RemoteAddr: of the peer, or of the proxy in front of the server.
+func (c *Conn) RemoteAddr() string { return c.remoteAddr }
+
+// Subprotocol returns the negotiated subprotocol, "" if there is none.
+func (c *Conn) Subprotocol() string { return c.subprotocol }
+
+// WebSocket returns the coder/websocket connection beneath. What is written to it and what the hub
+// sends never cut into each other. Its Close ends the connection as Conn.Close does; reading from it
+// is for Serve.
+func (c *Conn) WebSocket() *websocket.Conn {
+	c.ready.Wait()
+	return c.ws
+}
+
+// SendText queues a text message for this connection. It returns nil only if the message was queued;
+// otherwise ErrClosed, ErrSlow, ErrQueueFull, or an error for text that isn't valid UTF-8.
+func (c *Conn) SendText(text string) error {
+	m, err := c.hub.encodeText(text, c.deflate)
+	return c.enqueue(m, err)
+}
+
+// SendJSON queues v, encoded, as SendText does; an error of the encoder is returned wrapped.
+func (c *Conn) SendJSON(v any) error {
+	m, err := c.hub.encodeJSON(v, c.deflate)
+	return c.enqueue(m, err)
+}
+
+// SendBinary queues a binary message, as SendText does. It copies p.
+func (c *Conn) SendBinary(p []byte) error {
+	m, err := c.hub.encodeBinary(p, c.deflate)
+	return c.enqueue(m, err)
+}
+
+func (c *Conn) enqueue(m *frame.Message, err error) error {
+	if err != nil {
+		return err
+	}
+	for {
+		space := c.queue.room(int64(len(m.Bytes(c.deflate))))
+		if space == nil {
+			break
+		}
+		<-space
+	}
+	p := c.queue.push(m, true)
+	if p.wake {
+		go c.writer()
+	}
+	if p.dropped > 0 {
+		c.noteDrops(p.dropped)
+	}
+	if p.slow {
+		c.end(endingSlow)
+	}
+	return p.err
+}
+
+// SendTextToThisRoom sends to everyone in Room(), this connection included. See Hub.SendTextToRoom.
+func (c *Conn) SendTextToThisRoom(text string) error { return c.hub.SendTextToRoom(c.room, text) }
+
+// SendJSONToThisRoom sends to everyone in Room(), this connection included. See Hub.SendJSONToRoom.
+func (c *Conn) SendJSONToThisRoom(v any) error { return c.hub.SendJSONToRoom(c.room, v) }
+
+// SendTextToRoom is Hub.SendTextToRoom.
+func (c *Conn) SendTextToRoom(room, text string) error { return c.hub.SendTextToRoom(room, text) }
+
+// SendJSONToRoom is Hub.SendJSONToRoom.
+func (c *Conn) SendJSONToRoom(room string, v any) error { return c.hub.SendJSONToRoom(room, v) }
+
+// SendTextToAll is Hub.SendTextToAll.
+func (c *Conn) SendTextToAll(text string) error { return c.hub.SendTextToAll(text) }
+
+// SendJSONToAll is Hub.SendJSONToAll.
+func (c *Conn) SendJSONToAll(v any) error { return c.hub.SendJSONToAll(v) }
+
+// Close ends the connection: what is queued is still written, then a close frame with this code and
+// reason, and after 5 s at the latest the socket is closed, whatever the peer does. It returns at
+// once; the cause is a websocket.CloseError. It returns ErrClosed if the connection was ending, and
+// an error, without effect, for a code that can't be sent (RFC 6455, section 7.4) or a reason of over
+// 123 bytes.
+func (c *Conn) Close(code websocket.StatusCode, reason string) error {
+	if err := checkClose(code, reason); err != nil {
+		return err
+	}
+	if !c.end(endingClosed(websocket.CloseError{Code: code, Reason: reason})) {
+		return ErrClosed
+	}
+	return nil
+}
+
+func checkClose(code websocket.StatusCode, reason string) error {
+	switch {
+	case code >= 1000 && code <= 1003, code >= 1007 && code <= 1014, code >= 3000 && code <= 4999:
+	default:
+		return fmt.Errorf("wsroom: close code %d can't be sent", int(code))
+	}
+	if len(reason) > frame.MaxControl-2 || !utf8.ValidString(reason) {
+		return fmt.Errorf("wsroom: a close reason is at most %d bytes of UTF-8", frame.MaxControl-2)
+	}
+	return nil
+}
+
+// enteredLocked and leftLocked keep the books of Join and Leave; mu and the room's shard are locked.
+func (c *Conn) enteredLocked(m *member) {
+	c.rooms[m.room.name] = m
+	if c.hub.cfg.onJoin != nil {
+		c.events = append(c.events, event{room: m.room.name, run: c.hub.cfg.onJoin, name: "OnJoin"})
+	}
+}
+
+func (c *Conn) leftLocked(m *member) {
+	delete(c.rooms, m.room.name)
+	if c.hub.cfg.onLeave != nil {
+		c.events = append(c.events, event{room: m.room.name, run: c.hub.cfg.onLeave, name: "OnLeave"})
+	}
+}

@@ -1,0 +1,70 @@
+package wsroom
+
+import (
+	"errors"
+	"net/http"
+	"time"
+)
+
+// The ends and refusals that programs tell apart, for errors.Is. The text of an error never goes to
+// the peer; what does is a close code and, where the application closed, its own reason.
+var (
+	// ErrClosed is returned by what needs a living connection once it is ending.
+	ErrClosed = errors.New("wsroom: connection is closed")
+
+	// ErrSlow ends a connection whose send queue is full, under CloseSlow (close code 1013).
+	ErrSlow = errors.New("wsroom: connection is too slow")
+
+	// ErrQueueFull is returned by a send to one connection that DropNewest dropped.
+	ErrQueueFull = errors.New("wsroom: send queue is full")
+
+	// ErrShutdown ends connections, and refuses new ones, after Shutdown (close code 1001, or 1012
+	// with WithDrain).
+	ErrShutdown = errors.New("wsroom: hub is shut down")
+
+	// ErrHeartbeat ends a connection whose peer no longer answers.
+	ErrHeartbeat = errors.New("wsroom: peer does not answer")
+
+	// ErrRateLimited ends a connection over WithRateLimit, with Disconnect (close code 1008).
+	ErrRateLimited = errors.New("wsroom: rate limit exceeded")
+
+	// ErrPanic ends a connection in whose callback a panic, or runtime.Goexit, happened (close code
+	// 1011).
+	ErrPanic = errors.New("wsroom: callback panicked")
+)
+
+// DecodeError tells that a message isn't the JSON that a callback or ReadJSON takes. Close code 1007
+// unless WithBadJSON(KeepOpen) is set.
+type DecodeError struct {
+	Err error // what the decoder says
+}
+
+func (e *DecodeError) Error() string { return "wsroom: decode JSON: " + e.Err.Error() }
+
+// Unwrap returns what the decoder says.
+func (e *DecodeError) Unwrap() error { return e.Err }
+
+// StatusError refuses a request before the upgrade, with an HTTP status. A RoomFunc or the function
+// of WithAuthorize returns one, wrapped or not, to choose what the client sees; refusals of the hub
+// itself are StatusErrors too.
+type StatusError struct {
+	Status     int           // an HTTP status from 400 to 599, else it counts as 500
+	Message    string        // the body that the client gets; the status's own text if empty
+	RetryAfter time.Duration // sent as Retry-After in whole seconds, if positive
+}
+
+func (e *StatusError) Error() string { return "wsroom: refused: " + e.text() }
+
+func (e *StatusError) text() string {
+	if e.Message != "" {
+		return e.Message
+	}
+	return http.StatusText(e.status())
+}
+
+func (e *StatusError) status() int {
+	if e.Status < 400 || e.Status > 599 {
+		return http.StatusInternalServerError
+	}
+	return e.Status
+}

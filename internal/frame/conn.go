@@ -1,0 +1,446 @@
+package frame
+
+import (
+	"errors"
+	"io"
+	"net"
+	"os"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+)
+
+// Owner is told what coder/websocket wants of its net.Conn. Calls come from whatever goroutine
+// uses the websocket.Conn, with no lock of Conn held.
+type Owner interface {
+	// Control takes a control frame that is to be sent. The payload is valid until it returns.
+	Control(opcode byte, payload []byte)
+	// MessageSent tells that a message written in several frames is complete.
+	MessageSent()
+	// Closed tells that the websocket.Conn is of no more use to the application.
+	Closed()
+}
+
+// Limits are the times a Conn keeps; each must be positive.
+type Limits struct {
+	Message time.Duration // from the first wait for the rest of a message to its last byte
+	Write   time.Duration // a piece of at most maxWrite bytes
+}
+
+// ErrInterrupted is returned by Wait after Interrupt.
+var ErrInterrupted = errors.New("wsroom: interrupted")
+
+// readSize is the size of the shared read buffers. A connection has one only while it holds
+// something unread.
+const readSize = 4 << 10
+
+// maxWrite bounds what has to pass within one write timeout, so that a large message to a slow but
+// living receiver passes.
+const maxWrite = 256 << 10
+
+var readBuffers = sync.Pool{New: func() any { return new([readSize]byte) }}
+
+// Conn is the net.Conn that coder/websocket gets in place of the socket. Reading, it hands on at
+// most one frame at a time, so that nothing of the next one rests in buffers above it; it waits for
+// data without a buffer and with a small stack. Writing, it lets only whole frames pass: data
+// frames straight to the socket, control frames by way of its Owner.
+//
+// One goroutine may read while another writes; Interrupt, Kill and the times may be called by any.
+type Conn struct {
+	net.Conn // the socket; Read, Write and Close are replaced
+	owner    Owner
+	limits   *Limits
+	raw      syscall.RawConn // nil where the socket offers none: TLS, pipes
+
+	readMu   sync.Mutex // guards the fields to the next blank line
+	in       scanner
+	buf      *[readSize]byte // nil while nothing is unread
+	r, w     int             // what is unread: buf[r:w]
+	into     []byte          // where rawRead reads to; nil for a buffer of its own
+	got      int
+	readErr  error // the socket's error, once it failed
+	timed    bool  // a read deadline is set for the message that is under way
+	readFunc func(fd uintptr) bool
+
+	deadlineMu  sync.Mutex // guards interrupted and orders deadlines after it
+	interrupted bool
+
+	lastRead   atomic.Int64 // when bytes came last, by Now
+	waiting    atomic.Int64 // since when a read waits for the peer; 0 if none does
+	peerClosed atomic.Bool  // a close frame has been read
+
+	out  scanner // out and part belong to coder/websocket's writer, which is one at a time
+	part []byte  // the bytes of a frame that isn't complete
+
+	writeMu   sync.Mutex // the wire; guards the fields to the end
+	open      bool       // a message in several frames is under way
+	shut      bool       // the close frame is out
+	pending   []byte
+	sent      int
+	sendErr   error
+	writeFunc func(fd uintptr) bool
+}
+
+// NewConn returns a Conn over socket, whose first bytes, already read, are early.
+func NewConn(socket net.Conn, early []byte, owner Owner, limits *Limits) *Conn {
+	c := &Conn{Conn: socket, owner: owner, limits: limits}
+	if raw := rawConn(socket); raw != nil {
+		c.raw, c.readFunc, c.writeFunc = raw, c.rawRead, c.rawWrite
+	}
+	c.readMu.Lock()
+	c.unread(early)
+	c.readMu.Unlock()
+	c.lastRead.Store(Now())
+	return c
+}
+
+// rawConn returns the file descriptor's access to a socket of package net itself; other types may
+// have a Read and Write of their own that must not be passed by.
+func rawConn(socket net.Conn) syscall.RawConn {
+	var sc syscall.Conn
+	switch s := socket.(type) {
+	case *net.TCPConn:
+		sc = s
+	case *net.UnixConn:
+		sc = s
+	}
+	if sc == nil || !rawIO {
+		return nil
+	}
+	raw, err := sc.SyscallConn()
+	if err != nil {
+		return nil
+	}
+	return raw
+}
+
+// unread keeps a copy of early to be read first; net/http buffers at most 4 KiB.
+func (c *Conn) unread(early []byte) {
+	if len(early) > 0 {
+		c.buf = readBuffers.Get().(*[readSize]byte)
+		c.r, c.w = 0, copy(c.buf[:], early)
+	}
+}
+
+var start = time.Now()
+
+// Now is the time that LastRead and WaitingSince count in: nanoseconds of a monotonic clock.
+func Now() int64 { return int64(time.Since(start)) }
+
+// LastRead tells when the peer's bytes came last, by Now.
+func (c *Conn) LastRead() int64 { return c.lastRead.Load() }
+
+// WaitingSince tells since when, by Now, a read has been waiting for the peer; 0 if none is.
+func (c *Conn) WaitingSince() int64 { return c.waiting.Load() }
+
+// Wait returns once there is something to read. It swallows the empty pongs that answer AppendPing,
+// so that an idle connection stays parked here, where the stack is small.
+func (c *Conn) Wait() error {
+	c.readMu.Lock()
+	defer c.readMu.Unlock()
+	for {
+		if c.r == c.w {
+			if err := c.fill(nil); err != nil {
+				return err
+			}
+		}
+		if !c.skipEmptyPong() {
+			return nil
+		}
+	}
+}
+
+// emptyPong is the length of a masked pong without payload.
+const emptyPong = 6
+
+func (c *Conn) skipEmptyPong() bool {
+	if c.in.have > 0 || c.w-c.r < emptyPong ||
+		c.buf[c.r] != finBit|Pong || c.buf[c.r+1] != maskBit {
+		return false
+	}
+	c.consume(emptyPong)
+	return true
+}
+
+// Read is for coder/websocket. It returns bytes of one frame only.
+func (c *Conn) Read(p []byte) (int, error) {
+	c.readMu.Lock()
+	defer c.readMu.Unlock()
+	if c.r == c.w && c.in.left >= readSize && len(p) >= readSize {
+		// Deep inside a large payload: read it to where it is to go.
+		if err := c.fill(p[:min(uint64(len(p)), c.in.left)]); err != nil {
+			return 0, c.closedIfInterrupted(err)
+		}
+		return c.scanIn(p[:c.got]), nil
+	}
+	if c.r == c.w {
+		if err := c.fill(nil); err != nil {
+			return 0, c.closedIfInterrupted(err)
+		}
+	}
+	n := c.scanIn(c.buf[c.r:min(c.w, c.r+len(p))])
+	copy(p, c.buf[c.r:c.r+n])
+	c.consume(n)
+	return n, nil
+}
+
+// scanIn takes the bytes of p that belong to the current frame and returns how many they are.
+func (c *Conn) scanIn(p []byte) int {
+	n, end := c.in.scan(p)
+	if end && c.in.opcode == Close {
+		c.peerClosed.Store(true)
+	}
+	return n
+}
+
+// consume drops n unread bytes and gives the buffer back with the last of them.
+func (c *Conn) consume(n int) {
+	c.r += n
+	if c.r == c.w {
+		readBuffers.Put(c.buf)
+		c.buf, c.r, c.w = nil, 0, 0
+	}
+}
+
+// fill waits for bytes and reads them to p, or to a buffer of its own where p is nil.
+func (c *Conn) fill(p []byte) error {
+	c.armRead()
+	c.into, c.got, c.readErr = p, 0, nil
+	for c.got == 0 && c.readErr == nil {
+		if c.raw == nil {
+			c.plainRead()
+		} else if err := c.raw.Read(c.readFunc); err != nil {
+			c.readErr = err
+		}
+	}
+	c.into = nil
+	c.waiting.Store(0)
+	if c.readErr == nil {
+		c.lastRead.Store(Now())
+	}
+	return c.readErr
+}
+
+// plainRead reads from a socket that has no file descriptor to wait on.
+func (c *Conn) plainRead() {
+	p := c.into
+	var own *[readSize]byte
+	if p == nil {
+		own = readBuffers.Get().(*[readSize]byte)
+		p = own[:]
+	}
+	c.waiting.Store(Now())
+	n, err := c.Conn.Read(p)
+	if c.got = n; n == 0 {
+		c.readErr = err // one that comes with bytes comes again without
+	}
+	c.keep(own)
+}
+
+// keep takes the buffer that has just been read to, or gives it back if nothing came.
+func (c *Conn) keep(own *[readSize]byte) {
+	switch {
+	case own == nil:
+	case c.got > 0:
+		c.buf, c.r, c.w = own, 0, c.got
+	default:
+		readBuffers.Put(own)
+	}
+}
+
+// armRead sets the deadline of the message that is under way, from the first wait for its rest on,
+// and lifts it between messages.
+func (c *Conn) armRead() {
+	under := !c.in.between()
+	if under == c.timed {
+		return
+	}
+	c.timed = under
+	var t time.Time
+	if under {
+		t = time.Now().Add(c.limits.Message)
+	}
+	c.deadlineMu.Lock()
+	defer c.deadlineMu.Unlock()
+	if !c.interrupted {
+		_ = c.Conn.SetReadDeadline(t) // fails only on a closed socket, as the read will
+	}
+}
+
+// Interrupt ends the read that is waiting and those to come, until Resume.
+func (c *Conn) Interrupt() {
+	c.deadlineMu.Lock()
+	defer c.deadlineMu.Unlock()
+	c.interrupted = true
+	_ = c.Conn.SetReadDeadline(time.Unix(1, 0))
+}
+
+// Resume lets reads wait again, without a deadline.
+func (c *Conn) Resume() {
+	c.deadlineMu.Lock()
+	defer c.deadlineMu.Unlock()
+	c.interrupted = false
+	_ = c.Conn.SetReadDeadline(time.Time{})
+}
+
+func (c *Conn) isInterrupted() bool {
+	c.deadlineMu.Lock()
+	defer c.deadlineMu.Unlock()
+	return c.interrupted
+}
+
+// Interrupted reports whether err comes of Interrupt and not of the peer.
+func (c *Conn) Interrupted(err error) bool {
+	return errors.Is(err, os.ErrDeadlineExceeded) && c.isInterrupted()
+}
+
+// closedIfInterrupted turns an interrupted read into the error that coder/websocket understands.
+func (c *Conn) closedIfInterrupted(err error) error {
+	if c.Interrupted(err) {
+		return net.ErrClosed
+	}
+	return err
+}
+
+// PeerClosing reports whether the peer's close frame has been read.
+func (c *Conn) PeerClosing() bool { return c.peerClosed.Load() }
+
+// SocketError returns the error with which the socket's reading side failed, if it did.
+func (c *Conn) SocketError() error {
+	c.readMu.Lock()
+	defer c.readMu.Unlock()
+	return c.readErr
+}
+
+// Drain reads and drops until the peer's close frame has come or the socket fails. A socket that is
+// closed with bytes unread resets the connection, and the peer may lose the close frame.
+func (c *Conn) Drain() {
+	c.readMu.Lock()
+	defer c.readMu.Unlock()
+	for !c.peerClosed.Load() {
+		if c.r == c.w {
+			c.in.fragmented, c.timed = false, c.in.have > 0 // no deadline but Kill's
+			if c.fill(nil) != nil {
+				return
+			}
+		}
+		c.consume(c.scanIn(c.buf[c.r:c.w]))
+	}
+}
+
+// Kill closes the socket beneath TLS at once, whatever reads or writes are under way.
+func (c *Conn) Kill() {
+	socket := c.Conn
+	if t, ok := socket.(interface{ NetConn() net.Conn }); ok {
+		socket = t.NetConn()
+	}
+	_ = socket.Close()
+}
+
+// Hangup closes the socket; over TLS with its closing alert.
+func (c *Conn) Hangup() { _ = c.Conn.Close() }
+
+// Close is for coder/websocket. The socket is closed by the owner, after the close frame is out.
+func (c *Conn) Close() error {
+	c.owner.Closed()
+	return nil
+}
+
+// Write is for coder/websocket: it passes on the frames that p completes and keeps the rest, which
+// is less than the caller's buffer.
+func (c *Conn) Write(p []byte) (int, error) {
+	for n := 0; n < len(p); {
+		k, end := c.out.scan(p[n:])
+		if !end {
+			c.part = append(c.part, p[n:n+k]...)
+		} else if err := c.frameWritten(p[n : n+k]); err != nil {
+			return n, err
+		}
+		n += k
+	}
+	return len(p), nil
+}
+
+// frameWritten passes on the frame that ends with last and begins with what is kept in part.
+func (c *Conn) frameWritten(last []byte) error {
+	part := c.part
+	c.part = nil
+	if c.out.opcode >= Close {
+		whole := append(part, last...)
+		c.owner.Control(c.out.opcode, whole[headerOf(whole):])
+		return nil
+	}
+	if err := c.writeData(part, last); err != nil {
+		return err
+	}
+	if !c.out.fragmented {
+		c.owner.MessageSent()
+	}
+	return nil
+}
+
+func (c *Conn) writeData(part, last []byte) error {
+	c.writeMu.Lock()
+	defer c.writeMu.Unlock()
+	if c.shut {
+		return net.ErrClosed
+	}
+	if len(part) > 0 && len(part)+len(last) <= readSize {
+		part, last = append(part, last...), nil
+	}
+	c.open = c.out.fragmented
+	if err := c.Send(part); err != nil {
+		return err
+	}
+	return c.Send(last)
+}
+
+// Lock takes the wire for Send and reports whether a data frame may go now; a control frame may
+// always (RFC 6455, section 5.4).
+func (c *Conn) Lock() (data bool) {
+	c.writeMu.Lock()
+	return !c.open
+}
+
+// Unlock gives the wire back.
+func (c *Conn) Unlock() { c.writeMu.Unlock() }
+
+// Shut ends all writing; the caller holds the wire and has sent the close frame.
+func (c *Conn) Shut() { c.shut = true }
+
+// Send writes whole frames; the caller holds the wire. It tries without a deadline first, which
+// costs nothing, and sets one only where the socket is full.
+func (c *Conn) Send(p []byte) error {
+	for len(p) > 0 {
+		piece := p[:min(len(p), maxWrite)]
+		if err := c.sendPiece(piece); err != nil {
+			return err
+		}
+		p = p[len(piece):]
+	}
+	return nil
+}
+
+func (c *Conn) sendPiece(p []byte) error {
+	if c.raw != nil {
+		c.pending, c.sent, c.sendErr = p, 0, nil
+		err := c.raw.Write(c.writeFunc)
+		c.pending = nil
+		if err == nil {
+			err = c.sendErr
+		}
+		if p = p[c.sent:]; err != nil || len(p) == 0 {
+			return err
+		}
+	}
+	if err := c.SetWriteDeadline(time.Now().Add(c.limits.Write)); err != nil {
+		return err
+	}
+	if _, err := c.Conn.Write(p); err != nil {
+		return err
+	}
+	return c.SetWriteDeadline(time.Time{})
+}
+
+var _ io.ReadWriteCloser = (*Conn)(nil)

@@ -1,0 +1,75 @@
+package frame
+
+import (
+	"bytes"
+	"compress/flate"
+	"sync"
+	"time"
+)
+
+// Message is one outgoing message as the frame that every receiver's socket gets. Server frames
+// carry no mask (RFC 6455, section 5.1), so all receivers share the bytes. It never changes.
+type Message struct {
+	plain    []byte
+	deflated []byte // nil where compressing was not asked for or doesn't pay
+
+	// Made is when the message was encoded; zero unless somebody measures.
+	Made time.Time
+}
+
+// NewMessage encodes payload, which it copies. With deflate it also makes the compressed frame for
+// the receivers that negotiated permessage-deflate.
+func NewMessage[P string | []byte](opcode byte, payload P, deflate bool) *Message {
+	b := make([]byte, 0, headerSize(len(payload))+len(payload))
+	m := &Message{plain: append(appendHeader(b, finBit|opcode, len(payload)), payload...)}
+	if deflate {
+		m.deflated = compress(opcode, m.plain[len(m.plain)-len(payload):])
+	}
+	return m
+}
+
+func headerSize(length int) int {
+	var b [maxHeader]byte
+	return len(appendHeader(b[:0], 0, length))
+}
+
+// Bytes returns the frame for a receiver; deflate says whether it negotiated permessage-deflate.
+func (m *Message) Bytes(deflate bool) []byte {
+	if deflate && m.deflated != nil {
+		return m.deflated
+	}
+	return m.plain
+}
+
+// compress returns the compressed frame of payload, without context takeover (RFC 7692, section
+// 7.2.1), or nil if it isn't shorter than the plain one.
+func compress(opcode byte, payload []byte) []byte {
+	d := deflaters.Get().(*deflater)
+	defer deflaters.Put(d)
+	d.buf.Reset()
+	d.w.Reset(&d.buf)
+	// Neither call can fail: the writer below is a bytes.Buffer.
+	_, _ = d.w.Write(payload)
+	_ = d.w.Flush()
+	body := bytes.TrimSuffix(d.buf.Bytes(), flushTail)
+	if len(body) >= len(payload) {
+		return nil
+	}
+	b := make([]byte, 0, headerSize(len(body))+len(body))
+	return append(appendHeader(b, finBit|rsv1Bit|opcode, len(body)), body...)
+}
+
+// flushTail ends every flushed block and is left out on the wire (RFC 7692, section 7.2.1).
+var flushTail = []byte{0, 0, 0xff, 0xff}
+
+type deflater struct {
+	buf bytes.Buffer
+	w   *flate.Writer
+}
+
+// deflaters are shared by the process: a flate.Writer holds some 600 KB and more.
+var deflaters = sync.Pool{New: func() any {
+	d := new(deflater)
+	d.w, _ = flate.NewWriter(&d.buf, flate.BestSpeed) // the level is a valid one
+	return d
+}}

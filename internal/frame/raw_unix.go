@@ -1,0 +1,60 @@
+//go:build unix
+
+package frame
+
+import (
+	"io"
+	"syscall"
+)
+
+// rawIO says that a socket's file descriptor can be read and written here.
+const rawIO = true
+
+// rawRead is the callback of syscall.RawConn's Read: it takes a buffer only to try, and gives it
+// back before it waits.
+func (c *Conn) rawRead(fd uintptr) bool {
+	p := c.into
+	var own *[readSize]byte
+	if p == nil {
+		own = readBuffers.Get().(*[readSize]byte)
+		p = own[:]
+	}
+	n, err := retry(func() (int, error) { return syscall.Read(int(fd), p) })
+	c.got = max(n, 0)
+	c.keep(own)
+	switch {
+	case err == syscall.EAGAIN:
+		c.waiting.Store(Now())
+		return false
+	case err != nil:
+		c.readErr = err
+	case n == 0:
+		c.readErr = io.EOF
+	}
+	return true
+}
+
+// rawWrite is the callback of syscall.RawConn's Write: it writes what the socket takes now.
+func (c *Conn) rawWrite(fd uintptr) bool {
+	for c.sent < len(c.pending) {
+		n, err := retry(func() (int, error) { return syscall.Write(int(fd), c.pending[c.sent:]) })
+		if err == syscall.EAGAIN {
+			return true
+		}
+		if err != nil {
+			c.sendErr = err
+			return true
+		}
+		c.sent += n
+	}
+	return true
+}
+
+func retry(call func() (int, error)) (int, error) {
+	for {
+		n, err := call()
+		if err != syscall.EINTR {
+			return n, err
+		}
+	}
+}

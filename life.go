@@ -1,0 +1,433 @@
+package wsroom
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"runtime/debug"
+	"time"
+
+	"github.com/coder/websocket"
+	"github.com/go-chi/chi/v5"
+	"github.com/wsroom/wsroom/internal/frame"
+)
+
+const (
+	closeBudget = 5 * time.Second // for the close handshake, what is queued included
+	ridBudget   = 1 * time.Second // where we are rid of the client
+)
+
+// ending says how a connection ends. The first one wins.
+type ending struct {
+	cause  error
+	label  string // for metrics
+	code   websocket.StatusCode
+	reason string
+	mute   bool // the line is dead: no close frame, no handshake
+	drop   bool // what is queued isn't written any more
+	budget time.Duration
+}
+
+var endingSlow = rid("slow", ErrSlow, websocket.StatusTryAgainLater, "too slow")
+
+// rid is an ending that doesn't wait for what is queued.
+func rid(label string, cause error, code websocket.StatusCode, reason string) ending {
+	return ending{cause: cause, label: label, code: code, reason: reason, drop: true, budget: ridBudget}
+}
+
+func endingClosed(by websocket.CloseError) ending {
+	return ending{cause: by, label: "closed", code: by.Code, reason: by.Reason, budget: closeBudget}
+}
+
+func endingLost(doing string, err error) ending {
+	return ending{cause: fmt.Errorf("wsroom: %s: %w", doing, err), label: "lost", mute: true, drop: true}
+}
+
+// endingPeer answers the peer's close frame.
+func endingPeer(by websocket.CloseError) ending {
+	e := rid("peer", by, by.Code, "")
+	if by.Code == websocket.StatusNoStatusRcvd {
+		e.code = 0
+	}
+	return e
+}
+
+// endingBy is what an error of OnConnect or Serve asks for.
+func endingBy(err error) ending {
+	if err == nil {
+		return endingClosed(websocket.CloseError{Code: websocket.StatusNormalClosure})
+	}
+	e := ending{cause: err, label: "error", code: websocket.StatusInternalError, budget: closeBudget}
+	if by := (websocket.CloseError{}); errors.As(err, &by) && checkClose(by.Code, by.Reason) == nil {
+		e.label, e.code, e.reason = "closed", by.Code, by.Reason
+	}
+	return e
+}
+
+func (e ending) farewell() []byte {
+	if e.mute {
+		return nil
+	}
+	return frame.AppendClose(nil, int(e.code), e.reason)
+}
+
+// end begins the end of the connection and reports whether it was the first to. It takes it out of
+// every room, cancels its context, sends the close frame behind what is queued, and wakes its reader,
+// which does the rest in finish. It never waits and may be called by anyone who holds no lock.
+func (c *Conn) end(e ending) bool {
+	c.mu.Lock()
+	if c.ended {
+		c.mu.Unlock()
+		return false
+	}
+	c.ended, c.ending = true, e
+	wire, beat := c.wire, c.beat
+	c.mu.Unlock()
+
+	c.hub.store.remove(c)
+	c.queue.close(e.farewell(), e.drop)
+	if beat != nil {
+		beat.Stop()
+	}
+	if wire != nil {
+		c.windUp(wire, e)
+	}
+	c.cancel(e.cause)
+	return true
+}
+
+// windUp ends what goes on at the socket.
+func (c *Conn) windUp(wire *frame.Conn, e ending) {
+	if e.mute {
+		wire.Kill()
+	} else {
+		c.kill = time.AfterFunc(e.budget, wire.Kill)
+	}
+	wire.Interrupt()
+	if c.queue.finish() {
+		go c.writer()
+	}
+}
+
+// attach gives the connection its socket.
+func (c *Conn) attach(wire *frame.Conn) {
+	c.mu.Lock()
+	c.wire = wire
+	ended, e := c.ended, c.ending
+	c.mu.Unlock()
+	if ended {
+		<-c.ctx.Done() // whoever ended it has closed the queue
+		c.windUp(wire, e)
+	}
+}
+
+// abort forgets a connection whose upgrade failed.
+func (c *Conn) abort() {
+	c.end(endingLost("upgrade", net.ErrClosed))
+	c.ready.Done()
+	c.hub.unreserve(c.key)
+}
+
+// killSocket closes the socket, if there is one yet.
+func (c *Conn) killSocket() {
+	c.mu.Lock()
+	wire := c.wire
+	c.mu.Unlock()
+	if wire != nil {
+		wire.Kill()
+	}
+}
+
+// open runs OnConnect and then lets room messages through.
+func (c *Conn) open(r *http.Request) {
+	f := c.hub.cfg.onConnect
+	if f == nil {
+		c.connected = true
+	} else {
+		c.callback("OnConnect", func() {
+			if err := f(c, r); err != nil {
+				c.end(endingBy(err))
+				return
+			}
+			c.connected = true
+		})
+	}
+	if c.queue.release() {
+		go c.writer()
+	}
+	c.startHeartbeat()
+}
+
+// run is the connection's goroutine, from OnConnect's return to the end.
+func (c *Conn) run() {
+	defer c.finish()
+	if !c.connected {
+		return
+	}
+	c.runEvents()
+	if serve := c.hub.cfg.serve; serve != nil {
+		c.guard("Serve", func() { c.end(endingBy(serve(c))) })
+		return
+	}
+	for c.handleNext() {
+	}
+}
+
+// finish runs the last callbacks, each even if the one before it ended the goroutine.
+func (c *Conn) finish() {
+	<-c.ctx.Done() // it has left every room then
+	defer c.hangUp()
+	if f := c.hub.cfg.onClose; f != nil {
+		defer c.callback("OnClose", func() { f(c, context.Cause(c.ctx)) })
+	}
+	if !c.connected {
+		return
+	}
+	defer c.fail(context.Cause(c.ctx))
+	c.drainEvents()
+}
+
+// fail gives the message callback its err, once.
+func (c *Conn) fail(err error) {
+	if last := c.hub.cfg.last; last != nil {
+		c.callback(last.name, func() {
+			if !c.silent {
+				c.silent = true
+				last.fail(c, err)
+			}
+		})
+	}
+}
+
+// hangUp completes the close handshake within the ending's budget and frees what is left.
+func (c *Conn) hangUp() {
+	<-c.queue.done
+	if !c.ending.mute {
+		c.wire.Resume()
+		c.wire.Drain()
+		c.kill.Stop()
+	}
+	c.wire.Hangup()
+	_ = c.ws.CloseNow()
+	c.hub.release(c)
+}
+
+// callback runs a callback in its turn.
+func (c *Conn) callback(name string, f func()) {
+	c.turn.Lock()
+	defer c.turn.Unlock()
+	c.guard(name, f)
+}
+
+// guard runs application code. A panic or runtime.Goexit in it ends the connection, and nothing else.
+func (c *Conn) guard(name string, f func()) {
+	returned := false
+	defer func() {
+		if !returned {
+			c.panicked(name, recover())
+		}
+	}()
+	f()
+	returned = true
+}
+
+// panicked ends the connection; v is nil after runtime.Goexit.
+func (c *Conn) panicked(name string, v any) {
+	if v == nil {
+		v = "runtime.Goexit was called"
+	}
+	if last := c.hub.cfg.last; last != nil && last.name == name {
+		c.silent = true
+	}
+	c.hub.cfg.logger.Error("wsroom: callback panicked", "callback", name, "room", c.room, "conn", c.id,
+		"panic", v, "stack", string(debug.Stack()))
+	c.end(ending{
+		cause: fmt.Errorf("%w: %s: %v", ErrPanic, name, v), label: "panic",
+		code: websocket.StatusInternalError, budget: closeBudget,
+	})
+}
+
+// event is a Join or a Leave that its callback is to hear of.
+type event struct {
+	room string
+	name string
+	run  func(c *Conn, room string)
+}
+
+func (c *Conn) nextEvent() (event, bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.drops > 0 {
+		n := c.drops
+		c.drops = 0
+		return event{name: "OnDrop", run: func(c *Conn, _ string) { c.hub.cfg.onDrop(c, n) }}, true
+	}
+	if len(c.events) == 0 {
+		c.events = nil
+		return event{}, false
+	}
+	e := c.events[0]
+	c.events = c.events[1:]
+	return e, true
+}
+
+// noteDrops counts messages dropped for the connection and lets OnDrop hear of them.
+func (c *Conn) noteDrops(n int) {
+	c.hub.countDrops(c, n)
+	if c.hub.cfg.onDrop == nil {
+		return
+	}
+	c.mu.Lock()
+	c.drops += n
+	c.mu.Unlock()
+	c.runEventsAside()
+}
+
+func (c *Conn) hasEvents() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return len(c.events) > 0 || c.drops > 0
+}
+
+// runEvents runs what is due, unless the goroutine whose turn it is will do so.
+func (c *Conn) runEvents() {
+	for c.hasEvents() && c.turn.TryLock() {
+		func() {
+			defer c.turn.Unlock()
+			for e, ok := c.nextEvent(); ok; e, ok = c.nextEvent() {
+				c.guard(e.name, func() { e.run(c, e.room) })
+			}
+		}()
+	}
+}
+
+// runEventsAside runs what is due on a goroutine of its own, for callers that may hold locks.
+func (c *Conn) runEventsAside() {
+	c.mu.Lock()
+	due := !c.ended && (len(c.events) > 0 || c.drops > 0)
+	if due {
+		c.hub.wg.Add(1) // the connection isn't finished, so Shutdown's Wait isn't either
+	}
+	c.mu.Unlock()
+	if due {
+		go func() {
+			defer c.hub.wg.Done()
+			c.runEvents()
+		}()
+	}
+}
+
+// drainEvents runs all that is left, even if one of them ends the goroutine.
+func (c *Conn) drainEvents() {
+	done := false
+	defer func() {
+		if !done {
+			c.drainEvents()
+		}
+	}()
+	for e, ok := c.nextEvent(); ok; e, ok = c.nextEvent() {
+		c.callback(e.name, func() { e.run(c, e.room) })
+	}
+	done = true
+}
+
+// transport is what the frame.Conn beneath coder/websocket sees of a Conn.
+type transport Conn
+
+// Control sends pings and pongs ahead of the messages. A close frame becomes the end of the
+// connection, which sends its own.
+func (t *transport) Control(opcode byte, payload []byte) {
+	c := (*Conn)(t)
+	if opcode != frame.Close {
+		if c.queue.pushControl(opcode, payload, false) {
+			go c.writer()
+		}
+		return
+	}
+	by := closeErrorOf(payload)
+	refusal := by.Code == websocket.StatusProtocolError || by.Code == websocket.StatusMessageTooBig
+	switch {
+	case c.wire.PeerClosing():
+		c.end(endingPeer(by))
+	case refusal && c.reading.Load():
+		c.badClose.Store(int32(by.Code)) // the reader says why
+	case refusal:
+		by.Reason = "" // coder/websocket's own words
+		fallthrough
+	default:
+		c.end(endingClosed(by))
+	}
+}
+
+func closeErrorOf(payload []byte) websocket.CloseError {
+	if len(payload) < 2 {
+		return websocket.CloseError{Code: websocket.StatusNoStatusRcvd}
+	}
+	code := websocket.StatusCode(payload[0])<<8 | websocket.StatusCode(payload[1])
+	return websocket.CloseError{Code: code, Reason: string(payload[2:])}
+}
+
+// MessageSent lets what is queued follow a message that the application wrote in several frames.
+func (t *transport) MessageSent() {
+	c := (*Conn)(t)
+	if c.queue.kick() {
+		go c.writer()
+	}
+}
+
+// Closed ends the connection where the application closed the websocket.Conn itself.
+func (t *transport) Closed() {
+	(*Conn)(t).end(ending{
+		cause: fmt.Errorf("wsroom: closed through WebSocket(): %w", net.ErrClosed),
+		label: "closed", mute: true, drop: true,
+	})
+}
+
+var _ frame.Owner = (*transport)(nil)
+
+// detached has a context's values without its deadline and cancellation, and chi's route context as
+// it is now: chi uses the original for other requests once the handler has returned.
+type detached struct {
+	context.Context
+	route *chi.Context
+}
+
+func detach(ctx context.Context) context.Context {
+	d := detached{Context: context.WithoutCancel(ctx)}
+	if route := chi.RouteContext(ctx); route != nil {
+		d.route = route.Clone()
+	}
+	return d
+}
+
+func (d detached) Value(key any) any {
+	if key == chi.RouteCtxKey && d.route != nil {
+		return d.route
+	}
+	return d.Context.Value(key)
+}
+
+// readEnding says what an error of reading means for the connection.
+func (c *Conn) readEnding(err error) ending {
+	if by := (websocket.CloseError{}); errors.As(err, &by) {
+		return endingPeer(by)
+	}
+	cause := fmt.Errorf("wsroom: read: %w", err)
+	socketErr := c.wire.SocketError()
+	switch code := websocket.StatusCode(c.badClose.Load()); {
+	case errors.Is(socketErr, os.ErrDeadlineExceeded):
+		return rid("timeout", fmt.Errorf("wsroom: message took too long: %w", socketErr),
+			websocket.StatusPolicyViolation, "message took too long")
+	case code == websocket.StatusMessageTooBig:
+		return rid("too_big", cause, code, "message too big")
+	case socketErr != nil:
+		return endingLost("read", socketErr)
+	case code != 0:
+		return rid("protocol", cause, code, "protocol error")
+	default:
+		return rid("protocol", cause, websocket.StatusProtocolError, "protocol error")
+	}
+}

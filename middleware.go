@@ -1,0 +1,302 @@
+package wsroom
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/url"
+	"path"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/coder/websocket"
+	"github.com/wsroom/wsroom/internal/frame"
+)
+
+// retryAfter is what a client that hit a limit is told to wait.
+const retryAfter = 5 * time.Second
+
+// Middleware upgrades the WebSocket requests that come by and hands the rest to next, untouched. It
+// is a func(http.Handler) http.Handler, as chi's Use takes.
+func (h *Hub) Middleware(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if isUpgrade(r) {
+			h.ServeHTTP(w, r)
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+// isUpgrade reports whether r asks for a WebSocket: by RFC 6455, section 4.1, or, over HTTP/2, by
+// RFC 8441, section 4.
+func isUpgrade(r *http.Request) bool {
+	if r.ProtoMajor >= 2 {
+		return r.Method == http.MethodConnect && r.Header.Get(":protocol") == "websocket"
+	}
+	return hasToken(r.Header, "Connection", "upgrade") && hasToken(r.Header, "Upgrade", "websocket")
+}
+
+func hasToken(h http.Header, key, token string) bool {
+	for _, line := range h.Values(key) {
+		for t := range strings.SplitSeq(line, ",") {
+			if strings.EqualFold(strings.TrimSpace(t), token) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// isToken reports whether s is a token of RFC 9110, section 5.6.2.
+func isToken(s string) bool {
+	return s != "" && !strings.ContainsFunc(s, func(c rune) bool {
+		return c <= ' ' || c >= 0x7f || strings.ContainsRune(`()<>@,;:\"/[]?={}`, c)
+	})
+}
+
+// upgrade turns the request into a connection in its room, or answers it and returns nil.
+func (h *Hub) upgrade(w http.ResponseWriter, r *http.Request) *Conn {
+	if r.ProtoMajor >= 2 {
+		h.refuse(w, r, "protocol", &StatusError{
+			Status:  http.StatusUpgradeRequired,
+			Message: "WebSocket needs HTTP/1.1, and this request came over " + r.Proto + "; serve this route over HTTP/1.1 only (TLS NextProtos)",
+		})
+		return nil
+	}
+	g := &gate{ResponseWriter: w, hub: h, request: r}
+	defer g.abort()
+	ws, err := websocket.Accept(g, r, h.acceptOptions())
+	if err != nil {
+		if !g.answered { // coder/websocket refused the handshake, with its reason
+			h.observer.Add(MetricRefused, pattern(r), "handshake", 1)
+		}
+		return nil
+	}
+	ws.SetReadLimit(h.cfg.maxMessage)
+	g.conn.ws = ws
+	g.conn.ready.Done()
+	return g.conn
+}
+
+func (h *Hub) acceptOptions() *websocket.AcceptOptions {
+	mode := websocket.CompressionDisabled
+	if h.cfg.deflateFrom >= 0 {
+		mode = websocket.CompressionNoContextTakeover
+	}
+	return &websocket.AcceptOptions{
+		InsecureSkipVerify:   true, // the gate checks the origin, before it calls the application
+		Subprotocols:         h.cfg.subprotocols,
+		CompressionMode:      mode,
+		CompressionThreshold: h.cfg.deflateFrom,
+	}
+}
+
+// gate is the ResponseWriter that coder/websocket gets. Once the handshake has proved valid, coder
+// calls Hijack; there the gate admits the request, puts the connection in its room, and only then
+// lets the 101 out, so that a client that sees it is in the room.
+type gate struct {
+	http.ResponseWriter
+	hub      *Hub
+	request  *http.Request
+	conn     *Conn
+	answered bool // refused with an answer of ours; coder's own isn't sent
+}
+
+// abort forgets a connection that was admitted and didn't get its websocket.Conn.
+func (g *gate) abort() {
+	if g.conn != nil && g.conn.ws == nil {
+		g.conn.abort()
+	}
+}
+
+// WriteHeader holds the 101 back for Hijack.
+func (g *gate) WriteHeader(status int) {
+	if status != http.StatusSwitchingProtocols && !g.answered {
+		g.ResponseWriter.WriteHeader(status)
+	}
+}
+
+func (g *gate) Write(p []byte) (int, error) {
+	if g.answered {
+		return len(p), nil
+	}
+	return g.ResponseWriter.Write(p)
+}
+
+// Hijack admits the request and hands coder/websocket a frame.Conn over its socket.
+func (g *gate) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+	conn, cause, err := g.hub.admit(g.ResponseWriter, g.request)
+	if err != nil {
+		for _, key := range []string{"Upgrade", "Connection", "Sec-WebSocket-Accept", "Sec-WebSocket-Protocol", "Sec-WebSocket-Extensions"} {
+			g.Header().Del(key)
+		}
+		g.hub.refuse(g.ResponseWriter, g.request, cause, err)
+		g.answered = true
+		return nil, nil, err
+	}
+	g.conn, g.answered = conn, true
+	g.ResponseWriter.WriteHeader(http.StatusSwitchingProtocols)
+	socket, buffered, err := http.NewResponseController(g.ResponseWriter).Hijack()
+	if err != nil {
+		g.hub.cfg.logger.Error("wsroom: hijacking failed", "err", err)
+		return nil, nil, err
+	}
+	early, _ := buffered.Reader.Peek(buffered.Reader.Buffered())
+	wire := frame.NewConn(socket, early, (*transport)(conn), &g.hub.cfg.limits)
+	conn.attach(wire)
+	// The smallest buffers: the frame.Conn has its own while there is something to read, and puts
+	// frames together itself.
+	return wire, bufio.NewReadWriter(bufio.NewReaderSize(wire, 16), bufio.NewWriterSize(wire, 128)), nil
+}
+
+// admit checks a valid handshake against the hub's rules and enters the connection. cause is a word
+// for metrics.
+func (h *Hub) admit(w http.ResponseWriter, r *http.Request) (c *Conn, cause string, err error) {
+	if err := hijackable(w); err != nil {
+		return nil, "hijack", err
+	}
+	if err := h.checkSite(r); err != nil {
+		return nil, "origin", err
+	}
+	key, err := h.reserve(r)
+	if err != nil {
+		return nil, "limit", err
+	}
+	defer func() {
+		if c == nil { // refused, or the application panicked
+			h.unreserve(key)
+		}
+	}()
+	room, err := h.cfg.room(r)
+	if err != nil {
+		return nil, "room", roomError(err)
+	}
+	if err := checkRoomName(room); err != nil {
+		return nil, "room", err
+	}
+	if h.cfg.authorize != nil {
+		if err := h.cfg.authorize(r, room); err != nil {
+			return nil, "authorize", authorizeError(err)
+		}
+	}
+	conn := newConn(h, r, room, key)
+	conn.subprotocol = w.Header().Get("Sec-WebSocket-Protocol")
+	conn.deflate = w.Header().Get("Sec-WebSocket-Extensions") != ""
+	conn.queue.deflate = conn.deflate
+	if err := h.store.add(conn); err != nil {
+		return nil, "limit", err
+	}
+	return conn, "", nil
+}
+
+func authorizeError(err error) error {
+	if refused := (*StatusError)(nil); errors.As(err, &refused) {
+		return err
+	}
+	return &StatusError{Status: http.StatusForbidden}
+}
+
+// hijackable names the middleware that hides the server's ResponseWriter.
+func hijackable(w http.ResponseWriter) error {
+	for {
+		switch t := w.(type) {
+		case http.Hijacker:
+			return nil
+		case interface{ Unwrap() http.ResponseWriter }:
+			w = t.Unwrap()
+		default:
+			return &StatusError{
+				Status:  http.StatusNotImplemented,
+				Message: fmt.Sprintf("wsroom: can't upgrade: %T has neither Hijack nor Unwrap; take its middleware off this route", w),
+			}
+		}
+	}
+}
+
+// refuse answers a request that isn't upgraded.
+func (h *Hub) refuse(w http.ResponseWriter, r *http.Request, cause string, err error) {
+	h.observer.Add(MetricRefused, pattern(r), cause, 1)
+	refused := &StatusError{Status: http.StatusInternalServerError}
+	errors.As(err, &refused)
+	if s := refused.status(); s == http.StatusInternalServerError || s == http.StatusNotImplemented {
+		h.cfg.logger.Error("wsroom: request can't be upgraded", "cause", cause, "err", err)
+	}
+	if refused.status() == http.StatusUpgradeRequired && r.ProtoMajor < 2 {
+		w.Header().Set("Upgrade", "websocket")
+		w.Header().Set("Connection", "Upgrade")
+	}
+	if refused.RetryAfter > 0 {
+		seconds := (refused.RetryAfter + time.Second - 1) / time.Second
+		w.Header().Set("Retry-After", strconv.Itoa(int(seconds)))
+	}
+	http.Error(w, refused.text(), refused.status())
+}
+
+// checkSite refuses hosts and origins that aren't allowed.
+func (h *Hub) checkSite(r *http.Request) error {
+	host := strings.ToLower(r.Host)
+	if len(h.cfg.hosts) > 0 && !matchesHost(h.cfg.hosts, host) {
+		return &StatusError{Status: http.StatusForbidden, Message: "host not allowed"}
+	}
+	if h.cfg.anyOrigin || originAllowed(r, h.cfg.origins) {
+		return nil
+	}
+	return &StatusError{Status: http.StatusForbidden, Message: "origin not allowed"}
+}
+
+func matchesHost(patterns []string, host string) bool {
+	name := host
+	if h, _, err := net.SplitHostPort(host); err == nil {
+		name = h
+	}
+	return matchesAny(patterns, host) || matchesAny(patterns, name)
+}
+
+func matchesAny(patterns []string, s string) bool {
+	return slices.ContainsFunc(patterns, func(p string) bool {
+		ok, err := path.Match(p, s)
+		return ok && err == nil
+	})
+}
+
+// originAllowed reports whether the request comes from no page at all, from a page of its own host,
+// or from one that patterns allow (RFC 6454, RFC 6455, section 10.2).
+func originAllowed(r *http.Request, patterns []string) bool {
+	origins := r.Header.Values("Origin")
+	if len(origins) == 0 {
+		return true
+	}
+	u, err := url.Parse(strings.ToLower(origins[0]))
+	if err != nil || len(origins) > 1 || u.Host == "" || u.Scheme+"://"+u.Host != strings.ToLower(origins[0]) {
+		return false
+	}
+	if matchesAny(patterns, u.Host) || matchesAny(patterns, u.Scheme+"://"+u.Host) {
+		return true
+	}
+	return u.Host == strings.ToLower(r.Host) && (r.TLS == nil || u.Scheme == "https")
+}
+
+// checkPatterns refuses patterns that match everything, or nothing that can come.
+func checkPatterns(option string, patterns []string) error {
+	var mistakes []error
+	for _, p := range patterns {
+		host := p
+		if _, after, ok := strings.Cut(p, "://"); ok {
+			host = after
+		}
+		switch _, err := path.Match(p, ""); {
+		case err != nil:
+			mistakes = append(mistakes, fmt.Errorf("%s: %q: %w", option, p, err))
+		case strings.Trim(host, "*?.:") == "":
+			mistakes = append(mistakes, fmt.Errorf("%s: %q lets any site act as the user; see WithInsecureAnyOrigin", option, p))
+		case strings.ContainsAny(host, "/@ ") || strings.HasPrefix(p, "://"):
+			mistakes = append(mistakes, fmt.Errorf("%s: %q never matches: a pattern is a host, or scheme://host", option, p))
+		}
+	}
+	return errors.Join(mistakes...)
+}

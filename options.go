@@ -1,0 +1,400 @@
+package wsroom
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/wsroom/wsroom/internal/frame"
+)
+
+// Option configures a Hub. Options are given to New; of two that set the same thing the later one
+// wins, and a nil Option is skipped.
+type Option func(*config) error
+
+// Overflow says what happens to a message for a connection whose send queue is full.
+type Overflow int
+
+const (
+	// CloseSlow ends the connection with ErrSlow and close code 1013. It is the default.
+	CloseSlow Overflow = iota
+	// DropOldest drops what has waited longest to make room for the new message.
+	DropOldest
+	// DropNewest drops the new message.
+	DropNewest
+)
+
+// BadJSON says what becomes of a connection whose message doesn't decode.
+type BadJSON int
+
+const (
+	// CloseOnBad ends the connection with close code 1007. It is the default.
+	CloseOnBad BadJSON = iota
+	// KeepOpen hands the callback the *DecodeError and goes on.
+	KeepOpen
+)
+
+// RateLimitAction says what happens to a client over its WithRateLimit.
+type RateLimitAction int
+
+const (
+	// SlowDown reads no further until the rate allows, so that TCP pushes back. It is the default.
+	SlowDown RateLimitAction = iota
+	// Disconnect ends the connection with ErrRateLimited and close code 1008.
+	Disconnect
+)
+
+// config is what options set. It doesn't change after New.
+type config struct {
+	room         RoomFunc
+	authorize    func(r *http.Request, room string) error
+	origins      []string
+	anyOrigin    bool
+	hosts        []string
+	subprotocols []string
+
+	maxMessage    int64
+	limits        frame.Limits
+	queueMessages int
+	queueBytes    int64
+	overflow      Overflow
+	onDrop        func(c *Conn, messages int)
+	heartbeat     time.Duration
+	pongTimeout   time.Duration
+	deflateFrom   int // bytes; negative: no compression
+	rate, burst   int // 0: no limit
+	rateAction    RateLimitAction
+	badJSON       BadJSON
+
+	maxConns, maxRooms, maxMembers int // 0: no limit
+	connKey                        func(*http.Request) string
+	maxPerKey                      int
+	drain                          time.Duration
+
+	marshal   func(any) ([]byte, error)
+	unmarshal func([]byte, any) error
+	logger    *slog.Logger
+	observer  Observer
+	name      string
+
+	callbacks
+}
+
+func newConfig(opts []Option) (*config, error) {
+	c := &config{
+		room:          ByPath,
+		maxMessage:    64 << 10,
+		limits:        frame.Limits{Message: 10 * time.Second, Write: 10 * time.Second},
+		queueMessages: 4096,
+		queueBytes:    1 << 20,
+		heartbeat:     25 * time.Second,
+		pongTimeout:   10 * time.Second,
+		deflateFrom:   -1,
+		marshal:       json.Marshal,
+		unmarshal:     json.Unmarshal,
+		logger:        slog.New(slog.DiscardHandler),
+	}
+	var mistakes []error
+	for _, opt := range opts {
+		if opt == nil {
+			continue
+		}
+		if err := opt(c); err != nil {
+			mistakes = append(mistakes, fmt.Errorf("wsroom: %w", err))
+		}
+	}
+	if c.anyOrigin && len(c.origins) > 0 {
+		mistakes = append(mistakes, errors.New("wsroom: WithOrigins has no effect beside WithInsecureAnyOrigin"))
+	}
+	if c.rateAction != SlowDown && c.rate == 0 {
+		mistakes = append(mistakes, errors.New("wsroom: WithRateLimitAction has no effect without WithRateLimit"))
+	}
+	c.choose()
+	return c, errors.Join(mistakes...)
+}
+
+// WithRoom names the room of each connection. The default is ByPath. See RoomFunc for its errors.
+func WithRoom(f RoomFunc) Option {
+	return func(c *config) error {
+		c.room = f
+		return notNil("WithRoom", f == nil)
+	}
+}
+
+// WithAuthorize asks f before each upgrade. Its error refuses the request: a *StatusError with its
+// own HTTP status, any other error with 403 and no text. f may be called concurrently.
+func WithAuthorize(f func(r *http.Request, room string) error) Option {
+	return func(c *config) error {
+		c.authorize = f
+		return notNil("WithAuthorize", f == nil)
+	}
+}
+
+// WithOrigins lets pages of further origins connect. By default only pages of the request's own host
+// may. A pattern is a host ("app.example.com", with its port unless that is the scheme's own), or a
+// scheme and a host ("https://*.example.com"); * stands for any run of characters but a slash, as in
+// path.Match. Case doesn't matter.
+func WithOrigins(patterns ...string) Option {
+	own := slices.Clone(patterns)
+	return func(c *config) error {
+		c.origins = append(c.origins, lowered(own)...)
+		return checkPatterns("WithOrigins", own)
+	}
+}
+
+// WithInsecureAnyOrigin lets pages of any site connect, with the cookies of whoever looks at them.
+// For endpoints that are public and trust no cookie.
+func WithInsecureAnyOrigin() Option {
+	return func(c *config) error {
+		c.anyOrigin = true
+		return nil
+	}
+}
+
+// WithHosts restricts the hosts that requests may name, by the patterns of WithOrigins without a
+// scheme; a pattern without a port fits any port. Without it, a stranger's domain that resolves to
+// this server (DNS rebinding) counts as its own origin. Other requests get 403.
+func WithHosts(patterns ...string) Option {
+	own := slices.Clone(patterns)
+	return func(c *config) error {
+		c.hosts = append(c.hosts, lowered(own)...)
+		if slices.ContainsFunc(own, func(p string) bool { return strings.Contains(p, "://") }) {
+			return errors.New("WithHosts: a host has no scheme")
+		}
+		return checkPatterns("WithHosts", own)
+	}
+}
+
+// WithSubprotocols offers subprotocols, in order of preference (RFC 6455, section 1.9). A client
+// that asks for none of them is accepted without one; see Conn.Subprotocol.
+func WithSubprotocols(names ...string) Option {
+	own := slices.Clone(names)
+	return func(c *config) error {
+		c.subprotocols = own
+		for _, name := range own {
+			if !isToken(name) {
+				return fmt.Errorf("WithSubprotocols: %q is not a token", name)
+			}
+		}
+		return nil
+	}
+}
+
+// WithMaxMessageSize limits inbound messages to n bytes, counted after decompression. The default is
+// 64 KiB. A larger one ends the connection with close code 1009.
+func WithMaxMessageSize(n int64) Option {
+	return func(c *config) error {
+		c.maxMessage = n
+		return positive("WithMaxMessageSize", n)
+	}
+}
+
+// WithMessageTimeout limits the time from a message's first byte to its last, fragments included.
+// The default is 10 s. Past it the connection ends with close code 1008.
+func WithMessageTimeout(d time.Duration) Option {
+	return func(c *config) error {
+		c.limits.Message = d
+		return positive("WithMessageTimeout", d)
+	}
+}
+
+// WithSendQueue limits what waits to be written to one connection, in messages and in bytes. The
+// default is 4096 messages and 1 MiB. A message is always taken when nothing waits, whatever its
+// size, and while OnConnect runs a send to its own connection waits for room instead; so neither a
+// big snapshot nor a burst from OnConnect makes a slow client. Beyond the limits see WithOverflow.
+func WithSendQueue(messages int, bytes int64) Option {
+	return func(c *config) error {
+		c.queueMessages, c.queueBytes = messages, bytes
+		return errors.Join(positive("WithSendQueue: messages", messages), positive("WithSendQueue: bytes", bytes))
+	}
+}
+
+// WithOverflow says what happens when a send queue is full. The default is CloseSlow.
+func WithOverflow(o Overflow) Option {
+	return func(c *config) error {
+		c.overflow = o
+		return within("WithOverflow", int(o), int(DropNewest))
+	}
+}
+
+// WithHeartbeat pings a peer that has been silent for interval, a little less at random, and ends
+// the connection with ErrHeartbeat if nothing comes within timeout. The default is 25 s and 10 s.
+// Anything the peer sends counts as life, and while a callback runs the peer isn't judged. An
+// interval of 0 turns heartbeats off.
+func WithHeartbeat(interval, timeout time.Duration) Option {
+	return func(c *config) error {
+		c.heartbeat, c.pongTimeout = interval, timeout
+		if interval == 0 {
+			return nil
+		}
+		return errors.Join(positive("WithHeartbeat: interval", interval), positive("WithHeartbeat: timeout", timeout))
+	}
+}
+
+// WithWriteTimeout limits the time that a write to the socket may take, for each 256 KiB of it. The
+// default is 10 s. Past it the connection ends.
+func WithWriteTimeout(d time.Duration) Option {
+	return func(c *config) error {
+		c.limits.Write = d
+		return positive("WithWriteTimeout", d)
+	}
+}
+
+// WithCompression negotiates permessage-deflate without context takeover (RFC 7692) and compresses
+// messages of at least threshold bytes, once for all receivers. It is off by default: it costs
+// processor time and memory, and what mixes secrets with a stranger's text must not be compressed.
+func WithCompression(threshold int) Option {
+	return func(c *config) error {
+		c.deflateFrom = threshold
+		return notNegative("WithCompression", threshold)
+	}
+}
+
+// WithMaxConns limits the connections of the hub on this node. There is no limit by default. Requests
+// over it get 503 before the upgrade.
+func WithMaxConns(n int) Option {
+	return func(c *config) error {
+		c.maxConns = n
+		return positive("WithMaxConns", n)
+	}
+}
+
+// WithMaxRooms limits the rooms of the hub on this node. There is no limit by default. Requests that
+// would open one more get 503 before the upgrade, and Join a *StatusError of 503.
+func WithMaxRooms(n int) Option {
+	return func(c *config) error {
+		c.maxRooms = n
+		return positive("WithMaxRooms", n)
+	}
+}
+
+// WithMaxMembers limits the members of each room on this node. There is no limit by default. Requests
+// over it get 503 before the upgrade, and Join a *StatusError of 503.
+func WithMaxMembers(n int) Option {
+	return func(c *config) error {
+		c.maxMembers = n
+		return positive("WithMaxMembers", n)
+	}
+}
+
+// WithMaxConnsPer limits the connections whose requests have the same key, such as a user or an
+// address. Requests over it get 429 before the upgrade. key may be called concurrently.
+func WithMaxConnsPer(key func(*http.Request) string, n int) Option {
+	return func(c *config) error {
+		c.connKey, c.maxPerKey = key, n
+		return errors.Join(notNil("WithMaxConnsPer", key == nil), positive("WithMaxConnsPer", n))
+	}
+}
+
+// WithRateLimit limits the messages that one client sends, by a token bucket: perSecond on average
+// and burst at once. There is no limit by default. Over it the hub reads more slowly, so that TCP
+// pushes back; see WithRateLimitAction.
+func WithRateLimit(perSecond, burst int) Option {
+	return func(c *config) error {
+		c.rate, c.burst = perSecond, burst
+		return errors.Join(positive("WithRateLimit: messages per second", perSecond),
+			positive("WithRateLimit: burst", burst))
+	}
+}
+
+// WithRateLimitAction says what happens to a client over WithRateLimit. The default is SlowDown.
+func WithRateLimitAction(a RateLimitAction) Option {
+	return func(c *config) error {
+		c.rateAction = a
+		return within("WithRateLimitAction", int(a), int(Disconnect))
+	}
+}
+
+// WithDrain makes Shutdown spread its closes evenly at random over window, with close code 1012, so
+// that the clients don't all come back at once elsewhere. The default is 0: all at once, with 1001.
+func WithDrain(window time.Duration) Option {
+	return func(c *config) error {
+		c.drain = window
+		return notNegative("WithDrain", window)
+	}
+}
+
+// WithBadJSON says what becomes of a connection whose message doesn't decode for OnJSON. The default
+// is CloseOnBad.
+func WithBadJSON(b BadJSON) Option {
+	return func(c *config) error {
+		c.badJSON = b
+		return within("WithBadJSON", int(b), int(KeepOpen))
+	}
+}
+
+// WithJSON replaces encoding/json. Both functions may be called concurrently; unmarshal must not keep
+// the bytes it is given.
+func WithJSON(marshal func(any) ([]byte, error), unmarshal func([]byte, any) error) Option {
+	return func(c *config) error {
+		c.marshal, c.unmarshal = marshal, unmarshal
+		return notNil("WithJSON", marshal == nil || unmarshal == nil)
+	}
+}
+
+// WithLogger logs what can't be returned: panics in callbacks, requests that can't be upgraded, and
+// callbacks that New ignores. By default nothing is logged.
+func WithLogger(l *slog.Logger) Option {
+	return func(c *config) error {
+		c.logger = l
+		return notNil("WithLogger", l == nil)
+	}
+}
+
+// WithObserver counts and times what the hub does, for metrics.
+func WithObserver(o Observer) Option {
+	return func(c *config) error {
+		c.observer = o
+		return notNil("WithObserver", o == nil)
+	}
+}
+
+// WithName names the hub, to keep hubs apart that share a broker. Two hubs in one process never
+// share a room.
+func WithName(name string) Option {
+	return func(c *config) error {
+		c.name = name
+		return nil
+	}
+}
+
+func notNil(option string, isNil bool) error {
+	if isNil {
+		return fmt.Errorf("%s: must not be nil", option)
+	}
+	return nil
+}
+
+func positive[N int | int64 | time.Duration](option string, n N) error {
+	if n <= 0 {
+		return fmt.Errorf("%s: must be positive, not %v", option, n)
+	}
+	return nil
+}
+
+func notNegative[N int | time.Duration](option string, n N) error {
+	if n < 0 {
+		return fmt.Errorf("%s: must not be negative, but is %v", option, n)
+	}
+	return nil
+}
+
+func within(option string, value, last int) error {
+	if value < 0 || value > last {
+		return fmt.Errorf("%s: unknown value %d", option, value)
+	}
+	return nil
+}
+
+func lowered(patterns []string) []string {
+	low := make([]string, len(patterns))
+	for i, p := range patterns {
+		low[i] = strings.ToLower(p)
+	}
+	return low
+}

@@ -1,0 +1,382 @@
+package wsroom
+
+import (
+	"errors"
+	"io"
+	"net"
+	"sync"
+
+	"github.com/wsroom/wsroom/internal/frame"
+)
+
+const (
+	// batchSize is what one write to the socket collects at most.
+	batchSize = 32 << 10
+	// batchFrames bounds what the writer takes out of the queue at a time.
+	batchFrames = 128
+	// maxControl bounds the control frames that wait; beyond it the peer doesn't read anyway.
+	maxControl = 1 << 10
+)
+
+// queue is what waits to be written to one connection. Senders append to it; while it isn't empty a
+// goroutine writes it to the socket, many frames at a time. An idle connection has neither.
+type queue struct {
+	mu       sync.Mutex // guards all that follows; held for no I/O
+	ready    fifo
+	held     *fifo // room messages of the time before OnConnect returned; nil after
+	bytes    int64 // in ready and held
+	control  []byte
+	pinged   bool          // control ends with our ping
+	writing  bool          // a writer runs, or whoever was told to wake one will start it
+	closing  bool          // nothing is taken any more
+	broken   bool          // a write failed
+	farewell []byte        // the close frame, which follows what is ready; nil once it is out
+	done     chan struct{} // closed when closing and no writer runs or will
+	settled  bool          // done is closed
+	space    chan struct{} // closed when the writer took something; nil if nobody waits
+	limit    *config
+	deflate  bool
+}
+
+// pushed is what became of a message.
+type pushed struct {
+	err     error // nil if it was queued
+	wake    bool  // the caller is to start the writer
+	slow    bool  // the caller is to end the connection
+	dropped int   // messages dropped
+}
+
+// push appends m. own says that it was sent to this connection alone and so isn't held back.
+func (q *queue) push(m *frame.Message, own bool) pushed {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.closing {
+		return pushed{err: ErrClosed}
+	}
+	size := int64(len(m.Bytes(q.deflate)))
+	var p pushed
+	if q.full(size) {
+		if p = q.overflow(size); p.err != nil {
+			return p
+		}
+	}
+	q.bytes += size
+	if q.held != nil && !own {
+		q.held.push(m)
+		return p
+	}
+	q.ready.push(m)
+	p.wake = q.wakeLocked()
+	return p
+}
+
+func (q *queue) full(size int64) bool {
+	n := q.waiting()
+	return n > 0 && (n >= q.limit.queueMessages || q.bytes+size > q.limit.queueBytes)
+}
+
+func (q *queue) waiting() int {
+	n := q.ready.len
+	if q.held != nil {
+		n += q.held.len
+	}
+	return n
+}
+
+// overflow makes room for a message or says why not.
+func (q *queue) overflow(size int64) pushed {
+	switch q.limit.overflow {
+	case DropNewest:
+		return pushed{err: ErrQueueFull, dropped: 1}
+	case DropOldest:
+		n := 0
+		for ; q.full(size); n++ {
+			if q.ready.len > 0 {
+				q.bytes -= q.sizeOf(q.ready.pop())
+			} else {
+				q.bytes -= q.sizeOf(q.held.pop())
+			}
+		}
+		return pushed{dropped: n}
+	default:
+		return pushed{err: ErrSlow, slow: true}
+	}
+}
+
+func (q *queue) sizeOf(m *frame.Message) int64 { return int64(len(m.Bytes(q.deflate))) }
+
+// wakeLocked reports whether the caller is to start a writer, and counts it as running.
+func (q *queue) wakeLocked() bool {
+	wake := !q.writing && !q.broken
+	q.writing = q.writing || wake
+	return wake
+}
+
+// room returns a channel that is closed when a message of this size may fit, or nil if it does now.
+// Only before OnConnect returned does anyone wait.
+func (q *queue) room(size int64) <-chan struct{} {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.held == nil || q.closing || q.ready.len == 0 || !q.full(size) {
+		return nil
+	}
+	if q.space == nil {
+		q.space = make(chan struct{})
+	}
+	return q.space
+}
+
+// release ends the time of holding back: what is held follows what is ready.
+func (q *queue) release() (wake bool) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.held == nil {
+		return false
+	}
+	for q.held.len > 0 {
+		q.ready.push(q.held.pop())
+	}
+	q.held = nil
+	return q.ready.len > 0 && !q.closing && q.wakeLocked()
+}
+
+// pushControl queues a control frame, which goes ahead of all messages.
+func (q *queue) pushControl(opcode byte, payload []byte, ping bool) (wake bool) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.closing || len(q.control) > maxControl {
+		return false
+	}
+	q.control = frame.AppendControl(q.control, opcode, payload)
+	q.pinged = q.pinged || ping
+	return q.wakeLocked()
+}
+
+// close lets nothing more in. What is ready still goes out unless drop is set, then the close frame,
+// if there is one. It is called once.
+func (q *queue) close(farewell []byte, drop bool) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.closing, q.farewell, q.held = true, farewell, nil
+	q.done = make(chan struct{})
+	q.bytes = 0 // nobody asks any more
+	if drop {
+		q.ready = fifo{}
+	}
+	q.freeWaiters()
+}
+
+// finish starts the writer of what close left to send. The socket must be there by now.
+func (q *queue) finish() (wake bool) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.writing {
+		return false
+	}
+	if q.broken || q.farewell == nil {
+		q.settle()
+		return false
+	}
+	return q.wakeLocked()
+}
+
+// kick starts a writer for what had to wait for a message in several frames to end.
+func (q *queue) kick() (wake bool) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.ready.len > 0 && !q.closing && q.wakeLocked()
+}
+
+func (q *queue) settle() {
+	if !q.settled {
+		q.settled = true
+		close(q.done)
+	}
+}
+
+func (q *queue) freeWaiters() {
+	if q.space != nil {
+		close(q.space)
+		q.space = nil
+	}
+}
+
+// batch is what the writer takes at a time.
+type batch struct {
+	frames   [batchFrames]*frame.Message
+	n        int
+	control  []byte
+	pinged   bool
+	farewell []byte
+}
+
+// take moves what goes out next into b. Where it reports false there is nothing, and the writer must
+// end. data says whether the wire lets messages pass, or just control frames.
+func (q *queue) take(b *batch, data bool) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	b.n, b.farewell = 0, nil
+	b.control, b.pinged = q.control, q.pinged
+	q.control, q.pinged = nil, false
+	if data {
+		q.takeReady(b)
+	}
+	if q.closing && (q.ready.len == 0 || !data) {
+		b.farewell, q.farewell = q.farewell, nil
+	}
+	if b.n == 0 && len(b.control) == 0 && len(b.farewell) == 0 {
+		q.endWriter()
+		return false
+	}
+	return true
+}
+
+func (q *queue) takeReady(b *batch) {
+	size := int64(0)
+	for b.n < batchFrames && q.ready.len > 0 && size < batchSize {
+		m := q.ready.pop()
+		b.frames[b.n] = m
+		b.n++
+		size += q.sizeOf(m)
+	}
+	if !q.closing {
+		q.bytes -= size
+	}
+	if b.n > 0 {
+		q.freeWaiters()
+	}
+}
+
+// fail drops everything after a failed write; the writer ends.
+func (q *queue) fail() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.broken = true
+	q.ready, q.control, q.farewell = fifo{}, nil, nil
+	q.endWriter()
+}
+
+func (q *queue) endWriter() {
+	q.writing = false
+	if q.closing {
+		q.settle()
+	}
+}
+
+var batches = sync.Pool{New: func() any { return new(batch) }}
+
+var batchBuffers = sync.Pool{New: func() any {
+	b := make([]byte, 0, batchSize)
+	return &b
+}}
+
+// write is the writer: it runs until the queue is empty.
+func (c *Conn) write() {
+	b := batches.Get().(*batch)
+	for c.writeBatch(b) {
+	}
+	clear(b.frames[:])
+	batches.Put(b)
+}
+
+// writeBatch writes what waits and reports whether there may be more.
+func (c *Conn) writeBatch(b *batch) bool {
+	data := c.wire.Lock()
+	if !c.queue.take(b, data) {
+		c.wire.Unlock()
+		return false
+	}
+	written, err := c.send(b)
+	if b.farewell != nil {
+		c.wire.Shut()
+	}
+	c.wire.Unlock()
+	if err != nil {
+		c.queue.fail()
+		c.writeFailed(err)
+		return false
+	}
+	if b.pinged {
+		c.pingedAt.Store(frame.Now())
+	}
+	c.hub.countOut(c, b, written)
+	return true
+}
+
+// send writes a batch with as few writes as its size allows, in order: control frames, messages,
+// close frame.
+func (c *Conn) send(b *batch) (written int, err error) {
+	if b.n == 1 && len(b.control)+len(b.farewell) == 0 {
+		p := b.frames[0].Bytes(c.deflate)
+		return len(p), c.wire.Send(p)
+	}
+	pooled := batchBuffers.Get().(*[]byte)
+	buf := (*pooled)[:0]
+	put := func(p []byte) {
+		if err == nil && len(buf)+len(p) > batchSize {
+			err = c.wire.Send(buf)
+			buf = buf[:0]
+		}
+		written += len(p)
+		if err == nil && len(p) > batchSize {
+			err = c.wire.Send(p)
+		} else if err == nil {
+			buf = append(buf, p...)
+		}
+	}
+	put(b.control)
+	for _, m := range b.frames[:b.n] {
+		put(m.Bytes(c.deflate))
+	}
+	put(b.farewell)
+	if err == nil {
+		err = c.wire.Send(buf)
+	}
+	batchBuffers.Put(pooled)
+	return written, err
+}
+
+// writeFailed ends the connection, unless the socket was closed by somebody who knows why.
+func (c *Conn) writeFailed(err error) {
+	if !errors.Is(err, net.ErrClosed) && !errors.Is(err, io.ErrClosedPipe) {
+		c.end(endingLost("write", err))
+	}
+}
+
+// fifo is a queue of messages. It grows on demand and gives its memory back when it has run empty.
+type fifo struct {
+	items []*frame.Message
+	head  int
+	len   int
+}
+
+// keepItems is the capacity that an empty fifo keeps.
+const keepItems = 16
+
+func (f *fifo) push(m *frame.Message) {
+	if f.head > 0 && len(f.items) == cap(f.items) {
+		f.compact()
+	}
+	f.items = append(f.items, m)
+	f.len++
+}
+
+func (f *fifo) compact() {
+	n := copy(f.items, f.items[f.head:])
+	clear(f.items[n:])
+	f.items, f.head = f.items[:n], 0
+}
+
+func (f *fifo) pop() *frame.Message {
+	m := f.items[f.head]
+	f.items[f.head] = nil
+	f.head++
+	f.len--
+	if f.len == 0 {
+		f.head = 0
+		if f.items = f.items[:0]; cap(f.items) > keepItems {
+			f.items = nil
+		}
+	}
+	return m
+}

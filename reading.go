@@ -1,0 +1,256 @@
+package wsroom
+
+import (
+	"context"
+	"errors"
+	"io"
+	"sync"
+	"time"
+	"unicode/utf8"
+
+	"github.com/coder/websocket"
+	"github.com/wsroom/wsroom/internal/frame"
+)
+
+var errNotServe = errors.New("wsroom: reading belongs to Serve; other callbacks are handed what is read")
+
+var errNotUTF8 = errors.New("wsroom: text message isn't valid UTF-8")
+
+// Read waits for the next message and returns it. Text is valid UTF-8. When ctx is done first it
+// returns the context's cause, and the connection lives on; once the connection is ending it returns
+// why. It is for Serve only, and for one goroutine at a time.
+func (c *Conn) Read(ctx context.Context) (websocket.MessageType, []byte, error) {
+	if c.hub.cfg.serve == nil {
+		return 0, nil, errNotServe
+	}
+	if err := c.wait(ctx); err != nil {
+		return 0, nil, err
+	}
+	return c.receive(nil)
+}
+
+// ReadText is Read for text messages. A binary message ends the connection with close code 1003.
+func (c *Conn) ReadText(ctx context.Context) (string, error) {
+	p, err := c.readText(ctx)
+	return string(p), err
+}
+
+// ReadJSON is Read for text messages that it decodes into v. One that doesn't decode is a
+// *DecodeError, and ends the connection with close code 1007 unless WithBadJSON(KeepOpen) is set.
+func (c *Conn) ReadJSON(ctx context.Context, v any) error {
+	p, err := c.readText(ctx)
+	if err != nil {
+		return err
+	}
+	if err := c.hub.cfg.unmarshal(p, v); err != nil {
+		bad := &DecodeError{Err: err}
+		c.judge(bad)
+		return bad
+	}
+	return nil
+}
+
+func (c *Conn) readText(ctx context.Context) ([]byte, error) {
+	typ, p, err := c.Read(ctx)
+	if err == nil && typ != websocket.MessageText {
+		return nil, c.refuseKind()
+	}
+	return p, err
+}
+
+// handleNext waits for a message, calls its callback, and reports whether there may be more.
+func (c *Conn) handleNext() bool {
+	if c.wait(context.Background()) != nil {
+		return false
+	}
+	scratch := scratches.Get().(*[]byte)
+	defer putScratch(scratch)
+	typ, p, err := c.receive((*scratch)[:0])
+	if err != nil {
+		return false
+	}
+	*scratch = p
+	h := c.hub.cfg.handler(typ)
+	if h == nil {
+		_ = c.refuseKind()
+		return false
+	}
+	c.callback(h.name, func() { err = h.take(c, p) })
+	if err != nil && c.judge(err) {
+		c.callback(h.name, func() { h.fail(c, err) })
+	}
+	c.runEvents()
+	return c.ctx.Err() == nil
+}
+
+// judge applies WithBadJSON and reports whether the connection lives on.
+func (c *Conn) judge(bad error) bool {
+	if c.hub.cfg.badJSON == KeepOpen {
+		return c.ctx.Err() == nil
+	}
+	c.end(rid("bad_json", bad, websocket.StatusInvalidFramePayloadData, "bad JSON"))
+	return false
+}
+
+func (c *Conn) refuseKind() error {
+	c.end(rid("bad_kind", errors.New("wsroom: message of a kind that nobody takes"),
+		websocket.StatusUnsupportedData, "unsupported kind of message"))
+	return c.cause()
+}
+
+// cause waits for the reason why the connection is ending.
+func (c *Conn) cause() error {
+	<-c.ctx.Done()
+	return context.Cause(c.ctx)
+}
+
+// wait returns once there is something to read. Its stack is shallow, for here connections idle.
+func (c *Conn) wait(ctx context.Context) error {
+	for {
+		err := c.waitOnce(ctx)
+		switch {
+		case err == nil:
+			return nil
+		case c.isEnded():
+			return c.cause()
+		case !c.wire.Interrupted(err):
+			c.end(c.readEnding(err))
+			return c.cause()
+		}
+		c.resume()
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+	}
+}
+
+// waitOnce waits until there is something to read, ctx is done or the connection ends.
+func (c *Conn) waitOnce(ctx context.Context) error {
+	if ctx.Done() == nil {
+		return c.wire.Wait()
+	}
+	interrupted := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		c.wire.Interrupt()
+		close(interrupted)
+	})
+	err := c.wire.Wait()
+	if !stop() {
+		<-interrupted
+		if err == nil {
+			c.resume()
+		}
+	}
+	return err
+}
+
+// resume undoes an Interrupt that wasn't the connection's end.
+func (c *Conn) resume() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.ended {
+		c.wire.Resume()
+	}
+}
+
+func (c *Conn) isEnded() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.ended
+}
+
+// receive reads the message that has begun into buf, which may grow, and checks it.
+func (c *Conn) receive(buf []byte) (websocket.MessageType, []byte, error) {
+	typ, p, err := c.readMessage(buf)
+	if err != nil {
+		c.end(c.readEnding(err))
+		return 0, nil, c.cause()
+	}
+	c.hub.countIn(c, len(p))
+	if typ == websocket.MessageText && !utf8.Valid(p) {
+		c.end(rid("not_utf8", errNotUTF8, websocket.StatusInvalidFramePayloadData, "text must be UTF-8"))
+		return 0, nil, c.cause()
+	}
+	if err := c.admit(); err != nil {
+		return 0, nil, err
+	}
+	return typ, p, nil
+}
+
+// readMessage reads with no context, for coder/websocket would drop the connection with it. What
+// ends the reading is the wire: Interrupt, the message timeout, Kill.
+func (c *Conn) readMessage(buf []byte) (websocket.MessageType, []byte, error) {
+	c.reading.Store(true)
+	defer c.reading.Store(false)
+	typ, r, err := c.ws.Reader(context.Background())
+	if err != nil {
+		return 0, nil, err
+	}
+	if buf == nil {
+		p, err := io.ReadAll(r)
+		return typ, p, err
+	}
+	for {
+		if len(buf) == cap(buf) {
+			buf = append(buf, 0)[:len(buf)]
+		}
+		n, err := r.Read(buf[len(buf):cap(buf)])
+		buf = buf[:len(buf)+n]
+		if err == io.EOF {
+			return typ, buf, nil
+		}
+		if err != nil {
+			return 0, nil, err
+		}
+	}
+}
+
+// admit applies WithRateLimit to a message that was read. Under SlowDown it waits its turn, in which
+// the peer isn't read.
+func (c *Conn) admit() error {
+	if c.hub.cfg.rate == 0 {
+		return nil
+	}
+	wait := c.bucket.take(c.hub.cfg.rate, c.hub.cfg.burst, frame.Now())
+	if wait <= 0 {
+		return nil
+	}
+	if c.hub.cfg.rateAction == Disconnect {
+		c.end(rid("rate", ErrRateLimited, websocket.StatusPolicyViolation, "too many messages"))
+		return c.cause()
+	}
+	t := time.NewTimer(wait)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return nil
+	case <-c.ctx.Done():
+		return context.Cause(c.ctx)
+	}
+}
+
+// bucket is a token bucket, kept as the time at which it will be full again (the generic cell rate
+// algorithm, ITU-T I.371).
+type bucket struct{ full int64 }
+
+// take takes a token and returns how long to wait until there is one.
+func (b *bucket) take(perSecond, burst int, now int64) time.Duration {
+	every := int64(time.Second) / int64(perSecond)
+	b.full = max(b.full, now) + every
+	return time.Duration(b.full - now - int64(burst)*every)
+}
+
+// scratches are what messages are read into while their callback decodes or copies them.
+var scratches = sync.Pool{New: func() any {
+	b := make([]byte, 0, 1<<10)
+	return &b
+}}
+
+// maxScratch is the largest buffer that is kept for another message.
+const maxScratch = 64 << 10
+
+func putScratch(b *[]byte) {
+	if cap(*b) <= maxScratch {
+		scratches.Put(b)
+	}
+}

@@ -1,0 +1,345 @@
+package wsroom
+
+import (
+	"hash/maphash"
+	"iter"
+	"maps"
+	"net/http"
+	"slices"
+	"sync"
+	"sync/atomic"
+
+	"github.com/wsroom/wsroom/internal/frame"
+)
+
+// shardCount divides the store so that rooms seldom wait for each other. A power of two.
+const shardCount = 64
+
+// store holds the rooms and connections of this process.
+//
+// A shard's lock is the order of its rooms: whoever sends to a room appends to the members' queues
+// under it, and a send to several rooms, or to all, holds the locks of all their shards, taken by
+// rising index. Nothing under a shard's lock waits, writes or calls the application.
+type store struct {
+	seed     maphash.Seed
+	shards   [shardCount]shard
+	rooms    atomic.Int64
+	deflated atomic.Int64 // connections that negotiated compression
+	closed   atomic.Bool  // no connection is added any more
+
+	maxRooms, maxMembers int // 0: no limit
+}
+
+type shard struct {
+	mu    sync.Mutex // guards the maps, the rooms in them and the members' index
+	rooms map[string]*room
+	conns map[*Conn]struct{}
+}
+
+// room has at least one member: the last to leave takes it out of its shard.
+type room struct {
+	name    string
+	members []*member
+}
+
+// member is one connection in one room.
+type member struct {
+	conn  *Conn
+	room  *room
+	index int // in room.members
+}
+
+var (
+	errTooManyRooms   = &StatusError{Status: http.StatusServiceUnavailable, Message: "too many rooms", RetryAfter: retryAfter}
+	errTooManyMembers = &StatusError{Status: http.StatusServiceUnavailable, Message: "room is full", RetryAfter: retryAfter}
+	errShutDown       = &StatusError{Status: http.StatusServiceUnavailable, Message: "shutting down", RetryAfter: retryAfter}
+)
+
+func (s *store) init(cfg *config) {
+	s.seed = maphash.MakeSeed()
+	s.maxRooms, s.maxMembers = cfg.maxRooms, cfg.maxMembers
+	for i := range s.shards {
+		s.shards[i].rooms = map[string]*room{}
+		s.shards[i].conns = map[*Conn]struct{}{}
+	}
+}
+
+func (s *store) index(name string) uint64 { return maphash.String(s.seed, name) % shardCount }
+
+func (s *store) shardOf(name string) *shard { return &s.shards[s.index(name)] }
+
+// add makes c a connection of the hub and a member of its own room.
+func (s *store) add(c *Conn) error {
+	home := s.shardOf(c.id)
+	home.mu.Lock()
+	if s.closed.Load() { // set before Shutdown looks through the shards
+		home.mu.Unlock()
+		return errShutDown
+	}
+	home.conns[c] = struct{}{}
+	home.mu.Unlock()
+	if c.deflate {
+		s.deflated.Add(1)
+	}
+	if err := s.join(c, c.room); err != nil {
+		s.remove(c)
+		return err
+	}
+	return nil
+}
+
+// remove takes c out of every room and out of the hub. The caller has marked c as ended, or nobody
+// else knows it yet.
+func (s *store) remove(c *Conn) {
+	for _, name := range c.Rooms() {
+		sh := s.shardOf(name)
+		sh.mu.Lock()
+		s.leaveLocked(sh, c, name)
+		sh.mu.Unlock()
+	}
+	home := s.shardOf(c.id)
+	home.mu.Lock()
+	defer home.mu.Unlock()
+	if _, ok := home.conns[c]; ok && c.deflate {
+		s.deflated.Add(-1)
+	}
+	delete(home.conns, c)
+}
+
+// join makes c a member of the room, which it creates if need be. It is nil if c is one already.
+func (s *store) join(c *Conn, name string) error {
+	sh := s.shardOf(name)
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.ended {
+		return ErrClosed
+	}
+	if c.rooms[name] != nil {
+		return nil
+	}
+	r, err := s.roomLocked(sh, name)
+	if err != nil {
+		return err
+	}
+	m := &member{conn: c, room: r, index: len(r.members)}
+	r.members = append(r.members, m)
+	c.enteredLocked(m)
+	return nil
+}
+
+// roomLocked returns the room with space for one more member.
+func (s *store) roomLocked(sh *shard, name string) (*room, error) {
+	if r := sh.rooms[name]; r != nil {
+		if s.maxMembers > 0 && len(r.members) >= s.maxMembers {
+			return nil, errTooManyMembers
+		}
+		return r, nil
+	}
+	if n := s.rooms.Add(1); s.maxRooms > 0 && n > int64(s.maxRooms) {
+		s.rooms.Add(-1)
+		return nil, errTooManyRooms
+	}
+	r := &room{name: name}
+	sh.rooms[name] = r
+	return r, nil
+}
+
+// leave ends c's membership in the room; nil if it has none.
+func (s *store) leave(c *Conn, name string) error {
+	sh := s.shardOf(name)
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	c.mu.Lock()
+	ended := c.ended
+	c.mu.Unlock()
+	if ended { // the one who ended it takes it out of its rooms
+		return ErrClosed
+	}
+	s.leaveLocked(sh, c, name)
+	return nil
+}
+
+func (s *store) leaveLocked(sh *shard, c *Conn, name string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	m := c.rooms[name]
+	if m == nil {
+		return
+	}
+	c.leftLocked(m)
+	r := m.room
+	last := len(r.members) - 1
+	r.members[m.index] = r.members[last]
+	r.members[m.index].index = m.index
+	r.members[last] = nil
+	r.members = r.members[:last]
+	if last == 0 {
+		delete(sh.rooms, name)
+		s.rooms.Add(-1)
+	}
+}
+
+// lock takes the locks that order a send to these rooms, or to everyone if there are none.
+func (s *store) lock(rooms []string) (unlock func()) {
+	if len(rooms) == 1 {
+		sh := s.shardOf(rooms[0])
+		sh.mu.Lock()
+		return sh.mu.Unlock
+	}
+	var taken [shardCount]bool
+	for _, name := range rooms {
+		taken[s.index(name)] = true
+	}
+	for i := range s.shards {
+		if taken[i] = taken[i] || len(rooms) == 0; taken[i] {
+			s.shards[i].mu.Lock()
+		}
+	}
+	return func() {
+		for i := range s.shards {
+			if taken[i] {
+				s.shards[i].mu.Unlock()
+			}
+		}
+	}
+}
+
+// locked yields the connections in any of the rooms once each, or everyone if there are none. The
+// caller holds the locks of lock(rooms).
+func (s *store) locked(rooms []string) iter.Seq[*Conn] {
+	switch len(rooms) {
+	case 0:
+		return s.everyone
+	case 1:
+		return func(yield func(*Conn) bool) { s.each(rooms[0], yield) }
+	default:
+		return func(yield func(*Conn) bool) {
+			seen := map[*Conn]struct{}{}
+			for _, name := range rooms {
+				if !s.each(name, func(c *Conn) bool {
+					if _, twice := seen[c]; twice {
+						return true
+					}
+					seen[c] = struct{}{}
+					return yield(c)
+				}) {
+					return
+				}
+			}
+		}
+	}
+}
+
+func (s *store) everyone(yield func(*Conn) bool) {
+	for i := range s.shards {
+		for c := range s.shards[i].conns {
+			if !yield(c) {
+				return
+			}
+		}
+	}
+}
+
+func (s *store) each(name string, yield func(*Conn) bool) bool {
+	r := s.shardOf(name).rooms[name]
+	if r == nil {
+		return true
+	}
+	for _, m := range r.members {
+		if !yield(m.conn) {
+			return false
+		}
+	}
+	return true
+}
+
+// send appends m to the queue of everyone in the rooms but for except, in the rooms' order, and
+// starts the writers that this takes once the locks are free.
+func (s *store) send(rooms []string, except []*Conn, m *frame.Message) (receivers int) {
+	t := tallies.Get().(*tally)
+	unlock := s.lock(rooms)
+	for c := range s.locked(rooms) {
+		if len(except) > 0 && slices.Contains(except, c) {
+			continue
+		}
+		receivers++
+		t.note(c, c.queue.push(m, false))
+	}
+	unlock()
+	t.settle()
+	tallies.Put(t)
+	return receivers
+}
+
+// snapshot returns the connections in the rooms, or everyone.
+func (s *store) snapshot(rooms []string) []*Conn {
+	defer s.lock(rooms)()
+	return slices.Collect(s.locked(rooms))
+}
+
+func (s *store) roomNames() []string {
+	var names []string
+	for i := range s.shards {
+		sh := &s.shards[i]
+		sh.mu.Lock()
+		names = slices.AppendSeq(names, maps.Keys(sh.rooms))
+		sh.mu.Unlock()
+	}
+	slices.Sort(names)
+	return names
+}
+
+func (s *store) len() int {
+	n := 0
+	for i := range s.shards {
+		sh := &s.shards[i]
+		sh.mu.Lock()
+		n += len(sh.conns)
+		sh.mu.Unlock()
+	}
+	return n
+}
+
+// tally collects what a send leaves to do when its locks are free.
+type tally struct {
+	idle    []*Conn // to be written to, without a writer yet
+	dropped []drops
+	slow    []*Conn // to be ended
+}
+
+type drops struct {
+	conn     *Conn
+	messages int
+}
+
+var tallies = sync.Pool{New: func() any { return new(tally) }}
+
+func (t *tally) note(c *Conn, p pushed) {
+	if p.wake {
+		t.idle = append(t.idle, c)
+	}
+	if p.dropped > 0 {
+		t.dropped = append(t.dropped, drops{c, p.dropped})
+	}
+	if p.slow {
+		t.slow = append(t.slow, c)
+	}
+}
+
+func (t *tally) settle() {
+	for _, c := range t.idle {
+		go c.writer()
+	}
+	for _, d := range t.dropped {
+		d.conn.noteDrops(d.messages)
+	}
+	for _, c := range t.slow {
+		c.end(endingSlow)
+	}
+	clear(t.idle)
+	clear(t.dropped)
+	clear(t.slow)
+	t.idle, t.dropped, t.slow = t.idle[:0], t.dropped[:0], t.slow[:0]
+}

@@ -1,0 +1,318 @@
+// Package wsroom puts WebSocket rooms behind any net/http route, http.ServeMux or chi.
+//
+// New returns a Hub, which is an http.Handler. It upgrades each request, puts the connection in the
+// room that the route names, and calls the callbacks that were registered:
+//
+//	hub := wsroom.New(
+//		wsroom.OnJSON(func(c *wsroom.Conn, m Message, err error) {
+//			if err != nil {
+//				return // the connection is ending; err says why
+//			}
+//			c.SendJSONToThisRoom(m)
+//		}),
+//	)
+//	mux := http.NewServeMux()
+//	mux.Handle("GET /chat/{room}", hub)
+//
+// Connections, and the Hub from anywhere, send text, JSON or binary messages to one connection, to a
+// room, to several, or to all. Any WebSocket client can talk to it: there is no protocol of wsroom's
+// own on the wire.
+//
+// # Messages
+//
+// Of the callbacks for messages the first of Serve, OnJSON and OnText is used; OnBinary works beside
+// the last two. With none of them the hub is push-only. A message is encoded once, whoever receives
+// it. All members of a room see its messages in the same order. A send only queues: it never waits
+// for a client, and a client that doesn't read costs the others nothing. See WithOverflow for what
+// happens when its queue is full.
+//
+// # Lifetime
+//
+// ServeHTTP returns after the upgrade and OnConnect; the connection lives on, whatever middleware does
+// with the request then. Every connection has a heartbeat, bounded queues and one cause of its end,
+// which OnClose, the last message callback and context.Cause(c.Context()) give. http.Server.Shutdown
+// knows nothing of upgraded connections: call Hub.Shutdown beside it.
+//
+// # Concurrency
+//
+// All methods of Hub, Target and Conn may be called from any goroutine and from any callback, but
+// Conn's reading methods, which belong to Serve. Callbacks of one connection run one at a time, in
+// the order of what they report; those of different connections run concurrently.
+package wsroom
+
+import (
+	"context"
+	"fmt"
+	mathrand "math/rand/v2"
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"time"
+	"unicode/utf8"
+
+	"github.com/coder/websocket"
+	"github.com/wsroom/wsroom/internal/frame"
+)
+
+// Hub is an http.Handler that upgrades requests to connections and keeps them in rooms. It is made by
+// New. All methods may be called concurrently.
+type Hub struct {
+	cfg      *config
+	observer Observer
+	store    store
+	counters counters
+
+	mu      sync.Mutex // guards the fields to the next blank line, and wg's Add against its Wait
+	closing bool
+	open    int            // sockets, from before the upgrade to after the close
+	perKey  map[string]int // of WithMaxConnsPer
+
+	wg sync.WaitGroup // connections, until their last callback has returned
+}
+
+var _ http.Handler = (*Hub)(nil)
+
+// New returns a Hub. It panics with every mistake found in the options, joined.
+func New(opts ...Option) *Hub {
+	cfg, err := newConfig(opts)
+	if err != nil {
+		panic(err)
+	}
+	h := &Hub{cfg: cfg, observer: cfg.observer, perKey: map[string]int{}}
+	if h.observer == nil {
+		h.observer = noObserver{}
+	}
+	h.store.init(cfg)
+	if len(cfg.ignored) > 0 {
+		cfg.logger.Warn("wsroom: callbacks are ignored: Serve comes before OnJSON, OnJSON before OnText",
+			"used", cfg.used(), "ignored", cfg.ignored)
+	}
+	return h
+}
+
+// ServeHTTP upgrades the request and returns once OnConnect has returned; the connection lives on. A
+// request that it doesn't upgrade is answered with a status and, but for errors of the application,
+// the reason: 400 for a bad handshake or room name, 403 for a foreign origin or host or by
+// WithAuthorize, 426 for what is no upgrade, 429 and 503 over a limit and after Shutdown.
+func (h *Hub) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	c := h.upgrade(w, r)
+	if c == nil {
+		return
+	}
+	defer func() { go c.run() }() // even if OnConnect ends this goroutine
+	h.counters.opened.Add(1)
+	h.observer.Add(MetricConns, c.route, "", 1)
+	c.open(r)
+}
+
+// SendTextToRoom sends text to every member of the room. See Target.SendText.
+func (h *Hub) SendTextToRoom(room, text string) error { return h.room(room).SendText(text) }
+
+// SendJSONToRoom sends v, encoded, to every member of the room. See Target.SendJSON.
+func (h *Hub) SendJSONToRoom(room string, v any) error { return h.room(room).SendJSON(v) }
+
+// SendTextToAll sends text to every connection of the hub. See Target.SendText.
+func (h *Hub) SendTextToAll(text string) error { return h.To().SendText(text) }
+
+// SendJSONToAll sends v, encoded, to every connection of the hub. See Target.SendJSON.
+func (h *Hub) SendJSONToAll(v any) error { return h.To().SendJSON(v) }
+
+func (h *Hub) room(name string) Target { return Target{hub: h, rooms: []string{name}} }
+
+// Rooms returns the rooms that have a member on this node, sorted.
+func (h *Hub) Rooms() []string { return h.store.roomNames() }
+
+// Members returns the room's members on this node, as they are now.
+func (h *Hub) Members(room string) []*Conn { return h.store.snapshot([]string{room}) }
+
+// Len returns the number of connections on this node that aren't ending.
+func (h *Hub) Len() int { return h.store.len() }
+
+func (h *Hub) encodeText(text string, deflate bool) (*frame.Message, error) {
+	if !utf8.ValidString(text) {
+		return nil, errNotUTF8
+	}
+	return encode(h, frame.Text, text, deflate), nil
+}
+
+func (h *Hub) encodeJSON(v any, deflate bool) (*frame.Message, error) {
+	p, err := h.cfg.marshal(v)
+	if err != nil {
+		return nil, fmt.Errorf("wsroom: encode JSON: %w", err)
+	}
+	if !utf8.Valid(p) {
+		return nil, errNotUTF8
+	}
+	return encode(h, frame.Text, p, deflate), nil
+}
+
+func (h *Hub) encodeBinary(p []byte, deflate bool) (*frame.Message, error) {
+	return encode(h, frame.Binary, p, deflate), nil
+}
+
+func encode[P string | []byte](h *Hub, opcode byte, payload P, deflate bool) *frame.Message {
+	m := frame.NewMessage(opcode, payload, deflate && len(payload) >= h.cfg.deflateFrom)
+	if h.cfg.observer != nil {
+		m.Made = time.Now()
+	}
+	return m
+}
+
+// Shutdown ends the hub: new requests get 503, every connection is closed with ErrShutdown, after
+// what is queued for it, and when every callback has returned so does Shutdown. With WithDrain the
+// closes are spread over the window. When ctx is done first it closes all sockets and returns the
+// context's cause. It may be called again, and waits again. Call it before, or beside,
+// http.Server.Shutdown.
+func (h *Hub) Shutdown(ctx context.Context) error {
+	h.mu.Lock()
+	h.closing = true
+	h.mu.Unlock()
+	h.store.closed.Store(true)
+
+	conns := h.store.snapshot(nil)
+	h.closeAll(ctx, conns)
+	finished := make(chan struct{})
+	go func() {
+		h.wg.Wait()
+		close(finished)
+	}()
+	select {
+	case <-finished:
+		return nil
+	case <-ctx.Done():
+		for _, c := range conns {
+			c.killSocket()
+		}
+		return fmt.Errorf("wsroom: shutdown: %w", context.Cause(ctx))
+	}
+}
+
+// closeAll ends the connections, over the drain's window if there is one.
+func (h *Hub) closeAll(ctx context.Context, conns []*Conn) {
+	e := ending{cause: ErrShutdown, label: "shutdown", code: websocket.StatusGoingAway, reason: "server is going away", budget: closeBudget}
+	if h.cfg.drain == 0 {
+		for _, c := range conns {
+			c.end(e)
+		}
+		return
+	}
+	e.code, e.reason = websocket.StatusServiceRestart, "server restarts"
+	mathrand.Shuffle(len(conns), func(i, j int) { conns[i], conns[j] = conns[j], conns[i] })
+	begin := time.Now()
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for i, c := range conns {
+		due := h.cfg.drain * time.Duration(i+1) / time.Duration(len(conns))
+		timer.Reset(time.Until(begin.Add(due)))
+		select {
+		case <-timer.C:
+		case <-ctx.Done(): // the rest at once
+		}
+		c.end(e)
+	}
+}
+
+// reserve counts a socket, under the limits, until release. In the same critical section it looks
+// whether the hub is closing, so that no request slips in behind Shutdown.
+func (h *Hub) reserve(r *http.Request) (key string, err error) {
+	if h.cfg.connKey != nil {
+		key = h.cfg.connKey(r)
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	switch {
+	case h.closing:
+		return "", errShutDown
+	case h.cfg.maxConns > 0 && h.open >= h.cfg.maxConns:
+		return "", errTooManyConns
+	case h.cfg.connKey != nil && h.perKey[key] >= h.cfg.maxPerKey:
+		return "", errTooManyPerKey
+	}
+	h.open++
+	if h.cfg.connKey != nil {
+		h.perKey[key]++
+	}
+	h.wg.Add(1)
+	return key, nil
+}
+
+var (
+	errTooManyConns  = &StatusError{Status: http.StatusServiceUnavailable, Message: "too many connections", RetryAfter: retryAfter}
+	errTooManyPerKey = &StatusError{Status: http.StatusTooManyRequests, Message: "too many connections of yours", RetryAfter: retryAfter}
+)
+
+func (h *Hub) unreserve(key string) {
+	h.mu.Lock()
+	h.open--
+	if h.cfg.connKey != nil {
+		if h.perKey[key]--; h.perKey[key] == 0 {
+			delete(h.perKey, key)
+		}
+	}
+	h.mu.Unlock()
+	h.wg.Done()
+}
+
+// release forgets a connection whose callbacks have returned and whose socket is closed.
+func (h *Hub) release(c *Conn) {
+	h.counters.closed.Add(1)
+	h.observer.Add(MetricConns, c.route, "", -1)
+	h.observer.Add(MetricEnded, c.route, c.ending.label, 1)
+	h.unreserve(c.key)
+}
+
+// Stats are a hub's figures on this node.
+type Stats struct {
+	Conns    int // connections now
+	Rooms    int // rooms with a member now
+	Opened   int // connections since New
+	Closed   int // connections that have ended, callbacks included
+	Received int // messages
+	Sent     int // messages written to sockets
+	Dropped  int // messages dropped on full queues
+
+	ReceivedBytes int64 // payload
+	SentBytes     int64 // frames
+}
+
+type counters struct {
+	opened, closed, received, sent, dropped, receivedBytes, sentBytes atomic.Int64
+}
+
+// Stats returns the hub's figures. They are each exact, but not of one moment.
+func (h *Hub) Stats() Stats {
+	n := &h.counters
+	return Stats{
+		Conns: h.Len(), Rooms: int(h.store.rooms.Load()),
+		Opened: int(n.opened.Load()), Closed: int(n.closed.Load()),
+		Received: int(n.received.Load()), Sent: int(n.sent.Load()), Dropped: int(n.dropped.Load()),
+		ReceivedBytes: n.receivedBytes.Load(), SentBytes: n.sentBytes.Load(),
+	}
+}
+
+func (h *Hub) countIn(c *Conn, size int) {
+	h.counters.received.Add(1)
+	h.counters.receivedBytes.Add(int64(size))
+	if h.cfg.observer != nil {
+		h.observer.Add(MetricMessagesIn, c.route, "", 1)
+		h.observer.Add(MetricBytesIn, c.route, "", size)
+	}
+}
+
+func (h *Hub) countOut(c *Conn, b *batch, bytes int) {
+	h.counters.sent.Add(int64(b.n))
+	h.counters.sentBytes.Add(int64(bytes))
+	if h.cfg.observer == nil {
+		return
+	}
+	h.observer.Add(MetricBytesOut, c.route, "", bytes)
+	if b.n > 0 {
+		h.observer.Add(MetricMessagesOut, c.route, "", b.n)
+		h.observer.Record(MetricQueueTime, c.route, "", time.Since(b.frames[0].Made).Seconds())
+	}
+}
+
+func (h *Hub) countDrops(c *Conn, n int) {
+	h.counters.dropped.Add(int64(n))
+	h.observer.Add(MetricDropped, c.route, "queue_full", n)
+}
