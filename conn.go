@@ -63,7 +63,7 @@ func newConn(h *Hub, r *http.Request, room, key string) *Conn {
 		rooms: make(map[string]*member, 1),
 	}
 	c.ctx, c.cancel = context.WithCancelCause(detach(r.Context()))
-	c.queue.limit, c.queue.held = h.cfg, new(fifo)
+	c.queue.limit, c.queue.held, c.queue.writing = h.cfg, new(fifo), true
 	c.writer = c.write
 	c.ready.Add(1)
 	return c

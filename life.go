@@ -118,6 +118,9 @@ func (c *Conn) attach(wire *frame.Conn) {
 	c.wire = wire
 	ended, e := c.ended, c.ending
 	c.mu.Unlock()
+	if c.queue.start() {
+		go c.writer()
+	}
 	if ended {
 		<-c.ctx.Done() // whoever ended it has closed the queue
 		c.windUp(wire, e)

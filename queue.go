@@ -27,7 +27,7 @@ type queue struct {
 	bytes    int64 // in ready and held
 	control  []byte
 	pinged   bool          // control ends with our ping
-	writing  bool          // a writer runs, or whoever was told to wake one will start it
+	writing  bool          // a writer runs, or will: whoever was told to wake one starts it; true before start
 	closing  bool          // nothing is taken any more
 	broken   bool          // a write failed
 	farewell []byte        // the close frame, which follows what is ready; nil once it is out
@@ -110,6 +110,14 @@ func (q *queue) wakeLocked() bool {
 	wake := !q.writing && !q.broken
 	q.writing = q.writing || wake
 	return wake
+}
+
+// start lets writers run, once the socket is there.
+func (q *queue) start() (wake bool) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.writing = false
+	return q.ready.len > 0 && q.wakeLocked()
 }
 
 // room returns a channel that is closed when a message of this size may fit, or nil if it does now.

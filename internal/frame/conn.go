@@ -60,7 +60,8 @@ type Conn struct {
 	into     []byte          // where rawRead reads to; nil for a buffer of its own
 	got      int
 	readErr  error // the socket's error, once it failed
-	timed    bool  // a read deadline is set for the message that is under way
+	timed    bool  // the socket's read deadline is that of the message under way
+	armed    bool  // the socket has a read deadline, of this message or of one before
 	readFunc func(fd uintptr) bool
 
 	deadlineMu  sync.Mutex // guards interrupted and orders deadlines after it
@@ -123,9 +124,12 @@ func (c *Conn) unread(early []byte) {
 	}
 }
 
-var start = time.Now()
+// start lies a century back, so that Now is positive whatever clock runs: a synctest bubble begins
+// in the year 2000.
+var start = time.Now().Add(-100 * 365 * 24 * time.Hour)
 
-// Now is the time that LastRead and WaitingSince count in: nanoseconds of a monotonic clock.
+// Now is the time that LastRead and WaitingSince count in: nanoseconds of a monotonic clock, always
+// positive.
 func Now() int64 { return int64(time.Since(start)) }
 
 // LastRead tells when the peer's bytes came last, by Now.
@@ -188,6 +192,9 @@ func (c *Conn) Read(p []byte) (int, error) {
 // scanIn takes the bytes of p that belong to the current frame and returns how many they are.
 func (c *Conn) scanIn(p []byte) int {
 	n, end := c.in.scan(p)
+	if end && c.in.between() {
+		c.timed = false
+	}
 	if end && c.in.opcode == Close {
 		c.peerClosed.Store(true)
 	}
@@ -252,19 +259,20 @@ func (c *Conn) keep(own *[readSize]byte) {
 // armRead sets the deadline of the message that is under way, from the first wait for its rest on,
 // and lifts it between messages.
 func (c *Conn) armRead() {
-	under := !c.in.between()
-	if under == c.timed {
+	var deadline time.Time
+	switch under := !c.in.between(); {
+	case under && !c.timed:
+		deadline = time.Now().Add(c.limits.Message)
+		c.timed, c.armed = true, true
+	case !under && c.armed:
+		c.armed = false
+	default:
 		return
-	}
-	c.timed = under
-	var t time.Time
-	if under {
-		t = time.Now().Add(c.limits.Message)
 	}
 	c.deadlineMu.Lock()
 	defer c.deadlineMu.Unlock()
 	if !c.interrupted {
-		_ = c.Conn.SetReadDeadline(t) // fails only on a closed socket, as the read will
+		_ = c.Conn.SetReadDeadline(deadline) // fails only on a closed socket, as the read will
 	}
 }
 
@@ -320,7 +328,7 @@ func (c *Conn) Drain() {
 	defer c.readMu.Unlock()
 	for !c.peerClosed.Load() {
 		if c.r == c.w {
-			c.in.fragmented, c.timed = false, c.in.have > 0 // no deadline but Kill's
+			c.timed, c.armed = true, false // no deadline but Kill's
 			if c.fill(nil) != nil {
 				return
 			}

@@ -1,0 +1,205 @@
+package wsroom_test
+
+import (
+	"bufio"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"testing/synctest"
+
+	"github.com/coder/websocket"
+	"github.com/wsroom/wsroom"
+)
+
+// rawConn is a peer that speaks bytes and reads only when it is told to.
+type rawConn struct {
+	net.Conn
+	t testing.TB
+	r *bufio.Reader
+}
+
+// dialRaw connects with a small receive buffer, so that a peer that doesn't read soon fills it.
+func dialRaw(t testing.TB, srv *httptest.Server, path string) *rawConn {
+	t.Helper()
+	d := net.Dialer{Timeout: patience, Control: func(_, _ string, c syscall.RawConn) error {
+		return c.Control(func(fd uintptr) {
+			syscall.SetsockoptInt(int(fd), syscall.SOL_SOCKET, syscall.SO_RCVBUF, 4<<10)
+		})
+	}}
+	conn, err := d.DialContext(t.Context(), "tcp", srv.Listener.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close() })
+	return upgradeRaw(t, conn, path)
+}
+
+const handshake = "GET %s HTTP/1.1\r\nHost: test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n" +
+	"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n%s\r\n"
+
+func upgradeRaw(t testing.TB, conn net.Conn, path string, headers ...string) *rawConn {
+	t.Helper()
+	if _, err := fmt.Fprintf(conn, handshake, path, strings.Join(headers, "")); err != nil {
+		t.Fatal(err)
+	}
+	r := bufio.NewReader(conn)
+	res, err := http.ReadResponse(r, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if res.StatusCode != http.StatusSwitchingProtocols {
+		t.Fatalf("handshake: status %d", res.StatusCode)
+	}
+	return &rawConn{Conn: conn, t: t, r: r}
+}
+
+// rawFrame is a client's frame, masked with zeros.
+func rawFrame(first byte, payload string) []byte {
+	b := []byte{first}
+	switch n := len(payload); {
+	case n <= 125:
+		b = append(b, 0x80|byte(n))
+	case n <= 0xffff:
+		b = binary.BigEndian.AppendUint16(append(b, 0x80|126), uint16(n))
+	default:
+		b = binary.BigEndian.AppendUint64(append(b, 0x80|127), uint64(n))
+	}
+	return append(append(b, 0, 0, 0, 0), payload...)
+}
+
+func (c *rawConn) frame(first byte, payload string) {
+	c.t.Helper()
+	if _, err := c.Write(rawFrame(first, payload)); err != nil {
+		c.t.Fatal(err)
+	}
+}
+
+// next reads one frame of the server.
+func (c *rawConn) next() (first byte, payload string, err error) {
+	var head [2]byte
+	if _, err := io.ReadFull(c.r, head[:]); err != nil {
+		return 0, "", err
+	}
+	n := uint64(head[1])
+	switch n {
+	case 126:
+		var b [2]byte
+		_, err = io.ReadFull(c.r, b[:])
+		n = uint64(binary.BigEndian.Uint16(b[:]))
+	case 127:
+		var b [8]byte
+		_, err = io.ReadFull(c.r, b[:])
+		n = binary.BigEndian.Uint64(b[:])
+	}
+	if err != nil {
+		return 0, "", err
+	}
+	p := make([]byte, n)
+	_, err = io.ReadFull(c.r, p)
+	return head[0], string(p), err
+}
+
+// closeCode reads frames until the close frame and returns its code and reason.
+func (c *rawConn) closeCode() (int, string) {
+	c.t.Helper()
+	for {
+		first, p, err := c.next()
+		if err != nil {
+			c.t.Fatalf("no close frame: %v", err)
+		}
+		if first == 0x88 && len(p) >= 2 {
+			return int(binary.BigEndian.Uint16([]byte(p))), p[2:]
+		}
+		if first == 0x88 {
+			return 1005, ""
+		}
+	}
+}
+
+// pipeListener is a net.Listener in memory, for servers inside a synctest bubble.
+type pipeListener struct {
+	conns chan net.Conn
+	done  chan struct{}
+	once  sync.Once
+}
+
+func newPipeListener() *pipeListener {
+	return &pipeListener{conns: make(chan net.Conn), done: make(chan struct{})}
+}
+
+func (l *pipeListener) Accept() (net.Conn, error) {
+	select {
+	case c := <-l.conns:
+		return c, nil
+	case <-l.done:
+		return nil, net.ErrClosed
+	}
+}
+
+func (l *pipeListener) Close() error {
+	l.once.Do(func() { close(l.done) })
+	return nil
+}
+
+func (l *pipeListener) Addr() net.Addr { return &net.UnixAddr{Name: "pipe"} }
+
+// dial connects a new pipe to the server.
+func (l *pipeListener) dial(context.Context, string, string) (net.Conn, error) {
+	client, server := net.Pipe()
+	select {
+	case l.conns <- server:
+		return client, nil
+	case <-l.done:
+		return nil, errors.New("listener is closed")
+	}
+}
+
+// pipeServer serves a hub over pipes, in a bubble with fake time.
+type pipeServer struct {
+	t  *testing.T
+	ln *pipeListener
+}
+
+// inBubble runs f with a server of hub in a bubble; all goroutines must end with it.
+func inBubble(t *testing.T, newHub func() *wsroom.Hub, f func(t *testing.T, s *pipeServer, hub *wsroom.Hub)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		hub := newHub()
+		s := &pipeServer{t: t, ln: newPipeListener()}
+		srv := &http.Server{Handler: hub}
+		go srv.Serve(s.ln)
+		defer srv.Close()
+		defer shutdown(t, hub)
+		f(t, s, hub)
+	})
+}
+
+func (s *pipeServer) dial(path string) *client {
+	s.t.Helper()
+	transport := &http.Transport{DialContext: s.ln.dial}
+	conn, _, err := websocket.Dial(s.t.Context(), "ws://test"+path, &websocket.DialOptions{HTTPClient: &http.Client{Transport: transport}})
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	s.t.Cleanup(func() { conn.CloseNow() })
+	return &client{t: s.t, conn: conn}
+}
+
+func (s *pipeServer) dialRaw(path string) *rawConn {
+	s.t.Helper()
+	conn, err := s.ln.dial(s.t.Context(), "", "")
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	s.t.Cleanup(func() { conn.Close() })
+	return upgradeRaw(s.t, conn, path)
+}
