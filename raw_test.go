@@ -10,11 +10,14 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/coder/websocket"
 	"github.com/wsroom/wsroom"
@@ -40,6 +43,7 @@ func dialRaw(t testing.TB, srv *httptest.Server, path string) *rawConn {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { conn.Close() })
+	conn.SetDeadline(time.Now().Add(patience))
 	return upgradeRaw(t, conn, path)
 }
 
@@ -203,3 +207,79 @@ func (s *pipeServer) dialRaw(path string) *rawConn {
 	s.t.Cleanup(func() { conn.Close() })
 	return upgradeRaw(s.t, conn, path)
 }
+
+// sinkListener serves peers in memory that take every frame at once and send nothing.
+type sinkListener struct {
+	*pipeListener
+	sinks  []*sink
+	frames atomic.Int64 // received by all peers; one write holds one frame if one is sent at a time
+}
+
+func newSinkListener() *sinkListener { return &sinkListener{pipeListener: newPipeListener()} }
+
+func (l *sinkListener) connect(path string) {
+	s := &sink{frames: &l.frames, request: strings.NewReader(fmt.Sprintf(handshake, path, ""))}
+	s.change = sync.NewCond(&s.mu)
+	l.sinks = append(l.sinks, s)
+	l.conns <- s
+}
+
+func (l *sinkListener) disconnect() {
+	for _, s := range l.sinks {
+		s.Close()
+	}
+}
+
+type sink struct {
+	request *strings.Reader
+	frames  *atomic.Int64
+
+	mu     sync.Mutex // guards the rest
+	change *sync.Cond
+	past   bool // the read deadline has passed
+	closed bool
+}
+
+func (s *sink) Read(p []byte) (int, error) {
+	if n, _ := s.request.Read(p); n > 0 {
+		return n, nil
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for !s.closed && !s.past {
+		s.change.Wait()
+	}
+	if s.closed {
+		return 0, io.EOF
+	}
+	return 0, os.ErrDeadlineExceeded
+}
+
+func (s *sink) Write(p []byte) (int, error) {
+	if p[0] != 'H' { // of HTTP/1.1 101
+		s.frames.Add(1)
+	}
+	return len(p), nil
+}
+
+func (s *sink) Close() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.closed = true
+	s.change.Broadcast()
+	return nil
+}
+
+// SetReadDeadline knows deadlines that have passed, with which net/http and the hub end a read.
+func (s *sink) SetReadDeadline(t time.Time) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.past = !t.IsZero() && t.Before(time.Now())
+	s.change.Broadcast()
+	return nil
+}
+
+func (s *sink) SetDeadline(time.Time) error      { return nil }
+func (s *sink) SetWriteDeadline(time.Time) error { return nil }
+func (s *sink) LocalAddr() net.Addr              { return &net.UnixAddr{Name: "sink"} }
+func (s *sink) RemoteAddr() net.Addr             { return &net.UnixAddr{Name: "sink"} }

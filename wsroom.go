@@ -202,7 +202,10 @@ func (h *Hub) closeAll(ctx context.Context, conns []*Conn) {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for i, c := range conns {
-		due := h.cfg.drain * time.Duration(i+1) / time.Duration(len(conns))
+		if c.ctx.Err() != nil {
+			continue // it ended by itself
+		}
+		due := h.cfg.drain * time.Duration(i) / time.Duration(len(conns))
 		timer.Reset(time.Until(begin.Add(due)))
 		select {
 		case <-timer.C:

@@ -1,7 +1,21 @@
 package wsroom_test
 
 import (
+	"bytes"
+	"context"
+	"encoding/json"
 	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/coder/websocket"
@@ -10,27 +24,804 @@ import (
 
 func asError(err error, target any) bool { return errors.As(err, target) }
 
-func TestSmoke(t *testing.T) {
-	closed := make(chan error, 10)
-	hub := wsroom.New(
-		wsroom.OnText(func(c *wsroom.Conn, text string, err error) {
+// echoRoom sends what comes to the room it came from.
+func echoRoom(c *wsroom.Conn, text string, err error) {
+	if err == nil {
+		c.SendTextToThisRoom(text)
+	}
+}
+
+// closes returns an OnClose that reports to a channel.
+func closes() (wsroom.Option, <-chan error) {
+	ch := make(chan error, 1000)
+	return wsroom.OnClose(func(_ *wsroom.Conn, err error) { ch <- err }), ch
+}
+
+func TestCallbackPriority(t *testing.T) {
+	used := make(chan string, 10)
+	serveOpt := wsroom.Serve(func(c *wsroom.Conn) error {
+		_, err := c.ReadText(context.Background())
+		used <- "Serve"
+		return err
+	})
+	jsonOpt := wsroom.OnJSON(func(c *wsroom.Conn, v any, err error) {
+		if err == nil {
+			used <- "OnJSON"
+		}
+	})
+	textOpt := wsroom.OnText(func(c *wsroom.Conn, text string, err error) {
+		if err == nil {
+			used <- "OnText"
+		}
+	})
+	for _, tc := range []struct {
+		name    string
+		opts    []wsroom.Option
+		want    string
+		ignored []string
+	}{
+		{"all", []wsroom.Option{textOpt, jsonOpt, serveOpt}, "Serve", []string{"OnJSON", "OnText"}},
+		{"Serve and Text", []wsroom.Option{textOpt, serveOpt}, "Serve", []string{"OnText"}},
+		{"JSON and Text", []wsroom.Option{textOpt, jsonOpt}, "OnJSON", []string{"OnText"}},
+		{"Text", []wsroom.Option{textOpt}, "OnText", nil},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			var log bytes.Buffer
+			logger := wsroom.WithLogger(slog.New(slog.NewJSONHandler(&log, nil)))
+			srv := serve(t, wsroom.New(append(tc.opts, logger)...))
+			var line struct {
+				Used    string
+				Ignored []string
+			}
+			if log.Len() > 0 {
+				if err := json.Unmarshal(log.Bytes(), &line); err != nil {
+					t.Fatalf("want one line, got %s", log.String())
+				}
+			}
+			if !slices.Equal(line.Ignored, tc.ignored) || len(tc.ignored) > 0 && line.Used != tc.want {
+				t.Errorf("log says %+v", line)
+			}
+			logged := log.Len()
+			dial(t, srv, "/a").send("1")
+			if got := await(t, used, "a callback"); got != tc.want {
+				t.Errorf("%s was called, want %s", got, tc.want)
+			}
+			if log.Len() != logged {
+				t.Errorf("logged again: %s", log.Bytes()[logged:])
+			}
+		})
+	}
+}
+
+// Every member sees a room's messages in one order, whoever sends them and from where: to the room, to
+// several rooms, to all. Each sender's messages come in the order sent.
+func TestOneOrderPerRoom(t *testing.T) {
+	const members, senders, each = 6, 5, 200
+	hub := wsroom.New(wsroom.OnText(echoRoom))
+	srv := serve(t, hub)
+	clients := make([]*client, members)
+	for i := range clients {
+		clients[i] = dial(t, srv, "/a")
+	}
+	dial(t, srv, "/b")
+	var wg sync.WaitGroup
+	for s := range senders {
+		wg.Go(func() {
+			for i := range each {
+				text := fmt.Sprintf("%d %d", s, i)
+				var err error
+				switch s % 4 {
+				case 0:
+					err = hub.SendTextToRoom("/a", text)
+				case 1:
+					err = hub.To("/b", "/a").SendText(text)
+				case 2:
+					err = hub.SendTextToAll(text)
+				default:
+					clients[s].send(text)
+				}
+				if err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	seen := make([][]string, members)
+	for i, c := range clients {
+		wg.Go(func() {
+			for range senders * each {
+				text, err := c.read()
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				seen[i] = append(seen[i], text)
+			}
+		})
+	}
+	wg.Wait()
+	for i := range seen {
+		if !slices.Equal(seen[i], seen[0]) {
+			t.Errorf("members 0 and %d saw different orders", i)
+		}
+	}
+	var next [senders]int
+	for _, text := range seen[0] {
+		var s, i int
+		fmt.Sscan(text, &s, &i)
+		if i != next[s] {
+			t.Fatalf("message %d of sender %d came when %d was due", i, s, next[s])
+		}
+		next[s]++
+	}
+}
+
+// stall fills a member's socket and queue: it doesn't read.
+func stall(t *testing.T, srv *httptest.Server, hub *wsroom.Hub, room string) *wsroom.Conn {
+	t.Helper()
+	before := hub.Members(room)
+	dialRaw(t, srv, room)
+	for _, c := range hub.Members(room) {
+		if !slices.Contains(before, c) {
+			return c
+		}
+	}
+	t.Fatal("the stalled member isn't in its room")
+	return nil
+}
+
+// A member that never reads costs the others nothing, under each policy: they get every message, its
+// own queue stays bounded, and what it loses is reported.
+func TestSlowMemberDoesNotDelayTheRoom(t *testing.T) {
+	const messages, size = 400, 64 << 10 // more than the kernel's buffers take
+	for name, policy := range map[string]wsroom.Overflow{
+		"CloseSlow": wsroom.CloseSlow, "DropOldest": wsroom.DropOldest, "DropNewest": wsroom.DropNewest,
+	} {
+		t.Run(name, func(t *testing.T) {
+			onClose, closed := closes()
+			var dropped atomic.Int64
+			hub := wsroom.New(onClose, wsroom.WithOverflow(policy), wsroom.WithSendQueue(64, 1<<20),
+				wsroom.OnDrop(func(_ *wsroom.Conn, n int) { dropped.Add(int64(n)) }))
+			srv := serve(t, hub)
+			reader := dial(t, srv, "/a")
+			slow := stall(t, srv, hub, "/a")
+			pad := strings.Repeat("x", size)
+			heap := heapInUse()
+			for i := range messages {
+				if err := hub.SendTextToRoom("/a", fmt.Sprint(i, pad)); err != nil {
+					t.Fatal(err)
+				}
+				reader.expect(fmt.Sprint(i, pad))
+			}
+			// The queue, a batch that is being written, and noise.
+			if grown := heapInUse() - heap; grown > 8<<20 {
+				t.Errorf("heap grew by %d KiB", grown>>10)
+			}
+			stats := hub.Stats()
+			if policy == wsroom.CloseSlow {
+				if err := await(t, closed, "the slow one's end"); !errors.Is(err, wsroom.ErrSlow) {
+					t.Errorf("cause %v, want ErrSlow", err)
+				}
+				if err := slow.SendText("x"); !errors.Is(err, wsroom.ErrClosed) {
+					t.Errorf("send to it: %v, want ErrClosed", err)
+				}
+				return
+			}
+			if hub.Len() != 2 {
+				t.Error("the slow one is gone")
+			}
+			until(t, "all drops are reported", func() bool { return dropped.Load() == int64(hub.Stats().Dropped) })
+			if stats.Dropped < messages/2 {
+				t.Errorf("%d dropped of %d", stats.Dropped, messages)
+			}
+			err := slow.SendText(pad)
+			if policy == wsroom.DropNewest && !errors.Is(err, wsroom.ErrQueueFull) || policy == wsroom.DropOldest && err != nil {
+				t.Errorf("send to it: %v", err)
+			}
+			if err := slow.Close(4000, "full"); err != nil {
+				t.Errorf("Close with a full queue: %v", err)
+			}
+			if err := await(t, closed, "its end"); websocket.CloseStatus(err) != 4000 {
+				t.Errorf("cause %v", err)
+			}
+		})
+	}
+}
+
+func heapInUse() int64 {
+	runtime.GC()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return int64(m.HeapInuse)
+}
+
+// Nothing vanishes silently: what wasn't delivered was counted, and which ones are dropped is as the
+// policy says.
+func TestDropsAreCountedAndChosen(t *testing.T) {
+	const messages, size = 300, 64 << 10
+	for name, policy := range map[string]wsroom.Overflow{"DropOldest": wsroom.DropOldest, "DropNewest": wsroom.DropNewest} {
+		t.Run(name, func(t *testing.T) {
+			hub := wsroom.New(wsroom.WithOverflow(policy), wsroom.WithSendQueue(16, 1<<30))
+			srv := serve(t, hub)
+			peer := dialRaw(t, srv, "/a")
+			pad := strings.Repeat("x", size)
+			for i := range messages {
+				hub.SendTextToRoom("/a", fmt.Sprint(i, " ", pad))
+			}
+			dropped := hub.Stats().Dropped
+			if dropped == 0 {
+				t.Fatal("nothing was dropped: the test shows nothing")
+			}
+			last, first := -1, -1
+			for range messages - dropped {
+				_, p, err := peer.next()
+				if err != nil {
+					t.Fatal(err)
+				}
+				var i int
+				fmt.Sscan(p[:8], &i)
+				if i <= last {
+					t.Fatalf("%d came after %d", i, last)
+				}
+				if first < 0 {
+					first = i
+				}
+				last = i
+			}
+			if first != 0 {
+				t.Errorf("the first delivered is %d", first) // it was written when nothing waited
+			}
+			if newest := last == messages-1; newest != (policy == wsroom.DropOldest) {
+				t.Errorf("the last delivered is %d of %d", last, messages)
+			}
+		})
+	}
+}
+
+// A message is always taken when nothing waits, and a burst from OnConnect waits for room.
+func TestSnapshotOfAnySizeIsNoSlowClient(t *testing.T) {
+	const burst = 5000
+	big := strings.Repeat("x", 4<<20)
+	hub := wsroom.New(wsroom.WithSendQueue(4, 1<<10), wsroom.OnConnect(func(c *wsroom.Conn, _ *http.Request) error {
+		if err := c.SendText(big); err != nil {
+			return err
+		}
+		for i := range burst {
+			if err := c.SendText(fmt.Sprint(i)); err != nil {
+				return err
+			}
+		}
+		return nil
+	}))
+	c := dial(t, serve(t, hub), "/a")
+	c.expect(big)
+	for i := range burst {
+		c.expect(fmt.Sprint(i))
+	}
+}
+
+// What OnConnect sends comes first, and every room message sent since the client is in its room comes
+// after it, none lost.
+func TestSnapshotThenLive(t *testing.T) {
+	const messages = 500
+	inConnect, goOn := make(chan struct{}), make(chan struct{})
+	hub := wsroom.New(wsroom.OnConnect(func(c *wsroom.Conn, _ *http.Request) error {
+		c.SendTextToThisRoom("room, from OnConnect")
+		c.SendText("snapshot 1")
+		close(inConnect)
+		<-goOn
+		return c.SendText("snapshot 2")
+	}))
+	srv := serve(t, hub)
+	c := dial(t, srv, "/a") // the client is connected while OnConnect still runs
+	await(t, inConnect, "OnConnect")
+	for i := range messages {
+		if i == messages/2 {
+			close(goOn)
+		}
+		if err := hub.SendTextToRoom("/a", fmt.Sprint("live ", i)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	c.expect("snapshot 1", "snapshot 2", "room, from OnConnect")
+	for i := range messages {
+		c.expect(fmt.Sprint("live ", i))
+	}
+}
+
+// Every end has one cause, which OnClose, the last message callback and the context all give; OnClose
+// comes once, when the connection has left every room.
+func TestEveryEndHasOneCause(t *testing.T) {
+	type peerFunc func(c *rawConn)
+	frame := func(first byte, payload string) peerFunc {
+		return func(c *rawConn) { c.frame(first, payload) }
+	}
+	bytes := func(p ...byte) peerFunc { return func(c *rawConn) { c.Write(p) } }
+	is := func(target error) func(error) bool { return func(err error) bool { return errors.Is(err, target) } }
+	closedWith := func(code websocket.StatusCode, reason string) func(error) bool {
+		return func(err error) bool {
+			ce, ok := err.(websocket.CloseError)
+			return ok && ce.Code == code && ce.Reason == reason
+		}
+	}
+	some := func(err error) bool { return err != nil }
+	decode := func(err error) bool { return asError(err, new(*wsroom.DecodeError)) }
+	for _, tc := range []struct {
+		name  string
+		peer  peerFunc
+		code  int // what the peer sees; 0: no close frame is looked for
+		cause func(error) bool
+	}{
+		{"peer closes", frame(0x88, "\x0f\xa0bye"), 4000, closedWith(4000, "bye")},
+		{"peer closes without a code", frame(0x88, ""), 1005, closedWith(1005, "")},
+		{"peer vanishes", func(c *rawConn) { c.Close() }, 0, some},
+		{"invalid UTF-8", frame(0x81, "a\xffb"), 1007, some},
+		{"invalid UTF-8 across fragments", func(c *rawConn) { c.frame(0x01, "\xc3"); c.frame(0x80, "x") }, 1007, some},
+		{"not JSON", frame(0x81, "{"), 1007, decode},
+		{"JSON of another type", frame(0x81, `"x"`), 1007, decode},
+		{"JSON with something behind", frame(0x81, `1 2`), 1007, decode},
+		{"a kind that nobody takes", frame(0x82, "x"), 1003, some},
+		{"too big", frame(0x81, strings.Repeat("1", 64<<10+1)), 1009, is(websocket.ErrMessageTooBig)},
+		{"too big, in fragments", func(c *rawConn) {
+			c.frame(0x01, strings.Repeat("1", 64<<10))
+			c.frame(0x80, "1")
+		}, 1009, is(websocket.ErrMessageTooBig)},
+		{"a length of 2^62", bytes(0x81, 0xff, 0x40, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0), 0, some},
+		{"a negative length", bytes(0x81, 0xff, 0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0), 1002, some},
+		{"unmasked", bytes(0x81, 0x01, '1'), 1002, some},
+		{"reserved bits", bytes(0xf1, 0x80, 0, 0, 0, 0), 1002, some},
+		{"unknown opcode", bytes(0x83, 0x80, 0, 0, 0, 0), 1002, some},
+		{"continuation of nothing", frame(0x80, "x"), 1002, some},
+		{"a message within a message", func(c *rawConn) { c.frame(0x01, "x"); c.frame(0x81, "x") }, 1002, some},
+		{"a ping in fragments", frame(0x09, "x"), 1002, some},
+		{"a ping of 126 bytes", frame(0x89, strings.Repeat("x", 126)), 1002, some},
+		{"a close code that can't be", frame(0x88, "\x03\xed"), 1002, some},
+		{"a close frame of one byte", frame(0x88, "\x03"), 1002, some},
+		{"the application closes", frame(0x81, "4001"), 4001, closedWith(4001, "by the application")},
+		{"the application kicks the room", frame(0x81, "4002"), 4002, closedWith(4002, "kicked")},
+		{"the application closes beneath", frame(0x81, "4003"), 4003, closedWith(4003, "beneath")},
+		{"the application drops it beneath", frame(0x81, "4004"), 0, is(net.ErrClosed)},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			onClose, closed := closes()
+			var hub *wsroom.Hub
+			lasts := make(chan error, 10)
+			contexts := make(chan context.Context, 1)
+			hub = wsroom.New(onClose,
+				wsroom.OnConnect(func(c *wsroom.Conn, _ *http.Request) error {
+					if c.Room() == "/a" {
+						contexts <- c.Context()
+					}
+					return c.Join("other")
+				}),
+				wsroom.OnLeave(func(c *wsroom.Conn, room string) {
+					if slices.Contains(hub.Members(room), c) || slices.Contains(c.Rooms(), room) {
+						t.Errorf("OnLeave while still in %s", room)
+					}
+				}),
+				wsroom.OnJSON(func(c *wsroom.Conn, n int, err error) {
+					if err != nil {
+						lasts <- err
+						return
+					}
+					switch n {
+					case 0:
+						c.SendText("connected")
+					case 4001:
+						c.Close(4001, "by the application")
+					case 4002:
+						hub.To("other").Close(4002, "kicked")
+					case 4003:
+						c.WebSocket().Close(4003, "beneath")
+					case 4004:
+						c.WebSocket().CloseNow()
+					}
+				}))
+			srv := serve(t, hub)
+			bystander := dial(t, srv, "/bystander")
+			bystander.send("0")
+			bystander.expect("connected")
+			peer := dialRaw(t, srv, "/a")
+			tc.peer(peer)
+			if tc.code != 0 {
+				if code, reason := peer.closeCode(); code != tc.code {
+					t.Errorf("close code %d %q, want %d", code, reason, tc.code)
+				}
+			}
+			if strings.HasPrefix(tc.name, "a length") {
+				peer.Close() // else it is up to the message timeout
+			}
+			err := await(t, closed, "OnClose")
+			if !tc.cause(err) {
+				t.Errorf("cause %v", err)
+			}
+			if last := await(t, lasts, "the callback's err"); last != err {
+				t.Errorf("the callback heard %v, OnClose %v", last, err)
+			}
+			if cause := context.Cause(<-contexts); cause != err {
+				t.Errorf("the context says %v, OnClose %v", cause, err)
+			}
+			peer.Close()
+			if tc.name == "the application kicks the room" {
+				bystander.expectClose(4002) // it was in the room, too
+			} else if err := hub.Members("/bystander")[0].SendText("still here"); err != nil {
+				t.Errorf("the bystander: %v", err)
+			} else {
+				bystander.expect("still here")
+			}
+			bystander.conn.CloseNow()
+			shutdown(t, hub)
+			if len(closed) != 1 || len(lasts) != 1 { // the bystander's
+				t.Errorf("%d further OnClose, %d further err; want the bystander's", len(closed), len(lasts))
+			}
+		})
+	}
+}
+
+// A panic or runtime.Goexit in any callback ends its connection, with 1011 and a logged stack, and
+// nothing else.
+func TestPanicEndsOneConnection(t *testing.T) {
+	for _, how := range []struct {
+		name string
+		f    func()
+	}{{"panic", func() { panic("boom") }}, {"Goexit", runtime.Goexit}, {"panic(nil)", func() { panic(nil) }}} {
+		for _, where := range []string{"OnConnect", "OnJSON", "OnBinary", "OnJoin", "OnLeave", "OnClose", "OnDrop", "Serve", "unmarshal", "MarshalJSON"} {
+			t.Run(how.name+" in "+where, func(t *testing.T) { testPanic(t, where, how.f) })
+		}
+	}
+}
+
+type marshalFunc func()
+
+func (f marshalFunc) MarshalJSON() ([]byte, error) { f(); return []byte("1"), nil }
+
+func testPanic(t *testing.T, where string, blow func()) {
+	bad := func(c *wsroom.Conn, here string) {
+		if here == where && c.Room() == "/bad" {
+			blow()
+		}
+	}
+	var log lockedBuffer
+	onCloses := make(chan error, 10)
+	opts := []wsroom.Option{
+		wsroom.WithLogger(slog.New(slog.NewTextHandler(&log, nil))),
+		wsroom.WithSendQueue(1, 1<<30), wsroom.WithOverflow(wsroom.DropNewest),
+		wsroom.OnConnect(func(c *wsroom.Conn, _ *http.Request) error { bad(c, "OnConnect"); return nil }),
+		wsroom.OnClose(func(c *wsroom.Conn, err error) {
+			if c.Room() == "/bad" {
+				onCloses <- err
+			}
+			bad(c, "OnClose")
+		}),
+		wsroom.OnJoin(func(c *wsroom.Conn, _ string) { bad(c, "OnJoin") }),
+		wsroom.OnLeave(func(c *wsroom.Conn, _ string) { bad(c, "OnLeave") }),
+		wsroom.OnDrop(func(c *wsroom.Conn, _ int) { bad(c, "OnDrop") }),
+		wsroom.OnBinary(func(c *wsroom.Conn, _ []byte, err error) { bad(c, "OnBinary") }),
+	}
+	if where == "Serve" {
+		opts = append(opts, wsroom.Serve(func(c *wsroom.Conn) error {
+			text, err := c.ReadText(context.Background())
+			if err == nil {
+				bad(c, "Serve")
+				c.SendText(text)
+				_, err = c.ReadText(context.Background())
+			}
+			return err
+		}))
+	} else {
+		opts = append(opts, wsroom.OnJSON(func(c *wsroom.Conn, text string, err error) {
 			if err != nil {
 				return
 			}
-			c.SendTextToThisRoom(text)
-		}),
-		wsroom.OnClose(func(c *wsroom.Conn, err error) { closed <- err }),
-	)
+			bad(c, "OnJSON")
+			c.SendJSON(marshalFunc(func() { bad(c, "MarshalJSON") }))
+		}), wsroom.WithJSON(json.Marshal, func(p []byte, v any) error {
+			if where == "unmarshal" && string(p) == `"bad"` {
+				blow()
+			}
+			return json.Unmarshal(p, v)
+		}))
+	}
+	hub := wsroom.New(opts...)
 	srv := serve(t, hub)
-	a, b, other := dial(t, srv, "/a"), dial(t, srv, "/a"), dial(t, srv, "/b")
-	a.send("hello")
-	a.expect("hello")
-	b.expect("hello")
-	other.send("x")
-	other.expect("x")
-	a.conn.Close(websocket.StatusNormalClosure, "bye")
-	t.Log(await(t, closed, "close"))
-	hub.To("/b").Close(4000, "kick")
-	other.expectClose(4000)
-	t.Log(await(t, closed, "close"))
+	good := dial(t, srv, "/good")
+	peer := dialRaw(t, srv, "/bad")
+	switch where {
+	case "OnBinary":
+		peer.frame(0x82, "x")
+	case "OnLeave", "OnClose":
+		peer.frame(0x88, "\x03\xe8")
+	case "OnDrop":
+		member := hub.Members("/bad")[0]
+		for hub.Stats().Dropped == 0 {
+			member.SendText(strings.Repeat("x", 1<<20))
+		}
+	case "OnConnect", "OnJoin":
+	default:
+		peer.frame(0x81, `"bad"`)
+	}
+	want := 1011
+	if where == "OnLeave" || where == "OnClose" {
+		want = 1000 // the connection was ending already
+	}
+	if code, reason := peer.closeCode(); code != want || reason != "" {
+		t.Errorf("close frame %d %q, want %d without text", code, reason, want)
+	}
+	peer.Close()
+	err := await(t, onCloses, "OnClose")
+	if want == 1011 != errors.Is(err, wsroom.ErrPanic) {
+		t.Errorf("cause %v", err)
+	}
+	until(t, "the stack is logged", func() bool {
+		return strings.Contains(log.String(), "testPanic") || strings.Contains(log.String(), "goroutine ")
+	})
+	good.send(`"good"`)
+	if text, err := good.read(); err != nil || text != "1" && text != "good" && text != `"good"` {
+		t.Errorf("the other connection: %q, %v", text, err)
+	}
+	if len(onCloses) > 0 {
+		t.Error("OnClose ran twice")
+	}
+}
+
+type lockedBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (l *lockedBuffer) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *lockedBuffer) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
+}
+
+// Shutdown delivers what is queued, closes with 1001, and returns when every callback has.
+func TestShutdownReturnsWhenEveryCallbackHas(t *testing.T) {
+	const n = 50
+	var running atomic.Int64
+	hub := wsroom.New(
+		wsroom.OnText(echoRoom),
+		wsroom.OnConnect(func(*wsroom.Conn, *http.Request) error { running.Add(1); return nil }),
+		wsroom.OnClose(func(c *wsroom.Conn, err error) {
+			if !errors.Is(err, wsroom.ErrShutdown) {
+				t.Errorf("cause %v", err)
+			}
+			runtime.Gosched()
+			running.Add(-1)
+		}))
+	srv := serve(t, hub)
+	var wg sync.WaitGroup
+	for range n {
+		c := dial(t, srv, "/a")
+		wg.Go(func() {
+			for i := range 100 {
+				c.expect(fmt.Sprint(i))
+			}
+			c.expectClose(websocket.StatusGoingAway)
+		})
+	}
+	for i := range 100 {
+		hub.SendTextToRoom("/a", fmt.Sprint(i))
+	}
+	shutdown(t, hub)
+	if left := running.Load(); left != 0 {
+		t.Errorf("%d connections without OnClose", left)
+	}
+	wg.Wait()
+	res, body := refused(t, srv, "/a", nil)
+	if res.StatusCode != http.StatusServiceUnavailable || res.Header.Get("Retry-After") == "" {
+		t.Errorf("after Shutdown: %d %q, Retry-After %q", res.StatusCode, body, res.Header.Get("Retry-After"))
+	}
+}
+
+// No upgrade slips in behind Shutdown.
+func TestShutdownRacesWithUpgrades(t *testing.T) {
+	for range 20 {
+		var connected, closed atomic.Int64
+		hub := wsroom.New(
+			wsroom.OnConnect(func(*wsroom.Conn, *http.Request) error { connected.Add(1); return nil }),
+			wsroom.OnClose(func(*wsroom.Conn, error) { closed.Add(1) }))
+		srv := httptest.NewServer(hub)
+		var wg sync.WaitGroup
+		for range 20 {
+			wg.Go(func() {
+				conn, res, err := websocket.Dial(t.Context(), srv.URL+"/a", nil)
+				if err == nil {
+					conn.CloseRead(t.Context())
+				} else if res == nil || res.StatusCode != http.StatusServiceUnavailable {
+					t.Errorf("refused with %v", err)
+				}
+			})
+		}
+		until(t, "the first is connected", func() bool { return connected.Load() > 0 })
+		shutdown(t, hub)
+		if c, d := connected.Load(), closed.Load(); c != d || hub.Len() != 0 {
+			t.Errorf("%d connected, %d closed, %d left when Shutdown returned", c, d, hub.Len())
+		}
+		wg.Wait()
+		srv.Close()
+	}
+}
+
+// The close frame gives away nothing of an error, but for a CloseError of the application.
+func TestErrorTextNeverGoesToThePeer(t *testing.T) {
+	secret := errors.New("dial db: secret")
+	own := fmt.Errorf("wrapped: %w", websocket.CloseError{Code: 4444, Reason: "go away"})
+	for _, tc := range []struct {
+		name   string
+		err    error
+		code   int
+		reason string
+	}{
+		{"any error", secret, 1011, ""},
+		{"CloseError", own, 4444, "go away"},
+		{"CloseError that can't be sent", websocket.CloseError{Code: 1006}, 1011, ""},
+		{"CloseError that is too long", websocket.CloseError{Code: 4000, Reason: strings.Repeat("x", 124)}, 1011, ""},
+		{"nil", nil, 1000, ""},
+	} {
+		for where, opt := range map[string]wsroom.Option{
+			"OnConnect": wsroom.OnConnect(func(*wsroom.Conn, *http.Request) error { return tc.err }),
+			"Serve":     wsroom.Serve(func(*wsroom.Conn) error { return tc.err }),
+		} {
+			if where == "OnConnect" && tc.err == nil {
+				continue
+			}
+			t.Run(tc.name+" of "+where, func(t *testing.T) {
+				onClose, closed := closes()
+				peer := dialRaw(t, serve(t, wsroom.New(opt, onClose)), "/a")
+				if code, reason := peer.closeCode(); code != tc.code || reason != tc.reason {
+					t.Errorf("close frame %d %q, want %d %q", code, reason, tc.code, tc.reason)
+				}
+				err := await(t, closed, "OnClose")
+				if tc.err != nil && !errors.Is(err, tc.err) || tc.err == nil && websocket.CloseStatus(err) != 1000 {
+					t.Errorf("cause %v", err)
+				}
+				peer.Close()
+			})
+		}
+	}
+}
+
+// Text that isn't UTF-8 can't be sent, either.
+func TestTextIsText(t *testing.T) {
+	hub := wsroom.New(wsroom.OnText(echoRoom), wsroom.WithJSON(
+		func(any) ([]byte, error) { return []byte("\"\xff\""), nil }, json.Unmarshal))
+	srv := serve(t, hub)
+	bystander, bad := dial(t, srv, "/a"), dialRaw(t, srv, "/a")
+	member := hub.Members("/a")[0]
+	for name, err := range map[string]error{
+		"Conn.SendText": member.SendText("\xff"), "Conn.SendJSON": member.SendJSON(1),
+		"to this room": member.SendTextToThisRoom("\xc3("), "JSON to this room": member.SendJSONToThisRoom(1),
+		"to a room": hub.SendTextToRoom("/a", "\xff"), "to all": hub.SendTextToAll("\xff"),
+		"JSON to all": hub.SendJSONToAll(1), "Target": hub.To("/a").SendText("\xff"),
+	} {
+		if err == nil {
+			t.Errorf("%s took text that isn't UTF-8", name)
+		}
+	}
+	bad.frame(0x81, "\xed\xa0\x80") // a lone surrogate
+	if code, _ := bad.closeCode(); code != 1007 {
+		t.Errorf("close code %d, want 1007", code)
+	}
+	bystander.send("fine")
+	bystander.expect("fine") // and nothing before it
+}
+
+// A broadcast is marshalled once, and allocates as many objects for a thousand members as for ten.
+func TestEncodeOnce(t *testing.T) {
+	var marshalled atomic.Int64
+	hub := wsroom.New(wsroom.WithJSON(func(v any) ([]byte, error) {
+		marshalled.Add(1)
+		return json.Marshal(v)
+	}, json.Unmarshal), wsroom.WithHeartbeat(0, 0))
+	ln := newSinkListener()
+	srv := &http.Server{Handler: hub}
+	go srv.Serve(ln)
+	defer srv.Close()
+	defer shutdown(t, hub)
+	defer ln.disconnect()
+	allocs := func(room string, members int) float64 {
+		for range members {
+			ln.connect("/" + room)
+		}
+		until(t, "all are members", func() bool { return len(hub.Members("/"+room)) == members })
+		send := func() {
+			before := ln.frames.Load()
+			if err := hub.SendJSONToRoom("/"+room, map[string]string{"text": "hello"}); err != nil {
+				t.Fatal(err)
+			}
+			for ln.frames.Load() < before+int64(members) {
+				runtime.Gosched()
+			}
+		}
+		for range 20 {
+			send()
+		}
+		return testing.AllocsPerRun(100, send)
+	}
+	few, many := allocs("few", 10), allocs("many", 1000)
+	t.Logf("%v objects for 10 members, %v for 1,000", few, many)
+	if many > few+500 { // one for each member would be 990 more; the race detector empties pools at random
+		t.Errorf("a broadcast allocates %v objects for 10 members and %v for 1,000", few, many)
+	}
+	before := marshalled.Load()
+	hub.SendJSONToAll(1)
+	if n := marshalled.Load() - before; n != 1 {
+		t.Errorf("marshalled %d times", n)
+	}
+}
+
+// Joins, leaves and ends at random leave nothing behind, and OnJoin and OnLeave are one to one.
+func TestJoinRacesWithTheEnd(t *testing.T) {
+	const conns, operations = 100, 100
+	var mu sync.Mutex
+	inside := map[string]int{}
+	count := func(c *wsroom.Conn, room string, n int) {
+		mu.Lock()
+		defer mu.Unlock()
+		inside[c.ID()+" "+room] += n
+		if v := inside[c.ID()+" "+room]; v < 0 || v > 1 {
+			t.Errorf("%s: %d joins more than leaves", room, v)
+		}
+	}
+	var open atomic.Int64
+	all := make(chan *wsroom.Conn, conns)
+	hub := wsroom.New(wsroom.OnText(discardText),
+		wsroom.OnConnect(func(c *wsroom.Conn, _ *http.Request) error { open.Add(1); all <- c; return nil }),
+		wsroom.OnJoin(func(c *wsroom.Conn, room string) { count(c, room, 1) }),
+		wsroom.OnLeave(func(c *wsroom.Conn, room string) { count(c, room, -1) }),
+		wsroom.OnClose(func(c *wsroom.Conn, err error) {
+			if err := c.Join("late"); !errors.Is(err, wsroom.ErrClosed) {
+				t.Errorf("Join after the end: %v", err)
+			}
+			open.Add(-1)
+		}))
+	srv := serve(t, hub)
+	var wg sync.WaitGroup
+	for i := range conns {
+		peer := dial(t, srv, fmt.Sprintf("/%d", i%7))
+		go func() {
+			for _, err := peer.read(); err == nil; _, err = peer.read() {
+			}
+		}()
+	}
+	for range conns {
+		c := await(t, all, "a connection")
+		wg.Go(func() {
+			for range operations {
+				room := fmt.Sprint("r", rand.IntN(10))
+				switch rand.IntN(20) {
+				case 0:
+					if rand.IntN(4) == 0 {
+						c.Close(4000, "")
+					}
+				case 1, 2, 3, 4, 5, 6, 7, 8:
+					c.Leave(room)
+				case 9:
+					hub.SendTextToRoom(room, "x")
+				default:
+					c.Join(room)
+				}
+			}
+			c.Close(4000, "")
+		})
+	}
+	wg.Wait()
+	until(t, "all have ended", func() bool { return open.Load() == 0 })
+	if n, rooms := hub.Len(), hub.Rooms(); n != 0 || len(rooms) != 0 {
+		t.Errorf("%d connections and the rooms %v are left", n, rooms)
+	}
+	mu.Lock()
+	defer mu.Unlock()
+	for key, n := range inside {
+		if n != 0 {
+			t.Errorf("%s: OnJoin without OnLeave", key)
+		}
+	}
 }

@@ -1,0 +1,708 @@
+package wsroom_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/coder/websocket"
+	"github.com/wsroom/wsroom"
+)
+
+// member returns the room's only member.
+func member(t testing.TB, hub *wsroom.Hub, room string) *wsroom.Conn {
+	t.Helper()
+	members := hub.Members(room)
+	if len(members) != 1 {
+		t.Fatalf("%s has %d members", room, len(members))
+	}
+	return members[0]
+}
+
+// As soon as a client's dial returns it is in its room, and everyone can reach it.
+func TestConnectedMeansInTheRoom(t *testing.T) {
+	hub := wsroom.New()
+	srv := serve(t, hub)
+	for i := range 50 {
+		room := fmt.Sprint("/", i)
+		c := dial(t, srv, room)
+		if err := hub.SendTextToRoom(room, "hello"); err != nil {
+			t.Fatal(err)
+		}
+		member(t, hub, room).SendText("own")
+		c.expectUnordered("hello", "own")
+	}
+}
+
+func (c *client) expectUnordered(texts ...string) {
+	c.t.Helper()
+	var got []string
+	for range texts {
+		text, err := c.read()
+		if err != nil {
+			c.t.Fatal(err)
+		}
+		got = append(got, text)
+	}
+	slices.Sort(got)
+	slices.Sort(texts)
+	if !slices.Equal(got, texts) {
+		c.t.Fatalf("got %q, want %q", got, texts)
+	}
+}
+
+func TestWhoGetsWhat(t *testing.T) {
+	hub := wsroom.New()
+	srv := serve(t, hub)
+	a, b, both := dial(t, srv, "/a"), dial(t, srv, "/b"), dial(t, srv, "/c")
+	ca, cb, cboth := member(t, hub, "/a"), member(t, hub, "/b"), member(t, hub, "/c")
+	for _, room := range []string{"/a", "/b"} {
+		if err := cboth.Join(room); err != nil {
+			t.Fatal(err)
+		}
+	}
+	type to struct{ a, b, both bool }
+	for _, tc := range []struct {
+		name string
+		send func(text string) error
+		want to
+	}{
+		{"Conn.SendText", ca.SendText, to{a: true}},
+		{"Conn.SendTextToThisRoom", ca.SendTextToThisRoom, to{a: true, both: true}},
+		{"Conn.SendTextToRoom", func(s string) error { return ca.SendTextToRoom("/b", s) }, to{b: true, both: true}},
+		{"Conn.SendTextToAll", ca.SendTextToAll, to{true, true, true}},
+		{"Hub.SendTextToRoom", func(s string) error { return hub.SendTextToRoom("/a", s) }, to{a: true, both: true}},
+		{"Hub.SendTextToAll", hub.SendTextToAll, to{true, true, true}},
+		{"To several, once each", hub.To("/a", "/b", "/a").SendText, to{true, true, true}},
+		{"To none is to all", hub.To().SendText, to{true, true, true}},
+		{"Except", hub.To("/a", "/b").Except(ca).Except(cboth).SendText, to{b: true}},
+		{"All except", hub.To().Except(cb, ca).SendText, to{both: true}},
+		{"An empty room", hub.To("/nobody").SendText, to{}},
+	} {
+		text := "for " + tc.name
+		if err := tc.send(text); err != nil {
+			t.Errorf("%s: %v", tc.name, err)
+		}
+		hub.SendTextToAll("end of " + tc.name) // so that what shouldn't come is seen
+		for i, got := range []struct {
+			c    *client
+			want bool
+		}{{a, tc.want.a}, {b, tc.want.b}, {both, tc.want.both}} {
+			if got.want {
+				got.c.expect(text)
+			}
+			first, err := got.c.read()
+			if err != nil || first != "end of "+tc.name {
+				t.Fatalf("%s: client %d got %q, %v", tc.name, i, first, err)
+			}
+		}
+	}
+}
+
+func TestJSONAndBinary(t *testing.T) {
+	type message struct{ N int }
+	hub := wsroom.New(
+		wsroom.OnJSON(func(c *wsroom.Conn, m message, err error) {
+			if err == nil {
+				c.SendJSON(message{m.N + 1})
+				c.SendJSONToThisRoom(message{m.N + 2})
+				c.SendJSONToRoom("/a", message{m.N + 3})
+				c.SendJSONToAll(message{m.N + 4})
+			}
+		}),
+		wsroom.OnBinary(func(c *wsroom.Conn, p []byte, err error) {
+			if err != nil {
+				t.Error("OnBinary got the err that is OnJSON's")
+				return
+			}
+			c.SendBinary(p)
+			hubOf(c).SendBinary(append(p, '!'))
+		}))
+	hubOf = func(c *wsroom.Conn) wsroom.Target { return hub.To(c.Room()) }
+	c := dial(t, serve(t, hub), "/a")
+	c.send(`{"N":1}`)
+	c.expect(`{"N":2}`, `{"N":3}`, `{"N":4}`, `{"N":5}`)
+	c.write(websocket.MessageBinary, []byte{0, 0xff})
+	for _, want := range [][]byte{{0, 0xff}, {0, 0xff, '!'}} {
+		typ, p, err := c.conn.Read(t.Context())
+		if err != nil || typ != websocket.MessageBinary || !bytes.Equal(p, want) {
+			t.Fatalf("got %v %q, %v", typ, p, err)
+		}
+	}
+	if err := hub.SendJSONToAll(func() {}); err == nil || !strings.HasPrefix(err.Error(), "wsroom: encode JSON: ") {
+		t.Errorf("JSON of a function: %v", err)
+	}
+}
+
+var hubOf func(*wsroom.Conn) wsroom.Target
+
+func TestBinaryIsTheSendersToReuse(t *testing.T) {
+	hub := wsroom.New()
+	c := dial(t, serve(t, hub), "/a")
+	p := []byte("first")
+	hub.To("/a").SendBinary(p)
+	member(t, hub, "/a").SendBinary(p)
+	copy(p, "XXXXX")
+	c.expect("first", "first")
+}
+
+func TestKeepOpenGoesOnAfterBadJSON(t *testing.T) {
+	hub := wsroom.New(wsroom.WithBadJSON(wsroom.KeepOpen), wsroom.OnJSON(func(c *wsroom.Conn, n int, err error) {
+		if bad := (*wsroom.DecodeError)(nil); errors.As(err, &bad) {
+			c.SendText("bad")
+		} else if err == nil {
+			c.SendJSON(n)
+		}
+	}))
+	c := dial(t, serve(t, hub), "/a")
+	for range 3 {
+		c.send("nonsense")
+		c.send("7")
+		c.expect("bad", "7")
+	}
+}
+
+// With no message callback the hub is push-only, and refuses what it would have to drop.
+func TestPushOnly(t *testing.T) {
+	onClose, closed := closes()
+	hub := wsroom.New(onClose)
+	c := dial(t, serve(t, hub), "/a")
+	hub.SendTextToAll("news")
+	c.expect("news")
+	c.send("hello?")
+	c.expectClose(websocket.StatusUnsupportedData)
+	await(t, closed, "OnClose")
+}
+
+func TestOnBinaryAloneRefusesText(t *testing.T) {
+	last := make(chan error, 1)
+	hub := wsroom.New(wsroom.OnBinary(func(_ *wsroom.Conn, _ []byte, err error) { last <- err }))
+	c := dial(t, serve(t, hub), "/a")
+	c.send("text")
+	c.expectClose(websocket.StatusUnsupportedData)
+	if err := await(t, last, "its err"); err == nil {
+		t.Error("no err")
+	}
+}
+
+func TestConnKeepsItsOwn(t *testing.T) {
+	conns := make(chan *wsroom.Conn, 2)
+	type key struct{}
+	hub := wsroom.New(wsroom.WithSubprotocols("v2", "v1"), wsroom.OnConnect(func(c *wsroom.Conn, r *http.Request) error {
+		c.Set("name", r.URL.Query().Get("name"))
+		conns <- c
+		return nil
+	}))
+	srv := serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		ctx, cancel := context.WithCancel(context.WithValue(r.Context(), key{}, "value"))
+		defer cancel()
+		hub.ServeHTTP(w, r.WithContext(ctx))
+	}), hub)
+	dialWith(t, srv, "/a?name=ann", &websocket.DialOptions{Subprotocols: []string{"v1", "v0"}})
+	dial(t, srv, "/a?name=bob")
+	ann, bob := await(t, conns, "ann"), await(t, conns, "bob")
+	if ann.ID() == bob.ID() || len(ann.ID()) < 20 {
+		t.Errorf("IDs %q, %q", ann.ID(), bob.ID())
+	}
+	if name, ok := ann.Get("name"); !ok || name != "ann" {
+		t.Errorf("Get: %v, %v", name, ok)
+	}
+	if _, ok := ann.Get("other"); ok {
+		t.Error("Get of what wasn't Set")
+	}
+	if ann.Subprotocol() != "v1" || bob.Subprotocol() != "" {
+		t.Errorf("subprotocols %q, %q", ann.Subprotocol(), bob.Subprotocol())
+	}
+	if ann.Room() != "/a" || !strings.HasPrefix(ann.RemoteAddr(), "127.0.0.1:") || ann.WebSocket() == nil {
+		t.Errorf("room %q, address %q", ann.Room(), ann.RemoteAddr())
+	}
+	if v := ann.Context().Value(key{}); v != "value" || ann.Context().Err() != nil {
+		t.Errorf("context: %v, %v", v, ann.Context().Err())
+	}
+	ann.Join("z")
+	ann.Join("b")
+	ann.Join("b")
+	if got := ann.Rooms(); !slices.Equal(got, []string{"/a", "b", "z"}) {
+		t.Errorf("Rooms: %q", got)
+	}
+	ann.Leave("/a")
+	ann.Leave("never joined")
+	if got := ann.Rooms(); !slices.Equal(got, []string{"b", "z"}) || ann.Room() != "/a" {
+		t.Errorf("Rooms: %q, Room: %q", got, ann.Room())
+	}
+	if got := hub.Rooms(); !slices.Equal(got, []string{"/a", "b", "z"}) || hub.Len() != 2 {
+		t.Errorf("hub: %q, %d", got, hub.Len())
+	}
+	for _, bad := range []string{"", "\n", "\xff", strings.Repeat("x", 256)} {
+		if ann.Join(bad) == nil || hub.SendTextToRoom(bad, "x") == nil || hub.To(bad).Close(4000, "") == nil {
+			t.Errorf("%q names a room", bad)
+		}
+	}
+}
+
+func TestLimitsOfJoin(t *testing.T) {
+	hub := wsroom.New(wsroom.WithMaxRooms(3), wsroom.WithMaxMembers(2))
+	srv := serve(t, hub)
+	for _, room := range []string{"/a", "/b", "/c"} {
+		dial(t, srv, room)
+	}
+	a, b, c := member(t, hub, "/a"), member(t, hub, "/b"), member(t, hub, "/c")
+	refused := new(wsroom.StatusError)
+	if err := a.Join("fourth"); !errors.As(err, &refused) || refused.Status != 503 {
+		t.Errorf("a fourth room: %v", err)
+	}
+	if err := b.Join("/a"); err != nil {
+		t.Error(err)
+	}
+	if err := c.Join("/a"); !errors.As(err, &refused) || refused.Status != 503 {
+		t.Errorf("a third member: %v", err)
+	}
+	b.Leave("/a")
+	if err := c.Join("/a"); err != nil {
+		t.Errorf("after one left: %v", err)
+	}
+	c.Leave("/c")
+	if err := a.Join("fourth"); err != nil {
+		t.Errorf("after a room is gone: %v", err)
+	}
+}
+
+func TestCloseRefusesWhatCantBeSent(t *testing.T) {
+	hub := wsroom.New()
+	c := dial(t, serve(t, hub), "/a")
+	m := member(t, hub, "/a")
+	for _, code := range []websocket.StatusCode{0, 999, 1004, 1005, 1006, 1015, 1016, 2999, 5000} {
+		if m.Close(code, "") == nil || hub.To().Close(code, "") == nil {
+			t.Errorf("code %d is taken", code)
+		}
+	}
+	for _, reason := range []string{strings.Repeat("x", 124), "\xff"} {
+		if m.Close(4000, reason) == nil {
+			t.Errorf("reason %q is taken", reason)
+		}
+	}
+	m.SendText("still here")
+	c.expect("still here")
+	if err := hub.To().Except(m).Close(4000, ""); err != nil || hub.Len() != 1 {
+		t.Errorf("Except: %v, %d left", err, hub.Len())
+	}
+	if err := m.Close(4999, strings.Repeat("x", 123)); err != nil {
+		t.Error(err)
+	}
+	if ce := c.expectClose(4999); len(ce.Reason) != 123 {
+		t.Errorf("reason %q", ce.Reason)
+	}
+}
+
+// What was queued before Close is delivered before the close frame.
+func TestCloseFollowsWhatIsQueued(t *testing.T) {
+	hub := wsroom.New()
+	c := dial(t, serve(t, hub), "/a")
+	m := member(t, hub, "/a")
+	for i := range 1000 {
+		m.SendText(fmt.Sprint(i))
+	}
+	m.Close(4000, "done")
+	for i := range 1000 {
+		c.expect(fmt.Sprint(i))
+	}
+	c.expectClose(4000)
+}
+
+// Callbacks of one connection run one at a time: first OnConnect, then OnJoin, what is read in its
+// order, every Join's OnJoin once, OnLeave for all, the message callback's err, OnClose.
+func TestOneCallbackAtATime(t *testing.T) {
+	var mu sync.Mutex
+	var log []string
+	note := func(format string, args ...any) func() {
+		if !mu.TryLock() {
+			t.Error("two callbacks at a time")
+			mu.Lock()
+		}
+		log = append(log, fmt.Sprintf(format, args...))
+		return mu.Unlock
+	}
+	closed := make(chan struct{})
+	hub := wsroom.New(
+		wsroom.OnConnect(func(c *wsroom.Conn, _ *http.Request) error {
+			defer note("connect")()
+			return c.Join("second")
+		}),
+		wsroom.OnJoin(func(c *wsroom.Conn, room string) { defer note("join %s", room)() }),
+		wsroom.OnLeave(func(c *wsroom.Conn, room string) { defer note("leave %s", room)() }),
+		wsroom.OnText(func(c *wsroom.Conn, text string, err error) {
+			if err != nil {
+				defer note("err %d", websocket.CloseStatus(err))()
+				return
+			}
+			defer note("text %s", text)()
+			c.Join("room of " + text)
+			c.Leave("room of " + text)
+		}),
+		wsroom.OnClose(func(c *wsroom.Conn, err error) {
+			defer close(closed)
+			defer note("close %d", websocket.CloseStatus(err))()
+		}))
+	c := dial(t, serve(t, hub), "/a")
+	c.send("1")
+	c.send("2")
+	c.conn.Close(websocket.StatusNormalClosure, "")
+	await(t, closed, "OnClose")
+	want := []string{"connect", "join /a", "join second", "text 1", "join room of 1", "leave room of 1",
+		"text 2", "join room of 2", "leave room of 2", "leave /a", "leave second", "err 1000", "close 1000"}
+	if !slices.Equal(log, want) {
+		t.Errorf("got  %q\nwant %q", log, want)
+	}
+}
+
+// A Join from outside is reported at once, or after the callback that runs.
+func TestJoinFromOutsideIsReported(t *testing.T) {
+	joined := make(chan string, 10)
+	hub := wsroom.New(wsroom.OnJoin(func(_ *wsroom.Conn, room string) { joined <- room }))
+	dial(t, serve(t, hub), "/a")
+	m := member(t, hub, "/a")
+	for _, room := range []string{"/a", "b", "c"} {
+		m.Join(room)
+		if got := await(t, joined, "OnJoin"); got != room {
+			t.Errorf("OnJoin %q, want %q", got, room)
+		}
+	}
+}
+
+// Each callback may call the hub, even the calls that end its own connection.
+func TestCallbacksMayCallAnything(t *testing.T) {
+	onClose, closed := closes()
+	everything := func(c *wsroom.Conn) {
+		c.Join("x")
+		c.SendTextToThisRoom("t")
+		c.SendTextToAll("t")
+		c.Rooms()
+		c.Leave("x")
+	}
+	var hub *wsroom.Hub
+	hub = wsroom.New(onClose,
+		wsroom.OnConnect(func(c *wsroom.Conn, _ *http.Request) error { everything(c); return nil }),
+		wsroom.OnJoin(func(c *wsroom.Conn, room string) {
+			if room != "x" {
+				everything(c)
+			}
+		}),
+		wsroom.OnLeave(func(c *wsroom.Conn, room string) { c.SendTextToAll("left") }),
+		wsroom.OnText(func(c *wsroom.Conn, text string, err error) {
+			everything(c)
+			hub.Stats()
+			hub.To().Close(4000, "")
+			c.Close(4001, "")
+		}))
+	srv := serve(t, hub)
+	c := dial(t, srv, "/a")
+	c.send("x")
+	if err := await(t, closed, "OnClose"); websocket.CloseStatus(err) != 4000 {
+		t.Errorf("cause %v", err)
+	}
+}
+
+// The reading methods of Serve.
+func TestServeReads(t *testing.T) {
+	results := make(chan string, 10)
+	hub := wsroom.New(wsroom.WithBadJSON(wsroom.KeepOpen), wsroom.Serve(func(c *wsroom.Conn) error {
+		ctx := context.Background()
+		text, err := c.ReadText(ctx)
+		results <- fmt.Sprint(text, err)
+		var n int
+		err = c.ReadJSON(ctx, &n)
+		results <- fmt.Sprint(n, err)
+		err = c.ReadJSON(ctx, &n)
+		results <- fmt.Sprint(errors.As(err, new(*wsroom.DecodeError)))
+		typ, p, err := c.Read(ctx)
+		results <- fmt.Sprint(typ, p, err)
+		_, err = c.ReadText(ctx) // a binary message
+		results <- fmt.Sprint(err != nil, err == context.Cause(c.Context()))
+		return err
+	}))
+	c := dial(t, serve(t, hub), "/a")
+	c.send("text")
+	c.send("7")
+	c.send("{")
+	c.write(websocket.MessageBinary, []byte{1})
+	c.write(websocket.MessageBinary, []byte{2})
+	for _, want := range []string{"text<nil>", "7 <nil>", "true", "MessageBinary [1] <nil>", "true true"} {
+		if got := await(t, results, want); got != want {
+			t.Errorf("got %q, want %q", got, want)
+		}
+	}
+	c.expectClose(websocket.StatusUnsupportedData)
+}
+
+func TestReadingBelongsToServe(t *testing.T) {
+	hub := wsroom.New(wsroom.OnText(discardText))
+	dial(t, serve(t, hub), "/a")
+	if _, err := member(t, hub, "/a").ReadText(t.Context()); err == nil {
+		t.Error("ReadText beside OnText")
+	}
+}
+
+// Ending the connection from outside ends a Read that waits.
+func TestEndWakesServe(t *testing.T) {
+	errs := make(chan error, 1)
+	hub := wsroom.New(wsroom.Serve(func(c *wsroom.Conn) error {
+		_, err := c.ReadText(context.Background())
+		errs <- err
+		return err
+	}))
+	c := dial(t, serve(t, hub), "/a")
+	go member(t, hub, "/a").Close(4321, "out")
+	if err := await(t, errs, "Read"); websocket.CloseStatus(err) != 4321 {
+		t.Errorf("Read: %v", err)
+	}
+	c.expectClose(4321)
+}
+
+// Messages written straight through WebSocket(), whole or in fragments, and room messages never cut
+// into each other.
+func TestRawWritesAndRoomMessagesStayWhole(t *testing.T) {
+	const rounds = 20
+	big := strings.Repeat("raw", 100_000)
+	hub := wsroom.New(wsroom.Serve(func(c *wsroom.Conn) error {
+		for range rounds {
+			w, err := c.WebSocket().Writer(context.Background(), websocket.MessageText)
+			if err != nil {
+				return err
+			}
+			for part := range slices.Chunk([]byte(big), 77_777) {
+				if _, err := w.Write(part); err != nil {
+					return err
+				}
+				c.SendTextToThisRoom("between fragments")
+			}
+			if err := w.Close(); err != nil {
+				return err
+			}
+			if err := c.WebSocket().Write(context.Background(), websocket.MessageText, []byte(big)); err != nil {
+				return err
+			}
+		}
+		_, err := c.ReadText(context.Background())
+		return err
+	}))
+	srv := serve(t, hub)
+	c := dial(t, srv, "/a")
+	done := make(chan struct{})
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for i := 0; ; i++ {
+			select {
+			case <-done:
+				return
+			default:
+				hub.SendTextToRoom("/a", "room")
+				time.Sleep(10 * time.Microsecond)
+			}
+		}
+	})
+	counts := map[string]int{}
+	for counts["raw"] < 2*rounds {
+		text, err := c.read()
+		if err != nil {
+			t.Fatal(err)
+		}
+		switch text {
+		case big:
+			counts["raw"]++
+		case "room", "between fragments":
+			counts[text]++
+		default:
+			t.Fatalf("a message that nobody sent: %q", short(text))
+		}
+	}
+	close(done)
+	wg.Wait()
+	if counts["room"] == 0 || counts["between fragments"] < rounds {
+		t.Errorf("counts %v", counts)
+	}
+	c.conn.Close(websocket.StatusNormalClosure, "")
+}
+
+// With compression negotiated, messages are compressed for those who did, and stay what they are.
+func TestCompression(t *testing.T) {
+	hub := wsroom.New(wsroom.OnText(echoRoom), wsroom.WithCompression(100))
+	srv := serve(t, hub)
+	plain := dial(t, srv, "/a")
+	deflated := dialWith(t, srv, "/a", &websocket.DialOptions{CompressionMode: websocket.CompressionNoContextTakeover, CompressionThreshold: 10})
+	long := strings.Repeat("compressible ", 1000)
+	for range 10 {
+		for _, text := range []string{"short", long, ""} {
+			deflated.send(text)
+			plain.expect(text)
+			deflated.expect(text)
+			plain.send(text)
+			plain.expect(text)
+			deflated.expect(text)
+		}
+	}
+	before := hub.Stats().SentBytes
+	hub.SendTextToAll(long)
+	plain.expect(long)
+	deflated.expect(long)
+	until(t, "it is counted", func() bool { return hub.Stats().SentBytes > before+int64(len(long)) })
+	if sent := hub.Stats().SentBytes - before; sent > int64(len(long))*3/2 {
+		t.Errorf("%d bytes sent for two copies of %d, one compressed", sent, len(long))
+	}
+}
+
+// A deflate bomb is stopped at the message limit, which counts what is inflated.
+func TestDeflateBomb(t *testing.T) {
+	hub := wsroom.New(wsroom.OnText(echoRoom), wsroom.WithCompression(100))
+	c := dialWith(t, serve(t, hub), "/a", &websocket.DialOptions{CompressionMode: websocket.CompressionNoContextTakeover})
+	c.send(strings.Repeat("0", 10<<20))
+	c.expectClose(websocket.StatusMessageTooBig)
+}
+
+func TestLargestMessage(t *testing.T) {
+	hub := wsroom.New(wsroom.OnText(echoRoom), wsroom.WithMaxMessageSize(3<<20))
+	c := dial(t, serve(t, hub), "/a")
+	text := strings.Repeat("0123456789abcdef", 3<<20/16)
+	c.send(text)
+	c.expect(text)
+	c.send(text + "x")
+	c.expectClose(websocket.StatusMessageTooBig)
+}
+
+func TestStatsCount(t *testing.T) {
+	seen := &observer{sums: map[string]float64{}}
+	onClose, closed := closes()
+	hub := wsroom.New(wsroom.OnText(echoRoom), wsroom.WithObserver(seen), onClose)
+	srv := serve(t, hub)
+	a, b := dial(t, srv, "/a"), dial(t, srv, "/a")
+	a.send("12345")
+	a.expect("12345")
+	b.expect("12345")
+	until(t, "all is counted", func() bool { return hub.Stats().Sent == 2 })
+	got := hub.Stats()
+	want := wsroom.Stats{Conns: 2, Rooms: 1, Opened: 2, Received: 1, Sent: 2, ReceivedBytes: 5, SentBytes: 14}
+	if got != want {
+		t.Errorf("got %+v, want %+v", got, want)
+	}
+	a.conn.Close(websocket.StatusNormalClosure, "")
+	await(t, closed, "OnClose")
+	until(t, "it is released", func() bool { return hub.Stats().Closed == 1 && hub.Stats().Conns == 1 })
+	res, _ := refused(t, srv, "/a", &websocket.DialOptions{HTTPHeader: http.Header{"Origin": {"https://evil.example"}}})
+	if res.StatusCode != http.StatusForbidden {
+		t.Errorf("status %d", res.StatusCode)
+	}
+	until(t, "the observer has seen it", func() bool { return seen.sum("conns") == 1 && seen.sum("ended peer") == 1 })
+	for metric, want := range map[string]float64{
+		"messages_in": 1, "bytes_in": 5, "messages_out": 2, "refused origin": 1, "fan_out": 2,
+	} {
+		if got := seen.sum(metric); got != want {
+			t.Errorf("%s: %v, want %v", metric, got, want)
+		}
+	}
+	if seen.sum("queue_time") <= 0 {
+		t.Error("no queue_time")
+	}
+}
+
+type observer struct {
+	mu   sync.Mutex
+	sums map[string]float64
+}
+
+func (o *observer) Add(metric, _, cause string, n int) { o.Record(metric, "", cause, float64(n)) }
+
+func (o *observer) Record(metric, _, cause string, v float64) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.sums[strings.TrimSpace(metric+" "+cause)] += v
+}
+
+func (o *observer) sum(metric string) float64 {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.sums[metric]
+}
+
+// New reports every mistake at once.
+func TestNewPanicsWithEveryMistake(t *testing.T) {
+	opts := map[string]wsroom.Option{
+		"WithRoom": wsroom.WithRoom(nil), "WithAuthorize": wsroom.WithAuthorize(nil), "WithOrigins": wsroom.WithOrigins("*"),
+		"WithHosts": wsroom.WithHosts("https://x.example"), "WithSubprotocols": wsroom.WithSubprotocols("a b"),
+		"WithMaxMessageSize": wsroom.WithMaxMessageSize(0), "WithMessageTimeout": wsroom.WithMessageTimeout(0),
+		"WithSendQueue": wsroom.WithSendQueue(0, -1), "WithOverflow": wsroom.WithOverflow(7),
+		"WithHeartbeat": wsroom.WithHeartbeat(time.Second, 0), "WithWriteTimeout": wsroom.WithWriteTimeout(-1),
+		"WithCompression": wsroom.WithCompression(-1), "WithMaxConns": wsroom.WithMaxConns(0), "WithMaxRooms": wsroom.WithMaxRooms(0),
+		"WithMaxMembers": wsroom.WithMaxMembers(0), "WithMaxConnsPer": wsroom.WithMaxConnsPer(nil, 1),
+		"WithRateLimit": wsroom.WithRateLimit(0, 1), "WithRateLimitAction": wsroom.WithRateLimitAction(9),
+		"WithDrain": wsroom.WithDrain(-1), "WithBadJSON": wsroom.WithBadJSON(5), "WithJSON": wsroom.WithJSON(nil, nil),
+		"WithLogger": wsroom.WithLogger(nil), "WithObserver": wsroom.WithObserver(nil), "Serve": wsroom.Serve(nil),
+		"OnJSON": wsroom.OnJSON[int](nil), "OnText": wsroom.OnText(nil), "OnBinary": wsroom.OnBinary(nil),
+		"OnConnect": wsroom.OnConnect(nil), "OnClose": wsroom.OnClose(nil), "OnJoin": wsroom.OnJoin(nil),
+		"OnLeave": wsroom.OnLeave(nil), "OnDrop": wsroom.OnDrop(nil),
+	}
+	mistakes := func(opts ...wsroom.Option) (text string) {
+		defer func() {
+			if v := recover(); v != nil {
+				text = fmt.Sprint(v)
+			}
+		}()
+		wsroom.New(opts...)
+		return ""
+	}
+	var all []wsroom.Option
+	for name, opt := range opts {
+		all = append(all, opt, nil)
+		if text := mistakes(opt); !strings.Contains(text, "wsroom: "+name+":") {
+			t.Errorf("%s: %q", name, text)
+		}
+	}
+	text := mistakes(all...)
+	for name := range opts {
+		if !strings.Contains(text, name+":") {
+			t.Errorf("%s isn't among all mistakes", name)
+		}
+	}
+	if text := mistakes(nil, wsroom.WithHeartbeat(0, 0)); text != "" {
+		t.Errorf("no mistake: %s", text)
+	}
+}
+
+func TestTwoHubsShareNoRoom(t *testing.T) {
+	one, two := wsroom.New(), wsroom.New()
+	srvOne, srvTwo := serve(t, one), serve(t, two)
+	a, b := dial(t, srvOne, "/a"), dial(t, srvTwo, "/a")
+	one.SendTextToRoom("/a", "of one")
+	two.SendTextToRoom("/a", "of two")
+	a.expect("of one")
+	b.expect("of two")
+}
+
+// A second message is read while the first one's callback runs only as far as TCP's buffers: the
+// reader waits, and so does the client.
+func TestSlowCallbackPushesBack(t *testing.T) {
+	release := make(chan struct{})
+	hub := wsroom.New(wsroom.OnText(func(_ *wsroom.Conn, _ string, err error) {
+		if err == nil {
+			<-release
+		}
+	}))
+	peer := dialRaw(t, serve(t, hub), "/a")
+	defer close(release)
+	peer.SetWriteDeadline(time.Now().Add(300 * time.Millisecond))
+	msg := rawFrame(0x81, strings.Repeat("x", 60_000))
+	for range 1000 { // 60 MB
+		if _, err := peer.Write(msg); err != nil {
+			return
+		}
+	}
+	t.Error("60 MB were taken behind a callback that doesn't return")
+}
+
+var _ io.Writer = (*lockedBuffer)(nil)

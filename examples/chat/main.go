@@ -1,0 +1,149 @@
+// Chat is a web chat: a room for each URL, who is there, the last messages for newcomers.
+//
+//	go run ./examples/chat
+package main
+
+import (
+	"context"
+	"crypto/sha256"
+	"embed"
+	"errors"
+	"flag"
+	"fmt"
+	"log"
+	"net"
+	"net/http"
+	"os"
+	"os/signal"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+	"unicode"
+
+	"github.com/coder/websocket"
+	"github.com/wsroom/wsroom"
+)
+
+const keepTexts, keepRooms, refused = 100, 256, 4400 // a room's texts, rooms with texts, "don't try again"
+
+//go:embed index.html chat.css chat.js connection.js
+var files embed.FS
+
+type event struct {
+	Type   string  `json:"type"` // text, join, leave; hello to a newcomer
+	ID     int64   `json:"id"`   // grows; microseconds since 1970
+	By     string  `json:"by"`   // a browser
+	Conn   string  `json:"conn"` // one of its connections
+	Name   string  `json:"name"`
+	Text   string  `json:"text,omitempty"`
+	Key    string  `json:"key,omitempty"`    // the sender's; sent again after a reconnect, a text counts once
+	Log    []event `json:"log,omitempty"`    // with hello: the last texts up to ID
+	People []event `json:"people,omitempty"` // with hello: who is there
+}
+
+type chat struct {
+	hub  *wsroom.Hub
+	mu   sync.Mutex // guards what follows, also while sending: a log has the order of the wire
+	logs map[string][]event
+	last int64
+}
+
+func newChat() (*wsroom.Hub, http.Handler) {
+	c := &chat{logs: map[string][]event{}}
+	c.hub = wsroom.New(
+		wsroom.WithRoom(wsroom.ByPathValue("room")), wsroom.OnConnect(c.enter), wsroom.OnJSON(c.say),
+		wsroom.OnClose(func(conn *wsroom.Conn, _ error) { c.send(conn, "leave", "", "") }),
+		wsroom.WithMaxRooms(keepRooms), wsroom.WithMaxMembers(1000), wsroom.WithMaxMessageSize(16<<10),
+		wsroom.WithRateLimit(5, 20), wsroom.WithDrain(2*time.Second),
+	)
+	mux := http.NewServeMux()
+	mux.Handle("GET /ws/{room}", c.hub)
+	mux.HandleFunc("GET /r/{rooms}", func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Security-Policy", "default-src 'self'; img-src data:; frame-ancestors 'none'")
+		http.ServeFileFS(w, r, files, "index.html")
+	})
+	mux.Handle("GET /{$}", http.RedirectHandler("/r/general", http.StatusFound))
+	mux.Handle("GET /", http.FileServerFS(files))
+	return c.hub, mux
+}
+
+func (c *chat) enter(conn *wsroom.Conn, r *http.Request) error {
+	name := strings.TrimSpace(r.FormValue("name"))
+	if name == "" || len([]rune(name)) > 32 || strings.ContainsFunc(name, unicode.IsControl) {
+		return websocket.CloseError{Code: refused, Reason: "A name has 1 to 32 characters."}
+	}
+	// A browser is known by a secret of its own. Others see the hash, and can't pose as it.
+	hash := sha256.Sum256([]byte(r.FormValue("me")))
+	me := event{By: fmt.Sprintf("%.8x", hash), Conn: conn.ID(), Name: name}
+	conn.Set("me", me)
+	c.send(conn, "join", "", "")
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	me.Type, me.ID, me.Log = "hello", c.last, c.logs[conn.Room()]
+	for _, m := range c.hub.Members(conn.Room()) {
+		if v, ok := m.Get("me"); ok {
+			me.People = append(me.People, v.(event))
+		}
+	}
+	return conn.SendJSON(me)
+}
+
+func (c *chat) say(conn *wsroom.Conn, in struct{ Text, Key string }, err error) {
+	text := strings.TrimSpace(in.Text)
+	switch {
+	case err != nil:
+	case in.Text == "" && in.Key == "": // "is anybody there?"
+		conn.SendJSON(event{Type: "alive"})
+	case text == "" || len([]rune(text)) > 1000 || len(in.Key) > 40:
+		conn.Close(refused, "A message has 1 to 1000 characters.")
+	default:
+		c.send(conn, "text", text, in.Key)
+	}
+}
+
+// send gives what conn does its place in the room's order.
+func (c *chat) send(conn *wsroom.Conn, kind, text, key string) {
+	me, ok := conn.Get("me")
+	if !ok {
+		return // refused
+	}
+	e := me.(event)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.last = max(c.last+1, time.Now().UnixMicro())
+	e.Type, e.ID, e.Text, e.Key = kind, c.last, text, key
+	texts := c.logs[conn.Room()]
+	again := slices.ContainsFunc(texts, func(o event) bool { return key != "" && o.Key == key && o.By == e.By })
+	if again || conn.SendJSONToThisRoom(e) != nil || kind != "text" {
+		return
+	}
+	c.logs[conn.Room()] = append(texts[max(0, len(texts)+1-keepTexts):], e)
+	for room := range c.logs { // forget a room that was left, if there are too many
+		if len(c.logs) > keepRooms && len(c.hub.Members(room)) == 0 {
+			delete(c.logs, room)
+		}
+	}
+}
+
+func main() {
+	addr := flag.String("addr", ":8080", "address to listen on")
+	flag.Parse()
+	ln, err := net.Listen("tcp", *addr)
+	if err != nil {
+		log.Fatal(err)
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	hub, handler := newChat()
+	srv := &http.Server{Handler: handler, ReadHeaderTimeout: 5 * time.Second}
+	go func() { log.Print(srv.Serve(ln)); stop() }()
+	log.Printf("chat is at http://%s", strings.Replace(ln.Addr().String(), "[::]", "localhost", 1))
+	<-ctx.Done()
+	stop() // a second signal ends it at once
+	end, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	if err := errors.Join(hub.Shutdown(end), srv.Shutdown(end)); err != nil {
+		log.Fatal(err)
+	}
+}
