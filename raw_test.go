@@ -14,7 +14,6 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -33,15 +32,11 @@ type rawConn struct {
 // dialRaw connects with a small receive buffer, so that a peer that doesn't read soon fills it.
 func dialRaw(t testing.TB, srv *httptest.Server, path string) *rawConn {
 	t.Helper()
-	d := net.Dialer{Timeout: patience, Control: func(_, _ string, c syscall.RawConn) error {
-		return c.Control(func(fd uintptr) {
-			syscall.SetsockoptInt(int(fd), syscall.SOL_SOCKET, syscall.SO_RCVBUF, 4<<10)
-		})
-	}}
-	conn, err := d.DialContext(t.Context(), "tcp", srv.Listener.Addr().String())
+	conn, err := net.DialTimeout("tcp", srv.Listener.Addr().String(), patience)
 	if err != nil {
 		t.Fatal(err)
 	}
+	conn.(*net.TCPConn).SetReadBuffer(4 << 10)
 	t.Cleanup(func() { conn.Close() })
 	conn.SetDeadline(time.Now().Add(patience))
 	return upgradeRaw(t, conn, path)
