@@ -18,8 +18,7 @@ var (
 	// ErrQueueFull is returned by a send to one connection that DropNewest dropped.
 	ErrQueueFull = errors.New("wsroom: send queue is full")
 
-	// ErrShutdown ends connections, and refuses new ones, after Shutdown (close code 1001, or 1012
-	// with WithDrain).
+	// ErrShutdown ends the connections at Shutdown (close code 1001, or 1012 with WithDrain).
 	ErrShutdown = errors.New("wsroom: hub is shut down")
 
 	// ErrHeartbeat ends a connection whose peer no longer answers.

@@ -115,6 +115,9 @@ func newConfig(opts []Option) (*config, error) {
 		mistakes = append(mistakes, errors.New("wsroom: WithRateLimitAction has no effect without WithRateLimit"))
 	}
 	c.choose()
+	if c.name != "" && c.logger != nil {
+		c.logger = c.logger.With("hub", c.name)
+	}
 	return c, errors.Join(mistakes...)
 }
 
@@ -354,8 +357,8 @@ func WithObserver(o Observer) Option {
 	}
 }
 
-// WithName names the hub, to keep hubs apart that share a broker. Two hubs in one process never
-// share a room.
+// WithName names the hub, in its log lines and to keep hubs apart that share a broker. Two hubs in one
+// process never share a room.
 func WithName(name string) Option {
 	return func(c *config) error {
 		c.name = name

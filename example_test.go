@@ -1,0 +1,105 @@
+package wsroom_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log"
+	"net/http"
+	"net/http/httptest"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"github.com/coder/websocket"
+	"github.com/go-chi/chi/v5"
+	"github.com/wsroom/wsroom"
+)
+
+type message struct{ From, Text string }
+
+// A chat room for each URL: what one member sends, all get.
+func Example() {
+	hub := wsroom.New(
+		wsroom.OnJSON(func(c *wsroom.Conn, m message, err error) {
+			if err != nil {
+				return // the connection is ending; err says why
+			}
+			c.SendJSONToThisRoom(m)
+		}),
+	)
+	mux := http.NewServeMux()
+	mux.Handle("GET /chat/{room}", hub)
+
+	srv := httptest.NewServer(mux) // http.ListenAndServe(":8080", mux)
+	defer srv.Close()
+	defer hub.Shutdown(context.Background())
+
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	ann, _, _ := websocket.Dial(ctx, srv.URL+"/chat/general", nil)
+	bob, _, _ := websocket.Dial(ctx, srv.URL+"/chat/general", nil)
+	ann.Write(ctx, websocket.MessageText, []byte(`{"From":"ann","Text":"hello"}`))
+	_, p, err := bob.Read(ctx)
+	fmt.Println(string(p), err)
+	ann.CloseNow()
+	bob.CloseNow()
+	// Output: {"From":"ann","Text":"hello"} <nil>
+}
+
+// The hub behind chi, with rooms by path value, a check before the upgrade, and a snapshot for each
+// newcomer.
+func Example_chi() {
+	hub := wsroom.New(
+		wsroom.WithRoom(wsroom.ByPathValue("doc")),
+		wsroom.WithAuthorize(func(r *http.Request, room string) error {
+			if _, err := r.Cookie("session"); err != nil {
+				return &wsroom.StatusError{Status: http.StatusUnauthorized}
+			}
+			return nil
+		}),
+		wsroom.OnConnect(func(c *wsroom.Conn, r *http.Request) error {
+			return c.SendText("the document so far") // before any message of the room
+		}),
+		wsroom.OnText(func(c *wsroom.Conn, text string, err error) {
+			if err == nil {
+				c.SendTextToThisRoom(text)
+			}
+		}),
+	)
+	r := chi.NewRouter()
+	r.Route("/docs", func(r chi.Router) {
+		r.Handle("/{doc}/live", hub)
+	})
+	r.Post("/notice", func(w http.ResponseWriter, r *http.Request) {
+		hub.SendTextToAll(r.FormValue("text")) // from anywhere
+	})
+
+	srv := httptest.NewServer(r)
+	defer srv.Close()
+	defer hub.Shutdown(context.Background())
+	_, res, err := websocket.Dial(context.Background(), srv.URL+"/docs/plan/live", nil)
+	fmt.Println(res.StatusCode, err != nil)
+	// Output: 401 true
+}
+
+// Serve and stop: Hub.Shutdown beside http.Server.Shutdown, which knows nothing of upgraded
+// connections.
+func ExampleHub_Shutdown() {
+	hub := wsroom.New(wsroom.WithDrain(5 * time.Second))
+	srv := &http.Server{Addr: ":8080", Handler: hub, ReadHeaderTimeout: 5 * time.Second}
+
+	run := func() {
+		ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
+		defer stop()
+		go srv.ListenAndServe()
+		<-ctx.Done()
+
+		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+		defer cancel()
+		if err := errors.Join(hub.Shutdown(ctx), srv.Shutdown(ctx)); err != nil {
+			log.Print(err)
+		}
+	}
+	_ = run
+}
