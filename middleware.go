@@ -2,6 +2,7 @@ package wsroom
 
 import (
 	"bufio"
+	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -14,6 +15,7 @@ import (
 	"time"
 
 	"github.com/coder/websocket"
+	"github.com/go-chi/chi/v5"
 	"github.com/wsroom/wsroom/internal/frame"
 )
 
@@ -72,6 +74,9 @@ func (h *Hub) upgrade(w http.ResponseWriter, r *http.Request) *Conn {
 	defer g.abort()
 	ws, err := websocket.Accept(g, r, h.acceptOptions())
 	if err != nil {
+		if g.conn != nil { // the 101 is out, and there is no socket: hang up, or the client would wait
+			panic(http.ErrAbortHandler)
+		}
 		if !g.answered { // coder/websocket refused the handshake, with its reason
 			h.observer.Add(MetricRefused, pattern(r), "handshake", 1)
 		}
@@ -116,9 +121,13 @@ func (g *gate) abort() {
 
 // WriteHeader holds the 101 back for Hijack.
 func (g *gate) WriteHeader(status int) {
-	if status != http.StatusSwitchingProtocols && !g.answered {
-		g.ResponseWriter.WriteHeader(status)
+	if status == http.StatusSwitchingProtocols || g.answered {
+		return
 	}
+	if status == http.StatusMethodNotAllowed {
+		g.Header().Set("Allow", http.MethodGet) // coder/websocket leaves it out; RFC 9110, section 15.5.6
+	}
+	g.ResponseWriter.WriteHeader(status)
 }
 
 func (g *gate) Write(p []byte) (int, error) {
@@ -251,8 +260,8 @@ func (h *Hub) checkSite(r *http.Request) error {
 
 func matchesHost(patterns []string, host string) bool {
 	name := host
-	if h, _, err := net.SplitHostPort(host); err == nil {
-		name = h
+	if _, port, err := net.SplitHostPort(host); err == nil {
+		name = strings.TrimSuffix(host, ":"+port) // [::1] keeps its brackets
 	}
 	return matchesAny(patterns, host) || matchesAny(patterns, name)
 }
@@ -260,7 +269,7 @@ func matchesHost(patterns []string, host string) bool {
 func matchesAny(patterns []string, s string) bool {
 	return slices.ContainsFunc(patterns, func(p string) bool {
 		ok, err := path.Match(p, s)
-		return ok && err == nil
+		return p == s || ok && err == nil // equal, too: [::1] isn't meant as a class of characters
 	})
 }
 
@@ -278,7 +287,8 @@ func originAllowed(r *http.Request, patterns []string) bool {
 	if matchesAny(patterns, u.Host) || matchesAny(patterns, u.Scheme+"://"+u.Host) {
 		return true
 	}
-	return u.Host == strings.ToLower(r.Host) && (r.TLS == nil || u.Scheme == "https")
+	web := u.Scheme == "https" || u.Scheme == "http" && r.TLS == nil // no TLS: a proxy may have ended it
+	return web && u.Host == strings.ToLower(r.Host)
 }
 
 // checkPatterns refuses patterns that match everything, or nothing that can come.
@@ -299,4 +309,26 @@ func checkPatterns(option string, patterns []string) error {
 		}
 	}
 	return errors.Join(mistakes...)
+}
+
+// detached has a context's values without its deadline and cancellation, and chi's route context as
+// it is now: chi uses the original for other requests once the handler has returned.
+type detached struct {
+	context.Context
+	route *chi.Context
+}
+
+func detach(ctx context.Context) context.Context {
+	d := detached{Context: context.WithoutCancel(ctx)}
+	if route := chi.RouteContext(ctx); route != nil {
+		d.route = route.Clone()
+	}
+	return d
+}
+
+func (d detached) Value(key any) any {
+	if key == chi.RouteCtxKey && d.route != nil {
+		return d.route
+	}
+	return d.Context.Value(key)
 }

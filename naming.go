@@ -1,6 +1,7 @@
 package wsroom
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net/http"
@@ -25,8 +26,18 @@ const maxRoomName = 255 // bytes
 // /chat/%67eneral is /chat/general, and /a%2Fb isn't /a/b. Behind http.StripPrefix it is the path
 // without the prefix; behind chi's Mount and Route, the whole path. It is the default.
 func ByPath(r *http.Request) (string, error) {
-	name, err := cleanPath(r.URL.EscapedPath())
+	name, err := cleanPath(escapedPath(r.URL))
 	return "/" + name, err
+}
+
+// escapedPath is url.URL.EscapedPath for paths in which the client left something as it was that
+// should have been escaped, too: browsers send | so, and EscapedPath turns the %2F of a|b%2Fc into a
+// slash then.
+func escapedPath(u *url.URL) string {
+	if p, err := url.PathUnescape(u.RawPath); err == nil && p == u.Path {
+		return u.RawPath
+	}
+	return u.EscapedPath()
 }
 
 // cleanPath decodes and cleans an escaped path, without the slash it begins with.
@@ -76,26 +87,26 @@ func pattern(r *http.Request) string {
 	return p
 }
 
-// routed reports whether chi has found the request's endpoint. In a middleware of a mounted router
-// it has only come to the mount, whose pattern would be one big room.
+// routed reports whether chi has found the request's endpoint. In a middleware of a mounted router,
+// or in front of one, it has only come to the mount, whose pattern would be one big room.
 func routed(r *http.Request, route *chi.Context) bool {
 	n := len(route.RoutePatterns)
 	if n == 0 {
 		return false
 	}
-	last, values := route.RoutePatterns[n-1], route.URLParams.Values
-	if !strings.HasSuffix(last, "*") || len(values) == 0 || values[len(values)-1] != "" {
-		return true // not a mount: those empty the wildcard's value
-	}
-	if r.Pattern != route.RoutePattern() {
-		return true // a router mounted in chi went on
+	if !strings.HasSuffix(route.RoutePatterns[n-1], "*") || r.Pattern != route.RoutePattern() {
+		return true // no mount, or a router mounted in chi went on
 	}
 	method := route.RouteMethod
 	if method == "" {
 		method = r.Method
 	}
-	whole := route.Routes.Find(chi.NewRouteContext(), method, rawPath(r))
-	return strings.TrimRight(whole, "/") == strings.TrimRight(route.RoutePattern(), "/")
+	whole := chi.NewRouteContext()
+	found := route.Routes.Find(whole, method, rawPath(r)) != ""
+	if len(whole.RoutePatterns) < n || !slices.Equal(whole.RoutePatterns[:n], route.RoutePatterns) {
+		return true // the path isn't the one that chi routed on: http.StripPrefix stands between
+	}
+	return found && len(whole.RoutePatterns) == n
 }
 
 // rawPath is what chi routes on.
@@ -112,52 +123,57 @@ func rawPath(r *http.Request) string {
 // value it is an error and the client gets 500.
 func ByPathValue(name string) RoomFunc {
 	return func(r *http.Request) (string, error) {
-		value, found, err := pathValue(r, name)
-		if err != nil {
-			return "", err
-		}
+		escaped, found := pathValue(r, name)
 		if !found {
 			return "", &StatusError{
 				Status:  http.StatusInternalServerError,
 				Message: fmt.Sprintf("wsroom: ByPathValue: the request has no path value %q here; mount the hub behind the router, on a pattern that has it", name),
 			}
 		}
-		if name == "*" || strings.Contains(r.Pattern, "{"+name+"...}") {
-			return cleanPath(escapedEnd(r, value))
+		if name == "*" || spansSegments(r, name) {
+			return cleanPath(escaped)
+		}
+		value, err := url.PathUnescape(escaped)
+		if err != nil {
+			return "", errBadName
 		}
 		return value, nil
 	}
 }
 
-// pathValue returns a path value decoded once. ServeMux decodes them itself; chi has them as they
-// stand in the URL's RawPath, if that is set.
-func pathValue(r *http.Request, name string) (value string, found bool, err error) {
-	value = r.PathValue(name)
+// pathValue returns a path value, escaped. ServeMux decodes them; chi has them as they stand in the
+// URL's RawPath, if that is set, else decoded, too.
+func pathValue(r *http.Request, name string) (escaped string, found bool) {
+	value := r.PathValue(name)
 	route := chi.RouteContext(r.Context())
 	if route != nil && slices.Contains(route.URLParams.Keys, name) {
-		raw := route.URLParam(name)
-		if raw == value || value == "" {
-			return unescapeIf(r.URL.RawPath != "", raw)
+		raw := route.URLParam(name) // "" for the * of a mount, of which PathValue has the value
+		if raw == value || raw == "" || value == "" {
+			return escapeUnless(r.URL.RawPath != "", cmp.Or(raw, value)), true
 		}
 	}
-	return value, value != "" || strings.Contains(r.Pattern, "{"+name), nil
+	if spansSegments(r, name) {
+		return escapedEnd(r, value), true
+	}
+	return url.PathEscape(value), value != ""
 }
 
-func unescapeIf(escaped bool, raw string) (string, bool, error) {
-	if !escaped {
-		return raw, true, nil
+// spansSegments reports whether the value is that of ServeMux's {name...}.
+func spansSegments(r *http.Request, name string) bool {
+	return strings.Contains(r.Pattern, "{"+name+"...}")
+}
+
+func escapeUnless(escaped bool, path string) string {
+	if escaped {
+		return path
 	}
-	value, err := url.PathUnescape(raw)
-	if err != nil {
-		return "", true, errBadName
-	}
-	return value, true, nil
+	return (&url.URL{Path: path}).EscapedPath()
 }
 
 // escapedEnd returns the end of the escaped path that decodes to value, so that a slash within a
 // segment can be told from one between two.
 func escapedEnd(r *http.Request, value string) string {
-	escaped := r.URL.EscapedPath()
+	escaped := escapedPath(r.URL)
 	for i := len(escaped); i > 0; {
 		i = strings.LastIndexByte(escaped[:i], '/')
 		if i < 0 {
@@ -167,7 +183,7 @@ func escapedEnd(r *http.Request, value string) string {
 			return escaped[i+1:]
 		}
 	}
-	return (&url.URL{Path: value}).EscapedPath()
+	return escapeUnless(false, value)
 }
 
 var errBadName = &StatusError{Status: http.StatusBadRequest, Message: "bad room name"}

@@ -46,7 +46,6 @@ import (
 	mathrand "math/rand/v2"
 	"net/http"
 	"sync"
-	"sync/atomic"
 	"time"
 	"unicode/utf8"
 
@@ -262,60 +261,4 @@ func (h *Hub) release(c *Conn) {
 	h.observer.Add(MetricConns, c.route, "", -1)
 	h.observer.Add(MetricEnded, c.route, c.ending.label, 1)
 	h.unreserve(c.key)
-}
-
-// Stats are a hub's figures on this node.
-type Stats struct {
-	Conns    int // connections now
-	Rooms    int // rooms with a member now
-	Opened   int // connections since New
-	Closed   int // connections that have ended, callbacks included
-	Received int // messages
-	Sent     int // messages written to sockets
-	Dropped  int // messages dropped on full queues
-
-	ReceivedBytes int64 // payload
-	SentBytes     int64 // frames
-}
-
-type counters struct {
-	opened, closed, received, sent, dropped, receivedBytes, sentBytes atomic.Int64
-}
-
-// Stats returns the hub's figures. They are each exact, but not of one moment.
-func (h *Hub) Stats() Stats {
-	n := &h.counters
-	return Stats{
-		Conns: h.Len(), Rooms: int(h.store.rooms.Load()),
-		Opened: int(n.opened.Load()), Closed: int(n.closed.Load()),
-		Received: int(n.received.Load()), Sent: int(n.sent.Load()), Dropped: int(n.dropped.Load()),
-		ReceivedBytes: n.receivedBytes.Load(), SentBytes: n.sentBytes.Load(),
-	}
-}
-
-func (h *Hub) countIn(c *Conn, size int) {
-	h.counters.received.Add(1)
-	h.counters.receivedBytes.Add(int64(size))
-	if h.cfg.observer != nil {
-		h.observer.Add(MetricMessagesIn, c.route, "", 1)
-		h.observer.Add(MetricBytesIn, c.route, "", size)
-	}
-}
-
-func (h *Hub) countOut(c *Conn, b *batch, bytes int) {
-	h.counters.sent.Add(int64(b.n))
-	h.counters.sentBytes.Add(int64(bytes))
-	if h.cfg.observer == nil {
-		return
-	}
-	h.observer.Add(MetricBytesOut, c.route, "", bytes)
-	if b.n > 0 {
-		h.observer.Add(MetricMessagesOut, c.route, "", b.n)
-		h.observer.Record(MetricQueueTime, c.route, "", time.Since(b.frames[0].Made).Seconds())
-	}
-}
-
-func (h *Hub) countDrops(c *Conn, n int) {
-	h.counters.dropped.Add(int64(n))
-	h.observer.Add(MetricDropped, c.route, "queue_full", n)
 }

@@ -1,0 +1,94 @@
+package wsroom
+
+import (
+	"sync/atomic"
+	"time"
+)
+
+// Observer hears what a hub counts and measures, for metrics adapters. Its methods are called
+// concurrently and from hot paths: they must return at once and must not call the hub. route is the
+// pattern under which the request was routed ("" where there is none), cause a word from a fixed set;
+// neither ever names a room, an address or a user.
+type Observer interface {
+	// Add adds n to a counter, or to a gauge, for which n may be negative.
+	Add(metric, route, cause string, n int)
+	// Record takes one measurement of a distribution.
+	Record(metric, route, cause string, value float64)
+}
+
+// The metrics that an Observer hears of. How many rooms there are is in Stats.
+const (
+	MetricConns       = "conns"        // gauge: connections
+	MetricJoins       = "joins"        // counter: rooms entered
+	MetricRefused     = "refused"      // counter: requests refused, by cause
+	MetricEnded       = "ended"        // counter: connections ended, by cause
+	MetricMessagesIn  = "messages_in"  // counter
+	MetricMessagesOut = "messages_out" // counter
+	MetricBytesIn     = "bytes_in"     // counter: payload
+	MetricBytesOut    = "bytes_out"    // counter: frames as written
+	MetricDropped     = "dropped"      // counter: messages dropped on full queues
+	MetricFanOut      = "fan_out"      // distribution: receivers of a message; no route
+	MetricQueueTime   = "queue_time"   // distribution: seconds from a send to its write
+)
+
+// noObserver is used where there is none.
+type noObserver struct{}
+
+func (noObserver) Add(string, string, string, int)        {}
+func (noObserver) Record(string, string, string, float64) {}
+
+// Stats are a hub's figures on this node.
+type Stats struct {
+	Conns    int // connections now
+	Rooms    int // rooms with a member now
+	Opened   int // connections since New
+	Closed   int // connections that have ended, callbacks included
+	Received int // messages
+	Sent     int // messages written to sockets
+	Dropped  int // messages dropped on full queues
+
+	ReceivedBytes int64 // payload
+	SentBytes     int64 // frames
+}
+
+type counters struct {
+	opened, closed, received, sent, dropped, receivedBytes, sentBytes atomic.Int64
+}
+
+// Stats returns the hub's figures. They are each exact, but not of one moment.
+func (h *Hub) Stats() Stats {
+	n := &h.counters
+	return Stats{
+		Conns: h.Len(), Rooms: int(h.store.rooms.Load()),
+		Opened: int(n.opened.Load()), Closed: int(n.closed.Load()),
+		Received: int(n.received.Load()), Sent: int(n.sent.Load()), Dropped: int(n.dropped.Load()),
+		ReceivedBytes: n.receivedBytes.Load(), SentBytes: n.sentBytes.Load(),
+	}
+}
+
+func (h *Hub) countIn(c *Conn, size int) {
+	h.counters.received.Add(1)
+	h.counters.receivedBytes.Add(int64(size))
+	if h.cfg.observer != nil {
+		h.observer.Add(MetricMessagesIn, c.route, "", 1)
+		h.observer.Add(MetricBytesIn, c.route, "", size)
+	}
+}
+
+func (h *Hub) countOut(c *Conn, b *batch, bytes int) {
+	h.counters.sent.Add(int64(b.n))
+	h.counters.sentBytes.Add(int64(bytes))
+	if h.cfg.observer == nil {
+		return
+	}
+	h.observer.Add(MetricBytesOut, c.route, "", bytes)
+	if b.n > 0 {
+		h.observer.Add(MetricMessagesOut, c.route, "", b.n)
+		h.observer.Record(MetricQueueTime, c.route, "", time.Since(b.frames[0].Made).Seconds())
+	}
+}
+
+func (h *Hub) countDrops(c *Conn, n int) {
+	h.counters.dropped.Add(int64(n))
+	h.observer.Add(MetricDropped, c.route, "queue_full", n)
+}

@@ -1,0 +1,63 @@
+package wsroom
+
+import (
+	"fmt"
+	"net"
+
+	"github.com/coder/websocket"
+	"github.com/wsroom/wsroom/internal/frame"
+)
+
+// transport is what the frame.Conn beneath coder/websocket sees of a Conn.
+type transport Conn
+
+// Control sends pings and pongs ahead of the messages. A close frame becomes the end of the
+// connection, which sends its own.
+func (t *transport) Control(opcode byte, payload []byte) {
+	c := (*Conn)(t)
+	if opcode != frame.Close {
+		if c.queue.pushControl(opcode, payload, false) {
+			go c.writer()
+		}
+		return
+	}
+	by := closeErrorOf(payload)
+	refusal := by.Code == websocket.StatusProtocolError || by.Code == websocket.StatusMessageTooBig
+	switch {
+	case c.wire.PeerClosing():
+		c.end(endingPeer(by))
+	case refusal && c.reading.Load():
+		c.badClose.Store(int32(by.Code)) // the reader says why
+	case refusal:
+		by.Reason = "" // coder/websocket's own words
+		fallthrough
+	default:
+		c.end(endingClosed(by))
+	}
+}
+
+func closeErrorOf(payload []byte) websocket.CloseError {
+	if len(payload) < 2 {
+		return websocket.CloseError{Code: websocket.StatusNoStatusRcvd}
+	}
+	code := websocket.StatusCode(payload[0])<<8 | websocket.StatusCode(payload[1])
+	return websocket.CloseError{Code: code, Reason: string(payload[2:])}
+}
+
+// MessageSent lets what is queued follow a message that the application wrote in several frames.
+func (t *transport) MessageSent() {
+	c := (*Conn)(t)
+	if c.queue.kick() {
+		go c.writer()
+	}
+}
+
+// Closed ends the connection where the application closed the websocket.Conn itself.
+func (t *transport) Closed() {
+	(*Conn)(t).end(ending{
+		cause: fmt.Errorf("wsroom: closed through WebSocket(): %w", net.ErrClosed),
+		label: "closed", mute: true, drop: true,
+	})
+}
+
+var _ frame.Owner = (*transport)(nil)
