@@ -89,10 +89,16 @@ func (c *Conn) runEvents() {
 	for c.hasEvents() && c.turn.TryLock() {
 		func() {
 			defer c.turn.Unlock()
-			for e, ok := c.nextEvent(); ok; e, ok = c.nextEvent() {
-				c.guard(e.name, func() { e.run(c, e.room) })
-			}
+			c.report()
 		}()
+	}
+}
+
+// report runs what is due. The caller has the turn, so that the order of events is that of their
+// callbacks.
+func (c *Conn) report() {
+	for e, ok := c.nextEvent(); ok; e, ok = c.nextEvent() {
+		c.guard(e.name, func() { e.run(c, e.room) })
 	}
 }
 
@@ -120,8 +126,8 @@ func (c *Conn) drainEvents() {
 			c.drainEvents()
 		}
 	}()
-	for e, ok := c.nextEvent(); ok; e, ok = c.nextEvent() {
-		c.callback(e.name, func() { e.run(c, e.room) })
-	}
+	c.turn.Lock()
+	defer c.turn.Unlock()
+	c.report()
 	done = true
 }

@@ -28,9 +28,6 @@ type Limits struct {
 	Write   time.Duration // a piece of at most maxWrite bytes
 }
 
-// ErrInterrupted is returned by Wait after Interrupt.
-var ErrInterrupted = errors.New("wsroom: interrupted")
-
 // readSize is the size of the shared read buffers. A connection has one only while it holds
 // something unread.
 const readSize = 4 << 10
@@ -79,7 +76,7 @@ type Conn struct {
 	shut      bool       // the close frame is out
 	pending   []byte
 	sent      int
-	sendErr   error
+	sendErr   error // a write failed
 	writeFunc func(fd uintptr) bool
 }
 
@@ -143,6 +140,9 @@ func (c *Conn) WaitingSince() int64 { return c.waiting.Load() }
 func (c *Conn) Wait() error {
 	c.readMu.Lock()
 	defer c.readMu.Unlock()
+	if c.isInterrupted() {
+		return os.ErrDeadlineExceeded // even if something is unread
+	}
 	for {
 		if c.r == c.w {
 			if err := c.fill(nil); err != nil {
@@ -418,21 +418,20 @@ func (c *Conn) Unlock() { c.writeMu.Unlock() }
 func (c *Conn) Shut() { c.shut = true }
 
 // Send writes whole frames; the caller holds the wire. It tries without a deadline first, which
-// costs nothing, and sets one only where the socket is full.
+// costs nothing, and sets one only where the socket is full. A write that failed may have cut a
+// frame, so nothing follows it: each Send returns its error.
 func (c *Conn) Send(p []byte) error {
-	for len(p) > 0 {
+	for len(p) > 0 && c.sendErr == nil {
 		piece := p[:min(len(p), maxWrite)]
-		if err := c.sendPiece(piece); err != nil {
-			return err
-		}
+		c.sendErr = c.sendPiece(piece)
 		p = p[len(piece):]
 	}
-	return nil
+	return c.sendErr
 }
 
 func (c *Conn) sendPiece(p []byte) error {
 	if c.raw != nil {
-		c.pending, c.sent, c.sendErr = p, 0, nil
+		c.pending, c.sent = p, 0
 		err := c.raw.Write(c.writeFunc)
 		c.pending = nil
 		if err == nil {
