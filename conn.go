@@ -43,7 +43,7 @@ type Conn struct {
 	ended  bool
 	ending ending
 	beat   *time.Timer
-	rooms  map[string]*member // written with the room's shard locked, too
+	rooms  memberships // written with the room's shard locked, too
 	values map[any]any
 	events []event
 	drops  int
@@ -60,7 +60,6 @@ type Conn struct {
 func newConn(h *Hub, r *http.Request, room, key string) *Conn {
 	c := &Conn{
 		hub: h, id: rand.Text(), room: room, route: pattern(r), key: key, remoteAddr: r.RemoteAddr,
-		rooms: make(map[string]*member, 1),
 	}
 	c.ctx, c.cancel = context.WithCancelCause(detach(r.Context()))
 	c.queue.limit, c.queue.held, c.queue.writing = h.cfg, new(fifo), true
@@ -79,10 +78,7 @@ func (c *Conn) Room() string { return c.room }
 func (c *Conn) Rooms() []string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	names := make([]string, 0, len(c.rooms))
-	for name := range c.rooms {
-		names = append(names, name)
-	}
+	names := c.rooms.names()
 	slices.Sort(names)
 	return names
 }
@@ -238,14 +234,14 @@ func checkClose(code websocket.StatusCode, reason string) error {
 
 // enteredLocked and leftLocked keep the books of Join and Leave; mu and the room's shard are locked.
 func (c *Conn) enteredLocked(m *member) {
-	c.rooms[m.room.name] = m
+	c.rooms.add(m)
 	if c.hub.cfg.onJoin != nil {
 		c.events = append(c.events, event{room: m.room.name, run: c.hub.cfg.onJoin, name: "OnJoin"})
 	}
 }
 
 func (c *Conn) leftLocked(m *member) {
-	delete(c.rooms, m.room.name)
+	c.rooms.remove(m)
 	if c.hub.cfg.onLeave != nil {
 		c.events = append(c.events, event{room: m.room.name, run: c.hub.cfg.onLeave, name: "OnLeave"})
 	}

@@ -160,7 +160,7 @@ func (g *gate) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	conn.attach(wire)
 	// The smallest buffers: the frame.Conn has its own while there is something to read, and puts
 	// frames together itself.
-	return wire, bufio.NewReadWriter(bufio.NewReaderSize(wire, 16), bufio.NewWriterSize(wire, 128)), nil
+	return wire, bufio.NewReadWriter(bufio.NewReaderSize(wire, 16), bufio.NewWriterSize(wire, 16)), nil
 }
 
 // admit checks a valid handshake against the hub's rules and enters the connection. cause is a word

@@ -58,11 +58,8 @@ func (c *Conn) readText(ctx context.Context) ([]byte, error) {
 	return p, err
 }
 
-// handleNext waits for a message, calls its callback, and reports whether there may be more.
-func (c *Conn) handleNext() bool {
-	if c.wait(context.Background()) != nil {
-		return false
-	}
+// handle reads a message, calls its callback, and reports whether there may be more.
+func (c *Conn) handle() bool {
 	scratch := scratches.Get().(*[]byte)
 	defer putScratch(scratch)
 	typ, p, err := c.receive((*scratch)[:0])
@@ -104,24 +101,34 @@ func (c *Conn) cause() error {
 	return context.Cause(c.ctx)
 }
 
-// wait returns once there is something to read. Its stack is shallow, for here connections idle.
+// wait returns once there is something to read, ctx is done or the connection is ending.
 func (c *Conn) wait(ctx context.Context) error {
 	for {
 		err := c.waitOnce(ctx)
-		switch {
-		case err == nil:
+		if err == nil {
 			return nil
-		case c.isEnded():
-			return c.cause()
-		case !c.wire.Interrupted(err):
-			c.end(c.readEnding(err))
+		}
+		if c.waitFailed(err) {
 			return c.cause()
 		}
-		c.resume()
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
 	}
+}
+
+// waitFailed says what an error of waiting means: it reports whether the connection is ending, and
+// otherwise undoes the interruption.
+func (c *Conn) waitFailed(err error) bool {
+	if c.isEnded() {
+		return true
+	}
+	if !c.wire.Interrupted(err) {
+		c.end(c.readEnding(err))
+		return true
+	}
+	c.resume()
+	return false
 }
 
 // waitOnce waits until there is something to read, ctx is done or the connection ends.

@@ -116,7 +116,7 @@ func (s *store) join(c *Conn, name string) error {
 	if c.ended {
 		return ErrClosed
 	}
-	if c.rooms[name] != nil {
+	if c.rooms.get(name) != nil {
 		return nil
 	}
 	r, err := s.roomLocked(sh, name)
@@ -164,7 +164,7 @@ func (s *store) leave(c *Conn, name string) error {
 func (s *store) leaveLocked(sh *shard, c *Conn, name string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	m := c.rooms[name]
+	m := c.rooms.get(name)
 	if m == nil {
 		return
 	}
