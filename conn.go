@@ -52,6 +52,7 @@ type Conn struct {
 	connected bool        // OnConnect succeeded
 	silent    bool        // the message callback panicked or has had its err; both belong to turn
 	bucket    bucket
+	wroteAt   atomic.Int64 // when something was written last, by frame.Now
 	pingedAt  atomic.Int64 // when the last ping was written, by frame.Now; 0 if it was answered
 	badClose  atomic.Int32 // the close code with which coder/websocket refused what it read
 	reading   atomic.Bool  // a reading method of ours is inside coder/websocket
@@ -176,7 +177,7 @@ func (c *Conn) enqueue(m *frame.Message, err error) error {
 	}
 	p := c.queue.push(m, true)
 	if p.wake {
-		go c.writer()
+		c.wake()
 	}
 	if p.dropped > 0 {
 		c.noteDrops(p.dropped)

@@ -1,41 +1,72 @@
 package wsroom
 
-import "github.com/wsroom/wsroom/internal/frame"
+import (
+	"sync"
 
-// fifo is a queue of messages. It grows on demand and gives its memory back when it has run empty.
+	"github.com/wsroom/wsroom/internal/frame"
+)
+
+// fifo is a queue of messages in a ring, whose size is a power of two. It grows on demand. Run empty,
+// it keeps only a small ring of its own; the next size is lent from a pool.
 type fifo struct {
-	items []*frame.Message
-	head  int
-	len   int
+	ring []*frame.Message
+	head int
+	len  int
 }
 
-// keepItems is the capacity that an empty fifo keeps.
-const keepItems = 16
+const (
+	ownRing  = 16
+	lentRing = 256
+)
+
+var rings = sync.Pool{New: func() any { return new([lentRing]*frame.Message) }}
 
 func (f *fifo) push(m *frame.Message) {
-	if f.head > 0 && len(f.items) == cap(f.items) {
-		f.compact()
+	if f.len == len(f.ring) {
+		f.grow()
 	}
-	f.items = append(f.items, m)
+	f.ring[(f.head+f.len)&(len(f.ring)-1)] = m
 	f.len++
 }
 
-func (f *fifo) compact() {
-	n := copy(f.items, f.items[f.head:])
-	clear(f.items[n:])
-	f.items, f.head = f.items[:n], 0
+func (f *fifo) grow() {
+	var ring []*frame.Message
+	switch size := len(f.ring); {
+	case size < ownRing:
+		ring = make([]*frame.Message, max(1, 2*size))
+	case size < lentRing:
+		ring = rings.Get().(*[lentRing]*frame.Message)[:]
+	default:
+		ring = make([]*frame.Message, 2*size)
+	}
+	n := copy(ring, f.ring[f.head:])
+	copy(ring[n:], f.ring[:f.head])
+	f.giveBack()
+	f.ring, f.head = ring, 0
 }
 
+// pop takes the oldest message; there must be one.
 func (f *fifo) pop() *frame.Message {
-	m := f.items[f.head]
-	f.items[f.head] = nil
-	f.head++
-	f.len--
-	if f.len == 0 {
-		f.head = 0
-		if f.items = f.items[:0]; cap(f.items) > keepItems {
-			f.items = nil
-		}
+	m := f.ring[f.head]
+	f.ring[f.head] = nil
+	f.head = (f.head + 1) & (len(f.ring) - 1)
+	if f.len--; f.len == 0 && len(f.ring) > ownRing {
+		f.clear()
 	}
 	return m
+}
+
+// first returns the oldest message; there must be one.
+func (f *fifo) first() *frame.Message { return f.ring[f.head] }
+
+func (f *fifo) clear() {
+	f.giveBack()
+	*f = fifo{}
+}
+
+func (f *fifo) giveBack() {
+	if len(f.ring) == lentRing {
+		clear(f.ring)
+		rings.Put((*[lentRing]*frame.Message)(f.ring))
+	}
 }

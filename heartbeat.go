@@ -38,7 +38,7 @@ func (c *Conn) checkPeer() {
 		next = jittered(c.hub.cfg.heartbeat) - silent
 	default:
 		if c.queue.pushControl(frame.Ping, nil, true) {
-			go c.writer()
+			c.wake()
 		}
 		next = c.hub.cfg.pongTimeout
 	}

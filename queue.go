@@ -1,9 +1,6 @@
 package wsroom
 
 import (
-	"errors"
-	"io"
-	"net"
 	"sync"
 
 	"github.com/wsroom/wsroom/internal/frame"
@@ -169,7 +166,7 @@ func (q *queue) close(farewell []byte, drop bool) {
 	q.done = make(chan struct{})
 	q.bytes = 0 // nobody asks any more
 	if drop {
-		q.ready = fifo{}
+		q.ready.clear()
 	}
 	q.freeWaiters()
 }
@@ -209,13 +206,34 @@ func (q *queue) freeWaiters() {
 	}
 }
 
-// batch is what the writer takes at a time.
+// batch is what the writer takes at a time, and writes at once.
 type batch struct {
 	frames   [batchFrames]*frame.Message
 	n        int
 	control  []byte
 	pinged   bool
 	farewell []byte
+	buf      []byte
+}
+
+var batches = sync.Pool{New: func() any { return &batch{buf: make([]byte, 0, batchSize)} }}
+
+// bytes returns the batch in the order of the wire: control frames, messages, close frame.
+func (b *batch) bytes(deflate bool) []byte {
+	if b.n == 1 && len(b.control)+len(b.farewell) == 0 {
+		return b.frames[0].Bytes(deflate)
+	}
+	p := append(b.buf[:0], b.control...)
+	for _, m := range b.frames[:b.n] {
+		p = append(p, m.Bytes(deflate)...)
+	}
+	return append(p, b.farewell...)
+}
+
+func (b *batch) free() {
+	clear(b.frames[:])
+	b.control, b.farewell = nil, nil
+	batches.Put(b)
 }
 
 // take moves what goes out next into b. Where it reports false there is nothing, and the writer must
@@ -241,11 +259,14 @@ func (q *queue) take(b *batch, data bool) bool {
 
 func (q *queue) takeReady(b *batch) {
 	size := int64(0)
-	for b.n < batchFrames && q.ready.len > 0 && size < batchSize {
-		m := q.ready.pop()
-		b.frames[b.n] = m
+	for b.n < batchFrames && q.ready.len > 0 {
+		next := q.sizeOf(q.ready.first())
+		if b.n > 0 && size+next > batchSize {
+			break
+		}
+		b.frames[b.n] = q.ready.pop()
 		b.n++
-		size += q.sizeOf(m)
+		size += next
 	}
 	if !q.closing {
 		q.bytes -= size
@@ -260,7 +281,8 @@ func (q *queue) fail() {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	q.broken = true
-	q.ready, q.control, q.farewell = fifo{}, nil, nil
+	q.ready.clear()
+	q.control, q.farewell = nil, nil
 	q.endWriter()
 }
 
@@ -268,85 +290,5 @@ func (q *queue) endWriter() {
 	q.writing = false
 	if q.closing {
 		q.settle()
-	}
-}
-
-var batches = sync.Pool{New: func() any { return new(batch) }}
-
-var batchBuffers = sync.Pool{New: func() any {
-	b := make([]byte, 0, batchSize)
-	return &b
-}}
-
-// write is the writer: it runs until the queue is empty.
-func (c *Conn) write() {
-	b := batches.Get().(*batch)
-	for c.writeBatch(b) {
-	}
-	clear(b.frames[:])
-	batches.Put(b)
-}
-
-// writeBatch writes what waits and reports whether there may be more.
-func (c *Conn) writeBatch(b *batch) bool {
-	data := c.wire.Lock()
-	if !c.queue.take(b, data) {
-		c.wire.Unlock()
-		return false
-	}
-	written, err := c.send(b)
-	if b.farewell != nil {
-		c.wire.Shut()
-	}
-	c.wire.Unlock()
-	if err != nil {
-		c.queue.fail()
-		c.writeFailed(err)
-		return false
-	}
-	if b.pinged {
-		c.pingedAt.Store(frame.Now())
-	}
-	c.hub.countOut(c, b, written)
-	return true
-}
-
-// send writes a batch with as few writes as its size allows, in order: control frames, messages,
-// close frame.
-func (c *Conn) send(b *batch) (written int, err error) {
-	if b.n == 1 && len(b.control)+len(b.farewell) == 0 {
-		p := b.frames[0].Bytes(c.deflate)
-		return len(p), c.wire.Send(p)
-	}
-	pooled := batchBuffers.Get().(*[]byte)
-	buf := (*pooled)[:0]
-	put := func(p []byte) {
-		if err == nil && len(buf)+len(p) > batchSize {
-			err = c.wire.Send(buf)
-			buf = buf[:0]
-		}
-		written += len(p)
-		if err == nil && len(p) > batchSize {
-			err = c.wire.Send(p)
-		} else if err == nil {
-			buf = append(buf, p...)
-		}
-	}
-	put(b.control)
-	for _, m := range b.frames[:b.n] {
-		put(m.Bytes(c.deflate))
-	}
-	put(b.farewell)
-	if err == nil {
-		err = c.wire.Send(buf)
-	}
-	batchBuffers.Put(pooled)
-	return written, err
-}
-
-// writeFailed ends the connection, unless the socket was closed by somebody who knows why.
-func (c *Conn) writeFailed(err error) {
-	if !errors.Is(err, net.ErrClosed) && !errors.Is(err, io.ErrClosedPipe) {
-		c.end(endingLost("write", err))
 	}
 }

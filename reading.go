@@ -1,6 +1,7 @@
 package wsroom
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"io"
@@ -20,29 +21,34 @@ var errNotUTF8 = errors.New("wsroom: text message isn't valid UTF-8")
 // returns the context's cause, and the connection lives on; once the connection is ending it returns
 // why. It is for Serve only, and for one goroutine at a time.
 func (c *Conn) Read(ctx context.Context) (websocket.MessageType, []byte, error) {
-	if c.hub.cfg.serve == nil {
-		return 0, nil, errNotServe
-	}
-	if err := c.wait(ctx); err != nil {
+	scratch := scratches.Get().(*[]byte)
+	defer putScratch(scratch)
+	typ, err := c.readInto(ctx, scratch)
+	if err != nil {
 		return 0, nil, err
 	}
-	return c.receive(nil)
+	return typ, bytes.Clone(*scratch), nil
 }
 
 // ReadText is Read for text messages. A binary message ends the connection with close code 1003.
 func (c *Conn) ReadText(ctx context.Context) (string, error) {
-	p, err := c.readText(ctx)
-	return string(p), err
+	scratch := scratches.Get().(*[]byte)
+	defer putScratch(scratch)
+	if err := c.readTextInto(ctx, scratch); err != nil {
+		return "", err
+	}
+	return string(*scratch), nil
 }
 
 // ReadJSON is Read for text messages that it decodes into v. One that doesn't decode is a
 // *DecodeError, and ends the connection with close code 1007 unless WithBadJSON(KeepOpen) is set.
 func (c *Conn) ReadJSON(ctx context.Context, v any) error {
-	p, err := c.readText(ctx)
-	if err != nil {
+	scratch := scratches.Get().(*[]byte)
+	defer putScratch(scratch)
+	if err := c.readTextInto(ctx, scratch); err != nil {
 		return err
 	}
-	if err := c.hub.cfg.unmarshal(p, v); err != nil {
+	if err := c.hub.cfg.unmarshal(*scratch, v); err != nil {
 		bad := &DecodeError{Err: err}
 		c.judge(bad)
 		return bad
@@ -50,29 +56,39 @@ func (c *Conn) ReadJSON(ctx context.Context, v any) error {
 	return nil
 }
 
-func (c *Conn) readText(ctx context.Context) ([]byte, error) {
-	typ, p, err := c.Read(ctx)
+func (c *Conn) readTextInto(ctx context.Context, buf *[]byte) error {
+	typ, err := c.readInto(ctx, buf)
 	if err == nil && typ != websocket.MessageText {
-		return nil, c.refuseKind()
+		return c.refuseKind()
 	}
-	return p, err
+	return err
+}
+
+// readInto waits for a message and reads it into buf, in place of what is there.
+func (c *Conn) readInto(ctx context.Context, buf *[]byte) (websocket.MessageType, error) {
+	if c.hub.cfg.serve == nil {
+		return 0, errNotServe
+	}
+	if err := c.wait(ctx); err != nil {
+		return 0, err
+	}
+	return c.receive(buf)
 }
 
 // handle reads a message, calls its callback, and reports whether there may be more.
 func (c *Conn) handle() bool {
 	scratch := scratches.Get().(*[]byte)
 	defer putScratch(scratch)
-	typ, p, err := c.receive((*scratch)[:0])
+	typ, err := c.receive(scratch)
 	if err != nil {
 		return false
 	}
-	*scratch = p
 	h := c.hub.cfg.handler(typ)
 	if h == nil {
 		_ = c.refuseKind()
 		return false
 	}
-	c.callback(h.name, func() { err = h.take(c, p) })
+	c.callback(h.name, func() { err = h.take(c, *scratch) })
 	if err != nil && c.judge(err) {
 		c.callback(h.name, func() { h.fail(c, err) })
 	}
@@ -166,22 +182,20 @@ func (c *Conn) isEnded() bool {
 	return c.ended
 }
 
-// receive reads the message that has begun into buf, which may grow, and checks it.
-func (c *Conn) receive(buf []byte) (websocket.MessageType, []byte, error) {
-	typ, p, err := c.readMessage(buf)
+// receive reads the message that has begun into buf, in place of what is there, and checks it.
+func (c *Conn) receive(buf *[]byte) (websocket.MessageType, error) {
+	typ, p, err := c.readMessage((*buf)[:0])
+	*buf = p
 	if err != nil {
 		c.end(c.readEnding(err))
-		return 0, nil, c.cause()
+		return 0, c.cause()
 	}
 	c.hub.countIn(c, len(p))
 	if typ == websocket.MessageText && !utf8.Valid(p) {
 		c.end(rid("not_utf8", errNotUTF8, websocket.StatusInvalidFramePayloadData, "text must be UTF-8"))
-		return 0, nil, c.cause()
+		return 0, c.cause()
 	}
-	if err := c.admit(); err != nil {
-		return 0, nil, err
-	}
-	return typ, p, nil
+	return typ, c.admit()
 }
 
 // readMessage reads with no context, for coder/websocket would drop the connection with it. What
@@ -190,26 +204,18 @@ func (c *Conn) readMessage(buf []byte) (websocket.MessageType, []byte, error) {
 	c.reading.Store(true)
 	defer c.reading.Store(false)
 	typ, r, err := c.ws.Reader(context.Background())
-	if err != nil {
-		return 0, nil, err
-	}
-	if buf == nil {
-		p, err := io.ReadAll(r)
-		return typ, p, err
-	}
-	for {
+	for err == nil {
 		if len(buf) == cap(buf) {
 			buf = append(buf, 0)[:len(buf)]
 		}
-		n, err := r.Read(buf[len(buf):cap(buf)])
+		var n int
+		n, err = r.Read(buf[len(buf):cap(buf)])
 		buf = buf[:len(buf)+n]
-		if err == io.EOF {
-			return typ, buf, nil
-		}
-		if err != nil {
-			return 0, nil, err
-		}
 	}
+	if err == io.EOF {
+		err = nil
+	}
+	return typ, buf, err
 }
 
 // admit applies WithRateLimit to a message that was read. Under SlowDown it waits its turn, in which

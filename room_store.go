@@ -2,7 +2,6 @@ package wsroom
 
 import (
 	"hash/maphash"
-	"iter"
 	"maps"
 	"net/http"
 	"slices"
@@ -181,93 +180,75 @@ func (s *store) leaveLocked(sh *shard, c *Conn, name string) {
 	}
 }
 
-// lock takes the locks that order a send to these rooms, or to everyone if there are none.
-func (s *store) lock(rooms []string) (unlock func()) {
+// visit calls f for the connections in any of the rooms once each, or for everyone if there are none,
+// under the locks that order a send to them.
+func (s *store) visit(rooms []string, f func(*Conn)) {
 	if len(rooms) == 1 {
 		sh := s.shardOf(rooms[0])
 		sh.mu.Lock()
-		return sh.mu.Unlock
+		sh.each(rooms[0], f)
+		sh.mu.Unlock()
+		return
 	}
-	var taken [shardCount]bool
+	locked := s.lock(rooms)
+	if len(rooms) == 0 {
+		for i := range s.shards {
+			for c := range s.shards[i].conns {
+				f(c)
+			}
+		}
+	}
+	seen := map[*Conn]bool{}
 	for _, name := range rooms {
-		taken[s.index(name)] = true
+		s.shardOf(name).each(name, func(c *Conn) {
+			if !seen[c] {
+				seen[c] = true
+				f(c)
+			}
+		})
+	}
+	s.unlock(locked)
+}
+
+// lock takes the locks of the rooms' shards, or of all, by rising index.
+func (s *store) lock(rooms []string) (locked [shardCount]bool) {
+	for _, name := range rooms {
+		locked[s.index(name)] = true
 	}
 	for i := range s.shards {
-		if taken[i] = taken[i] || len(rooms) == 0; taken[i] {
+		if locked[i] = locked[i] || len(rooms) == 0; locked[i] {
 			s.shards[i].mu.Lock()
 		}
 	}
-	return func() {
-		for i := range s.shards {
-			if taken[i] {
-				s.shards[i].mu.Unlock()
-			}
-		}
-	}
+	return locked
 }
 
-// locked yields the connections in any of the rooms once each, or everyone if there are none. The
-// caller holds the locks of lock(rooms).
-func (s *store) locked(rooms []string) iter.Seq[*Conn] {
-	switch len(rooms) {
-	case 0:
-		return s.everyone
-	case 1:
-		return func(yield func(*Conn) bool) { s.each(rooms[0], yield) }
-	default:
-		return func(yield func(*Conn) bool) {
-			seen := map[*Conn]struct{}{}
-			for _, name := range rooms {
-				if !s.each(name, func(c *Conn) bool {
-					if _, twice := seen[c]; twice {
-						return true
-					}
-					seen[c] = struct{}{}
-					return yield(c)
-				}) {
-					return
-				}
-			}
-		}
-	}
-}
-
-func (s *store) everyone(yield func(*Conn) bool) {
+func (s *store) unlock(locked [shardCount]bool) {
 	for i := range s.shards {
-		for c := range s.shards[i].conns {
-			if !yield(c) {
-				return
-			}
+		if locked[i] {
+			s.shards[i].mu.Unlock()
 		}
 	}
 }
 
-func (s *store) each(name string, yield func(*Conn) bool) bool {
-	r := s.shardOf(name).rooms[name]
-	if r == nil {
-		return true
-	}
-	for _, m := range r.members {
-		if !yield(m.conn) {
-			return false
+func (sh *shard) each(name string, f func(*Conn)) {
+	if r := sh.rooms[name]; r != nil {
+		for _, m := range r.members {
+			f(m.conn)
 		}
 	}
-	return true
 }
 
 // send appends m to the queue of everyone in the rooms but for except, in the rooms' order, and
 // starts the writers that this takes once the locks are free.
 func (s *store) send(rooms []string, except []*Conn, m *frame.Message) (receivers int) {
 	t := tallies.Get().(*tally)
-	unlock := s.lock(rooms)
-	for c := range s.locked(rooms) {
-		if len(except) > 0 && slices.Contains(except, c) {
-			continue
+	s.visit(rooms, func(c *Conn) {
+		if len(except) == 0 || !slices.Contains(except, c) {
+			receivers++
+			t.note(c, c.queue.push(m, false))
 		}
-		receivers++
-		t.note(c, c.queue.push(m, false))
-	}
-	unlock()
+	})
 	t.settle()
 	tallies.Put(t)
 	return receivers
@@ -275,8 +256,9 @@ func (s *store) send(rooms []string, except []*Conn, m *frame.Message) (receiver
 
 // snapshot returns the connections in the rooms, or everyone.
 func (s *store) snapshot(rooms []string) []*Conn {
-	defer s.lock(rooms)()
-	return slices.Collect(s.locked(rooms))
+	var conns []*Conn
+	s.visit(rooms, func(c *Conn) { conns = append(conns, c) })
+	return conns
 }
 
 func (s *store) roomNames() []string {
@@ -329,9 +311,7 @@ func (t *tally) note(c *Conn, p pushed) {
 }
 
 func (t *tally) settle() {
-	for _, c := range t.idle {
-		go c.writer()
-	}
+	wakeAll(t.idle)
 	for _, d := range t.dropped {
 		d.conn.noteDrops(d.messages)
 	}

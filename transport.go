@@ -17,7 +17,7 @@ func (t *transport) Control(opcode byte, payload []byte) {
 	c := (*Conn)(t)
 	if opcode != frame.Close {
 		if c.queue.pushControl(opcode, payload, false) {
-			go c.writer()
+			c.wake()
 		}
 		return
 	}
@@ -48,7 +48,7 @@ func closeErrorOf(payload []byte) websocket.CloseError {
 func (t *transport) MessageSent() {
 	c := (*Conn)(t)
 	if c.queue.kick() {
-		go c.writer()
+		c.wake()
 	}
 }
 

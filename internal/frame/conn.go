@@ -82,6 +82,9 @@ type Conn struct {
 
 // NewConn returns a Conn over socket, whose first bytes, already read, are early.
 func NewConn(socket net.Conn, early []byte, owner Owner, limits *Limits) *Conn {
+	if len(early) > readSize { // of a proxy or a middleware; net/http's buffer is no larger
+		socket, early = &preread{Conn: socket, early: early}, nil
+	}
 	c := &Conn{Conn: socket, owner: owner, limits: limits}
 	if raw := rawConn(socket); raw != nil {
 		c.raw, c.readFunc, c.writeFunc = raw, c.rawRead, c.rawWrite
@@ -91,6 +94,21 @@ func NewConn(socket net.Conn, early []byte, owner Owner, limits *Limits) *Conn {
 	c.readMu.Unlock()
 	c.lastRead.Store(Now())
 	return c
+}
+
+// preread is a socket of which more has been read than a buffer of ours holds.
+type preread struct {
+	net.Conn
+	early []byte
+}
+
+func (p *preread) Read(b []byte) (int, error) {
+	if len(p.early) == 0 {
+		return p.Conn.Read(b)
+	}
+	n := copy(b, p.early)
+	p.early = p.early[n:]
+	return n, nil
 }
 
 // rawConn returns the file descriptor's access to a socket of package net itself; other types may
@@ -411,6 +429,14 @@ func (c *Conn) Lock() (data bool) {
 	return !c.open
 }
 
+// TryLock is Lock, if the wire is free.
+func (c *Conn) TryLock() (data, ok bool) {
+	if !c.writeMu.TryLock() {
+		return false, false
+	}
+	return !c.open, true
+}
+
 // Unlock gives the wire back.
 func (c *Conn) Unlock() { c.writeMu.Unlock() }
 
@@ -431,13 +457,8 @@ func (c *Conn) Send(p []byte) error {
 
 func (c *Conn) sendPiece(p []byte) error {
 	if c.raw != nil {
-		c.pending, c.sent = p, 0
-		err := c.raw.Write(c.writeFunc)
-		c.pending = nil
-		if err == nil {
-			err = c.sendErr
-		}
-		if p = p[c.sent:]; err != nil || len(p) == 0 {
+		n, err := c.trySend(p)
+		if p = p[n:]; err != nil || len(p) == 0 {
 			return err
 		}
 	}
@@ -448,6 +469,29 @@ func (c *Conn) sendPiece(p []byte) error {
 		return err
 	}
 	return c.SetWriteDeadline(time.Time{})
+}
+
+// CanTry reports whether TrySend can write: not over TLS.
+func (c *Conn) CanTry() bool { return c.raw != nil }
+
+// TrySend writes as much of p as the socket takes at once; the caller holds the wire, and sees to it
+// that the rest follows before anything else.
+func (c *Conn) TrySend(p []byte) (n int, err error) {
+	if c.sendErr != nil {
+		return 0, c.sendErr
+	}
+	n, c.sendErr = c.trySend(p)
+	return n, c.sendErr
+}
+
+func (c *Conn) trySend(p []byte) (n int, err error) {
+	c.pending, c.sent = p, 0
+	err = c.raw.Write(c.writeFunc)
+	c.pending = nil
+	if err == nil {
+		err = c.sendErr
+	}
+	return c.sent, err
 }
 
 var _ io.ReadWriteCloser = (*Conn)(nil)

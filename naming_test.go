@@ -1,0 +1,735 @@
+package wsroom_test
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/go-chi/chi/v5"
+	"github.com/wsroom/wsroom"
+)
+
+// mounting is a way to put a handler behind a router.
+type mounting struct {
+	name  string
+	mount func(h http.Handler) http.Handler
+}
+
+func muxOf(pattern string, h http.Handler) http.Handler {
+	mux := http.NewServeMux()
+	mux.Handle(pattern, h)
+	return mux
+}
+
+func chiOf(build func(r chi.Router)) http.Handler {
+	r := chi.NewRouter()
+	build(r)
+	return r
+}
+
+func passOn(next http.Handler) http.Handler { return next }
+
+// mountings lead /chat/{room} to a hub that sees the whole path.
+var mountings = []mounting{
+	{"ServeMux", func(h http.Handler) http.Handler { return muxOf("/chat/{room}", h) }},
+	{"ServeMux with method", func(h http.Handler) http.Handler { return muxOf("GET /chat/{room}", h) }},
+	{"ServeMux with host", func(h http.Handler) http.Handler { return muxOf("127.0.0.1/chat/{room}", h) }},
+	{"ServeMux with both", func(h http.Handler) http.Handler { return muxOf("GET 127.0.0.1/chat/{room}", h) }},
+	{"ServeMux in ServeMux", func(h http.Handler) http.Handler { return muxOf("/", muxOf("/chat/{room}", h)) }},
+	{"ServeMux in chi", func(h http.Handler) http.Handler {
+		return chiOf(func(r chi.Router) { r.Mount("/", muxOf("/chat/{room}", h)) })
+	}},
+	{"ServeMux in chi, one name twice", func(h http.Handler) http.Handler {
+		return chiOf(func(r chi.Router) { r.Handle("/chat/{room}", muxOf("/chat/{room}", h)) })
+	}},
+	{"chi", func(h http.Handler) http.Handler {
+		return chiOf(func(r chi.Router) { r.Handle("/chat/{room}", h) })
+	}},
+	{"chi with method", func(h http.Handler) http.Handler {
+		return chiOf(func(r chi.Router) { r.Method(http.MethodGet, "/chat/{room}", h) })
+	}},
+	{"chi Route", func(h http.Handler) http.Handler {
+		return chiOf(func(r chi.Router) { r.Route("/chat", func(r chi.Router) { r.Handle("/{room}", h) }) })
+	}},
+	{"chi Route with the value", func(h http.Handler) http.Handler {
+		return chiOf(func(r chi.Router) { r.Route("/chat/{room}", func(r chi.Router) { r.Handle("/", h) }) })
+	}},
+	{"chi Mount", func(h http.Handler) http.Handler {
+		return chiOf(func(r chi.Router) {
+			r.Mount("/chat", chiOf(func(r chi.Router) { r.Handle("/{room}", h) }))
+		})
+	}},
+	{"chi With", func(h http.Handler) http.Handler {
+		return chiOf(func(r chi.Router) { r.With(passOn).Handle("/chat/{room}", h) })
+	}},
+	{"chi Group", func(h http.Handler) http.Handler {
+		return chiOf(func(r chi.Router) {
+			r.Group(func(r chi.Router) {
+				r.Use(passOn)
+				r.Route("/chat", func(r chi.Router) { r.Handle("/{room}", h) })
+			})
+		})
+	}},
+	{"chi in ServeMux", func(h http.Handler) http.Handler {
+		return muxOf("/chat/", chiOf(func(r chi.Router) { r.Handle("/chat/{room}", h) }))
+	}},
+	{"chi in ServeMux, one name twice", func(h http.Handler) http.Handler {
+		return muxOf("/chat/{room}", chiOf(func(r chi.Router) { r.Handle("/chat/{room}", h) }))
+	}},
+}
+
+// answer dials target as it stands and returns the room, or what the server answered instead.
+func answer(t *testing.T, srv *httptest.Server, target string) string {
+	t.Helper()
+	p := knock(t, srv, upgradeRequest(target))
+	defer p.Close()
+	switch status := p.res.StatusCode; {
+	case status == http.StatusSwitchingProtocols:
+		return p.readText()
+	case status == http.StatusNotFound, status >= 300 && status < 400:
+		return stopped
+	default:
+		return fmt.Sprintf("%d %s", status, strings.TrimSpace(p.body))
+	}
+}
+
+// tellRoom makes a hub tell each client its room.
+func tellRoom() wsroom.Option {
+	return wsroom.OnConnect(func(c *wsroom.Conn, r *http.Request) error { return c.SendText(c.Room()) })
+}
+
+// byAll names the room after all that the RoomFuncs say.
+func byAll(r *http.Request) (string, error) {
+	byPath, err1 := wsroom.ByPath(r)
+	value, err2 := wsroom.ByPathValue("room")(r)
+	byPattern, err3 := wsroom.ByPattern(r)
+	return byPath + " | " + value + " | " + byPattern, errors.Join(err1, err2, err3)
+}
+
+const (
+	stopped = "stopped by the router"
+	badName = "400 bad room name"
+)
+
+func TestSameURLIsSameRoomUnderEveryRouter(t *testing.T) {
+	tests := []struct {
+		target, path, value string // of the room; path is what follows /chat/
+		instead             string // what every client gets who asks for it
+		notMux              bool   // ServeMux takes a slash in a segment for one between two
+	}{
+		{target: "/chat/general", path: "general", value: "general"},
+		{target: "/chat/%67eneral", path: "general", value: "general"},
+		{target: "/chat/%67%65%6e%65%72%61%6C", path: "general", value: "general"},
+		{target: "/chat/general?room=other", path: "general", value: "general"},
+		{target: "/chat/General", path: "General", value: "General"},
+		{target: "/chat/a%2Fb", path: "a%2Fb", value: "a/b"},
+		{target: "/chat/a%2fb", path: "a%2Fb", value: "a/b"},
+		{target: "/chat/%61%2Fb", path: "a%2Fb", value: "a/b"},
+		{target: "/chat/a/b", instead: stopped},
+		{target: "/chat/a%252Fb", path: "a%252Fb", value: "a%2Fb"},
+		{target: "/chat/%61%252Fb", path: "a%252Fb", value: "a%2Fb"},
+		{target: "/chat/100%25", path: "100%25", value: "100%"},
+		{target: "/chat/%31%30%30%25", path: "100%25", value: "100%"},
+		{target: "/chat/100%2525", path: "100%2525", value: "100%25"},
+		{target: "/chat/100%", instead: "400 400 Bad Request"},
+		{target: "/chat/it's%20x", path: "it's x", value: "it's x"},
+		{target: "/chat/it%27s%20x", path: "it's x", value: "it's x"},
+		{target: "/chat/%C3%A9t%C3%A9", path: "été", value: "été"},
+		{target: "/chat/%c3%a9t\u00e9", path: "été", value: "été"},
+		{target: "/chat/\u00e9t\u00e9", path: "été", value: "été"},
+		{target: "/chat/%F0%9F%92%AC", path: "💬", value: "💬"},
+		{target: "/chat/a|b", path: "a|b", value: "a|b"},
+		{target: "/chat/a%7Cb", path: "a|b", value: "a|b"},
+		{target: "/chat/a%7Cb%2Fc", path: "a|b%2Fc", value: "a|b/c"},
+		{target: "/chat/a|b%2Fc", path: "a|b%2Fc", value: "a|b/c", notMux: true},
+		{target: "/chat/\u00e9%2Fc", path: "é%2Fc", value: "é/c", notMux: true},
+		{target: `/chat/"<^>` + "`{}", path: "\"<^>`{}", value: "\"<^>`{}"},
+		{target: "/chat/a+b", path: "a+b", value: "a+b"},
+		{target: "/chat/a%2Bb", path: "a+b", value: "a+b"},
+		{target: "/chat/a;b:c@d=e&f*g~h!i$j,k(l)", path: "a;b:c@d=e&f*g~h!i$j,k(l)", value: "a;b:c@d=e&f*g~h!i$j,k(l)"},
+		{target: "/chat/%3F%23", path: "?#", value: "?#"},
+		{target: "/chat/*", path: "*", value: "*"},
+		{target: "/chat/...", path: "...", value: "..."},
+		{target: "/chat/..%2Fadmin", path: "..%2Fadmin", value: "../admin"},
+		{target: "/chat/%2e%2E%2fadmin", path: "..%2Fadmin", value: "../admin"},
+		{target: "/chat/%2F", path: "%2F", value: "/", notMux: true},
+		{target: "/chat/a%00", instead: badName},
+		{target: "/chat/a%FFb", instead: badName},
+		{target: "/chat//general", instead: stopped},
+		{target: "//chat/general", instead: stopped},
+		{target: "/x/../chat/general", instead: stopped},
+	}
+	for _, m := range mountings {
+		t.Run(m.name, func(t *testing.T) {
+			hub := wsroom.New(tellRoom(), wsroom.WithRoom(byAll))
+			srv := serve(t, m.mount(hub), hub)
+			for _, test := range tests {
+				want := test.instead
+				if want == "" {
+					want = "/chat/" + test.path + " | " + test.value + " | /chat/{room}"
+				}
+				if test.notMux && strings.Contains(m.name, "ServeMux") {
+					continue
+				}
+				if got := answer(t, srv, test.target); got != want {
+					t.Errorf("%s:\n got %s\nwant %s", test.target, got, want)
+				}
+			}
+		})
+	}
+}
+
+// wildcards lead all below /files/ to a hub.
+var wildcards = []struct {
+	mounting
+	value string // what the wildcard is called
+}{
+	{mounting{"ServeMux", func(h http.Handler) http.Handler { return muxOf("/files/{path...}", h) }}, "path"},
+	{mounting{"ServeMux behind StripPrefix", func(h http.Handler) http.Handler {
+		return muxOf("/files/", http.StripPrefix("/files", muxOf("/{path...}", h)))
+	}}, "path"},
+	{mounting{"ServeMux in chi", func(h http.Handler) http.Handler {
+		return chiOf(func(r chi.Router) { r.Mount("/files", muxOf("/files/{path...}", h)) })
+	}}, "path"},
+	{mounting{"chi", func(h http.Handler) http.Handler {
+		return chiOf(func(r chi.Router) { r.Handle("/files/*", h) })
+	}}, "*"},
+	{mounting{"chi Route", func(h http.Handler) http.Handler {
+		return chiOf(func(r chi.Router) { r.Route("/files", func(r chi.Router) { r.Handle("/*", h) }) })
+	}}, "*"},
+	{mounting{"chi Mount of the hub", func(h http.Handler) http.Handler {
+		return chiOf(func(r chi.Router) { r.Mount("/files", h) })
+	}}, "*"},
+	{mounting{"chi behind StripPrefix", func(h http.Handler) http.Handler {
+		return http.StripPrefix("/files", chiOf(func(r chi.Router) { r.Handle("/*", h) }))
+	}}, "*"},
+	{mounting{"chi and StripPrefix", func(h http.Handler) http.Handler {
+		return chiOf(func(r chi.Router) { r.Handle("/files/*", http.StripPrefix("/files", h)) })
+	}}, "*"},
+	{mounting{"chi in ServeMux", func(h http.Handler) http.Handler {
+		return muxOf("/files/", chiOf(func(r chi.Router) { r.Handle("/files/*", h) }))
+	}}, "*"},
+}
+
+func TestWildcardValueIsCleanedAsAPath(t *testing.T) {
+	tests := []struct{ target, room string }{
+		{"/files/a/b", "a/b"},
+		{"/files/%61/b", "a/b"},
+		{"/files/a%2Fb", "a%2Fb"},
+		{"/files/a%2fb", "a%2Fb"},
+		{"/files/a%2Fb/a/b", "a%2Fb/a/b"},
+		{"/files/a/b/a%2Fb", "a/b/a%2Fb"},
+		{"/files/a%252Fb", "a%252Fb"},
+		{"/files/a|b%2Fc", "a|b%2Fc"},
+		{"/files/a|b/c", "a|b/c"},
+		{"/files/100%25/x", "100%25/x"},
+		{"/files/a/%2e/b", "a/b"},
+		{"/files/a/%2e%2e/b", "b"},
+		{"/files/%2e%2e/%2e%2e/b", "b"},
+		{"/files/a/b/", "a/b"},
+		{"/files/%C3%A9/x%20y", "é/x y"},
+		{"/files/%2e", badName},
+		{"/files/%01", badName},
+	}
+	for _, w := range wildcards {
+		t.Run(w.name, func(t *testing.T) {
+			hub := wsroom.New(tellRoom(), wsroom.WithRoom(wsroom.ByPathValue(w.value)))
+			srv := serve(t, w.mount(hub), hub)
+			for _, test := range tests {
+				if got := answer(t, srv, test.target); got != test.room {
+					t.Errorf("%s: got %q, want %q", test.target, got, test.room)
+				}
+			}
+		})
+	}
+}
+
+func TestByPathCleansThePath(t *testing.T) {
+	hub := wsroom.New(tellRoom())
+	srv := serve(t, hub)
+	for _, test := range []struct{ target, room string }{
+		{"/", "/"},
+		{"/chat", "/chat"},
+		{"/chat/", "/chat"},
+		{"//chat///a//", "/chat/a"},
+		{"/./chat/./a", "/chat/a"},
+		{"/chat/b/../a", "/chat/a"},
+		{"/chat/%2e%2E/a", "/a"},
+		{"/../../a", "/a"},
+		{"/a%2Fb", "/a%2Fb"},
+		{"/a/b", "/a/b"},
+		{"/a%5Cb", `/a\b`},
+		{`/a\b`, `/a\b`},
+		{"http://127.0.0.1/chat/a", "/chat/a"},
+		{"http://127.0.0.1", "/"},
+	} {
+		if got := answer(t, srv, test.target); got != test.room {
+			t.Errorf("%s: got %q, want %q", test.target, got, test.room)
+		}
+	}
+}
+
+func TestByPatternIsTheRoutesPattern(t *testing.T) {
+	for _, test := range []struct {
+		mounting
+		target, room string
+	}{
+		{mounting{"ServeMux subtree", func(h http.Handler) http.Handler { return muxOf("GET /chat/", h) }}, "/chat/a/b", "/chat/"},
+		{mounting{"ServeMux end", func(h http.Handler) http.Handler { return muxOf("/chat/{$}", h) }}, "/chat/", "/chat/{$}"},
+		{mounting{"ServeMux rest", func(h http.Handler) http.Handler { return muxOf("127.0.0.1/files/{path...}", h) }}, "/files/a", "/files/{path...}"},
+		{mounting{"ServeMux behind StripPrefix", func(h http.Handler) http.Handler {
+			return http.StripPrefix("/api", muxOf("/chat/{room}", h))
+		}}, "/api/chat/a", "/chat/{room}"},
+		{mounting{"ServeMux in ServeMux", func(h http.Handler) http.Handler {
+			return muxOf("/api/", http.StripPrefix("/api", muxOf("GET /chat/{room}", h)))
+		}}, "/api/chat/a", "/chat/{room}"},
+		{mounting{"StripPrefix behind ServeMux", func(h http.Handler) http.Handler {
+			return muxOf("/api/{room}", http.StripPrefix("/api", h))
+		}}, "/api/a", "/api/{room}"},
+		{mounting{"chi Route in Route", func(h http.Handler) http.Handler {
+			return chiOf(func(r chi.Router) {
+				r.Route("/{org}", func(r chi.Router) {
+					r.Use(passOn)
+					r.Route("/chat", func(r chi.Router) { r.With(passOn).Get("/{room}", h.ServeHTTP) })
+				})
+			})
+		}}, "/acme/chat/a", "/{org}/chat/{room}"},
+		{mounting{"chi wildcard", func(h http.Handler) http.Handler {
+			return chiOf(func(r chi.Router) { r.Handle("/files/*", h) })
+		}}, "/files/a/b", "/files/*"},
+		{mounting{"chi wildcard, empty", func(h http.Handler) http.Handler {
+			return chiOf(func(r chi.Router) { r.Handle("/files/*", h) })
+		}}, "/files/", "/files/*"},
+		{mounting{"chi wildcard in Route", func(h http.Handler) http.Handler {
+			return chiOf(func(r chi.Router) { r.Route("/api", func(r chi.Router) { r.Handle("/files/*", h) }) })
+		}}, "/api/files/a", "/api/files/*"},
+		{mounting{"chi wildcard in Route, empty", func(h http.Handler) http.Handler {
+			return chiOf(func(r chi.Router) { r.Route("/api", func(r chi.Router) { r.Handle("/files/*", h) }) })
+		}}, "/api/files/", "/api/files/*"},
+		{mounting{"chi Mount of the hub", func(h http.Handler) http.Handler {
+			return chiOf(func(r chi.Router) { r.Mount("/chat", h) })
+		}}, "/chat/a", "/chat/*"},
+		{mounting{"chi Mount in Mount", func(h http.Handler) http.Handler {
+			return chiOf(func(r chi.Router) { r.Mount("/api", chiOf(func(r chi.Router) { r.Mount("/chat", h) })) })
+		}}, "/api/chat/a", "/api/chat/*"},
+		{mounting{"chi Mount and StripPrefix", func(h http.Handler) http.Handler {
+			return chiOf(func(r chi.Router) { r.Mount("/chat", http.StripPrefix("/chat", h)) })
+		}}, "/chat/a", "/chat/*"},
+		{mounting{"chi wildcard and StripPrefix, empty", func(h http.Handler) http.Handler {
+			return chiOf(func(r chi.Router) { r.Handle("/chat/*", http.StripPrefix("/chat", h)) })
+		}}, "/chat/", "/chat/*"},
+		{mounting{"chi behind StripPrefix", func(h http.Handler) http.Handler {
+			return http.StripPrefix("/api", chiOf(func(r chi.Router) { r.Handle("/chat/{room}", h) }))
+		}}, "/api/chat/a", "/chat/{room}"},
+		{mounting{"chi in ServeMux", func(h http.Handler) http.Handler {
+			return muxOf("/", chiOf(func(r chi.Router) { r.Get("/chat/{room}", h.ServeHTTP) }))
+		}}, "/chat/a", "/chat/{room}"},
+		{mounting{"ServeMux in chi", func(h http.Handler) http.Handler {
+			return chiOf(func(r chi.Router) { r.Mount("/api", http.StripPrefix("/api", muxOf("GET /chat/{room}", h))) })
+		}}, "/api/chat/a", "/chat/{room}"},
+		{mounting{"chi regexp", func(h http.Handler) http.Handler {
+			return chiOf(func(r chi.Router) { r.Handle("/chat/{room:[a-z]+}", h) })
+		}}, "/chat/a", "/chat/{room:[a-z]+}"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			hub := wsroom.New(tellRoom(), wsroom.WithRoom(wsroom.ByPattern))
+			srv := serve(t, test.mount(hub), hub)
+			if got := answer(t, srv, test.target); got != test.room {
+				t.Errorf("got %q, want %q", got, test.room)
+			}
+		})
+	}
+}
+
+// TestHubBeforeTheRouterKnowsNoPattern has hubs as middleware: a room by path is fine there, while
+// one by a pattern or value that the router hasn't found yet must not become one big room.
+func TestHubBeforeTheRouterKnowsNoPattern(t *testing.T) {
+	page := func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, "page") }
+	mountings := []struct {
+		name  string
+		mount func(hub *wsroom.Hub) http.Handler
+	}{
+		{"around ServeMux", func(hub *wsroom.Hub) http.Handler {
+			return hub.Middleware(muxOf("/v1/chat/{room}", http.HandlerFunc(page)))
+		}},
+		{"around chi", func(hub *wsroom.Hub) http.Handler {
+			return hub.Middleware(chiOf(func(r chi.Router) { r.Get("/v1/chat/{room}", page) }))
+		}},
+		{"chi Use", func(hub *wsroom.Hub) http.Handler {
+			return chiOf(func(r chi.Router) {
+				r.Use(hub.Middleware)
+				r.Get("/v1/chat/{room}", page)
+			})
+		}},
+		{"chi Use in a Route", func(hub *wsroom.Hub) http.Handler {
+			return chiOf(func(r chi.Router) {
+				r.Route("/v1", func(r chi.Router) {
+					r.Use(hub.Middleware)
+					r.Get("/chat/{room}", page)
+				})
+			})
+		}},
+		{"chi Use in a Route in a Route", func(hub *wsroom.Hub) http.Handler {
+			return chiOf(func(r chi.Router) {
+				r.Route("/v1", func(r chi.Router) {
+					r.Route("/chat", func(r chi.Router) {
+						r.Use(hub.Middleware)
+						r.Get("/{room}", page)
+					})
+				})
+			})
+		}},
+		{"chi Use in a Route before a wildcard", func(hub *wsroom.Hub) http.Handler {
+			return chiOf(func(r chi.Router) {
+				r.Route("/v1", func(r chi.Router) {
+					r.Use(hub.Middleware)
+					r.Get("/*", page)
+				})
+			})
+		}},
+		{"chi Use in a Mount", func(hub *wsroom.Hub) http.Handler {
+			return chiOf(func(r chi.Router) {
+				r.Mount("/v1", chiOf(func(r chi.Router) {
+					r.Use(hub.Middleware)
+					r.Get("/chat/{room}", page)
+				}))
+			})
+		}},
+		{"chi Use in a Group before a Route", func(hub *wsroom.Hub) http.Handler {
+			return chiOf(func(r chi.Router) {
+				r.Group(func(r chi.Router) {
+					r.Use(hub.Middleware)
+					r.Route("/v1", func(r chi.Router) { r.Get("/chat/{room}", page) })
+				})
+			})
+		}},
+		{"chi With before a Mount", func(hub *wsroom.Hub) http.Handler {
+			return chiOf(func(r chi.Router) {
+				r.With(hub.Middleware).Mount("/v1", chiOf(func(r chi.Router) { r.Get("/chat/{room}", page) }))
+			})
+		}},
+		{"chi Use in ServeMux", func(hub *wsroom.Hub) http.Handler {
+			return muxOf("/", chiOf(func(r chi.Router) {
+				r.Use(hub.Middleware)
+				r.Get("/v1/chat/{room}", page)
+			}))
+		}},
+	}
+	for _, m := range mountings {
+		for _, test := range []struct {
+			room wsroom.RoomFunc
+			want []string // in the answer
+		}{
+			{wsroom.ByPath, []string{"/v1/chat/a"}},
+			{wsroom.ByPattern, []string{"500 ", "ByPattern", "mount the hub behind the router"}},
+			{wsroom.ByPathValue("room"), []string{"500 ", `"room"`, "mount the hub behind the router"}},
+			{wsroom.ByPathValue("roo"), []string{"500 ", `"roo"`}},
+		} {
+			t.Run(m.name+" "+test.want[0], func(t *testing.T) {
+				hub := wsroom.New(tellRoom(), wsroom.WithRoom(test.room))
+				srv := serve(t, m.mount(hub), hub)
+				got := answer(t, srv, "/v1/chat/a")
+				for _, want := range test.want {
+					if !strings.Contains(got, want) {
+						t.Errorf("got %q, want it to have %q", got, want)
+					}
+				}
+				if status, body := get(t, srv, "/v1/chat/a"); status != http.StatusOK || body != "page" {
+					t.Errorf("a request that is no upgrade got %d %q", status, body)
+				}
+				nothingLeft(t, hub)
+			})
+		}
+	}
+}
+
+func TestHubBehindTheRouterKnowsThePattern(t *testing.T) {
+	page := func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, "page") }
+	hub := wsroom.New(tellRoom(), wsroom.WithRoom(byAll))
+	mux := http.NewServeMux()
+	mux.Handle("GET /a/{room}", hub.Middleware(http.HandlerFunc(page)))
+	mux.Handle("/b/", chiOf(func(r chi.Router) {
+		r.With(hub.Middleware).Get("/b/{room}", page)
+		r.Route("/b/c/{room}", func(r chi.Router) {
+			r.Use(hub.Middleware)
+			r.Get("/", page)
+		})
+	}))
+	srv := serve(t, mux, hub)
+	for target, want := range map[string]string{
+		"/a/%61":   "/a/a | a | /a/{room}",
+		"/b/%61":   "/b/a | a | /b/{room}",
+		"/b/c/%61": "/b/c/a | a | /b/c/{room}",
+	} {
+		if got := answer(t, srv, target); got != want {
+			t.Errorf("%s: got %q, want %q", target, got, want)
+		}
+		if status, body := get(t, srv, target); status != http.StatusOK || body != "page" {
+			t.Errorf("%s: a request that is no upgrade got %d %q", target, status, body)
+		}
+	}
+}
+
+// TestMissingPathValueIsAnError has routes without the value that the hub wants.
+func TestMissingPathValueIsAnError(t *testing.T) {
+	for _, pattern := range []string{"/chat/{room}", "/chat/{rooms...}", "/chat/a"} {
+		hub := wsroom.New(wsroom.WithRoom(wsroom.ByPathValue("roo")))
+		mounts := []http.Handler{muxOf(pattern, hub)}
+		if !strings.Contains(pattern, "...") {
+			mounts = append(mounts, chiOf(func(r chi.Router) { r.Handle(pattern, hub) }))
+		}
+		for _, m := range mounts {
+			srv := serve(t, m, hub)
+			if got := answer(t, srv, "/chat/a"); !strings.HasPrefix(got, "500 ") || !strings.Contains(got, `path value "roo"`) {
+				t.Errorf("%s: got %q", pattern, got)
+			}
+		}
+		nothingLeft(t, hub)
+	}
+}
+
+func TestRoomNameIsUpTo255BytesOfText(t *testing.T) {
+	for _, test := range []struct {
+		what, name string
+		ok         bool
+	}{
+		{"empty", "", false},
+		{"one byte", "a", true},
+		{"255 bytes", strings.Repeat("a", 255), true},
+		{"256 bytes", strings.Repeat("a", 256), false},
+		{"254 bytes in 127 runes", strings.Repeat("é", 127), true},
+		{"256 bytes in 128 runes", strings.Repeat("é", 128), false},
+		{"no UTF-8", "a\xff", false},
+		{"half a rune", "\xc3", false},
+		{"a surrogate", "\xed\xa0\x80", false},
+		{"overlong", "\xc0\xaf", false},
+		{"NUL", "a\x00b", false},
+		{"newline", "a\n", false},
+		{"tab", "\t", false},
+		{"escape", "\x1b[31m", false},
+		{"US", "\x1f", false},
+		{"DEL", "a\x7f", false},
+		{"C1, first", "\u0080", false},
+		{"NEL", "a\u0085b", false},
+		{"C1, last", "\u009f", false},
+		{"no-break space", "\u00a0", true},
+		{"space", " ", true},
+		{"replacement character", "\ufffd", true},
+		{"percent", "%zz", true},
+		{"slashes", "//", true},
+		{"dots", "..", true},
+	} {
+		t.Run(test.what, func(t *testing.T) {
+			var authorized bool
+			hub := wsroom.New(tellRoom(),
+				wsroom.WithRoom(func(*http.Request) (string, error) { return test.name, nil }),
+				wsroom.WithAuthorize(func(*http.Request, string) error { authorized = true; return nil }))
+			srv := serve(t, hub)
+			want := badName
+			if test.ok {
+				want = test.name
+			}
+			if got := answer(t, srv, "/"); got != want {
+				t.Errorf("got %q, want %q", got, want)
+			}
+			if authorized != test.ok {
+				t.Errorf("the authorizer was asked: %t", authorized)
+			}
+			if err := hub.SendTextToRoom(test.name, "x"); (err == nil) != test.ok {
+				t.Errorf("SendTextToRoom: %v", err)
+			}
+			nothingLeft(t, hub)
+		})
+	}
+}
+
+func TestBadNameInTheURLIsABadRequest(t *testing.T) {
+	hub := wsroom.New(tellRoom(), wsroom.WithRoom(wsroom.ByPathValue("room")))
+	byPath := wsroom.New(tellRoom())
+	mux := http.NewServeMux()
+	mux.Handle("/mux/{room}", hub)
+	mux.Handle("/chi/", chiOf(func(r chi.Router) { r.Handle("/chi/{room}", hub) }))
+	mux.Handle("/path/", byPath)
+	srv := serve(t, mux, hub, byPath)
+	for _, segment := range []string{
+		"%00", "a%0Ab", "%1F", "%7F", "%C2%85", "%C2%80", "%FF", "%C3", "%ED%A0%80", strings.Repeat("a", 256), strings.Repeat("%C3%A9", 128),
+	} {
+		for _, prefix := range []string{"/mux/", "/chi/", "/path/"} {
+			if got := answer(t, srv, prefix+segment); got != badName {
+				t.Errorf("%s%s: got %q", prefix, segment, got)
+			}
+		}
+	}
+	longest := strings.Repeat("%61", 255)
+	for _, prefix := range []string{"/mux/", "/chi/"} {
+		if got := answer(t, srv, prefix+longest); got != strings.Repeat("a", 255) {
+			t.Errorf("%s: 255 bytes got %q", prefix, got)
+		}
+	}
+	nothingLeft(t, hub)
+	nothingLeft(t, byPath)
+}
+
+func TestRoomFuncErrorRefuses(t *testing.T) {
+	for _, test := range []struct {
+		what       string
+		err        error
+		status     int
+		body       string
+		retryAfter string
+	}{
+		{"any error", errors.New("pq: password of bob is hunter2"), 400, "Bad Request", ""},
+		{"wrapped error", fmt.Errorf("room: %w", errors.New("hunter2")), 400, "Bad Request", ""},
+		{"StatusError", &wsroom.StatusError{Status: 404, Message: "no such room"}, 404, "no such room", ""},
+		{"wrapped StatusError", fmt.Errorf("hunter2: %w", &wsroom.StatusError{Status: 410, Message: "gone"}), 410, "gone", ""},
+		{"without a message", &wsroom.StatusError{Status: 404}, 404, "Not Found", ""},
+		{"to come again", &wsroom.StatusError{Status: 503, Message: "later", RetryAfter: 1500 * time.Millisecond}, 503, "later", "2"},
+		{"no error status", &wsroom.StatusError{Status: 200, Message: "fine?"}, 500, "fine?", ""},
+	} {
+		t.Run(test.what, func(t *testing.T) {
+			hub := wsroom.New(wsroom.WithRoom(func(*http.Request) (string, error) { return "x", test.err }))
+			srv := serve(t, hub)
+			res, body := refused(t, srv, "/", nil)
+			if res.StatusCode != test.status || strings.TrimSpace(body) != test.body {
+				t.Errorf("got %d %q, want %d %q", res.StatusCode, body, test.status, test.body)
+			}
+			if got := res.Header.Get("Retry-After"); got != test.retryAfter {
+				t.Errorf("Retry-After is %q, want %q", got, test.retryAfter)
+			}
+			nothingLeft(t, hub)
+		})
+	}
+}
+
+// TestDifferentURLsAreDifferentRooms escapes random paths at random: the same segments are always
+// the same room, others never.
+func TestDifferentURLsAreDifferentRooms(t *testing.T) {
+	var byPath, byValue string
+	note := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		byPath, _ = wsroom.ByPath(r)
+		name := "*"
+		if strings.Contains(r.Pattern, "{rest...}") {
+			name = "rest"
+		}
+		byValue, _ = wsroom.ByPathValue(name)(r)
+	})
+	routers := map[string]http.Handler{
+		"ServeMux": muxOf("/x/{rest...}", note),
+		"chi":      chiOf(func(r chi.Router) { r.Handle("/x/*", note) }),
+	}
+	rnd := rand.New(rand.NewPCG(1, 2))
+	paths, values := newBijection(t), newBijection(t)
+	for range 5_000 {
+		list := randomSegments(rnd)
+		target := "/x/" + escapeAtRandom(rnd, list)
+		for name, router := range routers {
+			byPath = ""
+			router.ServeHTTP(httptest.NewRecorder(), parseRequest(t, target))
+			if byPath == "" {
+				continue // a redirect
+			}
+			paths.add(name+" "+target, cleaned(append([]string{"x"}, list...)), byPath)
+			values.add(name+" "+target, cleaned(list), byValue)
+		}
+	}
+	if len(paths.rooms) < 1000 {
+		t.Errorf("only %d rooms were tried", len(paths.rooms))
+	}
+}
+
+// bijection checks that each list has a room of its own.
+type bijection struct {
+	t            *testing.T
+	rooms, lists map[string]string // of each other
+}
+
+func newBijection(t *testing.T) *bijection {
+	return &bijection{t: t, rooms: map[string]string{}, lists: map[string]string{}}
+}
+
+func (b *bijection) add(what string, list []string, room string) {
+	b.t.Helper()
+	key := fmt.Sprintf("%q", list)
+	if other, ok := b.lists[room]; ok && other != key {
+		b.t.Fatalf("%s: the room %q is that of %s and of %s", what, room, other, key)
+	}
+	if other, ok := b.rooms[key]; ok && other != room {
+		b.t.Fatalf("%s: %s is in the room %q and in %q", what, key, other, room)
+	}
+	b.lists[room], b.rooms[key] = key, room
+}
+
+func randomSegments(rnd *rand.Rand) []string {
+	alphabet := []string{"a", "b", "2", "F", "5", "/", "%", "%2F", "%25", ".", "é", "|", " ", "'", "+", ";"}
+	list := make([]string, 1+rnd.IntN(3))
+	for i := range list {
+		for range 1 + rnd.IntN(3) {
+			list[i] += alphabet[rnd.IntN(len(alphabet))]
+		}
+	}
+	return list
+}
+
+// cleaned drops dot segments, and ".." with what precedes it, as ByPath does.
+func cleaned(list []string) []string {
+	clean := []string{}
+	for _, s := range list {
+		switch s {
+		case ".":
+		case "..":
+			clean = clean[:max(0, len(clean)-1)]
+		default:
+			clean = append(clean, s)
+		}
+	}
+	return clean
+}
+
+// escapeAtRandom escapes what must be, and some of what need not.
+func escapeAtRandom(rnd *rand.Rand, list []string) string {
+	var b strings.Builder
+	for i, s := range list {
+		if i > 0 {
+			b.WriteByte('/')
+		}
+		for _, c := range []byte(s) {
+			switch {
+			case strings.IndexByte("/%?# ", c) >= 0 || rnd.IntN(4) == 0:
+				fmt.Fprintf(&b, []string{"%%%02X", "%%%02x"}[rnd.IntN(2)], c)
+			default:
+				b.WriteByte(c)
+			}
+		}
+	}
+	return b.String()
+}
+
+// parseRequest reads a GET of target as a server does.
+func parseRequest(t testing.TB, target string) *http.Request {
+	t.Helper()
+	r, err := http.ReadRequest(bufio.NewReader(strings.NewReader("GET " + target + " HTTP/1.1\r\nHost: x\r\n\r\n")))
+	if err != nil {
+		t.Fatalf("%q: %v", target, err)
+	}
+	return r
+}
+
+// reescaped is the plainest URL path of a room that ByPath named.
+func reescaped(room string) (string, error) {
+	segments := strings.Split(room, "/")
+	for i, s := range segments {
+		decoded, err := url.PathUnescape(s)
+		if err != nil {
+			return "", err
+		}
+		segments[i] = url.PathEscape(decoded)
+	}
+	return strings.Join(segments, "/"), nil
+}
