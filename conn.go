@@ -42,20 +42,21 @@ type Conn struct {
 	wire   *frame.Conn
 	ended  bool
 	ending ending
-	beat   *time.Timer
 	rooms  memberships // written with the room's shard locked, too
 	values map[any]any
 	events []event
 	drops  int
 
-	kill      *time.Timer // closes the socket when the ending's budget is spent; set before ctx is done
-	connected bool        // OnConnect succeeded
-	silent    bool        // the message callback panicked or has had its err; both belong to turn
-	bucket    bucket
-	wroteAt   atomic.Int64 // when something was written last, by frame.Now
-	pingedAt  atomic.Int64 // when the last ping was written, by frame.Now; 0 if it was answered
-	badClose  atomic.Int32 // the close code with which coder/websocket refused what it read
-	reading   atomic.Bool  // a reading method of ours is inside coder/websocket
+	kill       *time.Timer // closes the socket when the ending's budget is spent; set before ctx is done
+	connected  bool        // OnConnect succeeded
+	finished   bool        // the message callback panicked or has had its err; both belong to turn
+	bucket     bucket
+	wroteAt    atomic.Int64 // when something was written last, by frame.Now
+	pingedAt   atomic.Int64 // when the last ping was written, by frame.Now; 0 while it is queued
+	readAtPing int64        // the wire's LastRead when the last ping was queued; belongs to the heartbeat
+	beating    atomic.Bool  // OnConnect has returned: the peer is read, and judged
+	badClose   atomic.Int32 // the close code with which coder/websocket refused what it read
+	reading    atomic.Bool  // a reading method of ours is inside coder/websocket
 }
 
 func newConn(h *Hub, r *http.Request, room, key string) *Conn {

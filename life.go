@@ -82,14 +82,11 @@ func (c *Conn) end(e ending) bool {
 		return false
 	}
 	c.ended, c.ending = true, e
-	wire, beat := c.wire, c.beat
+	wire := c.wire
 	c.mu.Unlock()
 
 	c.hub.store.remove(c)
 	c.queue.close(e.farewell(), e.drop)
-	if beat != nil {
-		beat.Stop()
-	}
 	if wire != nil {
 		c.windUp(wire, e)
 	}
@@ -159,7 +156,8 @@ func (c *Conn) open(r *http.Request) {
 	if c.queue.release() {
 		go c.writer()
 	}
-	c.startHeartbeat()
+	c.beating.Store(true)
+	c.hub.startHeartbeat()
 }
 
 // run is the connection's goroutine, from OnConnect's return to the end. Here connections idle: what
@@ -211,8 +209,8 @@ func (c *Conn) finish() {
 func (c *Conn) fail(err error) {
 	if last := c.hub.cfg.last; last != nil {
 		c.callback(last.name, func() {
-			if !c.silent {
-				c.silent = true
+			if !c.finished {
+				c.finished = true
 				last.fail(c, err)
 			}
 		})

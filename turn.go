@@ -32,7 +32,7 @@ func (c *Conn) panicked(name string, v any) {
 		v = "runtime.Goexit was called"
 	}
 	if last := c.hub.cfg.last; last != nil && last.name == name {
-		c.silent = true
+		c.finished = true
 	}
 	c.hub.cfg.logger.Error("wsroom: callback panicked", "callback", name, "room", c.room, "conn", c.id,
 		"panic", v, "stack", string(debug.Stack()))

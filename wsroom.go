@@ -61,6 +61,8 @@ type Hub struct {
 	store    store
 	counters counters
 
+	heartbeat heartbeat
+
 	mu      sync.Mutex // guards the fields to the next blank line, and wg's Add against its Wait
 	closing bool
 	open    int            // sockets, from before the upgrade to after the close
@@ -82,6 +84,7 @@ func New(opts ...Option) *Hub {
 		h.observer = noObserver{}
 	}
 	h.store.init(cfg)
+	h.heartbeat.init(cfg)
 	if len(cfg.ignored) > 0 {
 		cfg.logger.Warn("wsroom: callbacks are ignored: Serve comes before OnJSON, OnJSON before OnText",
 			"used", cfg.used(), "ignored", cfg.ignored)
