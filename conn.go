@@ -170,7 +170,7 @@ func (c *Conn) enqueue(m *frame.Message, err error) error {
 		return err
 	}
 	for {
-		space := c.queue.room(int64(len(m.Bytes(c.deflate))))
+		space := c.queue.spaceFor(int64(len(m.Bytes(c.deflate))))
 		if space == nil {
 			break
 		}

@@ -16,7 +16,7 @@ const (
 )
 
 // queue is what waits to be written to one connection. Senders append to it; while it isn't empty a
-// goroutine writes it to the socket, many frames at a time. An idle connection has neither.
+// goroutine writes it to the socket, many frames at a time. An idle connection has none.
 type queue struct {
 	mu       sync.Mutex // guards all that follows; held for no I/O
 	ready    fifo
@@ -117,9 +117,9 @@ func (q *queue) start() (wake bool) {
 	return q.ready.len > 0 && q.wakeLocked()
 }
 
-// room returns a channel that is closed when a message of this size may fit, or nil if it does now.
+// spaceFor returns a channel that is closed when a message of this size may fit, or nil if it does now.
 // Only before OnConnect returned does anyone wait.
-func (q *queue) room(size int64) <-chan struct{} {
+func (q *queue) spaceFor(size int64) <-chan struct{} {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if q.held == nil || q.closing || q.ready.len == 0 || !q.full(size) {

@@ -28,6 +28,10 @@ type Limits struct {
 	Write   time.Duration // a piece of at most maxWrite bytes
 }
 
+// errCut is the stream's end within a message. coder/websocket takes io.EOF for the message's end
+// there and would hand on what has come as if it were all of it.
+var errCut = errors.New("wsroom: connection lost within a message")
+
 // readSize is the size of the shared read buffers. A connection has one only while it holds
 // something unread.
 const readSize = 4 << 10
@@ -192,13 +196,13 @@ func (c *Conn) Read(p []byte) (int, error) {
 	if c.r == c.w && c.in.left >= readSize && len(p) >= readSize {
 		// Deep inside a large payload: read it to where it is to go.
 		if err := c.fill(p[:min(uint64(len(p)), c.in.left)]); err != nil {
-			return 0, c.closedIfInterrupted(err)
+			return 0, c.readError(err)
 		}
 		return c.scanIn(p[:c.got]), nil
 	}
 	if c.r == c.w {
 		if err := c.fill(nil); err != nil {
-			return 0, c.closedIfInterrupted(err)
+			return 0, c.readError(err)
 		}
 	}
 	n := c.scanIn(c.buf[c.r:min(c.w, c.r+len(p))])
@@ -321,10 +325,13 @@ func (c *Conn) Interrupted(err error) bool {
 	return errors.Is(err, os.ErrDeadlineExceeded) && c.isInterrupted()
 }
 
-// closedIfInterrupted turns an interrupted read into the error that coder/websocket understands.
-func (c *Conn) closedIfInterrupted(err error) error {
-	if c.Interrupted(err) {
+// readError turns an error of the socket into one that coder/websocket understands.
+func (c *Conn) readError(err error) error {
+	switch {
+	case c.Interrupted(err):
 		return net.ErrClosed
+	case !c.in.between() && (errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF)):
+		return errCut
 	}
 	return err
 }
