@@ -96,8 +96,8 @@ func TestCallbackPriority(t *testing.T) {
 // Every member sees a room's messages in one order, whoever sends them and from where: to the room, to
 // several rooms, to all. Each sender's messages come in the order sent.
 func TestOneOrderPerRoom(t *testing.T) {
-	const members, senders, each = 6, 5, 200
-	hub := wsroom.New(wsroom.OnText(echoRoom))
+	const members, senders, each = 10, 8, 500
+	hub := wsroom.New(wsroom.OnText(echoRoom), wsroom.WithSendQueue(1<<20, 1<<30))
 	srv := serve(t, hub)
 	clients := make([]*client, members)
 	for i := range clients {
@@ -105,20 +105,22 @@ func TestOneOrderPerRoom(t *testing.T) {
 	}
 	dial(t, srv, "/b")
 	var wg sync.WaitGroup
+	begin := make(chan struct{})
 	for s := range senders {
 		wg.Go(func() {
+			<-begin
 			for i := range each {
 				text := fmt.Sprintf("%d %d", s, i)
 				var err error
-				switch s % 4 {
+				switch s {
 				case 0:
-					err = hub.SendTextToRoom("/a", text)
-				case 1:
 					err = hub.To("/b", "/a").SendText(text)
-				case 2:
+				case 1:
 					err = hub.SendTextToAll(text)
-				default:
+				case 2:
 					clients[s].send(text)
+				default:
+					err = hub.SendTextToRoom("/a", text)
 				}
 				if err != nil {
 					t.Error(err)
@@ -139,6 +141,7 @@ func TestOneOrderPerRoom(t *testing.T) {
 			}
 		})
 	}
+	close(begin)
 	wg.Wait()
 	for i := range seen {
 		if !slices.Equal(seen[i], seen[0]) {
@@ -755,6 +758,33 @@ func TestEncodeOnce(t *testing.T) {
 	if n := marshalled.Load() - before; n != 1 {
 		t.Errorf("marshalled %d times", n)
 	}
+}
+
+// OnClose comes when the connection has left every room, however many, and each has been reported.
+func TestOnCloseComesAfterEveryLeave(t *testing.T) {
+	const rooms = 30_000
+	left := 0
+	done := make(chan struct{})
+	var hub *wsroom.Hub
+	hub = wsroom.New(
+		wsroom.OnConnect(func(c *wsroom.Conn, _ *http.Request) error {
+			for i := range rooms {
+				c.Join(fmt.Sprint(i))
+			}
+			return nil
+		}),
+		wsroom.OnLeave(func(*wsroom.Conn, string) { left++ }),
+		wsroom.OnClose(func(c *wsroom.Conn, err error) {
+			if n := len(c.Rooms()); n > 0 || left != rooms+1 || len(hub.Rooms()) > 0 {
+				t.Errorf("at OnClose it is in %d rooms, and has left %d of %d", n, left, rooms+1)
+			}
+			close(done)
+		}))
+	srv := serve(t, hub)
+	dial(t, srv, "/a")
+	until(t, "all are joined", func() bool { return len(hub.Rooms()) == rooms+1 })
+	member(t, hub, "/a").Close(4000, "")
+	await(t, done, "OnClose")
 }
 
 // Joins, leaves and ends at random leave nothing behind, and OnJoin and OnLeave are one to one.
