@@ -40,8 +40,7 @@ type Conn struct {
 
 	mu     sync.Mutex // guards the fields to the next blank line; held for no callback
 	wire   *frame.Conn
-	ended  bool
-	ending ending
+	ending *ending     // nil while the connection lives
 	rooms  memberships // written with the room's shard locked, too
 	values map[any]any
 	events []event

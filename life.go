@@ -77,11 +77,11 @@ func (e ending) farewell() []byte {
 // which does the rest in finish. It never waits and may be called by anyone who holds no lock.
 func (c *Conn) end(e ending) bool {
 	c.mu.Lock()
-	if c.ended {
+	if c.ending != nil {
 		c.mu.Unlock()
 		return false
 	}
-	c.ended, c.ending = true, e
+	c.ending = &e
 	wire := c.wire
 	c.mu.Unlock()
 
@@ -111,14 +111,14 @@ func (c *Conn) windUp(wire *frame.Conn, e ending) {
 func (c *Conn) attach(wire *frame.Conn) {
 	c.mu.Lock()
 	c.wire = wire
-	ended, e := c.ended, c.ending
+	ending := c.ending
 	c.mu.Unlock()
 	if c.queue.start() {
 		go c.writer()
 	}
-	if ended {
+	if ending != nil {
 		<-c.ctx.Done() // whoever ended it has closed the queue
-		c.windUp(wire, e)
+		c.windUp(wire, *ending)
 	}
 }
 

@@ -171,7 +171,7 @@ func (c *Conn) waitOnce(ctx context.Context) error {
 func (c *Conn) resume() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if !c.ended {
+	if c.ending == nil {
 		c.wire.Resume()
 	}
 }
@@ -179,7 +179,7 @@ func (c *Conn) resume() {
 func (c *Conn) isEnded() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.ended
+	return c.ending != nil
 }
 
 // receive reads the message that has begun into buf, in place of what is there, and checks it.

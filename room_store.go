@@ -112,7 +112,7 @@ func (s *store) join(c *Conn, name string) error {
 	defer sh.mu.Unlock()
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.ended {
+	if c.ending != nil {
 		return ErrClosed
 	}
 	if c.rooms.get(name) != nil {
@@ -150,10 +150,7 @@ func (s *store) leave(c *Conn, name string) error {
 	sh := s.shardOf(name)
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
-	c.mu.Lock()
-	ended := c.ended
-	c.mu.Unlock()
-	if ended { // the one who ended it takes it out of its rooms
+	if c.isEnded() { // the one who ended it takes it out of its rooms
 		return ErrClosed
 	}
 	s.leaveLocked(sh, c, name)

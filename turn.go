@@ -105,7 +105,7 @@ func (c *Conn) report() {
 // runEventsAside runs what is due on a goroutine of its own, for callers that may hold locks.
 func (c *Conn) runEventsAside() {
 	c.mu.Lock()
-	due := !c.ended && (len(c.events) > 0 || c.drops > 0)
+	due := c.ending == nil && (len(c.events) > 0 || c.drops > 0)
 	if due {
 		c.hub.wg.Add(1) // the connection isn't finished, so Shutdown's Wait isn't either
 	}
