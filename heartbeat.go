@@ -45,11 +45,9 @@ func (h *Hub) checkPeers() {
 	b := &h.heartbeat
 	now := frame.Now()
 	var due []*Conn
-	left := 0
 	for i := range h.store.shards {
 		sh := &h.store.shards[i]
 		sh.mu.Lock()
-		left += len(sh.conns)
 		for c := range sh.conns {
 			if c.silent(now) {
 				due = append(due, c)
@@ -62,7 +60,7 @@ func (h *Hub) checkPeers() {
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.running = left > 0; b.running {
+	if b.running = h.Len() > 0; b.running { // counted under mu: one that comes in now finds the timer or sets it
 		time.AfterFunc(b.tick, h.checkPeers)
 	}
 }

@@ -112,8 +112,9 @@ func (c *Conn) attach(wire *frame.Conn) {
 	c.mu.Lock()
 	c.wire = wire
 	ending := c.ending
+	wake := c.queue.start() // with wire, or an end in between would leave its close frame to nobody
 	c.mu.Unlock()
-	if c.queue.start() {
+	if wake {
 		go c.writer()
 	}
 	if ending != nil {
@@ -223,9 +224,11 @@ func (c *Conn) hangUp() {
 	if !c.ending.mute {
 		c.wire.Resume()
 		c.wire.Drain()
+	}
+	c.wire.Hangup() // over TLS it waits for the peer, too
+	if c.kill != nil {
 		c.kill.Stop()
 	}
-	c.wire.Hangup()
 	_ = c.ws.CloseNow()
 	c.hub.release(c)
 }

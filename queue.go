@@ -149,7 +149,7 @@ func (q *queue) release() (wake bool) {
 func (q *queue) pushControl(opcode byte, payload []byte, ping bool) (wake bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if q.closing || len(q.control) > maxControl {
+	if q.closing || len(q.control) > maxControl && !ping {
 		return false
 	}
 	q.control = frame.AppendControl(q.control, opcode, payload)

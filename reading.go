@@ -69,10 +69,14 @@ func (c *Conn) readInto(ctx context.Context, buf *[]byte) (websocket.MessageType
 	if c.hub.cfg.serve == nil {
 		return 0, errNotServe
 	}
-	if err := c.wait(ctx); err != nil {
-		return 0, err
+	for {
+		if err := c.wait(ctx); err != nil {
+			return 0, err
+		}
+		if typ, err := c.receive(buf); err != frame.ErrIdle {
+			return typ, err
+		}
 	}
-	return c.receive(buf)
 }
 
 // handle reads a message, calls its callback, and reports whether there may be more.
@@ -81,7 +85,7 @@ func (c *Conn) handle() bool {
 	defer putScratch(scratch)
 	typ, err := c.receive(scratch)
 	if err != nil {
-		return false
+		return err == frame.ErrIdle
 	}
 	h := c.hub.cfg.handler(typ)
 	if h == nil {
@@ -182,10 +186,14 @@ func (c *Conn) isEnded() bool {
 	return c.ending != nil
 }
 
-// receive reads the message that has begun into buf, in place of what is there, and checks it.
+// receive reads the message that has begun into buf, in place of what is there, and checks it. Where
+// it was just a ping or the like it returns frame.ErrIdle.
 func (c *Conn) receive(buf *[]byte) (websocket.MessageType, error) {
 	typ, p, err := c.readMessage((*buf)[:0])
 	*buf = p
+	if errors.Is(err, frame.ErrIdle) {
+		return 0, frame.ErrIdle
+	}
 	if err != nil {
 		c.end(c.readEnding(err))
 		return 0, c.cause()

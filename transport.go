@@ -24,10 +24,10 @@ func (t *transport) Control(opcode byte, payload []byte) {
 	by := closeErrorOf(payload)
 	refusal := by.Code == websocket.StatusProtocolError || by.Code == websocket.StatusMessageTooBig
 	switch {
-	case c.wire.PeerClosing():
-		c.end(endingPeer(by))
 	case refusal && c.reading.Load():
 		c.badClose.Store(int32(by.Code)) // the reader says why
+	case c.wire.PeerClosing():
+		c.end(endingPeer(by))
 	case refusal:
 		by.Reason = "" // coder/websocket's own words
 		fallthrough
@@ -51,6 +51,9 @@ func (t *transport) MessageSent() {
 		c.wake()
 	}
 }
+
+// Failed ends the connection, for a frame may have been cut.
+func (t *transport) Failed(err error) { (*Conn)(t).writeFailed(err) }
 
 // Closed ends the connection where the application closed the websocket.Conn itself.
 func (t *transport) Closed() {

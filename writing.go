@@ -1,9 +1,6 @@
 package wsroom
 
 import (
-	"errors"
-	"io"
-	"net"
 	"runtime"
 	"sync"
 	"sync/atomic"
@@ -100,12 +97,8 @@ func (c *Conn) written(b *batch, size int, err error) outcome {
 	return again
 }
 
-// writeFailed ends the connection, unless the socket was closed by somebody who knows why.
-func (c *Conn) writeFailed(err error) {
-	if !errors.Is(err, net.ErrClosed) && !errors.Is(err, io.ErrClosedPipe) {
-		c.end(endingLost("write", err))
-	}
-}
+// writeFailed ends the connection. Whoever closed the socket on purpose has ended it before.
+func (c *Conn) writeFailed(err error) { c.end(endingLost("write", err)) }
 
 // wake writes to a connection whose queue told the caller to, by itself or by a goroutine.
 func (c *Conn) wake() {

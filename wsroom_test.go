@@ -348,6 +348,7 @@ func TestEveryEndHasOneCause(t *testing.T) {
 		}
 	}
 	some := func(err error) bool { return err != nil }
+	notClosed := func(err error) bool { return err != nil && websocket.CloseStatus(err) == -1 }
 	decode := func(err error) bool { return asError(err, new(*wsroom.DecodeError)) }
 	for _, tc := range []struct {
 		name  string
@@ -378,8 +379,8 @@ func TestEveryEndHasOneCause(t *testing.T) {
 		{"a message within a message", func(c *rawConn) { c.frame(0x01, "x"); c.frame(0x81, "x") }, 1002, some},
 		{"a ping in fragments", frame(0x09, "x"), 1002, some},
 		{"a ping of 126 bytes", frame(0x89, strings.Repeat("x", 126)), 1002, some},
-		{"a close code that can't be", frame(0x88, "\x03\xed"), 1002, some},
-		{"a close frame of one byte", frame(0x88, "\x03"), 1002, some},
+		{"a close code that can't be", frame(0x88, "\x03\xed"), 1002, notClosed},
+		{"a close frame of one byte", frame(0x88, "\x03"), 1002, notClosed},
 		{"the application closes", frame(0x81, "4001"), 4001, closedWith(4001, "by the application")},
 		{"the application kicks the room", frame(0x81, "4002"), 4002, closedWith(4002, "kicked")},
 		{"the application closes beneath", frame(0x81, "4003"), 4003, closedWith(4003, "beneath")},
@@ -589,7 +590,7 @@ func TestShutdownReturnsWhenEveryCallbackHas(t *testing.T) {
 	const n = 50
 	var running atomic.Int64
 	hub := wsroom.New(
-		wsroom.OnText(echoRoom),
+		wsroom.OnText(func(c *wsroom.Conn, text string, err error) { c.SendText(text) }),
 		wsroom.OnConnect(func(*wsroom.Conn, *http.Request) error { running.Add(1); return nil }),
 		wsroom.OnClose(func(c *wsroom.Conn, err error) {
 			if !errors.Is(err, wsroom.ErrShutdown) {
@@ -602,6 +603,8 @@ func TestShutdownReturnsWhenEveryCallbackHas(t *testing.T) {
 	var wg sync.WaitGroup
 	for range n {
 		c := dial(t, srv, "/a")
+		c.send("there?")
+		c.expect("there?") // OnConnect has returned
 		wg.Go(func() {
 			for i := range 100 {
 				c.expect(fmt.Sprint(i))

@@ -89,6 +89,39 @@ func TestCoderReadsThroughConn(t *testing.T) {
 	}
 }
 
+// Where nothing but control frames came, coder/websocket's read ends and Wait goes on.
+func TestReadWaitsForNoMessageAfterWait(t *testing.T) {
+	overSocks(t, func(t *testing.T, s sock) {
+		server, client := s.make(t)
+		wire, h := newWire(server, nil, relaxed)
+		ws := accept(t, wire, false)
+		for _, control := range [][]byte{fromClient(0x89, "ping"), fromClient(0x8a, "pong"), fromClient(0x8a, "")[:3]} {
+			mustWrite(t, client, control)
+			go io.CopyN(io.Discard, client, 6) // the answer
+			if err := wire.Wait(); err != nil {
+				t.Fatal(err)
+			}
+			if len(control) < emptyPong {
+				mustWrite(t, client, fromClient(0x8a, "")[3:])
+			}
+			if _, _, err := ws.Reader(t.Context()); !errors.Is(err, ErrIdle) {
+				t.Fatalf("%x: %v", control, err)
+			}
+		}
+		if controls, _, _ := h.counts(); len(controls) != 1 {
+			t.Errorf("controls %q", controls)
+		}
+		for range 2 { // the second time without Wait: an application that reads by itself waits there
+			read := make(chan error)
+			mustWrite(t, client, fromClient(0x81, "x"))
+			go func() { _, _, err := ws.Read(t.Context()); read <- err }()
+			if err := receive(t, read, "a message"); err != nil {
+				t.Fatal(err)
+			}
+		}
+	})
+}
+
 // A message that the connection's end cuts short isn't taken for a whole one.
 func TestCutMessageIsNoMessage(t *testing.T) {
 	var deflated bytes.Buffer

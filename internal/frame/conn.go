@@ -18,6 +18,8 @@ type Owner interface {
 	Control(opcode byte, payload []byte)
 	// MessageSent tells that a message written in several frames is complete.
 	MessageSent()
+	// Failed tells that the socket didn't take a frame, or took only a part of it.
+	Failed(err error)
 	// Closed tells that the websocket.Conn is of no more use to the application.
 	Closed()
 }
@@ -31,6 +33,10 @@ type Limits struct {
 // errCut is the stream's end within a message. coder/websocket takes io.EOF for the message's end
 // there and would hand on what has come as if it were all of it.
 var errCut = errors.New("wsroom: connection lost within a message")
+
+// ErrIdle ends a read of coder/websocket's in which nothing but control frames came. The caller goes
+// on in Wait, where the stack is small and an Interrupt costs no message.
+var ErrIdle = errors.New("wsroom: no message has begun")
 
 // readSize is the size of the shared read buffers. A connection has one only while it holds
 // something unread.
@@ -58,6 +64,7 @@ type Conn struct {
 	in       scanner
 	buf      *[readSize]byte // nil while nothing is unread
 	r, w     int             // what is unread: buf[r:w]
+	waited   bool            // Wait returned, and no message has been read since
 	into     []byte          // where rawRead reads to; nil for a buffer of its own
 	got      int
 	readErr  error // the socket's error, once it failed
@@ -165,6 +172,7 @@ func (c *Conn) Wait() error {
 	if c.isInterrupted() {
 		return os.ErrDeadlineExceeded // even if something is unread
 	}
+	c.waited = false
 	for {
 		if c.r == c.w {
 			if err := c.fill(nil); err != nil {
@@ -172,6 +180,7 @@ func (c *Conn) Wait() error {
 			}
 		}
 		if !c.skipEmptyPong() {
+			c.waited = true
 			return nil
 		}
 	}
@@ -189,7 +198,8 @@ func (c *Conn) skipEmptyPong() bool {
 	return true
 }
 
-// Read is for coder/websocket. It returns bytes of one frame only.
+// Read is for coder/websocket. It returns bytes of one frame only, and ErrIdle instead of waiting for
+// a message after Wait.
 func (c *Conn) Read(p []byte) (int, error) {
 	c.readMu.Lock()
 	defer c.readMu.Unlock()
@@ -201,6 +211,10 @@ func (c *Conn) Read(p []byte) (int, error) {
 		return c.scanIn(p[:c.got]), nil
 	}
 	if c.r == c.w {
+		if c.waited && c.in.between() {
+			c.waited = false
+			return 0, ErrIdle
+		}
 		if err := c.fill(nil); err != nil {
 			return 0, c.readError(err)
 		}
@@ -216,6 +230,9 @@ func (c *Conn) scanIn(p []byte) int {
 	n, end := c.in.scan(p)
 	if end && c.in.between() {
 		c.timed = false
+	}
+	if end && c.in.opcode < Close {
+		c.waited = false
 	}
 	if end && c.in.opcode == Close {
 		c.peerClosed.Store(true)
@@ -405,6 +422,7 @@ func (c *Conn) frameWritten(last []byte) error {
 		return nil
 	}
 	if err := c.writeData(part, last); err != nil {
+		c.owner.Failed(err)
 		return err
 	}
 	if !c.out.fragmented {

@@ -2,6 +2,7 @@ package frame
 
 import (
 	"bytes"
+	"errors"
 	"io"
 	"net"
 	"slices"
@@ -220,7 +221,7 @@ func hear(t *testing.T, conn net.Conn, out *bytes.Buffer, deflate bool, wait fun
 		} else {
 			_, _, err = ws.Read(t.Context()) // has the same error, in its own words
 		}
-		if err != nil {
+		if err != nil && !errors.Is(err, ErrIdle) {
 			h.err = err.Error()
 		}
 	}

@@ -235,11 +235,11 @@ func TestTrySendFailsLikeSend(t *testing.T) {
 
 func TestFailedWriteTellsTheWriter(t *testing.T) {
 	server, client := pipePair(t)
-	wire, _ := newWire(server, nil, relaxed)
+	wire, h := newWire(server, nil, relaxed)
 	ws := accept(t, wire, false)
 	client.Close()
-	if err := ws.Write(t.Context(), websocket.MessageText, []byte("x")); !errors.Is(err, io.ErrClosedPipe) {
-		t.Errorf("%v", err)
+	if err := ws.Write(t.Context(), websocket.MessageText, []byte("x")); !errors.Is(err, io.ErrClosedPipe) || h.failed != io.ErrClosedPipe {
+		t.Errorf("the application got %v, the owner %v", err, h.failed)
 	}
 }
 

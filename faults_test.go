@@ -1,0 +1,157 @@
+package wsroom_test
+
+import (
+	"bytes"
+	"compress/flate"
+	"context"
+	"errors"
+	"net"
+	"net/http"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/coder/websocket"
+	"github.com/wsroom/wsroom"
+)
+
+// A ping or a pong that comes instead of a message doesn't let Read forget its context.
+func TestReadKeepsItsContextWhilePingsCome(t *testing.T) {
+	var ends chan end
+	var errs chan error
+	loop := wsroom.Serve(func(c *wsroom.Conn) error {
+		ctx, cancel := context.WithTimeout(context.Background(), 3*time.Second)
+		defer cancel()
+		_, _, err := c.Read(ctx)
+		errs <- err
+		return nil
+	})
+	inBubble(t, hubWithEnds(&ends, loop), func(t *testing.T, s *pipeServer, hub *wsroom.Hub) {
+		errs = make(chan error, 1)
+		c := s.dialRaw("/a")
+		go func() {
+			for _, _, err := c.next(); err == nil; _, _, err = c.next() {
+			}
+		}()
+		begin := time.Now()
+		for _, first := range []byte{0x89, 0x8a} {
+			time.Sleep(time.Second)
+			c.frame(first, "ping")
+		}
+		if err := <-errs; !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("Read: %v", err)
+		}
+		wantBetween(t, "Read", time.Since(begin), 3*time.Second, 3*time.Second)
+		c.Close()
+	})
+}
+
+// An OnConnect that sends more than the queue holds doesn't wait for a peer that has gone.
+func TestOnConnectDoesNotWaitForAPeerThatHasGone(t *testing.T) {
+	var ends chan end
+	var sent chan error
+	greet := wsroom.OnConnect(func(c *wsroom.Conn, r *http.Request) (err error) {
+		for i := 0; i < 10 && err == nil; i++ {
+			err = c.SendText(strings.Repeat("x", 600<<10))
+		}
+		sent <- err
+		return err
+	})
+	inBubble(t, hubWithEnds(&ends, greet), func(t *testing.T, s *pipeServer, hub *wsroom.Hub) {
+		sent = make(chan error, 1)
+		c := s.dialRaw("/a")
+		time.Sleep(time.Second)
+		c.Close()
+		select {
+		case err := <-sent:
+			if !errors.Is(err, wsroom.ErrClosed) {
+				t.Errorf("SendText: %v, want ErrClosed", err)
+			}
+		case <-time.After(time.Hour):
+			t.Error("OnConnect still waits")
+			hub.Members("/a")[0].Close(4000, "")
+		}
+	})
+}
+
+// A raw write that timed out in the middle of a frame ends the connection, and nothing follows it.
+func TestWriteTimeoutOfARawWriteEndsTheConnection(t *testing.T) {
+	var ends chan end
+	raw := wsroom.Serve(func(c *wsroom.Conn) error {
+		_ = c.WebSocket().Write(context.Background(), websocket.MessageBinary, make([]byte, 1000))
+		<-c.Context().Done()
+		return nil
+	})
+	inBubble(t, hubWithEnds(&ends, raw, wsroom.WithHeartbeat(0, 0)), func(t *testing.T, s *pipeServer, hub *wsroom.Hub) {
+		c := s.dialRaw("/a")
+		c.Conn.Read(make([]byte, 500))
+		e := <-ends
+		if !errors.Is(e.err, os.ErrDeadlineExceeded) {
+			t.Errorf("cause %v", e.err)
+		}
+		wantBetween(t, "ended", e.at, 10*time.Second, 10*time.Second)
+		if n, err := c.Conn.Read(make([]byte, 500)); err == nil {
+			t.Errorf("%d bytes more came", n)
+		}
+	})
+}
+
+// A message that the connection's loss cuts short reaches no callback as a whole one.
+func TestCutMessageReachesNobody(t *testing.T) {
+	got, ends := make(chan string, 1), make(chan error, 1)
+	hub := wsroom.New(
+		wsroom.WithCompression(1<<10),
+		wsroom.OnText(func(c *wsroom.Conn, text string, err error) {
+			if err == nil {
+				got <- text
+			}
+		}),
+		wsroom.OnClose(func(c *wsroom.Conn, err error) { ends <- err }))
+	srv := serve(t, hub)
+	var deflated bytes.Buffer
+	w, _ := flate.NewWriter(&deflated, flate.BestSpeed)
+	for _, part := range []string{"delete everything ", "but this"} {
+		w.Write([]byte(part))
+		w.Flush()
+	}
+	compressed := rawFrame(0xc1, deflated.String())
+	for name, sent := range map[string][]byte{
+		"after a fragment":            rawFrame(0x01, "delete everything"),
+		"after a header":              rawFrame(0x81, "x")[:6],
+		"inside a compressed payload": compressed[:len(compressed)-12],
+	} {
+		conn, err := net.Dial("tcp", srv.Listener.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		upgradeRaw(t, conn, "/a", "Sec-WebSocket-Extensions: permessage-deflate\r\n")
+		conn.Write(sent)
+		conn.Close()
+		err = await(t, ends, "the end")
+		if len(got) > 0 {
+			t.Errorf("%s: the callback got %q; ended by %v", name, short(<-got), err)
+		}
+	}
+}
+
+// Nobody who is upgraded while others are being closed is forgotten.
+func TestCloseRacesWithUpgrades(t *testing.T) {
+	hub := wsroom.New()
+	srv := serve(t, hub)
+	done := make(chan bool)
+	defer close(done)
+	go func() {
+		for {
+			select {
+			case <-done:
+				return
+			default:
+				hub.To("/a").Close(4000, "kick")
+			}
+		}
+	}()
+	for range 100 {
+		dial(t, srv, "/a").expectClose(4000)
+	}
+}
