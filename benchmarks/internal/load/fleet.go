@@ -1,0 +1,174 @@
+package load
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"slices"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+)
+
+const dialers = 32
+
+// A Plan says which connections a fleet has and what it sends.
+type Plan struct {
+	Rooms   int
+	Members int  // of each room, the sender included
+	Stalled int  // of the first room's members, those that don't read
+	Size    int  // of a message, in bytes
+	Prose   bool // fill messages with what compresses like real text
+	Deflate bool // negotiate permessage-deflate
+}
+
+// A Fleet is all connections to one server.
+type Fleet struct {
+	plan     Plan
+	dialect  Dialect
+	addr     string
+	clock    Clock
+	inflater *inflater
+	rooms    []*Room
+	members  []*Member
+	reading  sync.WaitGroup
+	closing  atomic.Bool
+
+	from, to atomic.Int64 // the measured interval, by clock
+	cycles   atomic.Uint64
+}
+
+// Connect makes all connections of plan to the server at addr.
+func Connect(ctx context.Context, addr string, dialect Dialect, plan Plan) (*Fleet, error) {
+	f := &Fleet{plan: plan, dialect: dialect, addr: addr, clock: NewClock(), inflater: newInflater()}
+	f.from.Store(math.MaxInt64)
+	f.to.Store(math.MaxInt64)
+	for id := range plan.Rooms {
+		r := &Room{id: id, name: "r" + strconv.Itoa(id), fleet: f, wake: make(chan struct{}, 1)}
+		r.message = newTemplate(plan.Size, plan.Prose)
+		f.rooms = append(f.rooms, r)
+		for i := range plan.Members {
+			m := &Member{fleet: f, room: r, stalled: id == 0 && i > 0 && i <= plan.Stalled}
+			r.members = append(r.members, m)
+			f.members = append(f.members, m)
+		}
+	}
+	if err := f.dialAll(ctx); err != nil {
+		f.Close()
+		return nil, err
+	}
+	p, err := newPoller(f.members)
+	if err != nil {
+		f.Close()
+		return nil, err
+	}
+	f.reading.Go(func() { p.run(f.closing.Load) })
+	return f, nil
+}
+
+func (f *Fleet) dialAll(ctx context.Context) error {
+	var next atomic.Int64
+	var dialing sync.WaitGroup
+	errs := make([]error, dialers)
+	for w := range dialers {
+		dialing.Go(func() {
+			for errs[w] == nil {
+				i := int(next.Add(1) - 1)
+				if i >= len(f.members) {
+					return
+				}
+				errs[w] = f.join(ctx, f.members[i])
+			}
+			next.Store(int64(len(f.members)))
+		})
+	}
+	dialing.Wait()
+	return errors.Join(errs...)
+}
+
+// join connects one member and sends the dialect's greeting.
+func (f *Fleet) join(ctx context.Context, m *Member) error {
+	conn, err := dial(ctx, f.addr, m.stalled)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	rest, err := handshake(conn, f.dialect.Path(m.room.name), f.plan.Deflate, make([]byte, 4<<10))
+	if err != nil {
+		return err
+	}
+	m.rest = append(m.rest, rest...)
+	if m.fd, err = descriptor(conn); err != nil {
+		return err
+	}
+	if greeting := f.dialect.Greeting(m.room.name); greeting != nil {
+		return m.answer(opText, greeting)
+	}
+	return nil
+}
+
+// Settle sends messages to every room until each of its members has got one: from then on all
+// are known to be in. A room gets the next one when those who are in have the last.
+func (f *Fleet) Settle(ctx context.Context) error {
+	waiting := slices.Clone(f.rooms)
+	for {
+		waiting = slices.DeleteFunc(waiting, (*Room).joined)
+		if len(waiting) == 0 {
+			return nil
+		}
+		if err := ctx.Err(); err != nil {
+			return fmt.Errorf("load: %d rooms have members that got nothing: %w", len(waiting), err)
+		}
+		for _, r := range waiting {
+			if !r.caughtUp() {
+				continue
+			}
+			if err := r.send(); err != nil {
+				return err
+			}
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+}
+
+// Len is the number of connections.
+func (f *Fleet) Len() int { return len(f.members) }
+
+// Begin opens the measured interval and returns what was delivered before it.
+func (f *Fleet) Begin() uint64 {
+	f.from.Store(f.clock.Now())
+	return f.delivered()
+}
+
+// End closes the measured interval and returns what was delivered before that.
+func (f *Fleet) End() uint64 {
+	f.to.Store(f.clock.Now())
+	return f.delivered()
+}
+
+// measures says whether now belongs to the measured interval.
+func (f *Fleet) measures(now int64) bool { return now >= f.from.Load() && now < f.to.Load() }
+
+func (f *Fleet) delivered() (sum uint64) {
+	for _, m := range f.members {
+		sum += m.delivered.Load()
+	}
+	return sum
+}
+
+// Cycles is the number of connections that Churn has opened and closed so far.
+func (f *Fleet) Cycles() uint64 { return f.cycles.Load() }
+
+// Close ends all connections.
+func (f *Fleet) Close() {
+	f.closing.Store(true)
+	f.reading.Wait()
+	for _, m := range f.members {
+		if m.fd > 0 {
+			_ = syscall.Close(m.fd) // the run is over; nothing is left to learn from it
+		}
+	}
+}

@@ -1,0 +1,116 @@
+package load
+
+import (
+	"context"
+	"errors"
+	"time"
+)
+
+// stuckAfter is how long a sender waits while no member gets anything.
+const stuckAfter = 3 * time.Second
+
+// ErrStuck says that a room stopped delivering to members that read.
+var ErrStuck = errors.New("load: the room stands still")
+
+// A Room is one room of a fleet. Its first member is the one that sends.
+type Room struct {
+	id      int
+	name    string
+	fleet   *Fleet
+	members []*Member
+
+	seq     uint64 // of the last message sent
+	message []byte
+	text    []byte
+	wire    []byte
+	wake    chan struct{}
+}
+
+// notify wakes the sender; it looks again by itself, so one token is enough.
+func (r *Room) notify() {
+	select {
+	case r.wake <- struct{}{}:
+	default:
+	}
+}
+
+// send sends the next message through the first member.
+func (r *Room) send() error {
+	r.seq++
+	writeStamp(r.message, stamp{r.id, r.seq, r.fleet.clock.Now()})
+	r.text = r.fleet.dialect.Wrap(r.text[:0], r.name, r.message)
+	r.wire = appendFrame(r.wire[:0], opText, clientMask, r.text)
+	return r.members[0].write(r.wire)
+}
+
+// await waits until all members that read have message seq.
+func (r *Room) await(ctx context.Context, seq uint64, p *patience) error {
+	for _, m := range r.members {
+		if err := r.awaitMember(ctx, m, seq, p); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (r *Room) awaitMember(ctx context.Context, m *Member, seq uint64, p *patience) error {
+	for !m.has(seq) {
+		m.want.Store(seq)
+		if m.has(seq) { // it came before the member saw that it was wanted
+			m.want.Store(0)
+			return nil
+		}
+		select {
+		case <-r.wake:
+		case <-ctx.Done():
+			return ctx.Err()
+		case now := <-p.tick.C:
+			if p.over(r.fleet.delivered(), now) {
+				return ErrStuck
+			}
+		}
+	}
+	return nil
+}
+
+// A patience ends when nothing at all was delivered for stuckAfter.
+type patience struct {
+	tick      *time.Ticker
+	delivered uint64
+	since     time.Time
+}
+
+func newPatience() *patience { return &patience{tick: time.NewTicker(time.Second)} }
+
+func (p *patience) over(delivered uint64, now time.Time) bool {
+	if delivered != p.delivered || p.since.IsZero() {
+		p.delivered, p.since = delivered, now
+	}
+	return now.Sub(p.since) > stuckAfter
+}
+
+// has says whether nothing up to seq is to be waited for any more.
+func (m *Member) has(seq uint64) bool {
+	return m.stalled || m.last.Load() >= seq || m.gone.Load()
+}
+
+// joined says whether every member has got a message.
+func (r *Room) joined() bool {
+	for _, m := range r.members {
+		if m.delivered.Load() == 0 {
+			return false
+		}
+	}
+	return true
+}
+
+// caughtUp says whether all who got anything got the last message. The sender itself must be one of
+// them, once something was sent.
+func (r *Room) caughtUp() bool {
+	for i, m := range r.members {
+		if last := m.last.Load(); last < r.seq && (last > 0 || i == 0) && !m.stalled {
+			return false
+		}
+	}
+	return true
+}

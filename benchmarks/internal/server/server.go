@@ -1,0 +1,90 @@
+// Package server holds one chat server for each library of the comparison. All do the same: the
+// room is named by the URL's path (by the channel, with centrifuge), and every text message goes to
+// all members of its sender's room, the sender included. Each is written as its library's own
+// documentation shows, with the options that serve it best.
+package server
+
+import (
+	"net/http"
+	"sync"
+
+	"github.com/wsroom/wsroom/benchmarks/internal/load"
+)
+
+// sendBuffer is how many messages may wait for one member in the libraries whose queue the
+// application sizes. Scenarios keep fewer on their way, so a full one means a member that doesn't
+// read. Those queues take their memory in advance; idle servers have short ones.
+const (
+	sendBuffer     = 256
+	idleSendBuffer = 16
+)
+
+// maxMessage is the longest message from a client, where the application sets it.
+const maxMessage = 64 << 10
+
+// Options are what a scenario asks of a server.
+type Options struct {
+	Deflate bool // negotiate permessage-deflate without context takeover
+	Idle    bool // many connections, little traffic: tune for memory where the library can
+}
+
+func (o Options) sendBuffer() int {
+	if o.Idle {
+		return idleSendBuffer
+	}
+	return sendBuffer
+}
+
+// A Library is one way to build the chat server.
+type Library struct {
+	Name     string
+	Module   string // "" for what is written here by hand
+	Dialect  load.Dialect
+	Deflates bool
+	New      func(Options) http.Handler
+}
+
+// A joiner can measure what joining and leaving a room costs while there are many.
+type joiner interface {
+	// joins makes the rooms, then lets one connection join and leave another room the given
+	// number of times.
+	joins(rooms, times int) error
+}
+
+// Libraries are all that are compared, the project's own first.
+var Libraries = []Library{
+	{"wsroom", "github.com/wsroom/wsroom", load.Plain, true, newWsroom},
+	{"centrifuge", "github.com/centrifugal/centrifuge", load.Centrifuge, true, newCentrifuge},
+	{"gws", "github.com/lxzan/gws", load.Plain, true, newGWS},
+	{"melody", "github.com/olahol/melody", load.Plain, true, newMelody},
+	{"gorilla", "github.com/gorilla/websocket", load.Plain, true, newGorilla},
+	{"coder", "github.com/coder/websocket", load.Plain, true, newCoder},
+	{"bare loop", "", load.Plain, false, newBare},
+}
+
+// A directory finds the room of a name, for libraries that leave rooms to the application.
+type directory[R any] struct {
+	mu    sync.RWMutex
+	rooms map[string]R
+	make  func() R
+}
+
+func newDirectory[R any](make func() R) *directory[R] {
+	return &directory[R]{rooms: map[string]R{}, make: make}
+}
+
+func (d *directory[R]) room(name string) R {
+	d.mu.RLock()
+	r, ok := d.rooms[name]
+	d.mu.RUnlock()
+	if ok {
+		return r
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if r, ok = d.rooms[name]; !ok {
+		r = d.make()
+		d.rooms[name] = r
+	}
+	return r
+}

@@ -1,0 +1,62 @@
+package server
+
+import (
+	"net/http"
+	"strconv"
+	"sync"
+
+	"github.com/wsroom/wsroom"
+)
+
+// newWsroom is the chat of wsroom's README with its defaults: heartbeats, a bounded queue for each
+// member and UTF-8 checks included.
+func newWsroom(o Options) http.Handler {
+	s := &wsroomServer{}
+	options := []wsroom.Option{
+		wsroom.OnConnect(s.remember),
+		wsroom.OnText(func(c *wsroom.Conn, text string, err error) {
+			if err == nil {
+				_ = c.SendTextToThisRoom(text)
+			}
+		}),
+	}
+	if o.Deflate {
+		options = append(options, wsroom.WithCompression(0))
+	}
+	s.Hub = wsroom.New(options...)
+	return s
+}
+
+type wsroomServer struct {
+	*wsroom.Hub
+	mu    sync.Mutex
+	first *wsroom.Conn
+}
+
+func (s *wsroomServer) remember(c *wsroom.Conn, _ *http.Request) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.first == nil {
+		s.first = c
+	}
+	return nil
+}
+
+func (s *wsroomServer) joins(rooms, times int) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for i := range rooms {
+		if err := s.first.Join("more" + strconv.Itoa(i)); err != nil {
+			return err
+		}
+	}
+	for range times {
+		if err := s.first.Join("another"); err != nil {
+			return err
+		}
+		if err := s.first.Leave("another"); err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,241 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"runtime"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/wsroom/wsroom"
+)
+
+// These benchmarks use wsroom's public API over connections without sockets, so that the library's
+// own cost shows and the kernel's doesn't. Compare runs with benchstat.
+
+const handshakeKey = "dGhlIHNhbXBsZSBub25jZQ=="
+
+// A sink is a client that takes everything and never says anything.
+type sink struct {
+	net.Conn // nil: nothing else is called
+	taken    *atomic.Int64
+	closed   chan struct{}
+	once     sync.Once
+}
+
+func (s *sink) Read([]byte) (int, error)         { <-s.closed; return 0, net.ErrClosed }
+func (s *sink) Write(p []byte) (int, error)      { s.taken.Add(int64(len(p))); return len(p), nil }
+func (s *sink) Close() error                     { s.once.Do(func() { close(s.closed) }); return nil }
+func (s *sink) LocalAddr() net.Addr              { return &net.TCPAddr{} }
+func (s *sink) RemoteAddr() net.Addr             { return &net.TCPAddr{} }
+func (s *sink) SetDeadline(time.Time) error      { return nil }
+func (s *sink) SetReadDeadline(time.Time) error  { return nil }
+func (s *sink) SetWriteDeadline(time.Time) error { return nil }
+
+// A hijacked is a ResponseWriter that hands out a sink.
+type hijacked struct {
+	http.ResponseWriter
+	conn net.Conn
+}
+
+func (h hijacked) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+	return h.conn, bufio.NewReadWriter(bufio.NewReader(h.conn), bufio.NewWriter(h.conn)), nil
+}
+
+// A bench is a hub whose members are sinks.
+type bench struct {
+	*wsroom.Hub
+	taken   atomic.Int64
+	conns   []*wsroom.Conn
+	sinks   []*sink
+	deflate bool
+}
+
+// newBench puts members connections in the room /bench and waits until they are all idle.
+func newBench(b *testing.B, members int, deflate bool, opts ...wsroom.Option) *bench {
+	b.Helper()
+	h := &bench{deflate: deflate}
+	if deflate {
+		opts = append(opts, wsroom.WithCompression(0))
+	}
+	h.Hub = wsroom.New(append(opts, wsroom.WithHeartbeat(0, 0), wsroom.OnConnect(func(c *wsroom.Conn, _ *http.Request) error {
+		h.conns = append(h.conns, c)
+		return nil
+	}))...)
+	b.Cleanup(func() {
+		for _, s := range h.sinks { // a close handshake would wait for their answers
+			_ = s.Close()
+		}
+		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+		defer cancel()
+		if err := h.Shutdown(ctx); err != nil {
+			b.Error(err)
+		}
+	})
+	for range members {
+		h.sinks = append(h.sinks, h.connect())
+	}
+	return h
+}
+
+func (h *bench) connect() *sink {
+	r := httptest.NewRequest(http.MethodGet, "http://bench/bench", nil)
+	r.Header.Set("Connection", "Upgrade")
+	r.Header.Set("Upgrade", "websocket")
+	r.Header.Set("Sec-WebSocket-Version", "13")
+	r.Header.Set("Sec-WebSocket-Key", handshakeKey)
+	if h.deflate {
+		r.Header.Set("Sec-WebSocket-Extensions", "permessage-deflate; server_no_context_takeover; client_no_context_takeover")
+	}
+	conn := &sink{taken: &h.taken, closed: make(chan struct{})}
+	h.ServeHTTP(hijacked{httptest.NewRecorder(), conn}, r)
+	return conn
+}
+
+// flood sends b.N times and waits until everything is written, ahead messages at a time.
+func (h *bench) flood(b *testing.B, ahead int, send func() error) {
+	b.Helper()
+	size := h.once(b, send)
+	b.ReportAllocs()
+	b.ResetTimer()
+	due := h.taken.Load()
+	for i := range b.N {
+		if err := send(); err != nil {
+			b.Fatal(err)
+		}
+		if due += size; i%ahead == ahead-1 || i == b.N-1 {
+			h.await(due)
+		}
+	}
+	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*len(h.conns)), "ns/member")
+}
+
+// once sends one message and returns how many bytes it is for all members together.
+func (h *bench) once(b *testing.B, send func() error) int64 {
+	b.Helper()
+	before := h.taken.Load()
+	if err := send(); err != nil {
+		b.Fatal(err)
+	}
+	written := h.Stats().Sent
+	for deadline := time.Now().Add(10 * time.Second); h.Stats().Sent < written+len(h.conns); {
+		if written = 0; time.Now().After(deadline) {
+			b.Fatalf("%d of %d members got the first message", h.Stats().Sent, len(h.conns))
+		}
+		runtime.Gosched()
+	}
+	return h.taken.Load() - before
+}
+
+func (h *bench) await(taken int64) {
+	for h.taken.Load() < taken {
+		runtime.Gosched()
+	}
+}
+
+func BenchmarkBroadcast(b *testing.B) {
+	text := strings.Repeat("x", 128)
+	for _, ahead := range []int{1, 32} {
+		for _, members := range []int{10, 100, 1000, 10000} {
+			b.Run(fmt.Sprintf("ahead=%d/members=%d", ahead, members), func(b *testing.B) {
+				h := newBench(b, members, false)
+				h.flood(b, ahead, func() error { return h.SendTextToRoom("/bench", text) })
+			})
+		}
+	}
+}
+
+func BenchmarkBroadcastDeflated(b *testing.B) {
+	text := strings.Repeat("what a room says, again and again; ", 30)
+	for _, members := range []int{10, 1000} {
+		b.Run(fmt.Sprintf("members=%d", members), func(b *testing.B) {
+			h := newBench(b, members, true)
+			h.flood(b, 32, func() error { return h.SendTextToRoom("/bench", text) })
+		})
+	}
+}
+
+func BenchmarkSendText(b *testing.B) {
+	for _, size := range []int{16, 1 << 10, 16 << 10} {
+		b.Run(fmt.Sprintf("bytes=%d", size), func(b *testing.B) {
+			h, text := newBench(b, 1, false), strings.Repeat("x", size)
+			b.SetBytes(int64(size))
+			h.flood(b, 32, func() error { return h.conns[0].SendText(text) })
+		})
+	}
+}
+
+// BenchmarkEncode sends to a room without members: what is left is the encoding.
+func BenchmarkEncode(b *testing.B) {
+	message := struct {
+		Name string `json:"name"`
+		Text string `json:"text"`
+		At   int64  `json:"at"`
+	}{"somebody", strings.Repeat("hello ", 20), 1700000000}
+	h := newBench(b, 0, false)
+	b.ReportAllocs()
+	for b.Loop() {
+		if err := h.SendJSONToRoom("/nobody", message); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+func BenchmarkJoinLeave(b *testing.B) {
+	for _, rooms := range []int{1, 1000, 100000} {
+		b.Run(fmt.Sprintf("rooms=%d", rooms), func(b *testing.B) {
+			h := newBench(b, 100, false)
+			for i := range rooms {
+				if err := h.conns[i%99].Join("/more/" + strconv.Itoa(i)); err != nil {
+					b.Fatal(err)
+				}
+			}
+			joinLeave(b, h.conns[99], "/another")
+		})
+	}
+	for _, members := range []int{10, 10000} {
+		b.Run(fmt.Sprintf("members=%d", members), func(b *testing.B) {
+			h := newBench(b, members, false)
+			for _, c := range h.conns[1:] {
+				if err := c.Join("/another"); err != nil {
+					b.Fatal(err)
+				}
+			}
+			joinLeave(b, h.conns[0], "/another")
+		})
+	}
+}
+
+func joinLeave(b *testing.B, c *wsroom.Conn, room string) {
+	b.Helper()
+	b.ReportAllocs()
+	for b.Loop() {
+		if err := c.Join(room); err != nil {
+			b.Fatal(err)
+		}
+		if err := c.Leave(room); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+// BenchmarkConnect is a connection's whole life: handshake, a cut, and the way out of its room.
+func BenchmarkConnect(b *testing.B) {
+	h := newBench(b, 1000, false)
+	b.ReportAllocs()
+	for ended := 1; b.Loop(); ended++ {
+		h.conns = h.conns[:1000]
+		_ = h.connect().Close()
+		for h.Stats().Closed < ended {
+			runtime.Gosched()
+		}
+	}
+}
