@@ -452,13 +452,15 @@ func TestReadingBelongsToServe(t *testing.T) {
 
 // Ending the connection from outside ends a Read that waits.
 func TestEndWakesServe(t *testing.T) {
-	errs := make(chan error, 1)
+	errs, reads := make(chan error, 1), make(chan struct{})
 	hub := wsroom.New(wsroom.Serve(func(c *wsroom.Conn) error {
+		close(reads)
 		_, err := c.ReadText(context.Background())
 		errs <- err
 		return err
 	}))
 	c := dial(t, serve(t, hub), "/a")
+	await(t, reads, "Serve")
 	go member(t, hub, "/a").Close(4321, "out")
 	if err := await(t, errs, "Read"); websocket.CloseStatus(err) != 4321 {
 		t.Errorf("Read: %v", err)

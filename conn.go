@@ -38,13 +38,14 @@ type Conn struct {
 	// turn is held by the goroutine that runs a callback of this connection.
 	turn sync.Mutex
 
-	mu     sync.Mutex // guards the fields to the next blank line; held for no callback
-	wire   *frame.Conn
-	ending *ending     // nil while the connection lives
-	rooms  memberships // written with the room's shard locked, too
-	values map[any]any
-	events []event
-	drops  int
+	mu        sync.Mutex // guards the fields to the next blank line; held for no callback
+	wire      *frame.Conn
+	ending    *ending     // nil while the connection lives
+	rooms     memberships // written with the room's shard locked, too
+	values    map[any]any
+	events    []event
+	drops     int
+	reporting bool // events and drops are reported
 
 	kill       *time.Timer // closes the socket when the ending's budget is spent; set before ctx is done
 	connected  bool        // OnConnect succeeded
@@ -90,10 +91,14 @@ func (c *Conn) Join(room string) error {
 	if err := checkRoomName(room); err != nil {
 		return err
 	}
-	if err := c.hub.store.join(c, room); err != nil {
+	entered, err := c.hub.store.join(c, room)
+	if entered {
+		c.hub.observer.Add(MetricJoins, c.route, "", 1)
+		c.runEventsAside()
+	}
+	if err != nil {
 		return err
 	}
-	c.runEventsAside()
 	return nil
 }
 

@@ -56,6 +56,15 @@ func (f *fifo) pop() *frame.Message {
 	return m
 }
 
+// remove takes the message with i older ones before it.
+func (f *fifo) remove(i int) *frame.Message {
+	at := func(i int) **frame.Message { return &f.ring[(f.head+i)&(len(f.ring)-1)] }
+	for ; i > 0; i-- { // the older ones move up
+		*at(i), *at(i - 1) = *at(i - 1), *at(i)
+	}
+	return f.pop()
+}
+
 // first returns the oldest message; there must be one.
 func (f *fifo) first() *frame.Message { return f.ring[f.head] }
 

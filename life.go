@@ -46,11 +46,7 @@ func endingLost(doing string, err error) ending {
 
 // endingPeer answers the peer's close frame.
 func endingPeer(by websocket.CloseError) ending {
-	e := rid("peer", by, by.Code, "")
-	if by.Code == websocket.StatusNoStatusRcvd {
-		e.code = 0
-	}
-	return e
+	return rid("peer", by, by.Code, "")
 }
 
 // endingBy is what an error of OnConnect or Serve asks for.
@@ -68,6 +64,9 @@ func endingBy(err error) ending {
 func (e ending) farewell() []byte {
 	if e.mute {
 		return nil
+	}
+	if e.code == websocket.StatusNoStatusRcvd { // stands for a frame without a code (RFC 6455, section 7.1.5)
+		return frame.AppendClose(nil, 0, "")
 	}
 	return frame.AppendClose(nil, int(e.code), e.reason)
 }
@@ -97,9 +96,9 @@ func (c *Conn) end(e ending) bool {
 // windUp ends what goes on at the socket.
 func (c *Conn) windUp(wire *frame.Conn, e ending) {
 	if e.mute {
-		wire.Kill()
+		c.killSocket()
 	} else {
-		c.kill = time.AfterFunc(e.budget, wire.Kill)
+		c.kill = time.AfterFunc(e.budget, c.killSocket)
 	}
 	wire.Interrupt()
 	if c.queue.finish() {
@@ -130,14 +129,21 @@ func (c *Conn) abort() {
 	c.hub.unreserve(c.key)
 }
 
-// killSocket closes the socket, if there is one yet.
+// killSocket closes the socket, if there is one yet, and the websocket.Conn above it, for callbacks
+// that wait inside; that may take a while and has a goroutine of its own.
 func (c *Conn) killSocket() {
 	c.mu.Lock()
 	wire := c.wire
 	c.mu.Unlock()
-	if wire != nil {
-		wire.Kill()
+	if wire == nil {
+		return
 	}
+	wire.Kill()
+	go func() {
+		if ws := c.WebSocket(); ws != nil {
+			_ = ws.CloseNow()
+		}
+	}()
 }
 
 // open runs OnConnect and then lets room messages through.
@@ -184,7 +190,11 @@ func (c *Conn) begin() bool {
 	if !c.connected {
 		return false
 	}
+	c.setReporting(true)
 	c.runEvents()
+	if c.isEnded() {
+		return false
+	}
 	serve := c.hub.cfg.serve
 	if serve != nil {
 		c.guard("Serve", func() { c.end(endingBy(serve(c))) })
@@ -203,6 +213,7 @@ func (c *Conn) finish() {
 		return
 	}
 	defer c.fail(context.Cause(c.ctx))
+	defer c.setReporting(false)
 	c.drainEvents()
 }
 
@@ -241,15 +252,15 @@ func (c *Conn) readEnding(err error) ending {
 	cause := fmt.Errorf("wsroom: read: %w", err)
 	socketErr := c.wire.SocketError()
 	switch code := websocket.StatusCode(c.badClose.Load()); {
+	case code == websocket.StatusMessageTooBig:
+		return rid("too_big", cause, code, "message too big")
+	case code != 0:
+		return rid("protocol", cause, code, "protocol error")
 	case errors.Is(socketErr, os.ErrDeadlineExceeded):
 		return rid("timeout", fmt.Errorf("wsroom: message took too long: %w", socketErr),
 			websocket.StatusPolicyViolation, "message took too long")
-	case code == websocket.StatusMessageTooBig:
-		return rid("too_big", cause, code, "message too big")
 	case socketErr != nil:
 		return endingLost("read", socketErr)
-	case code != 0:
-		return rid("protocol", cause, code, "protocol error")
 	default:
 		return rid("protocol", cause, websocket.StatusProtocolError, "protocol error")
 	}

@@ -200,6 +200,7 @@ func (h *Hub) admit(w http.ResponseWriter, r *http.Request) (c *Conn, cause stri
 	if err := h.store.add(conn); err != nil {
 		return nil, "limit", err
 	}
+	h.observer.Add(MetricJoins, conn.route, "", 1)
 	return conn, "", nil
 }
 

@@ -208,8 +208,9 @@ func WithMessageTimeout(d time.Duration) Option {
 
 // WithSendQueue limits what waits to be written to one connection, in messages and in bytes. The
 // default is 4096 messages and 1 MiB. A message is always taken when nothing waits, whatever its
-// size, and while OnConnect runs a send to its own connection waits for room instead; so neither a
-// big snapshot nor a burst from OnConnect makes a slow client. Beyond the limits see WithOverflow.
+// size. While OnConnect runs, a send to its connection alone waits for room instead, whoever sends, for
+// the write timeout at the most, and doesn't count after; so neither a big snapshot nor a burst from
+// OnConnect makes a slow client. Beyond the limits see WithOverflow.
 func WithSendQueue(messages int, bytes int64) Option {
 	return func(c *config) error {
 		c.queueMessages, c.queueBytes = messages, bytes

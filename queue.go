@@ -18,21 +18,23 @@ const (
 // queue is what waits to be written to one connection. Senders append to it; while it isn't empty a
 // goroutine writes it to the socket, many frames at a time. An idle connection has none.
 type queue struct {
-	mu       sync.Mutex // guards all that follows; held for no I/O
-	ready    fifo
-	held     *fifo // room messages of the time before OnConnect returned; nil after
-	bytes    int64 // in ready and held
-	control  []byte
-	pinged   bool          // control ends with our ping
-	writing  bool          // a writer runs, or will: whoever was told to wake one starts it; true before start
-	closing  bool          // nothing is taken any more
-	broken   bool          // a write failed
-	farewell []byte        // the close frame, which follows what is ready; nil once it is out
-	done     chan struct{} // closed when closing and no writer runs or will
-	settled  bool          // done is closed
-	space    chan struct{} // closed when the writer took something; nil if nobody waits
-	limit    *config
-	deflate  bool
+	mu         sync.Mutex // guards all that follows; held for no I/O
+	ready      fifo
+	held       *fifo // room messages of the time before OnConnect returned; nil after
+	bytes      int64 // in ready and held
+	early      int   // messages at the front of ready that were sent while OnConnect ran
+	earlyBytes int64
+	control    []byte
+	pinged     bool          // control ends with our ping
+	writing    bool          // a writer runs, or will: whoever was told to wake one starts it; true before start
+	closing    bool          // nothing is taken any more
+	broken     bool          // a write failed
+	farewell   []byte        // the close frame, which follows what is ready; nil once it is out
+	done       chan struct{} // closed when closing and no writer runs or will
+	settled    bool          // done is closed
+	space      chan struct{} // closed when the writer took something; nil if nobody waits
+	limit      *config
+	deflate    bool
 }
 
 // pushed is what became of a message.
@@ -50,34 +52,42 @@ func (q *queue) push(m *frame.Message, own bool) pushed {
 	if q.closing {
 		return pushed{err: ErrClosed}
 	}
-	size := int64(len(m.Bytes(q.deflate)))
+	size := q.sizeOf(m)
+	early := own && q.held != nil
 	var p pushed
-	if q.full(size) {
+	if !early && q.full(size) {
 		if p = q.overflow(size); p.err != nil {
 			return p
 		}
 	}
-	q.bytes += size
 	if q.held != nil && !own {
+		q.bytes += size
 		q.held.push(m)
 		return p
+	}
+	if early {
+		q.early++
+		q.earlyBytes += size
+	} else {
+		q.bytes += size
 	}
 	q.ready.push(m)
 	p.wake = q.wakeLocked()
 	return p
 }
 
+// full reports whether there is no room for a message of this size. What OnConnect sent doesn't count:
+// it waited for room by itself.
 func (q *queue) full(size int64) bool {
-	n := q.waiting()
-	return n > 0 && (n >= q.limit.queueMessages || q.bytes+size > q.limit.queueBytes)
-}
-
-func (q *queue) waiting() int {
-	n := q.ready.len
+	n := q.ready.len - q.early
 	if q.held != nil {
 		n += q.held.len
 	}
-	return n
+	return q.beyond(n, q.bytes, size)
+}
+
+func (q *queue) beyond(messages int, bytes, size int64) bool {
+	return messages > 0 && (messages >= q.limit.queueMessages || bytes+size > q.limit.queueBytes)
 }
 
 // overflow makes room for a message or says why not.
@@ -88,11 +98,11 @@ func (q *queue) overflow(size int64) pushed {
 	case DropOldest:
 		n := 0
 		for ; q.full(size); n++ {
-			if q.ready.len > 0 {
-				q.bytes -= q.sizeOf(q.ready.pop())
-			} else {
-				q.bytes -= q.sizeOf(q.held.pop())
+			from, i := &q.ready, q.early
+			if q.held != nil {
+				from, i = q.held, 0
 			}
+			q.bytes -= q.sizeOf(from.remove(i))
 		}
 		return pushed{dropped: n}
 	default:
@@ -117,12 +127,12 @@ func (q *queue) start() (wake bool) {
 	return q.ready.len > 0 && q.wakeLocked()
 }
 
-// spaceFor returns a channel that is closed when a message of this size may fit, or nil if it does now.
+// spaceFor returns a channel that is closed when a message of OnConnect may fit, or nil if it does now.
 // Only before OnConnect returned does anyone wait.
 func (q *queue) spaceFor(size int64) <-chan struct{} {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if q.held == nil || q.closing || q.ready.len == 0 || !q.full(size) {
+	if q.held == nil || q.closing || !q.beyond(q.early, q.earlyBytes, size) {
 		return nil
 	}
 	if q.space == nil {
@@ -164,7 +174,6 @@ func (q *queue) close(farewell []byte, drop bool) {
 	defer q.mu.Unlock()
 	q.closing, q.farewell, q.held = true, farewell, nil
 	q.done = make(chan struct{})
-	q.bytes = 0 // nobody asks any more
 	if drop {
 		q.ready.clear()
 	}
@@ -267,9 +276,12 @@ func (q *queue) takeReady(b *batch) {
 		b.frames[b.n] = q.ready.pop()
 		b.n++
 		size += next
-	}
-	if !q.closing {
-		q.bytes -= size
+		if q.early > 0 {
+			q.early--
+			q.earlyBytes -= next
+		} else {
+			q.bytes -= next
+		}
 	}
 	if b.n > 0 {
 		q.freeWaiters()

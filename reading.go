@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"math"
 	"sync"
 	"time"
 	"unicode/utf8"
@@ -97,7 +98,7 @@ func (c *Conn) handle() bool {
 		c.callback(h.name, func() { h.fail(c, err) })
 	}
 	c.runEvents()
-	return c.ctx.Err() == nil
+	return !c.isEnded()
 }
 
 // judge applies WithBadJSON and reports whether the connection lives on.
@@ -256,9 +257,9 @@ type bucket struct{ full int64 }
 
 // take takes a token and returns how long to wait until there is one.
 func (b *bucket) take(perSecond, burst int, now int64) time.Duration {
-	every := int64(time.Second) / int64(perSecond)
+	every := max(1, int64(time.Second)/int64(perSecond))
 	b.full = max(b.full, now) + every
-	return time.Duration(b.full - now - int64(burst)*every)
+	return time.Duration(b.full - now - min(int64(burst), math.MaxInt64/2/every)*every)
 }
 
 // scratches are what messages are read into while their callback decodes or copies them.

@@ -80,8 +80,11 @@ func (s *store) add(c *Conn) error {
 	if c.deflate {
 		s.deflated.Add(1)
 	}
-	if err := s.join(c, c.room); err != nil {
+	if _, err := s.join(c, c.room); err != nil {
 		s.remove(c)
+		if err == ErrClosed { // between the two
+			return errShutDown
+		}
 		return err
 	}
 	return nil
@@ -105,27 +108,27 @@ func (s *store) remove(c *Conn) {
 	delete(home.conns, c)
 }
 
-// join makes c a member of the room, which it creates if need be. It is nil if c is one already.
-func (s *store) join(c *Conn, name string) error {
+// join makes c a member of the room, which it creates if need be, and reports whether it wasn't one.
+func (s *store) join(c *Conn, name string) (entered bool, err error) {
 	sh := s.shardOf(name)
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.ending != nil {
-		return ErrClosed
+		return false, ErrClosed
 	}
 	if c.rooms.get(name) != nil {
-		return nil
+		return false, nil
 	}
 	r, err := s.roomLocked(sh, name)
 	if err != nil {
-		return err
+		return false, err
 	}
 	m := &member{conn: c, room: r, index: len(r.members)}
 	r.members = append(r.members, m)
 	c.enteredLocked(m)
-	return nil
+	return true, nil
 }
 
 // roomLocked returns the room with space for one more member.

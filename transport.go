@@ -3,6 +3,7 @@ package wsroom
 import (
 	"fmt"
 	"net"
+	"strings"
 
 	"github.com/coder/websocket"
 	"github.com/wsroom/wsroom/internal/frame"
@@ -26,12 +27,13 @@ func (t *transport) Control(opcode byte, payload []byte) {
 	switch {
 	case refusal && c.reading.Load():
 		c.badClose.Store(int32(by.Code)) // the reader says why
+		c.wire.Interrupt()               // in case the application closes, and not coder/websocket
 	case c.wire.PeerClosing():
 		c.end(endingPeer(by))
-	case refusal:
-		by.Reason = "" // coder/websocket's own words
-		fallthrough
 	default:
+		if refusal && (strings.HasPrefix(by.Reason, "received ") || strings.HasPrefix(by.Reason, "read limited at ")) {
+			by.Reason = "" // coder/websocket's own words
+		}
 		c.end(endingClosed(by))
 	}
 }
@@ -55,8 +57,12 @@ func (t *transport) MessageSent() {
 // Failed ends the connection, for a frame may have been cut.
 func (t *transport) Failed(err error) { (*Conn)(t).writeFailed(err) }
 
-// Closed ends the connection where the application closed the websocket.Conn itself.
+// Closed ends the connection where the application closed the websocket.Conn itself, and not
+// coder/websocket because of what it read.
 func (t *transport) Closed() {
+	if t.badClose.Load() != 0 {
+		return // the reader says why
+	}
 	(*Conn)(t).end(ending{
 		cause: fmt.Errorf("wsroom: closed through WebSocket(): %w", net.ErrClosed),
 		label: "closed", mute: true, drop: true,

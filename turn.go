@@ -52,6 +52,9 @@ type event struct {
 func (c *Conn) nextEvent() (event, bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if !c.reporting {
+		return event{}, false
+	}
 	if c.drops > 0 {
 		n := c.drops
 		c.drops = 0
@@ -66,6 +69,13 @@ func (c *Conn) nextEvent() (event, bool) {
 	return e, true
 }
 
+// setReporting lets joins, leaves and drops be reported: after OnConnect, until all are.
+func (c *Conn) setReporting(on bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.reporting = on
+}
+
 // noteDrops counts messages dropped for the connection and lets OnDrop hear of them.
 func (c *Conn) noteDrops(n int) {
 	c.hub.countDrops(c, n)
@@ -73,15 +83,18 @@ func (c *Conn) noteDrops(n int) {
 		return
 	}
 	c.mu.Lock()
+	first := c.drops == 0
 	c.drops += n
 	c.mu.Unlock()
-	c.runEventsAside()
+	if first { // whoever reports it reports the rest with it
+		c.runEventsAside()
+	}
 }
 
 func (c *Conn) hasEvents() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return len(c.events) > 0 || c.drops > 0
+	return c.reporting && (len(c.events) > 0 || c.drops > 0)
 }
 
 // runEvents runs what is due, unless the goroutine whose turn it is will do so.
@@ -105,7 +118,7 @@ func (c *Conn) report() {
 // runEventsAside runs what is due on a goroutine of its own, for callers that may hold locks.
 func (c *Conn) runEventsAside() {
 	c.mu.Lock()
-	due := c.ending == nil && (len(c.events) > 0 || c.drops > 0)
+	due := c.ending == nil && c.reporting && (len(c.events) > 0 || c.drops > 0)
 	if due {
 		c.hub.wg.Add(1) // the connection isn't finished, so Shutdown's Wait isn't either
 	}

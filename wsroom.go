@@ -162,8 +162,8 @@ func encode[P string | []byte](h *Hub, opcode byte, payload P, deflate bool) *fr
 
 // Shutdown ends the hub: new requests get 503, every connection is closed with ErrShutdown, after
 // what is queued for it, and when every callback has returned so does Shutdown. With WithDrain the
-// closes are spread over the window. When ctx is done first it closes all sockets and returns the
-// context's cause. It may be called again, and waits again. Call it before, or beside,
+// closes are spread over the window. When ctx is done first it closes the sockets that it ended and
+// returns the context's cause. It may be called again, and waits again. Call it before, or beside,
 // http.Server.Shutdown.
 func (h *Hub) Shutdown(ctx context.Context) error {
 	h.mu.Lock()
@@ -207,7 +207,7 @@ func (h *Hub) closeAll(ctx context.Context, conns []*Conn) {
 		if c.ctx.Err() != nil {
 			continue // it ended by itself
 		}
-		due := h.cfg.drain * time.Duration(i) / time.Duration(len(conns))
+		due := time.Duration(float64(h.cfg.drain) * float64(i) / float64(len(conns)))
 		timer.Reset(time.Until(begin.Add(due)))
 		select {
 		case <-timer.C:

@@ -41,7 +41,7 @@ func newGorilla(o Options) http.Handler {
 		if err != nil {
 			return
 		}
-		c := &gorillaClient{hubs.room(r.URL.Path), conn, make(chan gorillaMessage, o.sendBuffer())}
+		c := &gorillaClient{hubs.room(r.URL.Path), conn, make(chan *gorillaMessage, o.sendBuffer())}
 		c.hub.register <- c
 		go c.writePump()
 		go c.readPump()
@@ -75,7 +75,7 @@ func (h *gorillaHub) run() {
 }
 
 func (h *gorillaHub) send(text []byte) {
-	m := gorillaMessage{text: text}
+	m := &gorillaMessage{text: text}
 	if len(h.clients) > 1 {
 		m.prepared, _ = websocket.NewPreparedMessage(websocket.TextMessage, text) // nil if it fails
 	}
@@ -98,7 +98,7 @@ func (h *gorillaHub) drop(c *gorillaClient) {
 type gorillaClient struct {
 	hub  *gorillaHub
 	conn *websocket.Conn
-	send chan gorillaMessage
+	send chan *gorillaMessage
 }
 
 func (c *gorillaClient) readPump() {
@@ -141,7 +141,7 @@ func (c *gorillaClient) writePump() {
 	}
 }
 
-func (c *gorillaClient) write(m gorillaMessage, ok bool) bool {
+func (c *gorillaClient) write(m *gorillaMessage, ok bool) bool {
 	c.conn.SetWriteDeadline(time.Now().Add(gorillaWriteWait))
 	switch {
 	case !ok:
