@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"os"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -154,4 +155,100 @@ func TestCloseRacesWithUpgrades(t *testing.T) {
 	for range 100 {
 		dial(t, srv, "/a").expectClose(4000)
 	}
+}
+
+// A room that is busy while OnConnect sends a large snapshot doesn't make a slow client, whatever the
+// policy, and nothing of the snapshot is dropped.
+func TestSnapshotBesideABusyRoom(t *testing.T) {
+	for _, policy := range []wsroom.Overflow{wsroom.CloseSlow, wsroom.DropOldest, wsroom.DropNewest} {
+		const parts = 300
+		part := strings.Repeat("x", 10<<10) // more in all than the queue and the kernel hold at once
+		var hub *wsroom.Hub
+		hub = wsroom.New(wsroom.WithOverflow(policy), wsroom.WithSendQueue(100, 64<<10),
+			wsroom.OnConnect(func(c *wsroom.Conn, _ *http.Request) error {
+				for i := range parts {
+					if i%10 == 0 {
+						hub.SendTextToRoom("/a", "live")
+					}
+					if err := c.SendText(part); err != nil {
+						t.Errorf("policy %d, part %d: %v", policy, i, err)
+						return err
+					}
+				}
+				return nil
+			}))
+		c := dial(t, serve(t, hub), "/a")
+		for range parts {
+			c.expect(part)
+		}
+		for range parts / 10 {
+			c.expect("live")
+		}
+	}
+}
+
+// No OnJoin comes before OnConnect, or where OnConnect refused, whoever lets the connection join.
+func TestNothingIsReportedBeforeOnConnect(t *testing.T) {
+	onClose, closed := closes()
+	hub := wsroom.New(onClose,
+		wsroom.OnConnect(func(*wsroom.Conn, *http.Request) error { return errors.New("refused") }),
+		wsroom.OnJoin(func(_ *wsroom.Conn, room string) { t.Errorf("OnJoin %s", room) }),
+		wsroom.OnLeave(func(_ *wsroom.Conn, room string) { t.Errorf("OnLeave %s", room) }))
+	srv := serve(t, hub)
+	done := make(chan struct{})
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for {
+			select {
+			case <-done:
+				return
+			default:
+				for _, c := range hub.Members("/a") {
+					c.Join("lobby")
+				}
+			}
+		}
+	})
+	for range 100 {
+		c := dial(t, srv, "/a")
+		await(t, closed, "OnClose")
+		c.conn.CloseNow()
+	}
+	close(done)
+	wg.Wait()
+}
+
+// A callback that waits inside the websocket.Conn is released when the connection's end takes its
+// socket.
+func TestEndReleasesACallbackInARawWrite(t *testing.T) {
+	var ends chan end
+	var second chan error
+	raw := wsroom.OnText(func(c *wsroom.Conn, text string, err error) {
+		if err != nil {
+			return
+		}
+		w, err := c.WebSocket().Writer(context.Background(), websocket.MessageBinary)
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		w.Write([]byte("part"))
+		c.Close(4000, "")
+		time.Sleep(time.Second)
+		w.Close() // fails: the close frame is out
+		_, err = c.WebSocket().Writer(context.Background(), websocket.MessageBinary)
+		second <- err
+	})
+	inBubble(t, hubWithEnds(&ends, raw), func(t *testing.T, s *pipeServer, hub *wsroom.Hub) {
+		second = make(chan error, 1)
+		c := s.dialRaw("/a")
+		c.frame(0x81, "x")
+		c.closeCode()
+		if err := <-second; err == nil {
+			t.Error("a writer on a closed connection")
+		}
+		if e := <-ends; websocket.CloseStatus(e.err) != 4000 {
+			t.Errorf("cause %v", e.err)
+		}
+	})
 }

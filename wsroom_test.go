@@ -358,6 +358,7 @@ func TestEveryEndHasOneCause(t *testing.T) {
 	}{
 		{"peer closes", frame(0x88, "\x0f\xa0bye"), 4000, closedWith(4000, "bye")},
 		{"peer closes without a code", frame(0x88, ""), 1005, closedWith(1005, "")},
+		{"peer closes with a code for errors", frame(0x88, "\x03\xf1bye"), 1009, closedWith(1009, "bye")},
 		{"peer vanishes", func(c *rawConn) { c.Close() }, 0, some},
 		{"invalid UTF-8", frame(0x81, "a\xffb"), 1007, some},
 		{"invalid UTF-8 across fragments", func(c *rawConn) { c.frame(0x01, "\xc3"); c.frame(0x80, "x") }, 1007, some},
@@ -384,6 +385,7 @@ func TestEveryEndHasOneCause(t *testing.T) {
 		{"the application closes", frame(0x81, "4001"), 4001, closedWith(4001, "by the application")},
 		{"the application kicks the room", frame(0x81, "4002"), 4002, closedWith(4002, "kicked")},
 		{"the application closes beneath", frame(0x81, "4003"), 4003, closedWith(4003, "beneath")},
+		{"the application closes beneath without a code", frame(0x81, "4005"), 1005, closedWith(1005, "")},
 		{"the application drops it beneath", frame(0x81, "4004"), 0, is(net.ErrClosed)},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
@@ -419,6 +421,8 @@ func TestEveryEndHasOneCause(t *testing.T) {
 						c.WebSocket().Close(4003, "beneath")
 					case 4004:
 						c.WebSocket().CloseNow()
+					case 4005:
+						c.WebSocket().Close(websocket.StatusNoStatusRcvd, "")
 					}
 				}))
 			srv := serve(t, hub)
