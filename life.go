@@ -1,7 +1,6 @@
 package wsroom
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -89,7 +88,13 @@ func (c *Conn) end(e ending) bool {
 	if wire != nil {
 		c.windUp(wire, e)
 	}
-	c.cancel(e.cause)
+	c.mu.Lock()
+	c.gone = true
+	cancel := c.cancel
+	c.mu.Unlock()
+	if cancel != nil {
+		cancel(e.cause)
+	}
 	return true
 }
 
@@ -117,7 +122,7 @@ func (c *Conn) attach(wire *frame.Conn) {
 		go c.writer()
 	}
 	if ending != nil {
-		<-c.ctx.Done() // whoever ended it has closed the queue
+		<-c.Context().Done() // whoever ended it has closed the queue
 		c.windUp(wire, *ending)
 	}
 }
@@ -204,15 +209,15 @@ func (c *Conn) begin() bool {
 
 // finish runs the last callbacks, each even if the one before it ended the goroutine.
 func (c *Conn) finish() {
-	<-c.ctx.Done() // it has left every room then
+	cause := c.cause() // it has left every room then
 	defer c.hangUp()
 	if f := c.hub.cfg.onClose; f != nil {
-		defer c.callback("OnClose", func() { f(c, context.Cause(c.ctx)) })
+		defer c.callback("OnClose", func() { f(c, cause) })
 	}
 	if !c.connected {
 		return
 	}
-	defer c.fail(context.Cause(c.ctx))
+	defer c.fail(cause)
 	defer c.setReporting(false)
 	c.drainEvents()
 }

@@ -83,6 +83,7 @@ func (h *Hub) upgrade(w http.ResponseWriter, r *http.Request) *Conn {
 		return nil
 	}
 	ws.SetReadLimit(h.cfg.maxMessage)
+	g.reader.Reset(g.conn.wire) // coder/websocket put a reader of early bytes in between; the wire has them
 	g.conn.ws = ws
 	g.conn.ready.Done()
 	return g.conn
@@ -109,7 +110,8 @@ type gate struct {
 	hub      *Hub
 	request  *http.Request
 	conn     *Conn
-	answered bool // refused with an answer of ours; coder's own isn't sent
+	reader   *bufio.Reader // what coder/websocket reads from
+	answered bool          // refused with an answer of ours; coder's own isn't sent
 }
 
 // abort forgets a connection that was admitted and didn't get its websocket.Conn.
@@ -160,7 +162,8 @@ func (g *gate) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	conn.attach(wire)
 	// The smallest buffers: the frame.Conn has its own while there is something to read, and puts
 	// frames together itself.
-	return wire, bufio.NewReadWriter(bufio.NewReaderSize(wire, 16), bufio.NewWriterSize(wire, 16)), nil
+	g.reader = bufio.NewReaderSize(wire, 16)
+	return wire, bufio.NewReadWriter(g.reader, bufio.NewWriterSize(wire, 16)), nil
 }
 
 // admit checks a valid handshake against the hub's rules and enters the connection. cause is a word
@@ -194,9 +197,7 @@ func (h *Hub) admit(w http.ResponseWriter, r *http.Request) (c *Conn, cause stri
 		}
 	}
 	conn := newConn(h, r, room, key)
-	conn.subprotocol = w.Header().Get("Sec-WebSocket-Protocol")
-	conn.deflate = w.Header().Get("Sec-WebSocket-Extensions") != ""
-	conn.queue.deflate = conn.deflate
+	conn.queue.deflate = w.Header().Get("Sec-WebSocket-Extensions") != ""
 	if err := h.store.add(conn); err != nil {
 		return nil, "limit", err
 	}
@@ -319,7 +320,7 @@ type detached struct {
 	route *chi.Context
 }
 
-func detach(ctx context.Context) context.Context {
+func detach(ctx context.Context) detached {
 	d := detached{Context: context.WithoutCancel(ctx)}
 	if route := chi.RouteContext(ctx); route != nil {
 		d.route = route.Clone()
@@ -327,7 +328,7 @@ func detach(ctx context.Context) context.Context {
 	return d
 }
 
-func (d detached) Value(key any) any {
+func (d *detached) Value(key any) any {
 	if key == chi.RouteCtxKey && d.route != nil {
 		return d.route
 	}

@@ -104,7 +104,7 @@ func (c *Conn) handle() bool {
 // judge applies WithBadJSON and reports whether the connection lives on.
 func (c *Conn) judge(bad error) bool {
 	if c.hub.cfg.badJSON == KeepOpen {
-		return c.ctx.Err() == nil
+		return !c.isEnded()
 	}
 	c.end(rid("bad_json", bad, websocket.StatusInvalidFramePayloadData, "bad JSON"))
 	return false
@@ -118,8 +118,9 @@ func (c *Conn) refuseKind() error {
 
 // cause waits for the reason why the connection is ending.
 func (c *Conn) cause() error {
-	<-c.ctx.Done()
-	return context.Cause(c.ctx)
+	ctx := c.Context()
+	<-ctx.Done()
+	return context.Cause(ctx)
 }
 
 // wait returns once there is something to read, ctx is done or the connection is ending.
@@ -246,8 +247,8 @@ func (c *Conn) admit() error {
 	select {
 	case <-t.C:
 		return nil
-	case <-c.ctx.Done():
-		return context.Cause(c.ctx)
+	case <-c.Context().Done():
+		return c.cause()
 	}
 }
 

@@ -204,7 +204,7 @@ func (h *Hub) closeAll(ctx context.Context, conns []*Conn) {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for i, c := range conns {
-		if c.ctx.Err() != nil {
+		if c.isEnded() {
 			continue // it ended by itself
 		}
 		due := time.Duration(float64(h.cfg.drain) * float64(i) / float64(len(conns)))

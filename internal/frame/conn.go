@@ -64,10 +64,10 @@ type Conn struct {
 	in       scanner
 	buf      *[readSize]byte // nil while nothing is unread
 	r, w     int             // what is unread: buf[r:w]
-	waited   bool            // Wait returned, and no message has been read since
 	into     []byte          // where rawRead reads to; nil for a buffer of its own
 	got      int
 	readErr  error // the socket's error, once it failed
+	waited   bool  // Wait returned, and no message has been read since
 	timed    bool  // the socket's read deadline is that of the message under way
 	armed    bool  // the socket has a read deadline, of this message or of one before
 	readFunc func(fd uintptr) bool
@@ -79,8 +79,7 @@ type Conn struct {
 	waiting    atomic.Int64 // since when a read waits for the peer; 0 if none does
 	peerClosed atomic.Bool  // a close frame has been read
 
-	out  scanner // out and part belong to coder/websocket's writer, which is one at a time
-	part []byte  // the bytes of a frame that isn't complete
+	out *outgoing // belongs to coder/websocket's writer, which is one at a time; nil before it wrote
 
 	writeMu   sync.Mutex // the wire; guards the fields to the end
 	open      bool       // a message in several frames is under way
@@ -397,13 +396,22 @@ func (c *Conn) Close() error {
 	return nil
 }
 
+// outgoing is what coder/websocket is writing. Most connections never see it write.
+type outgoing struct {
+	scanner
+	part []byte // the bytes of a frame that isn't complete
+}
+
 // Write is for coder/websocket: it passes on the frames that p completes and keeps the rest, which
 // is less than the caller's buffer.
 func (c *Conn) Write(p []byte) (int, error) {
+	if c.out == nil {
+		c.out = new(outgoing)
+	}
 	for n := 0; n < len(p); {
 		k, end := c.out.scan(p[n:])
 		if !end {
-			c.part = append(c.part, p[n:n+k]...)
+			c.out.part = append(c.out.part, p[n:n+k]...)
 		} else if err := c.frameWritten(p[n : n+k]); err != nil {
 			return n, err
 		}
@@ -414,8 +422,8 @@ func (c *Conn) Write(p []byte) (int, error) {
 
 // frameWritten passes on the frame that ends with last and begins with what is kept in part.
 func (c *Conn) frameWritten(last []byte) error {
-	part := c.part
-	c.part = nil
+	part := c.out.part
+	c.out.part = nil
 	if c.out.opcode >= Close {
 		whole := append(part, last...)
 		c.owner.Control(c.out.opcode, whole[headerOf(whole):])
