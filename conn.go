@@ -43,14 +43,14 @@ type Conn struct {
 	cancel    context.CancelCauseFunc // of ctx
 	rooms     memberships             // written with the room's shard locked, too
 	values    map[any]any
-	events    []event
-	drops     int
-	reporting bool // events and drops are reported
-	gone      bool // it has left every room, and ctx is done or will be born so
+	news      *news // what callbacks are to hear of; nil if there is nothing
+	reporting bool  // and whether they may now
+	gone      bool  // it has left every room, and ctx is done or will be born so
 
 	kill       *time.Timer // closes the socket when the ending's budget is spent; set before ctx is done
 	connected  bool        // OnConnect succeeded
 	finished   bool        // the message callback panicked or has had its err; both belong to turn
+	freshAt    int64       // when the reading goroutine was last replaced, by frame.Now
 	bucket     bucket
 	wroteAt    atomic.Int64 // when something was written last, by frame.Now
 	pingedAt   atomic.Int64 // when the last ping was written, by frame.Now; 0 while it is queued
@@ -252,12 +252,12 @@ func checkClose(code websocket.StatusCode, reason string) error {
 // enteredLocked and leftLocked note what OnJoin and OnLeave are to hear of; mu and the room's shard are locked.
 func (c *Conn) enteredLocked(room string) {
 	if c.hub.cfg.onJoin != nil {
-		c.events = append(c.events, event{room: room, run: c.hub.cfg.onJoin, name: "OnJoin"})
+		c.tellLocked(event{room: room, run: c.hub.cfg.onJoin, name: "OnJoin"})
 	}
 }
 
 func (c *Conn) leftLocked(room string) {
 	if c.hub.cfg.onLeave != nil {
-		c.events = append(c.events, event{room: room, run: c.hub.cfg.onLeave, name: "OnLeave"})
+		c.tellLocked(event{room: room, run: c.hub.cfg.onLeave, name: "OnLeave"})
 	}
 }

@@ -75,9 +75,9 @@ type Conn struct {
 	deadlineMu  sync.Mutex // guards interrupted and orders deadlines after it
 	interrupted bool
 
+	peerClosed atomic.Bool  // a close frame has been read
 	lastRead   atomic.Int64 // when bytes came last, by Now
 	waiting    atomic.Int64 // since when a read waits for the peer; 0 if none does
-	peerClosed atomic.Bool  // a close frame has been read
 
 	out *outgoing // belongs to coder/websocket's writer, which is one at a time; nil before it wrote
 
@@ -162,6 +162,13 @@ func (c *Conn) LastRead() int64 { return c.lastRead.Load() }
 
 // WaitingSince tells since when, by Now, a read has been waiting for the peer; 0 if none is.
 func (c *Conn) WaitingSince() int64 { return c.waiting.Load() }
+
+// Unread reports whether something has been read from the socket that isn't consumed yet.
+func (c *Conn) Unread() bool {
+	c.readMu.Lock()
+	defer c.readMu.Unlock()
+	return c.r < c.w
+}
 
 // Wait returns once there is something to read. It swallows the empty pongs that answer AppendPing,
 // so that an idle connection stays parked here, where the stack is small.
