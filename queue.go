@@ -247,7 +247,8 @@ func (q *queue) freeWaiters() {
 // batch is what the writer takes at a time, and writes at once.
 type batch struct {
 	frames   [batchFrames]*frame.Message
-	n        int
+	n        int // of frames
+	used     int // of frames, since free
 	control  []byte
 	pinged   bool
 	farewell []byte
@@ -269,8 +270,8 @@ func (b *batch) bytes(deflate bool) []byte {
 }
 
 func (b *batch) free() {
-	clear(b.frames[:b.n])
-	b.control, b.farewell = nil, nil
+	clear(b.frames[:b.used])
+	b.used, b.control, b.farewell = 0, nil, nil
 	batches.Put(b)
 }
 
@@ -279,7 +280,6 @@ func (b *batch) free() {
 func (q *queue) take(b *batch, data bool) bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	clear(b.frames[:b.n])
 	b.n, b.farewell = 0, nil
 	b.control, b.pinged = q.control, q.pinged
 	q.control, q.pinged = nil, false
@@ -313,6 +313,7 @@ func (q *queue) takeReady(b *batch) {
 			q.bytes -= next
 		}
 	}
+	b.used = max(b.used, b.n)
 	if b.n > 0 && q.opening != nil {
 		q.freeWaiters()
 		q.forgetOpening()
