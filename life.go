@@ -26,6 +26,7 @@ type ending struct {
 	mute   bool // the line is dead: no close frame, no handshake
 	drop   bool // what is queued isn't written any more
 	budget time.Duration
+	kill   *time.Timer // closes the socket when the budget is spent
 }
 
 var endingSlow = rid("slow", ErrSlow, websocket.StatusTryAgainLater, "too slow")
@@ -86,24 +87,24 @@ func (c *Conn) end(e ending) bool {
 	c.hub.store.remove(c)
 	c.queue.close(e.farewell(), e.drop)
 	if wire != nil {
-		c.windUp(wire, e)
+		c.windUp(wire, &e)
 	}
 	c.mu.Lock()
 	c.gone = true
-	cancel := c.cancel
+	ctx := c.context
 	c.mu.Unlock()
-	if cancel != nil {
-		cancel(e.cause)
+	if ctx != nil {
+		ctx.cancel(e.cause)
 	}
 	return true
 }
 
 // windUp ends what goes on at the socket.
-func (c *Conn) windUp(wire *frame.Conn, e ending) {
+func (c *Conn) windUp(wire *frame.Conn, e *ending) {
 	if e.mute {
 		c.killSocket()
 	} else {
-		c.kill = time.AfterFunc(e.budget, c.killSocket)
+		e.kill = time.AfterFunc(e.budget, c.killSocket)
 	}
 	wire.Interrupt()
 	if c.queue.finish() {
@@ -123,7 +124,7 @@ func (c *Conn) attach(wire *frame.Conn) {
 	}
 	if ending != nil {
 		<-c.Context().Done() // whoever ended it has closed the queue
-		c.windUp(wire, *ending)
+		c.windUp(wire, ending)
 	}
 }
 
@@ -273,8 +274,8 @@ func (c *Conn) hangUp() {
 		c.wire.Drain()
 	}
 	c.wire.Hangup() // over TLS it waits for the peer, too
-	if c.kill != nil {
-		c.kill.Stop()
+	if kill := c.ending.kill; kill != nil {
+		kill.Stop()
 	}
 	_ = c.ws.CloseNow()
 	c.hub.release(c)
