@@ -45,12 +45,13 @@ type Conn struct {
 	values    map[any]any
 	events    []event
 	drops     int
-	reporting bool // events and drops are reported
+	expiry    *time.Timer // nil where Until set no time
+	reporting bool        // events and drops are reported
 
 	kill       *time.Timer // closes the socket when the ending's budget is spent; set before ctx is done
 	connected  bool        // OnConnect succeeded
 	finished   bool        // the message callback panicked or has had its err; both belong to turn
-	bucket     bucket
+	buckets    *buckets
 	wroteAt    atomic.Int64 // when something was written last, by frame.Now
 	pingedAt   atomic.Int64 // when the last ping was written, by frame.Now; 0 while it is queued
 	readAtPing int64        // the wire's LastRead when the last ping was queued; belongs to the heartbeat
@@ -65,6 +66,9 @@ func newConn(h *Hub, r *http.Request, room, key string) *Conn {
 	}
 	c.ctx, c.cancel = context.WithCancelCause(detach(r.Context()))
 	c.queue.limit, c.queue.held, c.queue.writing = h.cfg, new(fifo), true
+	if h.cfg.limitsRate() {
+		c.buckets = new(buckets)
+	}
 	c.writer = c.write
 	c.ready.Add(1)
 	return c
@@ -136,7 +140,8 @@ func (c *Conn) Get(key any) (any, bool) {
 	return v, ok
 }
 
-// RemoteAddr returns the request's RemoteAddr: of the peer, or of the proxy in front of the server.
+// RemoteAddr returns the request's RemoteAddr: of the peer, which may be a proxy in front of the server;
+// behind one of WithTrustedProxies, the client's address with port 0.
 func (c *Conn) RemoteAddr() string { return c.remoteAddr }
 
 // Subprotocol returns the negotiated subprotocol, "" if there is none.

@@ -46,6 +46,7 @@ import (
 	mathrand "math/rand/v2"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"time"
 	"unicode/utf8"
 
@@ -62,6 +63,7 @@ type Hub struct {
 	counters counters
 
 	heartbeat heartbeat
+	rejects   atomic.Int32 // connections that are told by a close frame that they are refused
 
 	mu      sync.Mutex // guards the fields to the next blank line, and wg's Add against its Wait
 	closing bool
@@ -95,8 +97,11 @@ func New(opts ...Option) *Hub {
 // ServeHTTP upgrades the request and returns once OnConnect has returned; the connection lives on. A
 // request that it doesn't upgrade is answered with a status and, but for errors of the application,
 // the reason: 400 for a bad handshake or room name, 403 for a foreign origin or host or by
-// WithAuthorize, 426 for what is no upgrade, 429 and 503 over a limit and after Shutdown.
+// WithAuthorize, 426 for what is no upgrade, 429 and 503 over a limit, 503 after Shutdown or
+// WithHandshakeTimeout; see WithRejectMode.
 func (h *Hub) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	r = r.WithContext(r.Context()) // a copy, which is ours to change
+	r.RemoteAddr = h.cfg.clientAddr(r)
 	c := h.upgrade(w, r)
 	if c == nil {
 		return
