@@ -88,7 +88,7 @@ func TestByteRateLimitDisconnects(t *testing.T) {
 		onClose, closed := closes()
 		hub := wsroom.New(echo(), onClose, wsroom.WithCompression(0),
 			wsroom.WithByteRateLimit(1, 1000), wsroom.WithRateLimitAction(wsroom.Disconnect))
-		c := dialWith(t, serve(t, hub), "/a", &websocket.DialOptions{CompressionMode: mode})
+		c := dialWith(t, serve(t, hub), "/a", &websocket.DialOptions{CompressionMode: mode, CompressionThreshold: 10})
 		text := strings.Repeat("x", 400)
 		for range 2 {
 			c.send(text)
