@@ -16,7 +16,9 @@ import (
 )
 
 // bearer is the entry of a subprotocol list that holds the token.
-func bearer(token string) string { return "bearer." + base64.RawURLEncoding.EncodeToString([]byte(token)) }
+func bearer(token string) string {
+	return "bearer." + base64.RawURLEncoding.EncodeToString([]byte(token))
+}
 
 func TestBearerTokenIsOneTokenOrNone(t *testing.T) {
 	for _, test := range []struct {
@@ -124,10 +126,10 @@ func TestBearerTokenIsNeverEchoedOrLogged(t *testing.T) {
 		srv := serve(t, hub)
 		hidden := serve(t, wrap(hub, func(w http.ResponseWriter) http.ResponseWriter { return &statusOnly{ResponseWriter: w} }), hub)
 		dial(t, srv, "/?room=held&key=full")
-		for _, list := range []string{"chat, " + bearer(secret), bearer(secret), bearer(secret) + ", v2", "v2, chat, " + bearer(secret)} {
+		for i, list := range []string{"chat, " + bearer(secret), bearer(secret), bearer(secret) + ", v2", "v2, chat, " + bearer(secret)} {
 			protocols := "Sec-WebSocket-Protocol: " + list
 			for what, request := range map[string]string{
-				"admitted":       upgradeRequest("/?room=open&key=1", protocols),
+				"admitted":       upgradeRequest(fmt.Sprint("/?room=open&key=", i), protocols),
 				"bad handshake":  upgradeRequest("/?room=open", protocols, "Sec-WebSocket-Version: 12"),
 				"no upgrade":     upgradeRequest("/?room=open", protocols, "Upgrade"),
 				"foreign origin": upgradeRequest("/?room=open", protocols, "Origin: null"),

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+	"weak"
 
 	"github.com/coder/websocket"
 	"github.com/wsroom/wsroom"
@@ -281,4 +282,17 @@ func TestEndingConnectionDoesNotExpire(t *testing.T) {
 			time.Sleep(time.Hour)
 		})
 	}
+}
+
+// A connection that has ended isn't kept until it would have expired.
+func TestEndedConnectionIsFreedBeforeItExpires(t *testing.T) {
+	conns := make(chan weak.Pointer[wsroom.Conn], 1)
+	hub := wsroom.New(admitFor(time.Hour), wsroom.OnConnect(func(c *wsroom.Conn, _ *http.Request) error {
+		conns <- weak.Make(c)
+		return nil
+	}))
+	dial(t, serve(t, hub), "/a").conn.CloseNow()
+	c := await(t, conns, "a connection")
+	nothingLeft(t, hub)
+	until(t, "it is freed", func() bool { runtime.GC(); return c.Value() == nil })
 }
