@@ -1,7 +1,6 @@
 package wsroom
 
 import (
-	"errors"
 	"fmt"
 	"net/http"
 	"time"
@@ -85,25 +84,4 @@ func endingExpired(err error) ending {
 		e.closeBy(err)
 	}
 	return e
-}
-
-// authorize asks the function of WithAuthorize. The time is when the connection expires; zero: never.
-func (h *Hub) authorize(r *http.Request, room string) (t time.Time, err error) {
-	if h.cfg.authorize == nil {
-		return t, nil
-	}
-	err = h.cfg.authorize(r, room)
-	var admitted until
-	switch {
-	case err == nil:
-		return t, nil
-	case errors.As(err, new(*StatusError)):
-		return t, err
-	case !errors.As(err, &admitted):
-		return t, &StatusError{Status: http.StatusForbidden}
-	case admitted.time.IsZero() || admitted.time.After(time.Now()):
-		return admitted.time, nil
-	default:
-		return t, &StatusError{Status: http.StatusUnauthorized}
-	}
 }

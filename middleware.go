@@ -61,23 +61,23 @@ func isToken(s string) bool {
 	})
 }
 
-// upgrade turns the request, which is the hub's own copy, into a connection in its room, or answers it
-// and returns nil.
-func (h *Hub) upgrade(w http.ResponseWriter, r *http.Request) *Conn {
+// upgrade turns the request into a connection in its room, or answers it and returns nil. The request
+// that it returns is what OnConnect gets.
+func (h *Hub) upgrade(w http.ResponseWriter, r *http.Request) (*Conn, *http.Request) {
 	if r.ProtoMajor >= 2 {
 		h.noteRefusal(r, "protocol", &StatusError{
 			Status:  http.StatusUpgradeRequired,
 			Message: "WebSocket needs HTTP/1.1, and this request came over " + r.Proto + "; serve this route over HTTP/1.1 only (TLS NextProtos)",
 		}).answer(w, r)
-		return nil
+		return nil, nil
 	}
-	g := &gate{ResponseWriter: w, hub: h, request: r, plain: r.Context(), deadline: time.Now().Add(h.cfg.handshake)}
-	timed, cancel := context.WithDeadline(g.plain, g.deadline)
+	deadline := time.Now().Add(h.cfg.handshake)
+	timed, cancel := context.WithDeadline(r.Context(), deadline)
 	defer cancel()
-	g.timed = timed
-	*r = *r.WithContext(timed)
+	g := &gate{ResponseWriter: w, hub: h, request: r.WithContext(timed), plain: r.Context(), timed: timed, deadline: deadline}
+	g.request.RemoteAddr = h.cfg.clientAddr(r)
 	defer g.abort()
-	ws, err := websocket.Accept(g, r, h.acceptOptions())
+	ws, err := websocket.Accept(g, g.request, h.acceptOptions())
 	if err != nil {
 		if g.broken { // the 101 is out, and there is no socket: hang up, or the client would wait
 			panic(http.ErrAbortHandler)
@@ -85,12 +85,12 @@ func (h *Hub) upgrade(w http.ResponseWriter, r *http.Request) *Conn {
 		if !g.answered { // coder/websocket refused the handshake, with its reason
 			h.observer.Add(MetricRefused, pattern(r), "handshake", 1)
 		}
-		return nil
+		return nil, nil
 	}
 	ws.SetReadLimit(h.cfg.maxMessage)
 	g.conn.ws = ws
 	g.conn.ready.Done()
-	return g.conn
+	return g.conn, g.request
 }
 
 func (h *Hub) acceptOptions() *websocket.AcceptOptions {
@@ -112,9 +112,9 @@ func (h *Hub) acceptOptions() *websocket.AcceptOptions {
 type gate struct {
 	http.ResponseWriter
 	hub      *Hub
-	request  *http.Request
+	request  *http.Request   // a copy, with the client's address, and the deadline until lift
 	plain    context.Context // the request's own
-	timed    context.Context // the request's, with the deadline, until lift
+	timed    context.Context // with the deadline
 	deadline time.Time       // for the 101 to be out
 	conn     *Conn
 	answered bool // by us; coder's own answer isn't sent
@@ -130,7 +130,7 @@ func (g *gate) lift() {
 	if own := g.request.Context(); own != g.timed {
 		ctx = lifted{g.plain, own}
 	}
-	*g.request = *g.request.WithContext(ctx)
+	g.request = g.request.WithContext(ctx)
 }
 
 // abort forgets a connection that was admitted and didn't get its websocket.Conn.
@@ -226,7 +226,7 @@ func (g *gate) admit() (c *Conn, cause string, err error) {
 		return nil, cause, err
 	}
 	g.lift()
-	conn := newConn(h, r, room, key)
+	conn := newConn(h, g.request, room, key)
 	conn.subprotocol = g.Header().Get("Sec-WebSocket-Protocol")
 	conn.deflate = g.Header().Get("Sec-WebSocket-Extensions") != ""
 	conn.queue.deflate = conn.deflate
@@ -249,6 +249,27 @@ func (h *Hub) ask(r *http.Request) (room string, until time.Time, cause string, 
 	}
 	until, err = h.authorize(r, room)
 	return room, until, "authorize", err
+}
+
+// authorize asks the function of WithAuthorize. The time is when the connection expires; zero: never.
+func (h *Hub) authorize(r *http.Request, room string) (t time.Time, err error) {
+	if h.cfg.authorize == nil {
+		return t, nil
+	}
+	err = h.cfg.authorize(r, room)
+	var admitted until
+	switch {
+	case err == nil:
+		return t, nil
+	case errors.As(err, new(*StatusError)):
+		return t, err
+	case !errors.As(err, &admitted):
+		return t, &StatusError{Status: http.StatusForbidden}
+	case admitted.time.IsZero() || admitted.time.After(time.Now()):
+		return admitted.time, nil
+	default:
+		return t, &StatusError{Status: http.StatusUnauthorized}
+	}
 }
 
 // checkSite refuses hosts and origins that aren't allowed.

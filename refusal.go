@@ -75,12 +75,13 @@ func (h *Hub) mayReject() bool {
 
 // reject upgrades the connection, says why it isn't wanted, and cuts it.
 func (g *gate) reject(refused *StatusError) {
-	socket, _, err := g.switchProtocols(time.Now().Add(ridBudget))
+	deadline := time.Now().Add(ridBudget)
+	socket, _, err := g.switchProtocols(deadline)
 	if err != nil {
 		return
 	}
 	defer socket.Close()
-	defer time.AfterFunc(ridBudget, func() { frame.Kill(socket) }).Stop()
+	defer time.AfterFunc(time.Until(deadline), func() { frame.Kill(socket) }).Stop()
 	if _, err := socket.Write(frame.AppendClose(nil, int(refused.closeCode()), refused.closeReason())); err != nil {
 		return
 	}

@@ -100,9 +100,7 @@ func New(opts ...Option) *Hub {
 // WithAuthorize, 426 for what is no upgrade, 429 and 503 over a limit, 503 after Shutdown or
 // WithHandshakeTimeout; see WithRejectMode.
 func (h *Hub) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	r = r.WithContext(r.Context()) // a copy, which is ours to change
-	r.RemoteAddr = h.cfg.clientAddr(r)
-	c := h.upgrade(w, r)
+	c, r := h.upgrade(w, r)
 	if c == nil {
 		return
 	}
