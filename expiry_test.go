@@ -101,6 +101,7 @@ func TestZeroTimeNeverExpires(t *testing.T) {
 		inBubble(t, hubWithEnds(&ends, authorize, expire, wsroom.WithHeartbeat(0, 0)), func(t *testing.T, s *pipeServer, hub *wsroom.Hub) {
 			c := s.dialRaw("/a")
 			time.Sleep(1000 * time.Hour)
+			synctest.Wait()
 			if want := int(until / time.Minute); hub.Len() != 1 || asked != want {
 				t.Errorf("%s: %d connections, asked %d times, want %d", what, hub.Len(), asked, want)
 			}
@@ -208,6 +209,7 @@ func TestOnExpireWaitsItsTurn(t *testing.T) {
 			c := s.dialRaw("/a")
 			c.frame(0x81, "x")
 			time.Sleep(3 * time.Minute)
+			synctest.Wait()
 			if !slices.Equal(order, want) {
 				t.Errorf("got %q, want %q", order, want)
 			}
