@@ -80,8 +80,8 @@ func (g *gate) reject(refused *StatusError) {
 	if err != nil {
 		return
 	}
-	defer socket.Close()
 	defer time.AfterFunc(time.Until(deadline), func() { frame.Kill(socket) }).Stop()
+	defer socket.Close() // over TLS it may wait
 	if _, err := socket.Write(frame.AppendClose(nil, int(refused.closeCode()), refused.closeReason())); err != nil {
 		return
 	}

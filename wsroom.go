@@ -18,6 +18,12 @@
 // room, to several, or to all. Any WebSocket client can talk to it: there is no protocol of wsroom's
 // own on the wire.
 //
+// # Admission
+//
+// A request is upgraded once it has passed the handshake, the checks of origin and host, the limits on
+// connections, its room's name, WithAuthorize and the limits on rooms, in this order. Until then it
+// costs the hub nothing but its place under the limits; see WithRejectMode for how its client is told.
+//
 // # Messages
 //
 // Of the callbacks for messages the first of Serve, OnJSON and OnText is used; OnBinary works beside
