@@ -8,6 +8,7 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 	"unicode/utf8"
 
 	"github.com/coder/websocket"
@@ -44,7 +45,8 @@ type Conn struct {
 	context *ownContext // nil until somebody wants it
 	rooms   memberships // written with the room's shard locked, too
 	values  map[any]any
-	news    *news // what callbacks are to hear of; nil if there is nothing
+	expiry  *time.Timer // nil where Until set no time
+	news    *news       // what callbacks are to hear of; nil if there is nothing
 
 	reporting bool // callbacks may hear of the news; guarded by mu
 	gone      bool // it has left every room, and its context is done or will be born so; guarded by mu
@@ -54,7 +56,7 @@ type Conn struct {
 	beating    atomic.Bool  // OnConnect has returned: the peer is read, and judged
 	badClose   atomic.Int32 // the close code with which coder/websocket refused what it read
 	reading    atomic.Bool  // a reading method of ours is inside coder/websocket
-	bucket     bucket
+	buckets    *buckets     // of the rate limits; nil without any
 	freshAt    int64        // when the reading goroutine was last replaced, by frame.Now
 	wroteAt    atomic.Int64 // when something was written last, by frame.Now
 	pingedAt   atomic.Int64 // when the last ping was written, by frame.Now; 0 while it is queued
@@ -73,6 +75,9 @@ func newConn(h *Hub, r *http.Request, room, key string) *Conn {
 		request: detach(r.Context()),
 	}
 	c.queue.limit, c.queue.opening, c.queue.writing = h.cfg, new(opening), true
+	if h.cfg.limitsRate() {
+		c.buckets = new(buckets)
+	}
 	c.writer = c.write
 	c.ready.Add(1)
 	return c
@@ -155,7 +160,8 @@ func (c *Conn) Get(key any) (any, bool) {
 	return v, ok
 }
 
-// RemoteAddr returns the request's RemoteAddr: of the peer, or of the proxy in front of the server.
+// RemoteAddr returns the request's RemoteAddr: of the peer, which may be a proxy in front of the server;
+// behind one of WithTrustedProxies, the client's address with port 0.
 func (c *Conn) RemoteAddr() string { return c.remoteAddr }
 
 // Subprotocol returns the negotiated subprotocol, "" if there is none.

@@ -55,10 +55,20 @@ func endingBy(err error) ending {
 		return endingClosed(websocket.CloseError{Code: websocket.StatusNormalClosure})
 	}
 	e := ending{cause: err, label: "error", code: websocket.StatusInternalError, budget: closeBudget}
-	if by := (websocket.CloseError{}); errors.As(err, &by) && checkClose(by.Code, by.Reason) == nil {
-		e.label, e.code, e.reason = "closed", by.Code, by.Reason
+	if e.closeBy(err) {
+		e.label = "closed"
 	}
 	return e
+}
+
+// closeBy takes the code and reason of a websocket.CloseError and reports whether err is one.
+func (e *ending) closeBy(err error) bool {
+	by := websocket.CloseError{}
+	ok := errors.As(err, &by) && checkClose(by.Code, by.Reason) == nil
+	if ok {
+		e.code, e.reason = by.Code, by.Reason
+	}
+	return ok
 }
 
 func (e ending) farewell() []byte {
@@ -82,6 +92,9 @@ func (c *Conn) end(e ending) bool {
 	}
 	c.ending = &e
 	wire := c.wire
+	if c.expiry != nil {
+		c.expiry.Stop()
+	}
 	c.mu.Unlock()
 
 	c.hub.store.remove(c)

@@ -386,8 +386,10 @@ func (c *Conn) Drain() {
 }
 
 // Kill closes the socket beneath TLS at once, whatever reads or writes are under way.
-func (c *Conn) Kill() {
-	socket := c.Conn
+func (c *Conn) Kill() { Kill(c.Conn) }
+
+// Kill closes a socket that no Conn is over, too.
+func Kill(socket net.Conn) {
 	if t, ok := socket.(interface{ NetConn() net.Conn }); ok {
 		socket = t.NetConn()
 	}
