@@ -51,6 +51,7 @@ type Conn struct {
 	connected  bool        // OnConnect succeeded
 	finished   bool        // the message callback panicked or has had its err; both belong to turn
 	bucket     bucket
+	controls   bucket       // of pings and pongs; belongs to the reader
 	wroteAt    atomic.Int64 // when something was written last, by frame.Now
 	pingedAt   atomic.Int64 // when the last ping was written, by frame.Now; 0 while it is queued
 	readAtPing int64        // the wire's LastRead when the last ping was queued; belongs to the heartbeat

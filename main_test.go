@@ -19,6 +19,10 @@ const patience = 20 * time.Second
 
 // TestMain fails the run if a goroutine of wsroom is left at its end.
 func TestMain(m *testing.M) {
+	if os.Getenv(siegeVariable) != "" {
+		laySiege()
+		return
+	}
 	code := m.Run()
 	if code == 0 {
 		if left := goroutinesLeft(); left != "" {

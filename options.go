@@ -69,6 +69,7 @@ type config struct {
 	deflateFrom   int // bytes; negative: no compression
 	rate, burst   int // 0: no limit
 	rateAction    RateLimitAction
+	controlRate   int // pings and pongs a second
 	badJSON       BadJSON
 
 	maxConns, maxRooms, maxMembers int // 0: no limit
@@ -114,6 +115,11 @@ func newConfig(opts []Option) (*config, error) {
 	if c.rateAction != SlowDown && c.rate == 0 {
 		mistakes = append(mistakes, errors.New("wsroom: WithRateLimitAction has no effect without WithRateLimit"))
 	}
+	c.controlRate = 10
+	if c.heartbeat > 0 { // with room for the answers to the hub's own pings, twice over
+		c.controlRate += int(2 * time.Second / c.heartbeat)
+	}
+	c.limits.Frame = uint64(c.maxMessage) + uint64(c.maxMessage)/4 + 64 // deflated data can be longer than inflated
 	c.choose()
 	if c.name != "" && c.logger != nil {
 		c.logger = c.logger.With("hub", c.name)

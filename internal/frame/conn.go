@@ -3,6 +3,7 @@ package frame
 import (
 	"errors"
 	"io"
+	"math"
 	"net"
 	"os"
 	"sync"
@@ -12,8 +13,13 @@ import (
 )
 
 // Owner is told what coder/websocket wants of its net.Conn. Calls come from whatever goroutine
-// uses the websocket.Conn, with no lock of Conn held.
+// uses the websocket.Conn, with no lock of Conn held but for what says that it was read.
 type Owner interface {
+	// ControlRead tells that a ping or a pong was read. At caughtUp, by Now, the peer had sent all
+	// that had been read by then: what came since may have come at any time since.
+	ControlRead(caughtUp int64)
+	// Oversized tells that a data frame longer than Limits.Frame was announced.
+	Oversized()
 	// Control takes a control frame that is to be sent. The payload is valid until it returns.
 	Control(opcode byte, payload []byte)
 	// MessageSent tells that a message written in several frames is complete.
@@ -24,10 +30,11 @@ type Owner interface {
 	Closed()
 }
 
-// Limits are the times a Conn keeps; each must be positive.
+// Limits are the times a Conn keeps, which must be positive, and what it lets a peer announce.
 type Limits struct {
 	Message time.Duration // from the first wait for the rest of a message to its last byte
 	Write   time.Duration // a piece of at most maxWrite bytes
+	Frame   uint64        // the longest payload of a data frame; 0: any
 }
 
 // errCut is the stream's end within a message. coder/websocket takes io.EOF for the message's end
@@ -70,6 +77,7 @@ type Conn struct {
 	readErr  error // the socket's error, once it failed
 	timed    bool  // the socket's read deadline is that of the message under way
 	armed    bool  // the socket has a read deadline, of this message or of one before
+	caughtUp int64 // when a read had to wait last, by Now
 	readFunc func(fd uintptr) bool
 
 	deadlineMu  sync.Mutex // guards interrupted and orders deadlines after it
@@ -103,7 +111,8 @@ func NewConn(socket net.Conn, early []byte, owner Owner, limits *Limits) *Conn {
 	c.readMu.Lock()
 	c.unread(early)
 	c.readMu.Unlock()
-	c.lastRead.Store(Now())
+	c.caughtUp = Now()
+	c.lastRead.Store(c.caughtUp)
 	return c
 }
 
@@ -195,6 +204,7 @@ func (c *Conn) skipEmptyPong() bool {
 		return false
 	}
 	c.consume(emptyPong)
+	c.owner.ControlRead(c.caughtUp)
 	return true
 }
 
@@ -237,6 +247,12 @@ func (c *Conn) scanIn(p []byte) int {
 	if end && c.in.opcode == Close {
 		c.peerClosed.Store(true)
 	}
+	if end && c.in.opcode > Close {
+		c.owner.ControlRead(c.caughtUp)
+	}
+	if max := c.limits.Frame; !end && max > 0 && c.in.left > max && c.in.left <= math.MaxInt64 && c.in.opcode <= Binary {
+		c.owner.Oversized() // any other breaks the protocol
+	}
 	return n
 }
 
@@ -261,9 +277,13 @@ func (c *Conn) fill(p []byte) error {
 		}
 	}
 	c.into = nil
-	c.waiting.Store(0)
+	since := c.waiting.Swap(0)
 	if c.readErr == nil {
-		c.lastRead.Store(Now())
+		now := Now()
+		c.lastRead.Store(now)
+		if since != 0 && now-since >= int64(time.Millisecond) {
+			c.caughtUp = now
+		}
 	}
 	return c.readErr
 }

@@ -1,0 +1,81 @@
+package wsroom_test
+
+import (
+	"flag"
+	"net/http/httptest"
+	"os"
+	"runtime"
+	"runtime/debug"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/wsroom/wsroom"
+)
+
+// full is for the attacks at the size of SECURITY.md's figures: go test -run Hostile . -hostile.full.
+// By default they are smaller, and take seconds.
+var full = flag.Bool("hostile.full", false, "run the attacks at their full size")
+
+// scale returns the full size of an attack, or the small one.
+func scale(small, large int) int {
+	if *full {
+		return large
+	}
+	return small
+}
+
+// underRace reports whether the race detector slows everything down.
+var underRace = sync.OnceValue(func() bool {
+	info, _ := debug.ReadBuildInfo()
+	return info != nil && slices.Contains(info.Settings, debug.BuildSetting{Key: "-race", Value: "true"})
+})
+
+// possessions are what an attack must not make a process keep.
+type possessions struct{ goroutines, files int }
+
+func count() possessions {
+	files, _ := os.ReadDir("/proc/self/fd") // elsewhere there are none
+	return possessions{runtime.NumGoroutine(), len(files)}
+}
+
+// wantNoMore waits, 5 s at the most, until there is no more than before.
+func wantNoMore(t testing.TB, before possessions) {
+	t.Helper()
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	var now possessions
+	for deadline := time.Now().Add(5 * time.Second); time.Now().Before(deadline); <-tick.C {
+		if now = count(); now.goroutines <= before.goroutines && now.files <= before.files {
+			return
+		}
+	}
+	t.Errorf("before the attack there were %+v, 5 s after it %+v", before, now)
+}
+
+// withBystanders attacks a server of a hub while a room of honest members goes on talking: they lose
+// nothing, see nothing twice and all in one order, without much delay, and what the attack took is
+// given back. The delay is measured up to three times, for other programs run on this machine.
+func withBystanders(t *testing.T, opts []wsroom.Option, attack func(t *testing.T, hub *wsroom.Hub, srv *httptest.Server)) {
+	t.Helper()
+	for try := 1; ; try++ {
+		hub := wsroom.New(append([]wsroom.Option{wsroom.OnText(echoRoom)}, opts...)...)
+		srv := serve(t, hub)
+		honest := meet(t, srv)
+		quiet := honest.talk(func() { <-time.After(time.Second) })
+		before := count()
+		delay := honest.talk(func() { attack(t, hub, srv) })
+		wantNoMore(t, before)
+		honest.part()
+		t.Logf("p99 of the honest members: %v, without the attack %v", delay, quiet)
+		most := max(3*quiet, 50*time.Millisecond)
+		if delay <= most || underRace() || t.Failed() {
+			return
+		}
+		if try == 3 {
+			t.Errorf("p99 of the honest members: %v, want %v at the most", delay, most)
+			return
+		}
+	}
+}
