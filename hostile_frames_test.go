@@ -177,12 +177,12 @@ func TestHostileBombs(t *testing.T) {
 	block += "\x00\x00\xff\xff" // so that blocks can follow one another
 	small := strings.Repeat(block, 60<<10/len(block))
 	for name, test := range map[string]struct {
-		sent string
+		sent []byte
 		most int64
 	}{
-		"a GiB":        {string(rawFrame(0xc1, strings.Repeat(block, 1<<10))), 2 << 20},
-		"60 KiB of it": {string(rawFrame(0xc1, small)), 6 << 20},
-		"in fragments": {inFragments(small), 6 << 20},
+		"a GiB":        {rawFrame(0xc1, strings.Repeat(block, 1<<10)), 2 << 20},
+		"60 KiB of it": {rawFrame(0xc1, small), 6 << 20},
+		"in fragments": {[]byte(inFragments(small)), 6 << 20},
 	} {
 		t.Run(name, func(t *testing.T) {
 			hub := wsroom.New(wsroom.OnText(discardText), wsroom.WithCompression(0))
@@ -195,7 +195,7 @@ func TestHostileBombs(t *testing.T) {
 			var wg sync.WaitGroup
 			for _, c := range conns {
 				wg.Go(func() {
-					go c.Write([]byte(test.sent)) // it may fail: nobody reads all of it
+					go c.Write(test.sent) // it may fail: nobody reads all of it
 					if code, _, err := c.closeFrame(); code != 1009 {
 						t.Errorf("close code %d, want 1009; %v", code, err)
 					}

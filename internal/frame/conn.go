@@ -232,6 +232,10 @@ func (c *Conn) Read(p []byte) (int, error) {
 	n := c.scanIn(c.buf[c.r:min(c.w, c.r+len(p))])
 	copy(p, c.buf[c.r:c.r+n])
 	c.consume(n)
+	if c.oversized() { // coder/websocket would take memory for it
+		c.owner.Oversized()
+		return 0, net.ErrClosed
+	}
 	return n, nil
 }
 
@@ -250,10 +254,13 @@ func (c *Conn) scanIn(p []byte) int {
 	if end && c.in.opcode > Close {
 		c.owner.ControlRead(c.caughtUp)
 	}
-	if max := c.limits.Frame; !end && max > 0 && c.in.left > max && c.in.left <= math.MaxInt64 && c.in.opcode <= Binary {
-		c.owner.Oversized() // any other breaks the protocol
-	}
 	return n
+}
+
+// oversized reports whether the current frame was announced as longer than it may be. What breaks the
+// protocol besides is for coder/websocket to refuse.
+func (c *Conn) oversized() bool {
+	return c.limits.Frame > 0 && c.in.left > c.limits.Frame && c.in.left <= math.MaxInt64 && c.in.opcode <= Binary
 }
 
 // consume drops n unread bytes and gives the buffer back with the last of them.
