@@ -207,8 +207,9 @@ func TestConnKeepsItsOwn(t *testing.T) {
 		hub.ServeHTTP(w, r.WithContext(ctx))
 	}), hub)
 	dialWith(t, srv, "/a?name=ann", &websocket.DialOptions{Subprotocols: []string{"v1", "v0"}})
+	ann := await(t, conns, "ann")
 	dial(t, srv, "/a?name=bob")
-	ann, bob := await(t, conns, "ann"), await(t, conns, "bob")
+	bob := await(t, conns, "bob")
 	if ann.ID() == bob.ID() || len(ann.ID()) < 20 {
 		t.Errorf("IDs %q, %q", ann.ID(), bob.ID())
 	}

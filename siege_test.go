@@ -105,7 +105,7 @@ const siegeVariable = "WSROOM_TEST_SIEGE"
 func besiege(t testing.TB, srv *httptest.Server, n int, attack string, sent ...string) *siege {
 	t.Helper()
 	s := &siege{t: t, n: n, cmd: exec.Command(os.Args[0])}
-	s.cmd.Env = append(os.Environ(), siegeVariable+"=1")
+	s.cmd.Env = append(os.Environ(), siegeVariable+"=1", "GOMAXPROCS=1") // theirs is another machine, in life
 	s.cmd.Stderr = os.Stderr
 	s.in, _ = s.cmd.StdinPipe()
 	out, err := s.cmd.StdoutPipe()

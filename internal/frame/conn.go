@@ -6,6 +6,7 @@ import (
 	"math"
 	"net"
 	"os"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -290,6 +291,8 @@ func (c *Conn) fill(p []byte) error {
 		c.lastRead.Store(now)
 		if since != 0 && now-since >= int64(time.Millisecond) {
 			c.caughtUp = now
+		} else {
+			runtime.Gosched() // who sends without a pause mustn't keep others from being read
 		}
 	}
 	return c.readErr
@@ -390,6 +393,9 @@ func (c *Conn) SocketError() error {
 	return c.readErr
 }
 
+// drainPause is what Drain takes for each piece, lest a flood cost more after its end than before.
+const drainPause = time.Millisecond
+
 // Drain reads and drops until the peer's close frame has come or the socket fails. A socket that is
 // closed with bytes unread resets the connection, and the peer may lose the close frame.
 func (c *Conn) Drain() {
@@ -400,6 +406,9 @@ func (c *Conn) Drain() {
 			c.timed, c.armed = true, false // no deadline but Kill's
 			if c.fill(nil) != nil {
 				return
+			}
+			if c.caughtUp != c.lastRead.Load() { // there was no pause
+				time.Sleep(drainPause)
 			}
 		}
 		c.consume(c.scanIn(c.buf[c.r:c.w]))
