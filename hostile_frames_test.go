@@ -61,7 +61,7 @@ func TestHostileFirstFrames(t *testing.T) {
 			begin := time.Now()
 			c.Write(frameOf(first, masked, n))
 			code, _, err := c.closeFrame()
-			if took := time.Since(begin); code != 1002 || took > promptly() {
+			if took := time.Since(begin); code != 1002 || took > patient(100*time.Millisecond) {
 				t.Errorf("%#02x, masked %t, length %d: code %d after %v, %v", first, masked, n, code, took, err)
 			}
 		})
@@ -69,14 +69,6 @@ func TestHostileFirstFrames(t *testing.T) {
 	wg.Wait()
 	room.send("end")
 	room.expect("end") // and nothing before it
-}
-
-// promptly is how long an answer may take, of which most is this machine's.
-func promptly() time.Duration {
-	if underRace() {
-		return 2 * time.Second
-	}
-	return 100 * time.Millisecond
 }
 
 // longFrame is the header of a masked text frame with a length of 64 bits.
@@ -116,7 +108,7 @@ func TestHostileLengths(t *testing.T) {
 			if code, _ := c.closeCode(); code != test.code {
 				t.Errorf("close code %d, want %d", code, test.code)
 			}
-			if took := time.Since(begin); took > promptly() {
+			if took := time.Since(begin); took > patient(100*time.Millisecond) {
 				t.Errorf("after %v", took)
 			}
 			if grown := heapInUse() - heap; grown > 1<<20 {
