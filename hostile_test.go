@@ -56,25 +56,42 @@ func wantNoMore(t testing.TB, before possessions) {
 	t.Errorf("before the attack there were %+v, 5 s after it %+v", before, now)
 }
 
-// othersShare returns which part of the machine's processors other programs used while f ran; all
-// where the system doesn't tell.
-func othersShare(f func()) float64 {
-	ticks := func() (all, idle, own float64) {
-		for i, n := range numbersIn("/proc/stat", "cpu")[:8] { // proc(5)
-			all += n
-			if i == 3 || i == 4 {
-				idle += n
-			}
+// A stopwatch judges how long things take, and whether the machine is idle enough to judge that.
+type stopwatch struct {
+	start          time.Time
+	all, idle, own float64 // ticks of the processors
+}
+
+func startWatch() stopwatch {
+	w := stopwatch{start: time.Now()}
+	for i, n := range numbersIn("/proc/stat", "cpu")[:8] { // proc(5)
+		w.all += n
+		if i == 3 || i == 4 {
+			w.idle += n
 		}
-		for _, n := range numbersIn("/proc/self/stat", ")")[11:15] { // its children's, too
-			own += n
-		}
-		return all, idle, own
 	}
-	all, idle, own := ticks()
-	f()
-	allThen, idleThen, ownThen := ticks()
-	return 1 - (idleThen-idle+ownThen-own)/max(1, allThen-all)
+	for _, n := range numbersIn("/proc/self/stat", ")")[11:15] { // its children's, too
+		w.own += n
+	}
+	return w
+}
+
+// othersShare returns which part of the machine's processors other programs have taken since the
+// start; all where the system doesn't tell.
+func (w stopwatch) othersShare() float64 {
+	now := startWatch()
+	return 1 - (now.idle-w.idle+now.own-w.own)/max(1, now.all-w.all)
+}
+
+// unfair reports whether times say more of this machine than of the hub.
+func (w stopwatch) unfair() bool { return underRace() || w.othersShare() > 0.2 }
+
+// within checks that something took no longer than it may: by far, where that would be unfair.
+func (w stopwatch) within(t testing.TB, what string, took, most time.Duration) {
+	t.Helper()
+	if took > most && (took > most+patience || !w.unfair()) {
+		t.Errorf("%s took %v, want %v at the most", what, took, most)
+	}
 }
 
 // numbersIn returns the words of a file's first line, behind one of them, as numbers, and zeros after.
@@ -101,14 +118,14 @@ func withBystanders(t *testing.T, opts []wsroom.Option, attack func(t *testing.T
 		honest := meet(t, srv)
 		quiet := honest.talk(func() { <-time.After(time.Second / 2) })
 		before := count()
-		var delay time.Duration
-		others := othersShare(func() { delay = honest.talk(func() { attack(t, hub, srv) }) })
+		watch := startWatch()
+		delay := honest.talk(func() { attack(t, hub, srv) })
 		wantNoMore(t, before)
 		honest.part()
 		t.Logf("p99 of the honest members: %v, without the attack %v; other programs took %.0f %% of the processors",
-			delay, quiet, 100*others)
+			delay, quiet, 100*watch.othersShare())
 		most := max(3*quiet, 50*time.Millisecond)
-		if delay <= most || others > 0.2 || underRace() || t.Failed() {
+		if delay <= most || watch.unfair() || t.Failed() {
 			return
 		}
 		if try == 3 {

@@ -264,7 +264,7 @@ func (b *bucket) take(perSecond, burst int, now int64) time.Duration {
 
 // scratches are what messages are read into while their callback decodes or copies them.
 var scratches = sync.Pool{New: func() any {
-	b := make([]byte, 0, 1<<10)
+	b := make([]byte, 0, 512) // a message that never ends keeps it
 	return &b
 }}
 

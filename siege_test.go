@@ -75,12 +75,13 @@ func reset(c *rawConn, _ ...[]byte) {
 
 // A siege is a process of its own with peers that have connected and wait for their attack to begin.
 type siege struct {
-	t    testing.TB
-	n    int
-	cmd  *exec.Cmd
-	in   io.WriteCloser
-	out  *bufio.Scanner
-	once sync.Once
+	t     testing.TB
+	n     int
+	cmd   *exec.Cmd
+	in    io.WriteCloser
+	out   *bufio.Scanner
+	once  sync.Once
+	watch stopwatch // since the attack's beginning
 }
 
 // order is what the attackers' process is told.
@@ -129,7 +130,10 @@ func besiege(t testing.TB, srv *httptest.Server, n int, attack string, sent ...s
 }
 
 // begin lets the attackers go.
-func (s *siege) begin() { io.WriteString(s.in, "true\n") }
+func (s *siege) begin() {
+	s.watch = startWatch()
+	io.WriteString(s.in, "true\n")
+}
 
 // fates waits until every attacker's connection has ended.
 func (s *siege) fates() []fate {
@@ -147,6 +151,19 @@ func (s *siege) fates() []fate {
 	}
 	s.lift()
 	return fates
+}
+
+// want checks how the attackers' connections ended.
+func (s *siege) want(code int, most time.Duration) {
+	s.t.Helper()
+	var longest time.Duration
+	for _, f := range s.fates() {
+		if longest = max(longest, f.After); f.Code != code {
+			s.t.Errorf("close code %d after %v, want %d", f.Code, f.After, code)
+			break
+		}
+	}
+	s.watch.within(s.t, "the attackers' end", longest, most)
 }
 
 // lift ends the attackers' process, and their connections with it.
