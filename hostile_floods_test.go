@@ -3,6 +3,7 @@ package wsroom_test
 import (
 	"errors"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -27,8 +28,8 @@ func (a *attackers) onClose() wsroom.Option {
 	})
 }
 
-// want waits for n ends and checks their causes.
-func (a *attackers) want(t *testing.T, n int, cause error) {
+// want waits for n ends and checks their cause.
+func (a *attackers) want(t *testing.T, n int, causes ...error) {
 	t.Helper()
 	until(t, "the attackers have ended", func() bool {
 		a.mu.Lock()
@@ -38,8 +39,8 @@ func (a *attackers) want(t *testing.T, n int, cause error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	for _, err := range a.causes {
-		if !errors.Is(err, cause) {
-			t.Errorf("cause %v, want %v", err, cause)
+		if !slices.ContainsFunc(causes, func(cause error) bool { return errors.Is(err, cause) }) {
+			t.Errorf("cause %v, want %v", err, causes)
 		}
 	}
 	a.causes = nil

@@ -60,7 +60,7 @@ func flood(c *rawConn, sent ...[]byte) {
 // sip reads a byte a second.
 func sip(c *rawConn, _ ...[]byte) {
 	for {
-		if _, err := c.r.ReadByte(); err != nil {
+		if _, err := c.Read(make([]byte, 1)); err != nil {
 			return
 		}
 		time.Sleep(time.Second)
