@@ -19,8 +19,12 @@ const patience = 20 * time.Second
 
 // TestMain fails the run if a goroutine of wsroom is left at its end.
 func TestMain(m *testing.M) {
-	if os.Getenv(siegeVariable) != "" {
+	switch { // what tests start in a process of its own
+	case os.Getenv(siegeVariable) != "":
 		laySiege()
+		return
+	case os.Getenv(serverVariable) != "":
+		runServer()
 		return
 	}
 	code := m.Run()
