@@ -139,8 +139,9 @@ func TestHostileEndlessCallbacks(t *testing.T) {
 		wsroom.OnConnect(func(c *wsroom.Conn, _ *http.Request) error { return c.Join("/honest") }),
 		wsroom.OnText(func(c *wsroom.Conn, text string, err error) {
 			if c.Room() == "/attack" && err == nil {
+				until := release
 				stuck.Add(1)
-				<-release
+				<-until
 				return
 			}
 			echoRoom(c, text, err)

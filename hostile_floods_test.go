@@ -65,7 +65,7 @@ func TestHostileControlFloods(t *testing.T) {
 			a.want(t, n, wsroom.ErrRateLimited)
 			took := time.Since(s.watch.start)
 			if flood.attack == "flood" {
-				s.want(1008, time.Second)
+				s.want(time.Second, 1008)
 			}
 			s.lift()
 			s.watch.within(t, name, took, time.Second)
@@ -74,9 +74,9 @@ func TestHostileControlFloods(t *testing.T) {
 }
 
 // Endless empty fragments, and messages of which a byte comes each second, end by the message timeout
-// and take no memory; endless fragments of a byte are too long before.
+// and take no memory; endless fragments of a byte may be too long before.
 func TestHostileFragments(t *testing.T) {
-	const timeout = 2 * time.Second
+	const timeout = time.Second
 	var a attackers
 	opts := []wsroom.Option{a.onClose(), wsroom.WithMessageTimeout(timeout)}
 	withBystanders(t, opts, func(t *testing.T, _ *wsroom.Hub, srv *httptest.Server) {
@@ -93,12 +93,12 @@ func TestHostileFragments(t *testing.T) {
 			s.begin()
 		}
 		<-time.After(timeout * 3 / 4)
-		if grown := heapInUse() - heap; grown > 1<<20 {
+		if grown := heapInUse() - heap; grown > 1<<20 && !underRace() {
 			t.Errorf("heap grew by %d KiB", grown>>10)
 		}
-		single.want(1009, timeout+time.Second)
+		single.want(timeout+time.Second, 1008, 1009)
 		for _, s := range []*siege{empty, drips, heads, frags} {
-			s.want(1008, timeout+time.Second)
+			s.want(timeout+time.Second, 1008)
 		}
 	})
 }
@@ -133,8 +133,13 @@ func TestPingsHaveABudget(t *testing.T) {
 						c.Write(rawFrame(first, ""))
 					}
 				}
-				if e := <-ends; !errors.Is(e.err, wsroom.ErrRateLimited) {
-					t.Errorf("%s every %v: cause %v", name, each, e.err)
+				select {
+				case e := <-ends:
+					if !errors.Is(e.err, wsroom.ErrRateLimited) {
+						t.Errorf("%s every %v: cause %v", name, each, e.err)
+					}
+				case <-time.After(time.Second):
+					t.Errorf("%s every %v: it goes on", name, each)
 				}
 			})
 		}

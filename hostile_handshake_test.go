@@ -97,7 +97,7 @@ func statusOf(t testing.TB, srv *httptest.Server, request string) string {
 // Half a handshake, of which a byte comes each second, is cut in time and leaves nothing behind, with
 // the server's ReadHeaderTimeout.
 func TestHostileHalfHandshakes(t *testing.T) {
-	const timeout = 2 * time.Second
+	const timeout = time.Second
 	hub := wsroom.New()
 	srv := serveConfigured(t, hub, func(srv *httptest.Server) {
 		srv.Config.ReadHeaderTimeout = timeout
