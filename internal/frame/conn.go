@@ -401,14 +401,14 @@ const drainPause = time.Millisecond
 func (c *Conn) Drain() {
 	c.readMu.Lock()
 	defer c.readMu.Unlock()
-	for !c.peerClosed.Load() {
+	for again := false; !c.peerClosed.Load(); again = true {
 		if c.r == c.w {
+			if again && c.caughtUp != c.lastRead.Load() { // there was no pause
+				time.Sleep(drainPause)
+			}
 			c.timed, c.armed = true, false // no deadline but Kill's
 			if c.fill(nil) != nil {
 				return
-			}
-			if c.caughtUp != c.lastRead.Load() { // there was no pause
-				time.Sleep(drainPause)
 			}
 		}
 		c.consume(c.scanIn(c.buf[c.r:c.w]))
