@@ -195,7 +195,8 @@ func WithSubprotocols(names ...string) Option {
 }
 
 // WithMaxMessageSize limits inbound messages to n bytes, counted after decompression. The default is
-// 64 KiB. A larger one ends the connection with close code 1009.
+// 64 KiB. A larger one ends the connection with close code 1009, and so does a frame that is announced
+// as far larger, before any of it has come.
 func WithMaxMessageSize(n int64) Option {
 	return func(c *config) error {
 		c.maxMessage = n
@@ -303,7 +304,9 @@ func WithMaxConnsPer(key func(*http.Request) string, n int) Option {
 
 // WithRateLimit limits the messages that one client sends, by a token bucket: perSecond on average
 // and burst at once. There is no limit by default. Over it the hub reads more slowly, so that TCP
-// pushes back; see WithRateLimitAction.
+// pushes back; see WithRateLimitAction. Pings and pongs have a budget of their own that is always there:
+// 10 a second and 20 at once, besides the answers to the hub's. Over it the connection ends with
+// ErrRateLimited and close code 1008.
 func WithRateLimit(perSecond, burst int) Option {
 	return func(c *config) error {
 		c.rate, c.burst = perSecond, burst
