@@ -24,8 +24,9 @@ var (
 	// ErrHeartbeat ends a connection whose peer no longer answers.
 	ErrHeartbeat = errors.New("wsroom: peer does not answer")
 
-	// ErrRateLimited ends a connection over WithRateLimit or WithByteRateLimit, with Disconnect (close
-	// code 1008).
+	// ErrRateLimited ends a connection over WithRateLimit or WithByteRateLimit, with Disconnect, and one
+	// whose peer sends more pings and pongs than 10 a second, or 20 at once (close code 1008). The cause
+	// says which.
 	ErrRateLimited = errors.New("wsroom: rate limit exceeded")
 
 	// ErrExpired ends a connection at the time that Until set, unless OnExpire renewed it (close code

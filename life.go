@@ -29,7 +29,11 @@ type ending struct {
 	kill   *time.Timer // closes the socket when the budget is spent
 }
 
-var endingSlow = rid("slow", ErrSlow, websocket.StatusTryAgainLater, "too slow")
+var (
+	endingSlow   = rid("slow", ErrSlow, websocket.StatusTryAgainLater, "too slow")
+	endingFlood  = rid("control_rate", fmt.Errorf("%w: pings and pongs", ErrRateLimited), websocket.StatusPolicyViolation, "too many pings or pongs")
+	endingTooBig = rid("too_big", fmt.Errorf("wsroom: read: frame announced: %w", websocket.ErrMessageTooBig), websocket.StatusMessageTooBig, "message too big")
+)
 
 // rid is an ending that doesn't wait for what is queued.
 func rid(label string, cause error, code websocket.StatusCode, reason string) ending {

@@ -64,6 +64,7 @@ type config struct {
 	messageRate   rate
 	byteRate      rate
 	rateAction    RateLimitAction
+	controlRate   rate // of pings and pongs
 	badJSON       BadJSON
 
 	maxConns, maxRooms, maxMembers int // 0: no limit
@@ -113,6 +114,8 @@ func newConfig(opts []Option) (*config, error) {
 	if c.onExpire != nil && c.authorize == nil {
 		mistakes = append(mistakes, errors.New("wsroom: OnExpire has no effect without WithAuthorize, whose function gives the time"))
 	}
+	c.controlRate = controlRate(c.heartbeat)
+	c.limits.Frame = uint64(c.maxMessage) + uint64(c.maxMessage)/4 + 64 // deflated data can be longer than inflated
 	c.choose()
 	if c.name != "" && c.logger != nil {
 		c.logger = c.logger.With("hub", c.name)
@@ -207,7 +210,8 @@ func WithHandshakeTimeout(d time.Duration) Option {
 }
 
 // WithMaxMessageSize limits inbound messages to n bytes, counted after decompression. The default is
-// 64 KiB. A larger one ends the connection with close code 1009.
+// 64 KiB. A larger one ends the connection with close code 1009, and so does a frame that is announced
+// as far larger, before any of it has come.
 func WithMaxMessageSize(n int64) Option {
 	return func(c *config) error {
 		c.maxMessage = n

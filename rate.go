@@ -20,7 +20,9 @@ const (
 
 // WithRateLimit limits the messages that one client sends, by a token bucket: perSecond on average
 // and burst at once. There is no limit by default. Over it the hub reads more slowly, so that TCP
-// pushes back; see WithRateLimitAction.
+// pushes back; see WithRateLimitAction. Pings and pongs have a budget of their own that is always there:
+// 10 a second and 20 at once, besides the answers to the hub's. Over it the connection ends with
+// ErrRateLimited and close code 1008.
 func WithRateLimit(perSecond, burst int) Option {
 	return func(c *config) error {
 		c.messageRate = rate{int64(perSecond), int64(burst)}
@@ -58,6 +60,16 @@ type rate struct{ perSecond, burst int64 }
 func (r rate) time(n int64) int64 {
 	const most = 1 << 60 // 36 years: a sum of a few still fits
 	return int64(min(float64(n)/float64(r.perSecond)*float64(time.Second), most))
+}
+
+// controlRate is the budget for pings and pongs, with room for the answers to the hub's own pings, twice
+// over.
+func controlRate(heartbeat time.Duration) rate {
+	r := rate{perSecond: 10, burst: 20}
+	if heartbeat > 0 {
+		r.perSecond += int64(2 * time.Second / heartbeat)
+	}
+	return r
 }
 
 // limitsRate reports whether there is a limit at all.

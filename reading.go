@@ -228,7 +228,7 @@ func (c *Conn) readMessage(buf []byte) (websocket.MessageType, []byte, error) {
 
 // scratches are what messages are read into while their callback decodes or copies them.
 var scratches = sync.Pool{New: func() any {
-	b := make([]byte, 0, 1<<10)
+	b := make([]byte, 0, 512) // a message that never ends keeps it
 	return &b
 }}
 

@@ -3,8 +3,10 @@ package frame
 import (
 	"errors"
 	"io"
+	"math"
 	"net"
 	"os"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -12,8 +14,13 @@ import (
 )
 
 // Owner is told what coder/websocket wants of its net.Conn. Calls come from whatever goroutine
-// uses the websocket.Conn, with no lock of Conn held.
+// uses the websocket.Conn, with no lock of Conn held but for what says that it was read.
 type Owner interface {
+	// ControlRead tells that a ping or a pong was read. At caughtUp, by Now, the peer had sent all
+	// that had been read by then: what came since may have come at any time since.
+	ControlRead(caughtUp int64)
+	// Oversized tells that a data frame longer than Limits.Frame was announced.
+	Oversized()
 	// Control takes a control frame that is to be sent. The payload is valid until it returns.
 	Control(opcode byte, payload []byte)
 	// MessageSent tells that a message written in several frames is complete.
@@ -24,10 +31,11 @@ type Owner interface {
 	Closed()
 }
 
-// Limits are the times a Conn keeps; each must be positive.
+// Limits are the times a Conn keeps, which must be positive, and what it lets a peer announce.
 type Limits struct {
 	Message time.Duration // from the first wait for the rest of a message to its last byte
 	Write   time.Duration // a piece of at most maxWrite bytes
+	Frame   uint64        // the longest payload of a data frame; 0: any
 }
 
 // errCut is the stream's end within a message. coder/websocket takes io.EOF for the message's end
@@ -70,6 +78,7 @@ type Conn struct {
 	waited   bool  // Wait returned, and no message has been read since
 	timed    bool  // the socket's read deadline is that of the message under way
 	armed    bool  // the socket has a read deadline, of this message or of one before
+	caughtUp int64 // when a read had to wait last, by Now
 	readFunc func(fd uintptr) bool
 
 	deadlineMu  sync.Mutex // guards interrupted and orders deadlines after it
@@ -102,7 +111,8 @@ func NewConn(socket net.Conn, early []byte, owner Owner, limits *Limits) *Conn {
 	c.readMu.Lock()
 	c.unread(early)
 	c.readMu.Unlock()
-	c.lastRead.Store(Now())
+	c.caughtUp = Now()
+	c.lastRead.Store(c.caughtUp)
 	return c
 }
 
@@ -201,6 +211,7 @@ func (c *Conn) skipEmptyPong() bool {
 		return false
 	}
 	c.consume(emptyPong)
+	c.owner.ControlRead(c.caughtUp)
 	return true
 }
 
@@ -228,6 +239,10 @@ func (c *Conn) Read(p []byte) (int, error) {
 	n := c.scanIn(c.buf[c.r:min(c.w, c.r+len(p))])
 	copy(p, c.buf[c.r:c.r+n])
 	c.consume(n)
+	if c.oversized() { // coder/websocket would take memory for it
+		c.owner.Oversized()
+		return 0, net.ErrClosed
+	}
 	return n, nil
 }
 
@@ -243,7 +258,16 @@ func (c *Conn) scanIn(p []byte) int {
 	if end && c.in.opcode == Close {
 		c.peerClosed.Store(true)
 	}
+	if end && c.in.opcode > Close {
+		c.owner.ControlRead(c.caughtUp)
+	}
 	return n
+}
+
+// oversized reports whether the current frame was announced as longer than it may be. What breaks the
+// protocol besides is for coder/websocket to refuse.
+func (c *Conn) oversized() bool {
+	return c.limits.Frame > 0 && c.in.left > c.limits.Frame && c.in.left <= math.MaxInt64 && c.in.opcode <= Binary
 }
 
 // consume drops n unread bytes and gives the buffer back with the last of them.
@@ -267,9 +291,15 @@ func (c *Conn) fill(p []byte) error {
 		}
 	}
 	c.into = nil
-	c.waiting.Store(0)
+	since := c.waiting.Swap(0)
 	if c.readErr == nil {
-		c.lastRead.Store(Now())
+		now := Now()
+		c.lastRead.Store(now)
+		if since == 0 {
+			runtime.Gosched() // who sends without a pause mustn't keep others from being read
+		} else if now-since >= int64(time.Millisecond) {
+			c.caughtUp = now
+		}
 	}
 	return c.readErr
 }
@@ -369,13 +399,19 @@ func (c *Conn) SocketError() error {
 	return c.readErr
 }
 
+// drainPause is what Drain takes for each piece, lest a flood cost more after its end than before.
+const drainPause = time.Millisecond
+
 // Drain reads and drops until the peer's close frame has come or the socket fails. A socket that is
 // closed with bytes unread resets the connection, and the peer may lose the close frame.
 func (c *Conn) Drain() {
 	c.readMu.Lock()
 	defer c.readMu.Unlock()
-	for !c.peerClosed.Load() {
+	for again := false; !c.peerClosed.Load(); again = true {
 		if c.r == c.w {
+			if again && c.caughtUp != c.lastRead.Load() { // there was no pause
+				time.Sleep(drainPause)
+			}
 			c.timed, c.armed = true, false // no deadline but Kill's
 			if c.fill(nil) != nil {
 				return
