@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"os"
 	"time"
+	"unicode/utf8"
 
 	"github.com/coder/websocket"
 	"github.com/wsroom/wsroom/internal/frame"
@@ -29,7 +30,10 @@ type ending struct {
 	budget time.Duration
 }
 
-var endingSlow = rid("slow", ErrSlow, websocket.StatusTryAgainLater, "too slow")
+var (
+	endingSlow    = rid("slow", ErrSlow, websocket.StatusTryAgainLater, "too slow")
+	endingNotUTF8 = rid("not_utf8", errNotUTF8, websocket.StatusInvalidFramePayloadData, "text must be UTF-8")
+)
 
 // rid is an ending that doesn't wait for what is queued.
 func rid(label string, cause error, code websocket.StatusCode, reason string) ending {
@@ -44,8 +48,11 @@ func endingLost(doing string, err error) ending {
 	return ending{cause: fmt.Errorf("wsroom: %s: %w", doing, err), label: "lost", mute: true, drop: true}
 }
 
-// endingPeer answers the peer's close frame.
+// endingPeer answers the peer's close frame, whose reason must be UTF-8 (RFC 6455, section 5.5.1).
 func endingPeer(by websocket.CloseError) ending {
+	if !utf8.ValidString(by.Reason) {
+		return endingNotUTF8
+	}
 	return rid("peer", by, by.Code, "")
 }
 
