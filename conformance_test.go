@@ -142,7 +142,9 @@ func (h *hearing) hub() *wsroom.Hub {
 		wsroom.OnText(func(c *wsroom.Conn, text string, err error) {
 			if err == nil {
 				h.messages = append(h.messages, "text "+text)
-				c.SendTextToThisRoom(text)
+				if c.SendTextToThisRoom(text) != nil {
+					c.Close(4999, "not to be sent")
+				}
 			}
 		}),
 		wsroom.OnBinary(func(c *wsroom.Conn, p []byte, err error) {
