@@ -9,8 +9,7 @@ import (
 	"github.com/wsroom/wsroom"
 )
 
-// The cases of TestConformance. Where the server is laxer than the RFC is strict with clients, the
-// comment says so.
+// The cases. Where the RFC wants it otherwise, a comment says so.
 
 func framingCases() (all []exchange) {
 	for _, n := range []int{0, 1, 125, 126, 127, 65535, 65536} {
@@ -26,63 +25,72 @@ func framingCases() (all []exchange) {
 		all = append(all, exchange{"5.2", fmt.Sprintf("reserved bits %#x", bits), masked(rawFrame(0x81|bits, "x")), answers("refused 1002")})
 	}
 	full := strings.Repeat("p", 125)
-	return append(all,
-		exchange{"5.2", "reserved bit on a ping", masked(rawFrame(0xa9, "x")), answers("refused 1002")},
-		exchange{"5.2", "reserved bit on a close frame", masked(rawFrame(0x98, "")), answers("refused 1002")},
-		exchange{"5.2", "reserved bit on a continuation", sends(begin("a"), masked(rawFrame(0xa0, "b"))), answers("refused 1002")},
-		exchange{"5.2", "reserved opcode within a message", sends(begin("a"), masked(rawFrame(0x83, "b"))), answers("refused 1002")},
-		exchange{"5.2", "negative length", []byte("\x81\xff\x80\x00\x00\x00\x00\x00\x00\x01\x00\x00\x00\x00"), answers("refused 1002")},
+	return append(all, []exchange{
+		{"5.2", "reserved bit on a ping", masked(rawFrame(0xa9, "x")), answers("refused 1002")},
+		{"5.2", "reserved bit on a close frame", masked(rawFrame(0x98, "")), answers("refused 1002")},
+		{"5.2", "reserved bit on a continuation", sends(begin("a"), masked(rawFrame(0xa0, "b"))), answers("refused 1002")},
+		{"5.2", "reserved opcode within a message", sends(begin("a"), masked(rawFrame(0x83, "b"))), answers("refused 1002")},
+		{"5.2", "negative length", []byte("\x81\xff\x80\x00\x00\x00\x00\x00\x00\x01\x00\x00\x00\x00"), answers("refused 1002")},
 		// The shortest form of a length is a duty of the sender; the server takes every one.
-		exchange{"5.2", "5 bytes, length in 16 bits", widened(2, text("Hello")), answers("text Hello")},
-		exchange{"5.2", "5 bytes, length in 64 bits", widened(8, text("Hello")), answers("text Hello")},
-		exchange{"5.2", "nothing, length in 16 bits", widened(2, binaryOf("")), answers("binary ")},
-		exchange{"5.2", "ping, length in 16 bits", widened(2, ping(full)), answers("pong " + full)},
+		{"5.2", "5 bytes, length in 16 bits", widened(2, text("Hello")), answers("text Hello")},
+		{"5.2", "5 bytes, length in 64 bits", widened(8, text("Hello")), answers("text Hello")},
+		{"5.2", "nothing, length in 16 bits", widened(2, binaryOf("")), answers("binary ")},
+		{"5.2", "ping, length in 16 bits", widened(2, ping(full)), answers("pong " + full)},
 
-		exchange{"5.1", "unmasked text", []byte("\x81\x05Hello"), answers("refused 1002")},
-		exchange{"5.1", "unmasked ping", []byte("\x89\x00"), answers("refused 1002")},
-		exchange{"5.1", "unmasked close frame", []byte("\x88\x02\x03\xe8"), answers("refused 1002")},
-		exchange{"5.1", "unmasked continuation", sends(begin("a"), []byte("\x80\x01b")), answers("refused 1002")},
-		exchange{"5.3", "mask of zeros", rawFrame(0x81, "Hello"), answers("text Hello")},
-		exchange{"5.3", "mask of ones", []byte("\x82\x85\xff\xff\xff\xff\xb7\x9a\x93\x93\x90"), answers("binary Hello")},
-		exchange{"5.3", "mask of the RFC's example", []byte("\x81\x85\x37\xfa\x21\x3d\x7f\x9f\x4d\x51\x58"), answers("text Hello")},
-		exchange{"5.3", "each frame its own mask", sends(rawFrame(0x01, "Hel"), last("lo")), answers("text Hello")},
+		{"5.1", "unmasked text", []byte("\x81\x05Hello"), answers("refused 1002")},
+		{"5.1", "unmasked ping", []byte("\x89\x00"), answers("refused 1002")},
+		{"5.1", "unmasked close frame", []byte("\x88\x02\x03\xe8"), answers("refused 1002")},
+		{"5.1", "unmasked continuation", sends(begin("a"), []byte("\x80\x01b")), answers("refused 1002")},
+		{"5.3", "mask of zeros", rawFrame(0x81, "Hello"), answers("text Hello")},
+		{"5.3", "mask of ones", []byte("\x82\x85\xff\xff\xff\xff\xb7\x9a\x93\x93\x90"), answers("binary Hello")},
+		{"5.3", "mask of the RFC's example", []byte("\x81\x85\x37\xfa\x21\x3d\x7f\x9f\x4d\x51\x58"), answers("text Hello")},
+		{"5.3", "each frame its own mask", sends(rawFrame(0x01, "Hel"), last("lo")), answers("text Hello")},
+	}...)
+}
 
-		exchange{"5.4", "two fragments", fragments("Hel", "lo"), answers("text Hello")},
-		exchange{"5.4", "three fragments", fragments("H", "ell", "o"), answers("text Hello")},
-		exchange{"5.4", "binary fragments", sends(masked(rawFrame(0x02, "\xff")), middle("\xfe"), last("\x00")), answers("binary \xff\xfe\x00")},
-		exchange{"5.4", "empty first fragment", fragments("", "Hello"), answers("text Hello")},
-		exchange{"5.4", "empty fragments between", fragments("Hel", "", "", "lo"), answers("text Hello")},
-		exchange{"5.4", "empty last fragment", fragments("Hello", ""), answers("text Hello")},
-		exchange{"5.4", "nothing but empty fragments", fragments("", "", ""), answers("text ")},
-		exchange{"5.4", "a hundred fragments", fragments(strings.Split(strings.Repeat("x,", 99)+"x", ",")...), answers("text " + strings.Repeat("x", 100))},
-		exchange{"5.4", "ping between fragments", sends(begin("Hel"), ping("p"), last("lo")), answers("pong p", "text Hello")},
-		exchange{"5.4", "pings between all fragments", sends(begin("a"), ping("1"), middle("b"), ping("2"), last("c")), answers("pong 1", "pong 2", "text abc")},
-		exchange{"5.4", "pong between fragments", sends(begin("Hel"), pong("p"), last("lo")), answers("text Hello")},
-		exchange{"5.4", "two messages in fragments", sends(fragments("a", "b"), fragments("c", "d")), answers("text ab", "text cd")},
-		exchange{"5.4", "close frame between fragments", sends(begin("Hel"), closing(1000, "")), answers("close 1000")},
-		exchange{"5.4", "text within a message", sends(begin("a"), text("b")), answers("refused 1002")},
-		exchange{"5.4", "binary within a message", sends(begin("a"), binaryOf("b")), answers("refused 1002")},
-		exchange{"5.4", "first fragment within a message", sends(begin("a"), begin("b")), answers("refused 1002")},
-		exchange{"5.4", "continuation of nothing", middle("a"), answers("refused 1002")},
-		exchange{"5.4", "end of nothing", last("a"), answers("refused 1002")},
-		exchange{"5.4", "empty end of nothing", last(""), answers("refused 1002")},
+func fragmentCases() []exchange {
+	return []exchange{
+		{"5.4", "two fragments", fragments("Hel", "lo"), answers("text Hello")},
+		{"5.4", "three fragments", fragments("H", "ell", "o"), answers("text Hello")},
+		{"5.4", "binary fragments", sends(masked(rawFrame(0x02, "\xff")), middle("\xfe"), last("\x00")), answers("binary \xff\xfe\x00")},
+		{"5.4", "empty first fragment", fragments("", "Hello"), answers("text Hello")},
+		{"5.4", "empty fragments between", fragments("Hel", "", "", "lo"), answers("text Hello")},
+		{"5.4", "empty last fragment", fragments("Hello", ""), answers("text Hello")},
+		{"5.4", "nothing but empty fragments", fragments("", "", ""), answers("text ")},
+		{"5.4", "a hundred fragments", fragments(strings.Split(strings.Repeat("x,", 99)+"x", ",")...), answers("text " + strings.Repeat("x", 100))},
+		{"5.4", "ping between fragments", sends(begin("Hel"), ping("p"), last("lo")), answers("pong p", "text Hello")},
+		{"5.4", "pings between all fragments", sends(begin("a"), ping("1"), middle("b"), ping("2"), last("c")), answers("pong 1", "pong 2", "text abc")},
+		{"5.4", "pong between fragments", sends(begin("Hel"), pong("p"), last("lo")), answers("text Hello")},
+		{"5.4", "two messages in fragments", sends(fragments("a", "b"), fragments("c", "d")), answers("text ab", "text cd")},
+		{"5.4", "close frame between fragments", sends(begin("Hel"), closing(1000, "")), answers("close 1000")},
+		{"5.4", "text within a message", sends(begin("a"), text("b")), answers("refused 1002")},
+		{"5.4", "binary within a message", sends(begin("a"), binaryOf("b")), answers("refused 1002")},
+		{"5.4", "first fragment within a message", sends(begin("a"), begin("b")), answers("refused 1002")},
+		{"5.4", "continuation of nothing", middle("a"), answers("refused 1002")},
+		{"5.4", "end of nothing", last("a"), answers("refused 1002")},
+		{"5.4", "empty end of nothing", last(""), answers("refused 1002")},
+	}
+}
 
-		exchange{"5.5", "ping of 126", ping(full + "p"), answers("refused 1002")},
-		exchange{"5.5", "pong of 126", pong(full + "p"), answers("refused 1002")},
-		exchange{"5.5", "close frame of 126", closing(1000, full[1:]), answers("refused 1002")},
-		exchange{"5.5", "ping in fragments", masked(rawFrame(0x09, "a")), answers("refused 1002")},
-		exchange{"5.5", "pong in fragments", masked(rawFrame(0x0a, "a")), answers("refused 1002")},
-		exchange{"5.5", "close frame in fragments", masked(rawFrame(0x08, "\x03\xe8")), answers("refused 1002")},
-		exchange{"5.5", "ping whose length takes 64 bits", masked(rawFrame(0x89, strings.Repeat("p", 65536))), answers("refused 1002")},
-		exchange{"5.5.2", "empty ping", ping(""), answers("pong ")},
-		exchange{"5.5.2", "ping with text", ping("Hello"), answers("pong Hello")},
-		exchange{"5.5.2", "ping with any bytes", ping("\x00\xff\xfe\xfd"), answers("pong \x00\xff\xfe\xfd")},
-		exchange{"5.5.2", "ping of 125", ping(full), answers("pong " + full)},
-		exchange{"5.5.2", "several pings", sends(ping("1"), ping("2"), ping("3")), answers("pong 1", "pong 2", "pong 3")},
-		exchange{"5.5.3", "pong nobody asked for", pong("x"), answers()},
-		exchange{"5.5.3", "empty pong nobody asked for", pong(""), answers()},
-		exchange{"5.5.3", "pong, then a ping", sends(pong("x"), ping("y")), answers("pong y")},
-	)
+func controlCases() []exchange {
+	full := strings.Repeat("p", 125)
+	return []exchange{
+		{"5.5", "ping of 126", ping(full + "p"), answers("refused 1002")},
+		{"5.5", "pong of 126", pong(full + "p"), answers("refused 1002")},
+		{"5.5", "close frame of 126", closing(1000, full[1:]), answers("refused 1002")},
+		{"5.5", "ping in fragments", masked(rawFrame(0x09, "a")), answers("refused 1002")},
+		{"5.5", "pong in fragments", masked(rawFrame(0x0a, "a")), answers("refused 1002")},
+		{"5.5", "close frame in fragments", masked(rawFrame(0x08, "\x03\xe8")), answers("refused 1002")},
+		{"5.5", "ping whose length takes 64 bits", masked(rawFrame(0x89, strings.Repeat("p", 65536))), answers("refused 1002")},
+		{"5.5.2", "empty ping", ping(""), answers("pong ")},
+		{"5.5.2", "ping with text", ping("Hello"), answers("pong Hello")},
+		{"5.5.2", "ping with any bytes", ping("\x00\xff\xfe\xfd"), answers("pong \x00\xff\xfe\xfd")},
+		{"5.5.2", "ping of 125", ping(full), answers("pong " + full)},
+		{"5.5.2", "several pings", sends(ping("1"), ping("2"), ping("3")), answers("pong 1", "pong 2", "pong 3")},
+		{"5.5.3", "pong nobody asked for", pong("x"), answers()},
+		{"5.5.3", "empty pong nobody asked for", pong(""), answers()},
+		{"5.5.3", "pong, then a ping", sends(pong("x"), ping("y")), answers("pong y")},
+	}
 }
 
 // textCases are those of UTF-8, each whole and with every byte in a fragment of its own.
@@ -121,19 +129,19 @@ func textCases() (all []exchange) {
 		if !utf8.ValidString(c.text) {
 			want = answers("refused 1007")
 		}
-		bytes := make([]string, len(c.text), len(c.text)+1)
-		for i := range bytes {
-			bytes[i] = c.text[i : i+1]
+		var bytes []string
+		for i := range len(c.text) {
+			bytes = append(bytes, c.text[i:i+1])
 		}
 		all = append(all,
 			exchange{"8.1", c.name, text(c.text), want},
 			exchange{"8.1", c.name + ", in fragments", fragments(append(bytes, "")...), want})
 	}
-	return append(all,
-		exchange{"8.1", "ping within a character", sends(begin("\xce"), ping("x"), last("\xba")), answers("pong x", "text κ")},
-		exchange{"5.6", "binary may be anything", binaryOf("\xff\xfe\xed\xa0\x80"), answers("binary \xff\xfe\xed\xa0\x80")},
-		exchange{"5.6", "binary fragments may be anything", sends(masked(rawFrame(0x02, "\xce")), last("\xff")), answers("binary \xce\xff")},
-	)
+	return append(all, []exchange{
+		{"8.1", "ping within a character", sends(begin("\xce"), ping("x"), last("\xba")), answers("pong x", "text κ")},
+		{"5.6", "binary may be anything", binaryOf("\xff\xfe\xed\xa0\x80"), answers("binary \xff\xfe\xed\xa0\x80")},
+		{"5.6", "binary fragments may be anything", sends(masked(rawFrame(0x02, "\xce")), last("\xff")), answers("binary \xce\xff")},
+	}...)
 }
 
 func closeCases() (all []exchange) {
@@ -143,21 +151,21 @@ func closeCases() (all []exchange) {
 	for _, code := range []uint16{0, 1, 999, 1004, 1005, 1006, 1015, 1016, 1100, 2000, 2999, 5000, 65535} {
 		all = append(all, exchange{"7.4", fmt.Sprint("no code ", code), closing(code, ""), answers("refused 1002")})
 	}
-	return append(all,
-		exchange{"5.5.1", "close frame without a code", masked(rawFrame(0x88, "")), answers("close 1005")},
-		exchange{"5.5.1", "close frame with half a code", masked(rawFrame(0x88, "\x03")), answers("refused 1002")},
-		exchange{"5.5.1", "close frame with a code", closing(1000, ""), answers("close 1000")},
-		exchange{"5.5.1", "reason of 123 bytes", closing(1000, strings.Repeat("r", 123)), answers("close 1000")},
-		exchange{"5.5.1", "reason that isn't UTF-8", closing(1000, "caf\xe9"), answers("refused 1007")},
-		exchange{"5.5.1", "reason cut within a character", closing(4000, "\xce\xba\xe1\xbd"), answers("refused 1007")},
-		exchange{"5.5.1", "text behind the close frame", sends(closing(1000, ""), text("late")), answers("close 1000")},
-		exchange{"5.5.1", "ping behind the close frame", sends(closing(1000, ""), ping("late")), answers("close 1000")},
-		exchange{"5.5.1", "second close frame", sends(closing(1000, ""), closing(4000, "")), answers("close 1000")},
-		exchange{"7.1.7", "text behind what fails the connection", sends(middle("x"), text("late")), answers("refused 1002")},
-		exchange{"7.1.7", "close frame behind what fails the connection", sends(middle("x"), closing(1000, "")), answers("refused 1002")},
-		exchange{"7.4.1", "too big", binaryOf(strings.Repeat("x", 65537)), answers("refused 1009")},
-		exchange{"7.4.1", "too big in fragments", sends(begin(strings.Repeat("x", 65536)), last("x")), answers("refused 1009")},
-	)
+	return append(all, []exchange{
+		{"5.5.1", "close frame without a code", masked(rawFrame(0x88, "")), answers("close 1005")},
+		{"5.5.1", "close frame with half a code", masked(rawFrame(0x88, "\x03")), answers("refused 1002")},
+		{"5.5.1", "close frame with a code", closing(1000, ""), answers("close 1000")},
+		{"5.5.1", "reason of 123 bytes", closing(1000, strings.Repeat("r", 123)), answers("close 1000")},
+		{"5.5.1", "reason that isn't UTF-8", closing(1000, "caf\xe9"), answers("refused 1007")},
+		{"5.5.1", "reason cut within a character", closing(4000, "\xce\xba\xe1\xbd"), answers("refused 1007")},
+		{"5.5.1", "text behind the close frame", sends(closing(1000, ""), text("late")), answers("close 1000")},
+		{"5.5.1", "ping behind the close frame", sends(closing(1000, ""), ping("late")), answers("close 1000")},
+		{"5.5.1", "second close frame", sends(closing(1000, ""), closing(4000, "")), answers("close 1000")},
+		{"7.1.7", "text behind what fails the connection", sends(middle("x"), text("late")), answers("refused 1002")},
+		{"7.1.7", "close frame behind what fails the connection", sends(middle("x"), closing(1000, "")), answers("refused 1002")},
+		{"7.4.1", "too big", binaryOf(strings.Repeat("x", 65537)), answers("refused 1009")},
+		{"7.4.1", "too big in fragments", sends(begin(strings.Repeat("x", 65536)), last("x")), answers("refused 1009")},
+	}...)
 }
 
 // deflateCases are for clients that negotiated permessage-deflate; what they send without compressing

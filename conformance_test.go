@@ -30,7 +30,7 @@ const offered = "Sec-WebSocket-Extensions: permessage-deflate; client_max_window
 
 // A server answers every case of RFC 6455 as it must, whether compression was negotiated or not.
 func TestConformance(t *testing.T) {
-	for _, x := range slices.Concat(framingCases(), textCases(), closeCases()) {
+	for _, x := range slices.Concat(framingCases(), fragmentCases(), controlCases(), textCases(), closeCases()) {
 		x.test(t, "", offered)
 	}
 }
@@ -46,9 +46,9 @@ func TestConformanceOfCompression(t *testing.T) {
 // test runs the exchange over loopback sockets with each of the handshake's headers, and bytewise over
 // a pipe.
 func (x exchange) test(t *testing.T, headers ...string) {
-	name := x.section + "/" + x.name
+	name := x.section + " " + x.name
 	for _, header := range headers {
-		t.Run(name, func(t *testing.T) {
+		t.Run(name+map[string]string{offered: ", compression offered"}[header], func(t *testing.T) {
 			t.Parallel()
 			heard := new(hearing)
 			x.run(t, dialRaw(t, serve(t, heard.hub()), "/a", header), heard, len(x.frames))
@@ -57,7 +57,7 @@ func (x exchange) test(t *testing.T, headers ...string) {
 	if len(x.frames) > 1<<10 {
 		return
 	}
-	t.Run(name+" bytewise", func(t *testing.T) {
+	t.Run(name+", bytewise", func(t *testing.T) {
 		t.Parallel()
 		heard := new(hearing)
 		inBubble(t, heard.hub, func(t *testing.T, s *pipeServer, _ *wsroom.Hub) {
@@ -73,15 +73,15 @@ func (x exchange) run(t *testing.T, client *rawConn, heard *hearing, size int) {
 	written := make(chan struct{})
 	go func() {
 		defer close(written)
-		for piece := range slices.Chunk(x.frames, max(size, 1)) {
+		for piece := range slices.Chunk(x.frames, size) {
 			_, _ = client.Write(piece) // fails where the server has hung up
 		}
 	}()
-	for _, want := range x.answers {
-		client.expectAnswer(want)
+	end := "nothing"
+	for _, end = range x.answers {
+		client.expectAnswer(end)
 	}
 	<-written
-	end := slices.Concat([]string{"nothing"}, x.answers)[len(x.answers)]
 	switch tcp, ok := client.Conn.(*net.TCPConn); {
 	case strings.HasPrefix(end, "refused"):
 		if ok {

@@ -2,6 +2,7 @@
 package interop_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"hash/crc32"
@@ -163,7 +164,9 @@ func serve(t *testing.T, h http.Handler) string {
 	t.Cleanup(srv.Close)
 	if hub, ok := h.(*wsroom.Hub); ok {
 		t.Cleanup(func() {
-			if err := hub.Shutdown(t.Context()); err != nil && t.Context().Err() == nil {
+			ctx, cancel := context.WithTimeout(context.Background(), patience)
+			defer cancel()
+			if err := hub.Shutdown(ctx); err != nil {
 				t.Errorf("Shutdown: %v", err)
 			}
 		})
