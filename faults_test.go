@@ -1,11 +1,8 @@
 package wsroom_test
 
 import (
-	"bytes"
-	"compress/flate"
 	"context"
 	"errors"
-	"net"
 	"net/http"
 	"os"
 	"strings"
@@ -110,26 +107,16 @@ func TestCutMessageReachesNobody(t *testing.T) {
 		}),
 		wsroom.OnClose(func(c *wsroom.Conn, err error) { ends <- err }))
 	srv := serve(t, hub)
-	var deflated bytes.Buffer
-	w, _ := flate.NewWriter(&deflated, flate.BestSpeed)
-	for _, part := range []string{"delete everything ", "but this"} {
-		w.Write([]byte(part))
-		w.Flush()
-	}
-	compressed := rawFrame(0xc1, deflated.String())
+	halves := compressed(deflated("delete everything ", "but this"))
 	for name, sent := range map[string][]byte{
 		"after a fragment":            rawFrame(0x01, "delete everything"),
 		"after a header":              rawFrame(0x81, "x")[:6],
-		"inside a compressed payload": compressed[:len(compressed)-12],
+		"inside a compressed payload": halves[:len(halves)-8],
 	} {
-		conn, err := net.Dial("tcp", srv.Listener.Addr().String())
-		if err != nil {
-			t.Fatal(err)
-		}
-		upgradeRaw(t, conn, "/a", "Sec-WebSocket-Extensions: permessage-deflate\r\n")
-		conn.Write(sent)
-		conn.Close()
-		err = await(t, ends, "the end")
+		peer := dialRaw(t, srv, "/a", offered)
+		peer.Write(sent)
+		peer.Close()
+		err := await(t, ends, "the end")
 		if len(got) > 0 {
 			t.Errorf("%s: the callback got %q; ended by %v", name, short(<-got), err)
 		}

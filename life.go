@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"os"
 	"time"
+	"unicode/utf8"
 
 	"github.com/coder/websocket"
 	"github.com/wsroom/wsroom/internal/frame"
@@ -30,9 +31,10 @@ type ending struct {
 }
 
 var (
-	endingSlow   = rid("slow", ErrSlow, websocket.StatusTryAgainLater, "too slow")
-	endingFlood  = rid("control_rate", fmt.Errorf("%w: pings and pongs", ErrRateLimited), websocket.StatusPolicyViolation, "too many pings or pongs")
-	endingTooBig = rid("too_big", fmt.Errorf("wsroom: read: frame announced: %w", websocket.ErrMessageTooBig), websocket.StatusMessageTooBig, "message too big")
+	endingSlow    = rid("slow", ErrSlow, websocket.StatusTryAgainLater, "too slow")
+	endingFlood   = rid("control_rate", fmt.Errorf("%w: pings and pongs", ErrRateLimited), websocket.StatusPolicyViolation, "too many pings or pongs")
+	endingTooBig  = rid("too_big", fmt.Errorf("wsroom: read: frame announced: %w", websocket.ErrMessageTooBig), websocket.StatusMessageTooBig, "message too big")
+	endingNotUTF8 = rid("not_utf8", errNotUTF8, websocket.StatusInvalidFramePayloadData, "text must be UTF-8")
 )
 
 // rid is an ending that doesn't wait for what is queued.
@@ -48,8 +50,11 @@ func endingLost(doing string, err error) ending {
 	return ending{cause: fmt.Errorf("wsroom: %s: %w", doing, err), label: "lost", mute: true, drop: true}
 }
 
-// endingPeer answers the peer's close frame.
+// endingPeer answers the peer's close frame, whose reason must be UTF-8 (RFC 6455, section 5.5.1).
 func endingPeer(by websocket.CloseError) ending {
+	if !utf8.ValidString(by.Reason) {
+		return endingNotUTF8
+	}
 	return rid("peer", by, by.Code, "")
 }
 

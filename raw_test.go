@@ -30,7 +30,7 @@ type rawConn struct {
 }
 
 // dialRaw connects a peer that doesn't read by itself. The kernel takes some 4 MB for it all the same.
-func dialRaw(t testing.TB, srv *httptest.Server, path string) *rawConn {
+func dialRaw(t testing.TB, srv *httptest.Server, path string, headers ...string) *rawConn {
 	t.Helper()
 	conn, err := net.DialTimeout("tcp", srv.Listener.Addr().String(), patience)
 	if err != nil {
@@ -38,7 +38,7 @@ func dialRaw(t testing.TB, srv *httptest.Server, path string) *rawConn {
 	}
 	t.Cleanup(func() { conn.Close() })
 	conn.SetDeadline(time.Now().Add(patience))
-	return upgradeRaw(t, conn, path)
+	return upgradeRaw(t, conn, path, headers...)
 }
 
 const handshake = "GET %s HTTP/1.1\r\nHost: test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n" +
@@ -203,14 +203,14 @@ func (s *pipeServer) dial(path string) *client {
 	return &client{t: s.t, conn: conn}
 }
 
-func (s *pipeServer) dialRaw(path string) *rawConn {
+func (s *pipeServer) dialRaw(path string, headers ...string) *rawConn {
 	s.t.Helper()
 	conn, err := s.ln.dial(s.t.Context(), "", "")
 	if err != nil {
 		s.t.Fatal(err)
 	}
 	s.t.Cleanup(func() { conn.Close() })
-	return upgradeRaw(s.t, conn, path)
+	return upgradeRaw(s.t, conn, path, headers...)
 }
 
 // sinkListener serves peers in memory that take every frame at once and send nothing.

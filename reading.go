@@ -14,7 +14,7 @@ import (
 
 var errNotServe = errors.New("wsroom: reading belongs to Serve; other callbacks are handed what is read")
 
-var errNotUTF8 = errors.New("wsroom: text message isn't valid UTF-8")
+var errNotUTF8 = errors.New("wsroom: text isn't valid UTF-8")
 
 // Read waits for the next message and returns it. Text is valid UTF-8. When ctx is done first it
 // returns the context's cause, and the connection lives on; once the connection is ending it returns
@@ -200,7 +200,7 @@ func (c *Conn) receive(buf *[]byte) (websocket.MessageType, error) {
 	}
 	c.hub.countIn(c, len(p))
 	if typ == websocket.MessageText && !utf8.Valid(p) {
-		c.end(rid("not_utf8", errNotUTF8, websocket.StatusInvalidFramePayloadData, "text must be UTF-8"))
+		c.end(endingNotUTF8)
 		return 0, c.cause()
 	}
 	return typ, c.limitRate(len(p))
