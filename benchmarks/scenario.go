@@ -93,7 +93,7 @@ func deflate() scenario {
 
 func growth(members int) scenario {
 	s := flood(fmt.Sprintf("growth %d", members), load.Plan{Members: members, Size: 128})
-	if members > 1000 { // one window takes the slowest seconds
+	if members > 5000 { // one window takes the slowest seconds
 		s.warm, s.measure = 3*s.warm, 3*s.measure
 	}
 	return s
