@@ -5,8 +5,6 @@ import (
 	"compress/flate"
 	"encoding/binary"
 	"fmt"
-	"net"
-	"net/http/httptest"
 	"strings"
 	"sync"
 	"testing"
@@ -102,7 +100,7 @@ func TestHostileLengths(t *testing.T) {
 			hub := wsroom.New(wsroom.OnText(echoRoom), wsroom.WithCompression(0))
 			srv := serve(t, hub)
 			room := dial(t, srv, "/a")
-			c := dialDeflating(t, srv, "/a")
+			c := dialRaw(t, srv, "/a", offerDeflate)
 			heap := heapInUse()
 			watch := startWatch()
 			c.Write([]byte(test.sent))
@@ -122,7 +120,7 @@ func TestHostileLengths(t *testing.T) {
 // A frame that is longer than the longest message because it is compressed is no frame too long.
 func TestLargestMessageMayGrowByCompression(t *testing.T) {
 	hub := wsroom.New(wsroom.OnText(echoRoom), wsroom.WithCompression(0), wsroom.WithMaxMessageSize(1000))
-	c := dialDeflating(t, serve(t, hub), "/a")
+	c := dialRaw(t, serve(t, hub), "/a", offerDeflate)
 	var stored bytes.Buffer
 	for i := range 25 { // of 40 bytes each, none compressed
 		stored.Write([]byte{0, 40, 0, 0xff &^ 40, 0xff})
@@ -143,29 +141,18 @@ func deflated(text string) string {
 	return strings.TrimSuffix(b.String(), "\x00\x00\xff\xff")
 }
 
+// deflatedZeros is a MiB of zeros, behind which more can follow.
+func deflatedZeros() string { return deflated(strings.Repeat("\x00", 1<<20)) + "\x00\x00\xff\xff" }
+
 // inFragments is a compressed message in two frames.
 func inFragments(p string) string {
 	return string(rawFrame(0x41, p[:len(p)/2])) + string(rawFrame(0x80, p[len(p)/2:]))
 }
 
-// dialDeflating is dialRaw with compression, which the server must have, too.
-func dialDeflating(t testing.TB, srv *httptest.Server, path string) *rawConn {
-	t.Helper()
-	conn, err := net.DialTimeout("tcp", srv.Listener.Addr().String(), patience)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { conn.Close() })
-	conn.SetDeadline(time.Now().Add(patience))
-	return upgradeRaw(t, conn, path, offerDeflate)
-}
-
 // A hundred bombs, each a GiB of zeros in a MB, take no memory; those in frames that are short enough
 // to be let in take that of their inflating, some 45 KiB each, but not of what comes out.
 func TestHostileBombs(t *testing.T) {
-	zeros := strings.Repeat("\x00", 1<<20)
-	block := deflated(zeros)
-	block += "\x00\x00\xff\xff" // so that blocks can follow one another
+	block := deflatedZeros()
 	small := strings.Repeat(block, 60<<10/len(block))
 	for name, test := range map[string]struct {
 		sent []byte
@@ -180,7 +167,7 @@ func TestHostileBombs(t *testing.T) {
 			srv := serve(t, hub)
 			conns := make([]*rawConn, 100)
 			for i := range conns {
-				conns[i] = dialDeflating(t, srv, "/a")
+				conns[i] = dialRaw(t, srv, "/a", offerDeflate)
 			}
 			heap := heapInUse()
 			var wg sync.WaitGroup
@@ -215,7 +202,7 @@ func TestHostileText(t *testing.T) {
 			string(rawFrame(0x01, bad)) + string(rawFrame(0x80, "")),
 			string(rawFrame(0xc1, deflated(bad))),
 		} {
-			c := dialDeflating(t, srv, "/a")
+			c := dialRaw(t, srv, "/a", offerDeflate)
 			c.Write([]byte(sent))
 			if code, _ := c.closeCode(); code != 1007 {
 				t.Errorf("%q sent as %q: close code %d, want 1007", bad, sent, code)

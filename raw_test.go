@@ -30,7 +30,7 @@ type rawConn struct {
 }
 
 // dialRaw connects a peer that doesn't read by itself. The kernel takes some 4 MB for it all the same.
-func dialRaw(t testing.TB, srv *httptest.Server, path string) *rawConn {
+func dialRaw(t testing.TB, srv *httptest.Server, path string, headers ...string) *rawConn {
 	t.Helper()
 	conn, err := net.DialTimeout("tcp", srv.Listener.Addr().String(), patience)
 	if err != nil {
@@ -38,7 +38,7 @@ func dialRaw(t testing.TB, srv *httptest.Server, path string) *rawConn {
 	}
 	t.Cleanup(func() { conn.Close() })
 	conn.SetDeadline(time.Now().Add(patience))
-	return upgradeRaw(t, conn, path)
+	return upgradeRaw(t, conn, path, headers...)
 }
 
 const handshake = "GET %s HTTP/1.1\r\nHost: test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n" +
