@@ -72,10 +72,10 @@ type Conn struct {
 	in       scanner
 	buf      *[readSize]byte // nil while nothing is unread
 	r, w     int             // what is unread: buf[r:w]
-	waited   bool            // Wait returned, and no message has been read since
 	into     []byte          // where rawRead reads to; nil for a buffer of its own
 	got      int
 	readErr  error // the socket's error, once it failed
+	waited   bool  // Wait returned, and no message has been read since
 	timed    bool  // the socket's read deadline is that of the message under way
 	armed    bool  // the socket has a read deadline, of this message or of one before
 	caughtUp int64 // when bytes came last that a read had waited for, by Now
@@ -84,12 +84,11 @@ type Conn struct {
 	deadlineMu  sync.Mutex // guards interrupted and orders deadlines after it
 	interrupted bool
 
+	peerClosed atomic.Bool  // a close frame has been read
 	lastRead   atomic.Int64 // when bytes came last, by Now
 	waiting    atomic.Int64 // since when a read waits for the peer; 0 if none does
-	peerClosed atomic.Bool  // a close frame has been read
 
-	out  scanner // out and part belong to coder/websocket's writer, which is one at a time
-	part []byte  // the bytes of a frame that isn't complete
+	out *outgoing // belongs to coder/websocket's writer, which is one at a time; nil before it wrote
 
 	writeMu   sync.Mutex // the wire; guards the fields to the end
 	open      bool       // a message in several frames is under way
@@ -173,6 +172,13 @@ func (c *Conn) LastRead() int64 { return c.lastRead.Load() }
 
 // WaitingSince tells since when, by Now, a read has been waiting for the peer; 0 if none is.
 func (c *Conn) WaitingSince() int64 { return c.waiting.Load() }
+
+// Unread reports whether something has been read from the socket that isn't consumed yet.
+func (c *Conn) Unread() bool {
+	c.readMu.Lock()
+	defer c.readMu.Unlock()
+	return c.r < c.w
+}
 
 // Wait returns once there is something to read. It swallows the empty pongs that answer AppendPing,
 // so that an idle connection stays parked here, where the stack is small.
@@ -289,10 +295,10 @@ func (c *Conn) fill(p []byte) error {
 	if c.readErr == nil {
 		now := Now()
 		c.lastRead.Store(now)
-		switch waited := since != 0 && now-since >= int64(time.Millisecond); {
-		case waited:
+		switch {
+		case since != 0 && now-since >= int64(time.Millisecond):
 			c.caughtUp = now
-		case since == 0 || c.raw == nil:
+		case since == 0 || c.raw == nil: // without a file descriptor each read seems to wait
 			runtime.Gosched() // who sends without a pause mustn't keep others from being read
 		}
 	}
@@ -417,8 +423,10 @@ func (c *Conn) Drain() {
 }
 
 // Kill closes the socket beneath TLS at once, whatever reads or writes are under way.
-func (c *Conn) Kill() {
-	socket := c.Conn
+func (c *Conn) Kill() { Kill(c.Conn) }
+
+// Kill closes a socket that no Conn is over, too.
+func Kill(socket net.Conn) {
 	if t, ok := socket.(interface{ NetConn() net.Conn }); ok {
 		socket = t.NetConn()
 	}
@@ -434,13 +442,22 @@ func (c *Conn) Close() error {
 	return nil
 }
 
+// outgoing is what coder/websocket is writing. Most connections never see it write.
+type outgoing struct {
+	scanner
+	part []byte // the bytes of a frame that isn't complete
+}
+
 // Write is for coder/websocket: it passes on the frames that p completes and keeps the rest, which
 // is less than the caller's buffer.
 func (c *Conn) Write(p []byte) (int, error) {
+	if c.out == nil {
+		c.out = new(outgoing)
+	}
 	for n := 0; n < len(p); {
 		k, end := c.out.scan(p[n:])
 		if !end {
-			c.part = append(c.part, p[n:n+k]...)
+			c.out.part = append(c.out.part, p[n:n+k]...)
 		} else if err := c.frameWritten(p[n : n+k]); err != nil {
 			return n, err
 		}
@@ -451,8 +468,8 @@ func (c *Conn) Write(p []byte) (int, error) {
 
 // frameWritten passes on the frame that ends with last and begins with what is kept in part.
 func (c *Conn) frameWritten(last []byte) error {
-	part := c.part
-	c.part = nil
+	part := c.out.part
+	c.out.part = nil
 	if c.out.opcode >= Close {
 		whole := append(part, last...)
 		c.owner.Control(c.out.opcode, whole[headerOf(whole):])
