@@ -2,7 +2,6 @@ package wsroom
 
 import (
 	"bufio"
-	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -15,7 +14,6 @@ import (
 	"time"
 
 	"github.com/coder/websocket"
-	"github.com/go-chi/chi/v5"
 	"github.com/wsroom/wsroom/internal/frame"
 )
 
@@ -71,10 +69,10 @@ func (h *Hub) upgrade(w http.ResponseWriter, r *http.Request) (*Conn, *http.Requ
 		}).answer(w, r)
 		return nil, nil
 	}
-	deadline := time.Now().Add(h.cfg.handshake)
-	timed, cancel := context.WithDeadline(r.Context(), deadline)
-	defer cancel()
-	g := &gate{ResponseWriter: w, hub: h, request: r.WithContext(timed), plain: r.Context(), timed: timed, deadline: deadline}
+	g := &gate{ResponseWriter: w, hub: h}
+	g.limit.Context, g.limit.deadline = r.Context(), time.Now().Add(h.cfg.handshake)
+	defer g.limit.end()
+	g.request = r.WithContext(&g.limit)
 	g.request.RemoteAddr = h.cfg.clientAddr(r)
 	defer g.abort()
 	ws, err := websocket.Accept(g, g.request, h.acceptOptions())
@@ -113,10 +111,8 @@ func (h *Hub) acceptOptions() *websocket.AcceptOptions {
 type gate struct {
 	http.ResponseWriter
 	hub      *Hub
-	request  *http.Request   // a copy, with the client's address, and the deadline until lift
-	plain    context.Context // the request's own
-	timed    context.Context // with the deadline
-	deadline time.Time       // for the 101 to be out
+	request  *http.Request // a copy, with the client's address, and the limit until lift
+	limit    limited       // the request's context until then; the 101 must be out by its deadline
 	conn     *Conn
 	reader   *bufio.Reader // what coder/websocket reads from
 	answered bool          // by us; coder's own answer isn't sent
@@ -124,13 +120,13 @@ type gate struct {
 }
 
 // late reports whether the deadline has passed.
-func (g *gate) late() bool { return !time.Now().Before(g.deadline) }
+func (g *gate) late() bool { return !time.Now().Before(g.limit.deadline) }
 
 // lift takes the deadline off the request's context. What the application added to it stays.
 func (g *gate) lift() {
-	ctx := g.plain
-	if own := g.request.Context(); own != g.timed {
-		ctx = lifted{g.plain, own}
+	ctx := g.limit.Context
+	if own := g.request.Context(); own != &g.limit {
+		ctx = lifted{ctx, own}
 	}
 	g.request = g.request.WithContext(ctx)
 }
@@ -168,7 +164,7 @@ func (g *gate) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 		return nil, nil, err
 	}
 	g.conn, g.answered = conn, true
-	socket, buffered, err := g.switchProtocols(g.deadline)
+	socket, buffered, err := g.switchProtocols(g.limit.deadline)
 	if err != nil {
 		g.hub.observer.Add(MetricRefused, pattern(g.request), "hijack", 1)
 		return nil, nil, err
@@ -336,34 +332,4 @@ func checkPatterns(option string, patterns []string) error {
 		}
 	}
 	return errors.Join(mistakes...)
-}
-
-// lifted has the values of a context and, for the rest, is the one that this was made from.
-type lifted struct {
-	context.Context
-	values context.Context
-}
-
-func (l lifted) Value(key any) any { return l.values.Value(key) }
-
-// detached has a context's values without its deadline and cancellation, and chi's route context as
-// it is now: chi uses the original for other requests once the handler has returned.
-type detached struct {
-	context.Context
-	route *chi.Context
-}
-
-func detach(ctx context.Context) detached {
-	d := detached{Context: context.WithoutCancel(ctx)}
-	if route := chi.RouteContext(ctx); route != nil {
-		d.route = route.Clone()
-	}
-	return d
-}
-
-func (d *detached) Value(key any) any {
-	if key == chi.RouteCtxKey && d.route != nil {
-		return d.route
-	}
-	return d.Context.Value(key)
 }

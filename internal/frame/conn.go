@@ -78,6 +78,7 @@ type Conn struct {
 	waited   bool  // Wait returned, and no message has been read since
 	timed    bool  // the socket's read deadline is that of the message under way
 	armed    bool  // the socket has a read deadline, of this message or of one before
+	rushed   uint8 // reads that didn't have to wait
 	caughtUp int64 // when bytes came last that a read had waited for, by Now
 	readFunc func(fd uintptr) bool
 
@@ -299,10 +300,18 @@ func (c *Conn) fill(p []byte) error {
 		case since != 0 && now-since >= int64(time.Millisecond):
 			c.caughtUp = now
 		case since == 0 || c.raw == nil: // without a file descriptor each read seems to wait
-			runtime.Gosched() // who sends without a pause mustn't keep others from being read
+			c.yieldNow()
 		}
 	}
 	return c.readErr
+}
+
+// yieldNow lets others go on now and then: who sends without a pause mustn't keep them from being read.
+// Not each time, for what is read in one go is written in one go.
+func (c *Conn) yieldNow() {
+	if c.rushed++; c.rushed%16 == 0 {
+		runtime.Gosched()
+	}
 }
 
 // plainRead reads from a socket that has no file descriptor to wait on.
