@@ -76,7 +76,7 @@ func TestHostileControlFloods(t *testing.T) {
 // Endless empty fragments, and messages of which a byte comes each second, end by the message timeout
 // and take no memory; endless fragments of a byte may be too long before.
 func TestHostileFragments(t *testing.T) {
-	const timeout = time.Second
+	timeout := time.Duration(scale(1, 10)) * time.Second
 	var a attackers
 	opts := []wsroom.Option{a.onClose(), wsroom.WithMessageTimeout(timeout)}
 	withBystanders(t, opts, func(t *testing.T, _ *wsroom.Hub, srv *httptest.Server) {
@@ -93,8 +93,9 @@ func TestHostileFragments(t *testing.T) {
 			s.begin()
 		}
 		<-time.After(timeout * 3 / 4)
-		if grown := heapInUse() - heap; grown > 1<<20 && !underRace() {
-			t.Errorf("heap grew by %d KiB", grown>>10)
+		grown := heapInUse() - heap
+		if t.Logf("heap grew by %d KiB", grown>>10); grown > 1<<20 && !underRace() {
+			t.Error("which is too much")
 		}
 		single.want(timeout+time.Second, 1008, 1009)
 		for _, s := range []*siege{empty, drips, heads, frags} {

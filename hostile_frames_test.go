@@ -131,6 +131,9 @@ func TestLargestMessageMayGrowByCompression(t *testing.T) {
 	}
 }
 
+// deflatedZeros is a MiB of zeros, behind which more can follow.
+func deflatedZeros() string { return deflated(strings.Repeat("\x00", 1<<20)) + "\x00\x00\xff\xff" }
+
 // inFragments is a compressed message in two frames.
 func inFragments(p string) string {
 	return string(rawFrame(0x41, p[:len(p)/2])) + string(rawFrame(0x80, p[len(p)/2:]))
@@ -139,9 +142,7 @@ func inFragments(p string) string {
 // A hundred bombs, each a GiB of zeros in a MB, take no memory; those in frames that are short enough
 // to be let in take that of their inflating, some 45 KiB each, but not of what comes out.
 func TestHostileBombs(t *testing.T) {
-	zeros := strings.Repeat("\x00", 1<<20)
-	block := deflated(zeros)
-	block += "\x00\x00\xff\xff" // so that blocks can follow one another
+	block := deflatedZeros()
 	small := strings.Repeat(block, 60<<10/len(block))
 	for name, test := range map[string]struct {
 		sent []byte

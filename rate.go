@@ -20,8 +20,8 @@ const (
 
 // WithRateLimit limits the messages that one client sends, by a token bucket: perSecond on average
 // and burst at once. There is no limit by default. Over it the hub reads more slowly, so that TCP
-// pushes back; see WithRateLimitAction. Pings and pongs have a budget of their own that is always there:
-// 10 a second and 20 at once, besides the answers to the hub's. Over it the connection ends with
+// pushes back; see WithRateLimitAction. Pings and pongs have a budget of their own, always: 10 a second
+// and 20 at once, which the answers to the hub's pings never exceed. Over it the connection ends with
 // ErrRateLimited and close code 1008.
 func WithRateLimit(perSecond, burst int) Option {
 	return func(c *config) error {

@@ -235,7 +235,7 @@ func heapInUse() int64 {
 	runtime.GC()
 	var m runtime.MemStats
 	runtime.ReadMemStats(&m)
-	return int64(m.HeapInuse)
+	return int64(m.HeapAlloc)
 }
 
 // Nothing vanishes silently: what wasn't delivered was counted, and which ones are dropped is as the

@@ -14,12 +14,12 @@ import (
 )
 
 // Owner is told what coder/websocket wants of its net.Conn. Calls come from whatever goroutine
-// uses the websocket.Conn, with no lock of Conn held but for what says that it was read.
+// uses the websocket.Conn, with no lock of Conn held but, in those for what was read, its reader's.
 type Owner interface {
-	// ControlRead tells that a ping or a pong was read. At caughtUp, by Now, the peer had sent all
-	// that had been read by then: what came since may have come at any time since.
+	// ControlRead tells that a ping or a pong was read. Whatever the peer sent before caughtUp, by Now,
+	// had been read by then; what was read since may have come at any time since.
 	ControlRead(caughtUp int64)
-	// Oversized tells that a data frame longer than Limits.Frame was announced.
+	// Oversized tells that a data frame longer than Limits.Frame was announced to be read.
 	Oversized()
 	// Control takes a control frame that is to be sent. The payload is valid until it returns.
 	Control(opcode byte, payload []byte)
@@ -79,7 +79,7 @@ type Conn struct {
 	timed    bool  // the socket's read deadline is that of the message under way
 	armed    bool  // the socket has a read deadline, of this message or of one before
 	rushed   uint8 // reads that didn't have to wait
-	caughtUp int64 // when a read had to wait last, by Now
+	caughtUp int64 // when bytes came last that a read had waited for, by Now
 	readFunc func(fd uintptr) bool
 
 	deadlineMu  sync.Mutex // guards interrupted and orders deadlines after it
@@ -296,10 +296,11 @@ func (c *Conn) fill(p []byte) error {
 	if c.readErr == nil {
 		now := Now()
 		c.lastRead.Store(now)
-		if since == 0 {
-			c.yieldNow()
-		} else if now-since >= int64(time.Millisecond) {
+		switch {
+		case since != 0 && now-since >= int64(time.Millisecond):
 			c.caughtUp = now
+		case since == 0 || c.raw == nil: // without a file descriptor each read seems to wait
+			c.yieldNow()
 		}
 	}
 	return c.readErr
