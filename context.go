@@ -16,21 +16,21 @@ type limited struct {
 	deadline time.Time
 
 	mu     sync.Mutex      // guards the rest
-	full   context.Context // nil until wanted
+	ctx    context.Context // in full; nil until wanted
 	cancel context.CancelFunc
 	over   bool
 }
 
-func (l *limited) make() context.Context {
+func (l *limited) full() context.Context {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.full == nil {
-		l.full, l.cancel = context.WithDeadline(l.Context, l.deadline)
+	if l.ctx == nil {
+		l.ctx, l.cancel = context.WithDeadline(l.Context, l.deadline)
 		if l.over {
 			l.cancel()
 		}
 	}
-	return l.full
+	return l.ctx
 }
 
 // end cancels the context.
@@ -50,14 +50,14 @@ func (l *limited) Deadline() (time.Time, bool) {
 	return l.deadline, true
 }
 
-func (l *limited) Done() <-chan struct{} { return l.make().Done() }
+func (l *limited) Done() <-chan struct{} { return l.full().Done() }
 
-func (l *limited) Err() error { return l.make().Err() }
+func (l *limited) Err() error { return l.full().Err() }
 
 // Value asks the full context, if there is one, so that contexts derived from it find it.
 func (l *limited) Value(key any) any {
 	l.mu.Lock()
-	ctx := l.full
+	ctx := l.ctx
 	l.mu.Unlock()
 	if ctx == nil {
 		ctx = l.Context
