@@ -31,7 +31,7 @@ const (
 	doSendRooms        // rooms, 1 and a player to leave out or 0, kind, size
 	doBurst            // rooms, messages
 	doNonsense         // player: sends that must fail
-	doClose            // player, code
+	doClose            // player, code, messages: sends, and closes at once
 	doKick             // rooms, 1 and a player to leave out or 0
 	doSleep            // seconds
 	doShutdown         // the hub goes down while the script goes on
@@ -90,14 +90,14 @@ var scripts = [][]byte{
 	{0, doConnect, 0, 0, 0, doConnect, 0, 0, 3, doSay, 0, 0, doSendRooms, 1, 0, 0, 0, doSay, 1, 3, doBinary, 1, doShutdown},
 	{1, doConnect, 0, 0, 2, doConnect, 1, 0, 0, doJoin, 0, 1, doSendRooms, 3, 2, 1, 1, doJoin, 0, 3, doLeave, 0, 0, doSendRooms, 1, 0, 2, 1, doLeave, 0, 1, doPing, 0},
 	{0, doConnect, 0, 0, 0, doFragment, 0, 0, 0, doPing, 0, doFragment, 0, 1, 0, doFragment, 0, 2, 1, doFragment, 0, 1, 1, doSleep, 1},
-	{0, doConnect, 0, 0, 0, doHalf, 0, doSendOwn, 0, 0, 0, doRest, 0, doHalf, 0, doSleep, 11, doConnect, 0, 0, 0, doHalf, 1, doClose, 1, 1, doSleep, 1, doSleep, 5},
+	{0, doConnect, 0, 0, 0, doHalf, 0, doSendOwn, 0, 0, 0, doRest, 0, doHalf, 0, doSleep, 11, doConnect, 0, 0, 0, doHalf, 1, doClose, 1, 1, 0, doSleep, 1, doSleep, 5},
 	// Slow members under each policy: closed, and drained in time.
 	{0, doConnect, 0, 0, 0, doConnect, 0, 0, 0, doStall, 0, doBurst, 1, 6, doBurst, 1, 6, doDrain, 0, doSleep, 2},
 	{1, doConnect, 0, 0, 0, doConnect, 0, 0, 0, doStall, 0, doBurst, 1, 6, doBurst, 1, 6, doBurst, 0, 9, doSendOwn, 0, 2, 2, doDrain, 0, doSleep, 2, doSleep, 30},
 	{2, doConnect, 0, 0, 0, doConnect, 0, 0, 0, doStall, 0, doBurst, 1, 6, doBurst, 1, 6, doBurst, 0, 9, doSendOwn, 0, 2, 2, doDrain, 0, doSleep, 2, doSleep, 30},
 	{1, doConnect, 0, 0, 0, doStall, 0, doBurst, 1, 20, doSleep, 11, doConnect, 0, 1, 0, doSleep, 40},
 	// A greeting larger than the queue, to a client that doesn't read at once, or never.
-	{2, doConnect, 0, 8, 12, doBurst, 1, 20, doConnect, 0, 8, 12, doClose, 1, 0, doDrain, 0, doSleep, 1, doSleep, 11},
+	{2, doConnect, 0, 8, 12, doBurst, 1, 20, doConnect, 0, 8, 12, doClose, 1, 0, 0, doDrain, 0, doSleep, 1, doSleep, 11},
 	{1, doConnect, 0, 2, 1, doConnect, 1, 4, 1, doConnect, 2, 6, 0, doSleep, 2},
 	// What a callback is told: to join, leave, close, panic, exit, be busy.
 	{0, doConnect, 0, 0, 0, doSay, 0, 1, doSay, 0, 3, doJoin, 0, 3, doSay, 0, 5, doBreak, 0, 0, doSleep, 3},
@@ -105,7 +105,7 @@ var scripts = [][]byte{
 	// Limits of rooms and members.
 	{6, doConnect, 0, 0, 0, doConnect, 0, 0, 0, doConnect, 0, 0, 0, doConnect, 0, 0, 0, doJoin, 0, 1, doJoin, 0, 2, doJoin, 0, 3, doJoin, 0, 4},
 	// Kicks, cuts, nonsense, a drain with clients that are silent.
-	{0, doConnect, 0, 0, 0, doConnect, 0, 1, 0, doConnect, 1, 0, 0, doNonsense, 0, doSendRooms, 0, 1, 2, 1, 0, doKick, 1, 1, 1, doCut, 1, doKick, 0, 0, doConnect, 0, 0, 0, doClose, 3, 2},
+	{0, doConnect, 0, 0, 0, doConnect, 0, 1, 0, doConnect, 1, 0, 0, doNonsense, 0, doSendRooms, 0, 1, 2, 1, 0, doKick, 1, 1, 1, doCut, 1, doKick, 0, 0, doConnect, 0, 0, 0, doClose, 3, 2, 3},
 	{3, doConnect, 0, 0, 0, doConnect, 0, 1, 0, doConnect, 1, 0, 0, doStall, 2, doBurst, 0, 3, doShutdown, doSay, 0, 0, doSleep, 2, doConnect, 0, 0, 0, doSay, 1, 0},
 	slices.Concat([]byte{0}, breakEverything()),
 }
@@ -224,12 +224,12 @@ func (g *game) nonsense(s *script) {
 }
 
 func (g *game) close(s *script) {
-	p, code := g.pick(s), websocket.StatusCode(4000+s.choose(3))
-	if p == nil {
+	p, code, n := g.pick(s), websocket.StatusCode(4000+s.choose(3)), s.choose(4)
+	if p == nil || p.isBusyConnecting() {
 		return
 	}
-	g.note("close %d with %d", p.index, code)
-	g.closeFromHere(p, code)
+	g.note("close %d with %d, after %d messages", p.index, code, n)
+	g.closeFromHere(p, code, n)
 }
 
 func (g *game) kick(s *script) {

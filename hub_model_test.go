@@ -326,9 +326,13 @@ func (g *game) leaveLocked(p *player, room string, settled bool) {
 	}
 }
 
-func (g *game) closeFromHere(p *player, code websocket.StatusCode) {
+// closeFromHere ends a connection, which still gets what was sent just before.
+func (g *game) closeFromHere(p *player, code websocket.StatusCode, messages int) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	for range messages {
+		g.deliverOwn(p, kindText, 0, "")
+	}
 	lives := p.lives()
 	p.endsBy(true, int(code))
 	if err := p.conn.Close(code, "out"); (err == nil) != lives || err != nil && err != wsroom.ErrClosed {
