@@ -225,8 +225,11 @@ func (g *game) nonsense(s *script) {
 
 func (g *game) close(s *script) {
 	p, code, n := g.pick(s), websocket.StatusCode(4000+s.choose(3)), s.choose(4)
-	if p == nil || p.isBusyConnecting() {
+	if p == nil {
 		return
+	}
+	if p.isBusyConnecting() {
+		n = 0 // they would wait
 	}
 	g.note("close %d with %d, after %d messages", p.index, code, n)
 	g.closeFromHere(p, code, n)
