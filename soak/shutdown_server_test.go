@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/signal"
 	"strconv"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -39,6 +40,8 @@ func TestMain(m *testing.M) {
 const (
 	serverRooms    = 20
 	serverPace     = 50 // messages a second, over all rooms
+	lastBurst      = 5  // messages to each room, of lastSize bytes, just before Shutdown
+	lastSize       = 1000
 	shutdownBudget = 12 * time.Second
 )
 
@@ -88,8 +91,11 @@ func serveUntilTerm(drain time.Duration) error {
 
 	sending, quiet := context.WithCancel(context.Background())
 	defer quiet()
-	go s.send(sending)
+	go s.sendAll(sending)
 	<-term.Done()
+	for i := range lastBurst * serverRooms {
+		s.send(i%serverRooms, lastSize)
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), shutdownBudget)
 	defer cancel()
 	if err := errors.Join(s.hub.Shutdown(ctx), srv.Shutdown(ctx)); err != nil {
@@ -100,23 +106,28 @@ func serveUntilTerm(drain time.Duration) error {
 	return json.NewEncoder(os.Stdout).Encode(s.verdict)
 }
 
-// send sends to one room after the other, and notes who was a member after that and so at the time.
-func (s *server) send(ctx context.Context) {
+// sendAll sends to one room after the other.
+func (s *server) sendAll(ctx context.Context) {
 	t := time.NewTicker(time.Second / serverPace)
 	defer t.Stop()
 	for i := 0; ctx.Err() == nil; i = (i + 1) % serverRooms {
 		<-t.C
-		room := strconv.Itoa(i)
-		s.mu.Lock()
-		s.numbers[i]++
-		if err := s.hub.SendTextToRoom(room, strconv.Itoa(s.numbers[i])); err != nil {
-			panic(err) // the test sees no verdict
+		s.send(i, 0)
+	}
+}
+
+// send sends to a room and notes who is a member after that, and so was at the time.
+func (s *server) send(room, size int) {
+	name := strconv.Itoa(room)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.numbers[room]++
+	if err := s.hub.SendTextToRoom(name, fmt.Sprint(s.numbers[room], strings.Repeat(" ", size))); err != nil {
+		panic(err) // the test sees no verdict
+	}
+	for _, c := range s.hub.Members(name) {
+		if client, ok := c.Get("client"); ok {
+			s.AtLeast[client.(string)] = s.numbers[room]
 		}
-		for _, c := range s.hub.Members(room) {
-			if client, ok := c.Get("client"); ok {
-				s.AtLeast[client.(string)] = s.numbers[i]
-			}
-		}
-		s.mu.Unlock()
 	}
 }
