@@ -14,7 +14,7 @@ import (
 // The actions of a script. Each reads its arguments from the bytes that follow it; the constant says
 // which.
 const (
-	doConnect   = iota // room, manners, greeting: a client comes
+	doConnect   = iota // room, manners, a third of the greeting: a client comes
 	doSay              // player, word: it sends a text message, which the hub's callback obeys
 	doBinary           // player: it sends a binary message, which is echoed
 	doFragment         // player, part, last: it sends a part of a message

@@ -39,7 +39,7 @@ type manners struct {
 
 // connect lets a client come, or find that it can't.
 func (g *game) connect(s *script) {
-	room, bits, greeting := roomNames[s.choose(joinOnly)], s.choose(16), s.choose(16)
+	room, bits, greeting := roomNames[s.choose(joinOnly)], s.choose(16), 3*s.choose(16)
 	if len(g.players) == maxPlayers {
 		return
 	}
