@@ -110,14 +110,16 @@ func (g *game) newHub() *wsroom.Hub {
 func (g *game) callback(c *wsroom.Conn) (p *player, done func()) {
 	v, _ := c.Get("player")
 	p = v.(*player)
-	if !p.turn.TryLock() {
+	alone := p.turn.TryLock()
+	if !alone {
 		g.t.Errorf("two callbacks of player %d at a time", p.index)
-		p.turn.Lock()
 	}
 	g.mu.Lock()
 	return p, func() {
 		g.mu.Unlock()
-		p.turn.Unlock()
+		if alone {
+			p.turn.Unlock()
+		}
 	}
 }
 
