@@ -122,7 +122,7 @@ func (a *account) knows(room string, number int) {
 	e.known = max(e.known, number)
 }
 
-const maxFaults = 10 // that an account spells out
+const maxFaults = 20 // that an account, or a report, spells out
 
 // fault notes what must not be; mu is locked.
 func (a *account) fault(format string, args ...any) {
@@ -144,7 +144,8 @@ type sums struct {
 	conns, due, delivered, dropped int
 	ended                          map[string]int // messages, by the end that they were lost to
 	ends                           map[string]int // connections
-	faults                         []string
+	wrong                          int            // things that don't add up, ...
+	faults                         []string       // ... and the first of them
 }
 
 // audit checks the account and adds it to the sums.
@@ -166,17 +167,15 @@ func (a *account) audit(total *sums) {
 				inside += run.overlap(stay)
 			}
 		}
+		all := 0
 		for _, run := range e.came {
-			came += run.len()
-			inside -= run.len()
+			all += run.len()
 		}
-		if inside < 0 {
-			a.fault("%d messages of %s came that it wasn't due: %v, in it %v", -inside, name, e.came, e.stays)
+		if all > inside {
+			a.fault("%d messages of %s came that it wasn't due: %v, in it %v", all-inside, name, e.came, e.stays)
 		}
-		for _, run := range e.came {
-			known -= run.len()
-		}
-		gaps += max(0, known)
+		came += inside
+		gaps += known - inside
 	}
 	missing := due - came
 	if gaps > a.drops || missing < a.drops-slack {
@@ -196,7 +195,16 @@ func (a *account) audit(total *sums) {
 	total.dropped += dropped
 	total.ended[end] += missing - dropped
 	total.ends[end]++
-	total.faults = append(total.faults, a.faults...)
+	for _, fault := range a.faults {
+		total.fault(fault)
+	}
+}
+
+// fault notes what doesn't add up.
+func (s *sums) fault(what string) {
+	if s.wrong++; len(s.faults) < maxFaults {
+		s.faults = append(s.faults, what)
+	}
 }
 
 // settleStart dates the first stay from the first message that came, if that was sent during the

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -240,7 +239,7 @@ func (h *house) work(ctx context.Context, busy time.Duration) {
 	every(busy, func() { h.post(roomName(0)) })
 	every(time.Second, func() { h.post(everyone) })
 	every(time.Second, func() { h.kick(roomName(rand.IntN(n))) })
-	every(time.Second/time.Duration(cmp.Or(n, 1)), func() { h.post(roomName(rand.IntN(n))) })
+	every(time.Second/time.Duration(n), func() { h.post(roomName(rand.IntN(n))) })
 	wg.Wait()
 }
 

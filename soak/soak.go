@@ -56,7 +56,7 @@ func (s *soak) account(r *http.Request) *account {
 }
 
 // sideDone audits an account whose both sides are done. Of one that the hub never saw the second side
-// isn't: finish forgets it.
+// isn't: forgetUnseen drops it.
 func (s *soak) sideDone(a *account) {
 	if !a.done() {
 		return
@@ -70,7 +70,7 @@ func (s *soak) sideDone(a *account) {
 func (s *soak) fault(format string, args ...any) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.sums.faults = append(s.sums.faults, fmt.Sprintf(format, args...))
+	s.sums.fault(fmt.Sprintf(format, args...))
 }
 
 func (s *soak) faultUnless(ok bool, format string, args ...any) {

@@ -14,7 +14,7 @@ func TestEveryMessageIsAccountedFor(t *testing.T) {
 	s := run(t.Context(), plan{members: 150, length: *length})
 	var report strings.Builder
 	s.report(&report)
-	if s.sums.delivered == 0 || s.sums.due != s.sums.delivered+s.sums.dropped+sumOf(s.sums.ended) || len(s.sums.faults) > 0 {
+	if s.sums.delivered == 0 || s.sums.due != s.sums.delivered+s.sums.dropped+sumOf(s.sums.ended) || s.sums.wrong > 0 {
 		t.Error(report.String())
 	}
 }
