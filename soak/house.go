@@ -85,7 +85,6 @@ func (h *house) admit(r *http.Request, name string) error {
 func (h *house) onConnect(c *wsroom.Conn, r *http.Request) error {
 	h.connects.Add(1)
 	a := h.soak.account(r)
-	c.Set(own, a)
 	a.mu.Lock()
 	a.opened = true
 	a.mu.Unlock()
@@ -93,6 +92,7 @@ func (h *house) onConnect(c *wsroom.Conn, r *http.Request) error {
 		h.inRoom(name, func(r *room) { a.enter(name, r.number) })
 	}
 	a.enter(own, 0)
+	c.Set(own, a) // from here on it may be kicked
 	h.reply(c, a, "welcome")
 	return nil
 }
@@ -207,7 +207,7 @@ func (h *house) kick(name string) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	v, ok := c.Get(own)
-	if !ok || c.Close(kicked, "out") != nil { // not opened yet, or ending
+	if !ok || c.Close(kicked, "out") != nil { // in OnConnect, or ending
 		return
 	}
 	a := v.(*account)
