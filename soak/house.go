@@ -59,7 +59,7 @@ func newHouse(s *soak, name string, policy wsroom.Overflow, rooms int) *house {
 			defer a.mu.Unlock()
 			a.drops += n
 		}),
-		wsroom.OnJoin(func(*wsroom.Conn, string) { h.joins.Add(1) }),
+		wsroom.OnJoin(h.onJoin),
 		wsroom.OnLeave(func(*wsroom.Conn, string) { h.leaves.Add(1) }),
 	)
 	return h
@@ -85,6 +85,7 @@ func (h *house) admit(r *http.Request, name string) error {
 func (h *house) onConnect(c *wsroom.Conn, r *http.Request) error {
 	h.connects.Add(1)
 	a := h.soak.account(r)
+	c.Set(own, a)
 	a.mu.Lock()
 	a.opened = true
 	a.mu.Unlock()
@@ -92,9 +93,15 @@ func (h *house) onConnect(c *wsroom.Conn, r *http.Request) error {
 		h.inRoom(name, func(r *room) { a.enter(name, r.number) })
 	}
 	a.enter(own, 0)
-	c.Set(own, a) // from here on it may be kicked
 	h.reply(c, a, "welcome")
 	return nil
+}
+
+func (h *house) onJoin(c *wsroom.Conn, _ string) {
+	h.joins.Add(1)
+	if c.Context().Err() == nil {
+		accountOf(c).welcome()
+	}
 }
 
 // inRoom runs f while nothing else happens in the room.
@@ -207,10 +214,13 @@ func (h *house) kick(name string) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	v, ok := c.Get(own)
-	if !ok || c.Close(kicked, "out") != nil { // in OnConnect, or ending
-		return
+	if !ok {
+		return // not in OnConnect yet
 	}
 	a := v.(*account)
+	if !a.isWelcome() || c.Close(kicked, "out") != nil { // in OnConnect, or ending
+		return
+	}
 	for _, name := range a.openRooms() {
 		if name != own {
 			a.leave(name, h.rooms[name].number)

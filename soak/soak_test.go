@@ -45,6 +45,7 @@ func TestAccountsThatDontAddUp(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			a := newAccount()
+			a.welcome()
 			a.enter("r", 0)
 			for n := range 10 {
 				a.got("r", n+1)
