@@ -94,13 +94,17 @@ func (m *member) visit(ctx context.Context, a *account) error {
 	return nil
 }
 
+// stallTime is how long a stalling member reads, and doesn't read, on average: in the busy room that is
+// more than its queue and the kernel's buffers hold.
+const stallTime = 4 * time.Second
+
 // listen reads until the connection ends, with pauses if the member stalls.
 func (m *member) listen(c *client, a *account) error {
-	pause := time.Now().Add(m.soak.about(5 * time.Second))
+	pause := time.Now().Add(m.soak.about(stallTime))
 	for {
 		if m.stalls && time.Now().After(pause) {
-			time.Sleep(m.soak.about(3 * time.Second))
-			pause = time.Now().Add(m.soak.about(5 * time.Second))
+			time.Sleep(m.soak.about(stallTime))
+			pause = time.Now().Add(m.soak.about(stallTime))
 		}
 		text, err := c.next()
 		if err != nil {
