@@ -43,7 +43,7 @@ func dial(ctx context.Context, from net.IP, addr, path string) (*client, error) 
 func (c *client) upgrade(path string) error {
 	_ = c.SetDeadline(time.Now().Add(20 * time.Second))
 	defer c.SetDeadline(time.Time{})
-	_, err := fmt.Fprintf(c, "GET %s HTTP/1.1\r\nHost: soak\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"+
+	_, err := fmt.Fprintf(c, "GET %s HTTP/1.1\r\nHost: soak\r\nOrigin: http://soak\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"+
 		"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n", path)
 	if err != nil {
 		return err

@@ -190,7 +190,7 @@ func (f *fleet) checkRefused(begin time.Time) (late int) {
 	for ; ; late++ {
 		c, err := dial(f.t.Context(), source(0), f.addr, "/chat/0?client=late")
 		if err != nil {
-			if took := time.Since(begin); !strings.Contains(err.Error(), "503") || took > time.Second {
+			if took := time.Since(begin); !strings.Contains(err.Error(), "503") || took > 2*time.Second {
 				f.t.Errorf("a newcomer, %v after SIGTERM: %v", took, err)
 			}
 			return late
