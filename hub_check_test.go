@@ -110,7 +110,7 @@ func (g *game) checkLife(p *player) {
 	}
 	allowed := slices.Contains(p.codes, p.farewell) || p.farewell == 1013 && p.faulty && g.rules.overflow == wsroom.CloseSlow ||
 		p.farewell == g.shutdownCode() && g.shutting
-	if p.farewell != 0 && !allowed || p.farewell == 0 && p.graceful && !p.lives() {
+	if p.farewell != 0 && !allowed || p.farewell == 0 && p.graceful && !p.lives() && !p.midCallback() {
 		g.t.Errorf("player %d got the close code %d, want one of %d", p.index, p.farewell, p.codes)
 	}
 }
@@ -166,6 +166,11 @@ func (g *game) beginShutdown() {
 		return
 	}
 	g.shutting = true
+	for _, p := range g.players {
+		if !g.rules.drain {
+			p.endsBy(true, 1001)
+		}
+	}
 	go func() {
 		begin := time.Now()
 		ctx, cancel := context.WithTimeout(context.Background(), time.Hour)

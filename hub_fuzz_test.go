@@ -107,6 +107,8 @@ var scripts = [][]byte{
 	// Kicks, cuts, nonsense, a drain with clients that are silent.
 	{0, doConnect, 0, 0, 0, doConnect, 0, 1, 0, doConnect, 1, 0, 0, doNonsense, 0, doSendRooms, 0, 1, 2, 1, 0, doKick, 1, 1, 1, doCut, 1, doKick, 0, 0, doConnect, 0, 0, 0, doClose, 3, 2, 3},
 	{3, doConnect, 0, 0, 0, doConnect, 0, 1, 0, doConnect, 1, 0, 0, doStall, 2, doBurst, 0, 3, doShutdown, doSay, 0, 0, doSleep, 2, doConnect, 0, 0, 0, doSay, 1, 0},
+	// Who sends before it reads is read while it is closed, or kicked.
+	{1, doConnect, 0, 16, 0, doSay, 0, 1, doSay, 0, 0, doSendOwn, 0, 0, 4, doClose, 0, 0, 3, doSleep, 4, doSleep, 2},
 	slices.Concat([]byte{0}, breakEverything()),
 }
 

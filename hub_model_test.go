@@ -248,7 +248,7 @@ func (p *player) says(text string) {
 // endsBy notes what ends the connection; graceful is the hub's own doing, after what is queued.
 func (p *player) endsBy(graceful bool, codes ...int) {
 	if p.lives() && !p.over {
-		p.over, p.graceful = true, graceful && !p.faulty
+		p.over, p.graceful = true, graceful && !p.stalled && !p.connecting
 	}
 	p.allow(codes...)
 }

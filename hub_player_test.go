@@ -18,12 +18,13 @@ type player struct {
 	manners
 	greeting int // messages that OnConnect sends it
 
-	out  chan []byte   // what it writes
-	gone chan struct{} // closed when it is to write no more
-	flow chan struct{} // closed while it reads
-	rest []byte        // of a frame that it left unfinished
-	open bool          // a message in fragments is under way, ...
-	text string        // ... which has come so far
+	out    chan []byte   // what it writes
+	gone   chan struct{} // closed when it is to write no more
+	flow   chan struct{} // closed while it reads
+	thread chan struct{} // full while its one thread is sending
+	rest   []byte        // of a frame that it left unfinished
+	open   bool          // a message in fragments is under way, ...
+	text   string        // ... which has come so far
 
 	// Guarded by game.mu.
 	view
@@ -35,20 +36,21 @@ type manners struct {
 	stalled   bool // doesn't read
 	joinsMore bool // OnConnect joins the room d
 	fails     bool // OnConnect returns an error
+	oneThread bool // doesn't read while it sends
 }
 
 // connect lets a client come, or find that it can't.
 func (g *game) connect(s *script) {
-	room, bits, greeting := roomNames[s.choose(joinOnly)], s.choose(16), 3*s.choose(16)
+	room, bits, greeting := roomNames[s.choose(joinOnly)], s.choose(32), 3*s.choose(16)
 	if len(g.players) == maxPlayers {
 		return
 	}
-	m := manners{silent: bits&1 != 0, joinsMore: bits&2 != 0, fails: bits&4 != 0, stalled: bits&8 != 0}
+	m := manners{silent: bits&1 != 0, joinsMore: bits&2 != 0, fails: bits&4 != 0, stalled: bits&8 != 0, oneThread: bits&16 != 0}
 	p := &player{
 		game: g, index: len(g.players), room: room, manners: m, greeting: greeting,
-		out: make(chan []byte, 1<<12), gone: make(chan struct{}), flow: make(chan struct{}),
+		out: make(chan []byte, 1<<12), gone: make(chan struct{}), flow: make(chan struct{}), thread: make(chan struct{}, 1),
 	}
-	p.faulty = p.silent || p.stalled
+	p.faulty = p.silent || p.stalled || p.oneThread
 	g.note("connect %d to %s %+v, greeted %d times", p.index, room, m, greeting)
 	welcome := g.mayConnect(room)
 	g.players = append(g.players, p) // OnConnect finds it by its index
@@ -86,7 +88,10 @@ func (p *player) write() {
 	for {
 		select {
 		case b := <-p.out:
-			if _, err := p.Write(b); err != nil {
+			p.thread <- struct{}{}
+			_, err := p.Write(b)
+			<-p.thread
+			if err != nil {
 				return
 			}
 		case <-p.gone:
@@ -99,6 +104,10 @@ func (p *player) read(flow chan struct{}) {
 	defer p.Close()
 	for {
 		<-flow
+		if p.oneThread {
+			p.thread <- struct{}{}
+			<-p.thread
+		}
 		first, payload, err := p.next()
 		if err != nil {
 			return
