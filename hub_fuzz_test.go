@@ -140,6 +140,12 @@ func (g *game) pickExcept(s *script) *player {
 	return p
 }
 
+func (g *game) pickRoom(s *script) string {
+	room := roomNames[s.choose(len(roomNames))]
+	g.note("  %s", room)
+	return room
+}
+
 // pickRooms chooses some rooms; none stands for all.
 func (g *game) pickRooms(s *script) (rooms []string) {
 	set := s.choose(1 << len(roomNames))
@@ -157,28 +163,21 @@ var roomNames = []string{"/a", "/b", "/c", "d", "e"}
 const joinOnly = 3
 
 func (g *game) joinFromOutside(s *script) {
-	if p, room := g.pick(s), roomNames[s.choose(len(roomNames))]; p != nil {
-		g.note("join %d %s", p.index, room)
-		g.join(p, room, true)
-	}
+	g.withPlayer(s, "join", func(p *player) { g.join(p, g.pickRoom(s), true) })
 }
 
 func (g *game) leaveFromOutside(s *script) {
-	if p, room := g.pick(s), roomNames[s.choose(len(roomNames))]; p != nil {
-		g.note("leave %d %s", p.index, room)
-		g.leave(p, room, true)
-	}
+	g.withPlayer(s, "leave", func(p *player) { g.leave(p, g.pickRoom(s), true) })
 }
 
 func (g *game) sendOwn(s *script) {
-	p, kind, size := g.pick(s), s.choose(kinds), sizes[s.choose(len(sizes))]
-	if p == nil || p.isBusyConnecting() { // such a send waits
-		return
-	}
-	g.note("send own %d, kind %d, %d bytes", p.index, kind, size)
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	g.deliverOwn(p, kind, size, "")
+	g.withPlayer(s, "send to", func(p *player) {
+		kind, size := s.choose(kinds), sizes[s.choose(len(sizes))]
+		g.note("  kind %d, %d bytes", kind, size)
+		if !p.connecting { // it would wait
+			g.deliverOwn(p, kind, size, "")
+		}
+	})
 }
 
 func (g *game) sendRooms(s *script) {
@@ -225,16 +224,22 @@ func (g *game) nonsense(s *script) {
 	}
 }
 
+// close ends a connection, which still gets what was sent just before.
 func (g *game) close(s *script) {
-	p, code, n := g.pick(s), websocket.StatusCode(4000+s.choose(3)), s.choose(4)
-	if p == nil {
-		return
-	}
-	if p.isBusyConnecting() {
-		n = 0 // they would wait
-	}
-	g.note("close %d with %d, after %d messages", p.index, code, n)
-	g.closeFromHere(p, code, n)
+	g.withPlayer(s, "close", func(p *player) {
+		code, n := websocket.StatusCode(4000+s.choose(3)), s.choose(4)
+		g.note("  with %d, after %d messages", code, n)
+		for range n {
+			if !p.connecting {
+				g.deliverOwn(p, kindText, 0, "")
+			}
+		}
+		lives := p.lives()
+		p.endsBy(true, int(code))
+		if err := p.conn.Close(code, "out"); (err == nil) != lives || err != nil && err != wsroom.ErrClosed {
+			g.t.Errorf("Close of player %d: %v; it lives: %v", p.index, err, lives)
+		}
+	})
 }
 
 func (g *game) kick(s *script) {

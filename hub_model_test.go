@@ -142,7 +142,7 @@ func (g *game) onConnect(c *wsroom.Conn, r *http.Request) error {
 	p.due = append(p.due, "join "+p.room)
 	defer func() { p.connecting = false }()
 	if p.joinsMore {
-		g.joinLocked(p, "d", false)
+		g.join(p, "d", false)
 	}
 	var greetings []sentMessage
 	for range p.greeting {
@@ -193,11 +193,11 @@ func (g *game) obey(p *player, text string) {
 		}
 		runtime.Goexit()
 	case "join d":
-		g.joinLocked(p, "d", false)
+		g.join(p, "d", false)
 	case "leave d":
-		g.leaveLocked(p, "d", false)
+		g.leave(p, "d", false)
 	case "leave own":
-		g.leaveLocked(p, p.room, false)
+		g.leave(p, p.room, false)
 	case "close":
 		p.endsBy(true, 4300)
 		_ = p.conn.Close(4300, "") // ErrClosed: it was ending already
@@ -222,21 +222,19 @@ func (g *game) onClose(c *wsroom.Conn, err error) {
 	if err == nil || err != context.Cause(c.Context()) || p.closed || len(c.Rooms()) > 0 {
 		g.t.Errorf("player %d: OnClose with %v, before: %v, rooms %q", p.index, err, p.closed, c.Rooms())
 	}
-	if errors.Is(err, wsroom.ErrSlow) && g.rules.overflow != wsroom.CloseSlow || errors.Is(err, wsroom.ErrShutdown) && !g.shutting ||
-		errors.Is(err, wsroom.ErrPanic) != p.panicked && p.panicked || errors.Is(err, wsroom.ErrHeartbeat) && !p.faulty {
-		g.t.Errorf("player %d: OnClose with %v", p.index, err)
+	for cause, possible := range map[error]bool{
+		wsroom.ErrSlow: g.rules.overflow == wsroom.CloseSlow, wsroom.ErrShutdown: g.shutting,
+		wsroom.ErrPanic: p.panicked, wsroom.ErrHeartbeat: p.faulty, wsroom.ErrRateLimited: false,
+	} {
+		if errors.Is(err, cause) && !possible {
+			g.t.Errorf("player %d: OnClose with %v", p.index, err)
+		}
 	}
 	p.closed = true
 }
 
 // lives tells whether the connection isn't ending.
 func (p *player) lives() bool { return p.conn != nil && p.conn.Context().Err() == nil }
-
-func (p *player) isBusyConnecting() bool {
-	p.game.mu.Lock()
-	defer p.game.mu.Unlock()
-	return p.connecting
-}
 
 // says notes that the client sent a message that is whole and valid.
 func (p *player) says(text string) {
@@ -287,14 +285,8 @@ func (g *game) full(room string) bool {
 	return g.rules.limits && (n >= maxMembers || n == 0 && len(g.busyRooms()) >= maxRooms)
 }
 
+// join lets a player enter a room. Where nothing else goes on, the outcome is known.
 func (g *game) join(p *player, room string, settled bool) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	g.joinLocked(p, room, settled)
-}
-
-// joinLocked lets a player enter a room. Where nothing else goes on, the outcome is known.
-func (g *game) joinLocked(p *player, room string, settled bool) {
 	was, full, lives := p.rooms[room], g.full(room), p.lives()
 	err := p.conn.Join(room)
 	if err == nil && !was {
@@ -308,12 +300,6 @@ func (g *game) joinLocked(p *player, room string, settled bool) {
 }
 
 func (g *game) leave(p *player, room string, settled bool) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	g.leaveLocked(p, room, settled)
-}
-
-func (g *game) leaveLocked(p *player, room string, settled bool) {
 	lives := p.lives()
 	err := p.conn.Leave(room)
 	if err == nil && p.rooms[room] {
@@ -322,19 +308,5 @@ func (g *game) leaveLocked(p *player, room string, settled bool) {
 	}
 	if settled && (err == nil) != lives || err != nil && err != wsroom.ErrClosed {
 		g.t.Errorf("Leave of player %d: %v; it lives: %v", p.index, err, lives)
-	}
-}
-
-// closeFromHere ends a connection, which still gets what was sent just before.
-func (g *game) closeFromHere(p *player, code websocket.StatusCode, messages int) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	for range messages {
-		g.deliverOwn(p, kindText, 0, "")
-	}
-	lives := p.lives()
-	p.endsBy(true, int(code))
-	if err := p.conn.Close(code, "out"); (err == nil) != lives || err != nil && err != wsroom.ErrClosed {
-		g.t.Errorf("Close of player %d: %v; it lives: %v", p.index, err, lives)
 	}
 }
