@@ -14,7 +14,7 @@ import (
 // manners are how a member behaves.
 type manners struct {
 	talks   time.Duration // a message every so often, on average
-	life    time.Duration // after which it goes, on average; 0: it stays
+	life    time.Duration // after which it goes, on average, and comes back
 	stalls  bool          // stops reading now and then
 	floods  bool          // sends as fast as it can
 	lies    bool          // breaks the protocol in the end, instead of closing
@@ -23,14 +23,15 @@ type manners struct {
 }
 
 // mannersOf spreads the kinds of members: of twenty, half stay and chat, four come and go, two stall,
-// one floods, one lies, and two chat from far away; a few of the others do so, too.
+// one floods, one lies, and two chat from far away; a few of the others do so, too. Nobody stays for
+// ever, and so no account grows for ever.
 func mannersOf(i int) manners {
-	m := manners{talks: 15 * time.Second, proxied: i%7 == 0}
+	m := manners{talks: 15 * time.Second, life: 10 * time.Minute, proxied: i%7 == 0}
 	switch i % 20 {
 	case 10, 11, 12, 13:
 		m.life = 8 * time.Second
 	case 14, 15:
-		m.stalls, m.busy = true, true
+		m.stalls, m.busy, m.life = true, true, 2*time.Minute
 	case 16:
 		m.floods = true
 	case 17:
@@ -143,12 +144,9 @@ func (m *member) talk(ctx context.Context, c *client) (went bool) {
 		return false
 	}
 	end := time.Now().Add(m.soak.about(m.life))
-	for m.life == 0 || time.Now().Before(end) {
-		interval := m.talks
-		if m.life > 0 {
-			interval = min(interval, time.Until(end)+time.Millisecond)
-		}
-		if !m.soak.sleep(ctx, interval) || m.say(ctx, c) != nil {
+	for time.Now().Before(end) {
+		pause := max(min(m.talks, time.Until(end)), time.Millisecond)
+		if !m.soak.sleep(ctx, pause) || m.say(ctx, c) != nil {
 			return false
 		}
 	}
