@@ -279,7 +279,7 @@ func (g *game) rest(s *script) { g.withPlayer(s, "rest", func(p *player) { p.put
 func (g *game) stall(s *script) {
 	g.withPlayer(s, "stall", func(p *player) {
 		if !p.stalled {
-			p.stalled, p.faulty, p.flow = true, true, make(chan struct{})
+			p.stalled, p.faulty, p.graceful, p.flow = true, true, false, make(chan struct{})
 		}
 	})
 }
@@ -296,7 +296,7 @@ func (p *player) drain() {
 func (g *game) cut(s *script) {
 	g.withPlayer(s, "cut", func(p *player) {
 		p.endsBy(false)
-		p.faulty = true
+		p.faulty, p.graceful = true, false
 		p.Close()
 	})
 }

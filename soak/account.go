@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"sync"
+	"time"
 
 	"github.com/coder/websocket"
 	"github.com/wsroom/wsroom"
@@ -42,9 +43,11 @@ type account struct {
 	held    bool // until OnConnect has returned, room messages are held back, and lost if it ends then
 	drops   int  // by OnDrop
 	cause   error
-	code    int   // of the close frame that the client got
-	fair    bool  // the client read, over a good network, until the connection ended
-	err     error // with which its reading ended
+	ended   time.Time
+	code    int       // of the close frame that the client got
+	fair    bool      // the client read, over a good network, until the connection ended
+	err     error     // with which its reading ended, ...
+	heard   time.Time // ... and when
 	faults  []string
 	pending int // sides that aren't done
 }
@@ -99,6 +102,15 @@ func (a *account) leave(room string, number int) {
 	defer a.mu.Unlock()
 	if e := a.entry(room); e.open {
 		e.stays[len(e.stays)-1].to, e.open = number, false
+	}
+}
+
+// end dates the connection's end, once.
+func (a *account) end() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.ended.IsZero() {
+		a.ended = time.Now()
 	}
 }
 
@@ -201,8 +213,8 @@ func (a *account) audit(total *sums) {
 		a.fault("close frame %d came, but %d of %d due didn't; %d were reported", a.code, missing, due, a.drops)
 	}
 	end := endName(a.cause)
-	if a.fair && (end == shutdownEnd || end == kickedEnd) && !a.closedByHub() {
-		a.fault("ended by %q, the client heard %q and no close frame", a.cause, a.err)
+	if took := a.heard.Sub(a.ended); a.fair && (end == shutdownEnd || end == kickedEnd) && !a.closedByHub() && took < closeTime {
+		a.fault("ended by %q, the client heard %q after %v and no close frame", a.cause, a.err, took)
 	}
 	dropped := min(a.drops, missing)
 	total.conns++
@@ -243,6 +255,9 @@ func (a *account) closedByHub() bool {
 	}
 	return false
 }
+
+// closeTime is somewhat less than a hub gives a connection to take what is queued, and the close frame.
+const closeTime = 4 * time.Second
 
 const shutdownEnd, kickedEnd = "shutdown", "kicked"
 

@@ -190,6 +190,7 @@ func (h *house) onText(c *wsroom.Conn, text string, err error) {
 func (h *house) onClose(c *wsroom.Conn, err error) {
 	h.closes.Add(1)
 	a := accountOf(c)
+	a.end()
 	for _, name := range a.openRooms() {
 		if name != own {
 			h.inRoom(name, func(r *room) { a.leave(name, r.number) })
@@ -221,6 +222,7 @@ func (h *house) kick(name string) {
 	if !a.isWelcome() || c.Close(kicked, "out") != nil { // in OnConnect, or ending
 		return
 	}
+	a.end()
 	for _, name := range a.openRooms() {
 		if name != own {
 			a.leave(name, h.rooms[name].number)

@@ -87,11 +87,12 @@ func (m *member) visit(ctx context.Context, a *account) error {
 	went := make(chan bool)
 	go func() { went <- m.talk(talking, c) }()
 	err = m.listen(c, a)
+	heard := time.Now()
 	quiet()
 	fair := !<-went && !m.proxied && !m.stalls
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.code, a.fair, a.err = c.code, fair, err
+	a.code, a.fair, a.err, a.heard = c.code, fair, err, heard
 	return nil
 }
 
