@@ -51,6 +51,7 @@ func (s *soak) report(w io.Writer) {
 	for _, end := range slices.Sorted(maps.Keys(s.sums.ends)) {
 		row("ended: "+end, s.sums.ends[end])
 	}
+	row("too slow for the close frame", s.sums.late)
 	row("cut by the network", int(s.proxy.cuts.Load()))
 	fmt.Fprintf(w, "\nAt most %d goroutines, %d files, %d MiB of heap.\n", s.peak.goroutines, s.peak.files, s.peak.heap>>20)
 	for _, fault := range s.sums.faults {
