@@ -23,6 +23,7 @@ type player struct {
 	flow   chan struct{} // closed while it reads
 	thread chan struct{} // full while its one thread is sending
 	rest   []byte        // of a frame that it left unfinished
+	pings  int           // that it sent, with a pong each
 	open   bool          // a message in fragments is under way, ...
 	text   string        // ... which has come so far
 
@@ -209,6 +210,10 @@ func (g *game) fragment(s *script) {
 
 func (g *game) ping(s *script) {
 	g.withPlayer(s, "ping", func(p *player) {
+		if p.pings++; p.pings > 5 { // a flood, which a hub needn't suffer
+			p.faulty = true
+			p.allow(1008)
+		}
 		p.put(append(rawFrame(0x89, strings.Repeat("p", 125)), rawFrame(0x8a, "nobody asked")...))
 	})
 }
