@@ -207,8 +207,9 @@ func TestConnKeepsItsOwn(t *testing.T) {
 		hub.ServeHTTP(w, r.WithContext(ctx))
 	}), hub)
 	dialWith(t, srv, "/a?name=ann", &websocket.DialOptions{Subprotocols: []string{"v1", "v0"}})
+	ann := await(t, conns, "ann")
 	dial(t, srv, "/a?name=bob")
-	ann, bob := await(t, conns, "ann"), await(t, conns, "bob")
+	bob := await(t, conns, "bob")
 	if ann.ID() == bob.ID() || len(ann.ID()) < 20 {
 		t.Errorf("IDs %q, %q", ann.ID(), bob.ID())
 	}
@@ -647,7 +648,9 @@ func TestNewPanicsWithEveryMistake(t *testing.T) {
 		"WithLogger": wsroom.WithLogger(nil), "WithObserver": wsroom.WithObserver(nil), "Serve": wsroom.Serve(nil),
 		"OnJSON": wsroom.OnJSON[int](nil), "OnText": wsroom.OnText(nil), "OnBinary": wsroom.OnBinary(nil),
 		"OnConnect": wsroom.OnConnect(nil), "OnClose": wsroom.OnClose(nil), "OnJoin": wsroom.OnJoin(nil),
-		"OnLeave": wsroom.OnLeave(nil), "OnDrop": wsroom.OnDrop(nil),
+		"OnLeave": wsroom.OnLeave(nil), "OnDrop": wsroom.OnDrop(nil), "OnExpire": wsroom.OnExpire(nil),
+		"WithTrustedProxies": wsroom.WithTrustedProxies("x"), "WithByteRateLimit": wsroom.WithByteRateLimit(0, -1),
+		"WithRejectMode": wsroom.WithRejectMode(2), "WithHandshakeTimeout": wsroom.WithHandshakeTimeout(0),
 	}
 	mistakes := func(opts ...wsroom.Option) (text string) {
 		defer func() {
@@ -669,6 +672,14 @@ func TestNewPanicsWithEveryMistake(t *testing.T) {
 	for name := range opts {
 		if !strings.Contains(text, name+":") {
 			t.Errorf("%s isn't among all mistakes", name)
+		}
+	}
+	for what, opt := range map[string]wsroom.Option{
+		"WithRateLimit or WithByteRateLimit": wsroom.WithRateLimitAction(wsroom.Disconnect),
+		"WithAuthorize":                      wsroom.OnExpire(func(*wsroom.Conn) (time.Time, error) { return time.Time{}, nil }),
+	} {
+		if text := mistakes(opt); !strings.Contains(text, "no effect without "+what) {
+			t.Errorf("alone: %q lacks %s", text, what)
 		}
 	}
 	if text := mistakes(nil, wsroom.WithHeartbeat(0, 0)); text != "" {

@@ -3,6 +3,7 @@ package wsroom
 import (
 	"bytes"
 	"net/http"
+	"time"
 
 	"github.com/coder/websocket"
 )
@@ -15,6 +16,7 @@ type callbacks struct {
 	onConnect          func(c *Conn, r *http.Request) error
 	onClose            func(c *Conn, err error)
 	onJoin, onLeave    func(c *Conn, room string)
+	onExpire           func(c *Conn) (time.Time, error)
 	text, binary, last *messageFunc // what choose made of the above; last gets the cause
 	ignored            []string
 }
@@ -69,7 +71,7 @@ func (c *callbacks) handler(typ websocket.MessageType) *messageFunc {
 // Serve hands each connection to f, which reads by itself with Conn.Read, ReadText or ReadJSON. It
 // should keep reading for as long as the connection lives: pings, pongs and the peer's close are
 // seen only while somebody reads. When f returns nil the connection closes with 1000; an error ends
-// it as OnConnect's would. OnJoin, OnLeave and OnDrop may run beside f; no other callback does.
+// it as OnConnect's would. OnJoin, OnLeave, OnDrop and OnExpire may run beside f; no other callback does.
 func Serve(f func(c *Conn) error) Option {
 	return func(c *config) error {
 		c.serve = f

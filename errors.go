@@ -24,8 +24,14 @@ var (
 	// ErrHeartbeat ends a connection whose peer no longer answers.
 	ErrHeartbeat = errors.New("wsroom: peer does not answer")
 
-	// ErrRateLimited ends a connection over WithRateLimit, with Disconnect (close code 1008).
+	// ErrRateLimited ends a connection over WithRateLimit or WithByteRateLimit, with Disconnect, and one
+	// whose peer sends more pings and pongs than 10 a second, or 20 at once (close code 1008). The cause
+	// says which.
 	ErrRateLimited = errors.New("wsroom: rate limit exceeded")
+
+	// ErrExpired ends a connection at the time that Until set, unless OnExpire renewed it (close code
+	// 4401).
+	ErrExpired = errors.New("wsroom: admission has expired")
 
 	// ErrPanic ends a connection in whose callback a panic, or runtime.Goexit, happened (close code
 	// 1011).
@@ -43,9 +49,9 @@ func (e *DecodeError) Error() string { return "wsroom: decode JSON: " + e.Err.Er
 // Unwrap returns what the decoder says.
 func (e *DecodeError) Unwrap() error { return e.Err }
 
-// StatusError refuses a request before the upgrade, with an HTTP status. A RoomFunc or the function
-// of WithAuthorize returns one, wrapped or not, to choose what the client sees; refusals of the hub
-// itself are StatusErrors too.
+// StatusError refuses a request before the upgrade, with an HTTP status; see WithRejectMode. A RoomFunc
+// or the function of WithAuthorize returns one, wrapped or not, to choose what the client sees; refusals
+// of the hub itself are StatusErrors too.
 type StatusError struct {
 	Status     int           // an HTTP status from 400 to 599, else it counts as 500
 	Message    string        // the body that the client gets; the status's own text if empty

@@ -2,6 +2,7 @@ package wsroom_test
 
 import (
 	"context"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"log"
@@ -81,6 +82,58 @@ func Example_chi() {
 	_, res, err := websocket.Dial(context.Background(), srv.URL+"/docs/plan/live", nil)
 	fmt.Println(res.StatusCode, err != nil)
 	// Output: 401 true
+}
+
+type userKey struct{}
+
+func verify(token string) (user string, expires time.Time, err error) {
+	if token != "secret" {
+		return "", expires, errors.New("wrong token")
+	}
+	return "ann", time.Now().Add(time.Hour), nil
+}
+
+func renew(user any) (time.Time, error) { return time.Now().Add(time.Hour), nil }
+
+// A browser's bearer token, checked before the upgrade and for as long as the connection lives.
+func Example_authentication() {
+	hub := wsroom.New(
+		wsroom.WithSubprotocols("chat"),
+		wsroom.WithRejectMode(wsroom.CloseFrame), // so that a browser sees 4401
+		wsroom.WithAuthorize(func(r *http.Request, room string) error {
+			token, _ := wsroom.BearerToken(r)
+			user, expires, err := verify(token)
+			if err != nil {
+				return &wsroom.StatusError{Status: http.StatusUnauthorized}
+			}
+			*r = *r.WithContext(context.WithValue(r.Context(), userKey{}, user)) // for OnConnect and c.Context()
+			return wsroom.Until(expires)
+		}),
+		wsroom.OnExpire(func(c *wsroom.Conn) (time.Time, error) {
+			return renew(c.Context().Value(userKey{})) // without OnExpire, or by an error: 4401
+		}),
+	)
+
+	srv := httptest.NewServer(hub)
+	defer srv.Close()
+	defer hub.Shutdown(context.Background())
+	for _, token := range []string{"secret", "guess"} {
+		entry := "bearer." + base64.RawURLEncoding.EncodeToString([]byte(token))
+		ws, _, err := websocket.Dial(context.Background(), srv.URL, &websocket.DialOptions{Subprotocols: []string{"chat", entry}})
+		if err != nil {
+			log.Fatal(err)
+		}
+		for _, c := range hub.Members("/") {
+			fmt.Println(c.Context().Value(userKey{}))
+			c.Close(websocket.StatusNormalClosure, "")
+		}
+		_, _, err = ws.Read(context.Background())
+		fmt.Println(ws.Subprotocol(), websocket.CloseStatus(err))
+	}
+	// Output:
+	// ann
+	// chat StatusNormalClosure
+	// chat StatusCode(4401)
 }
 
 // Serve and stop: Hub.Shutdown beside http.Server.Shutdown, which knows nothing of upgraded

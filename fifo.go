@@ -10,8 +10,8 @@ import (
 // it keeps only a small ring of its own; the next size is lent from a pool.
 type fifo struct {
 	ring []*frame.Message
-	head int
-	len  int
+	head uint32
+	len  uint32
 }
 
 const (
@@ -22,10 +22,10 @@ const (
 var rings = sync.Pool{New: func() any { return new([lentRing]*frame.Message) }}
 
 func (f *fifo) push(m *frame.Message) {
-	if f.len == len(f.ring) {
+	if int(f.len) == len(f.ring) {
 		f.grow()
 	}
-	f.ring[(f.head+f.len)&(len(f.ring)-1)] = m
+	*f.at(f.len) = m
 	f.len++
 }
 
@@ -45,11 +45,14 @@ func (f *fifo) grow() {
 	f.ring, f.head = ring, 0
 }
 
+// at returns the place of the message with i older ones before it.
+func (f *fifo) at(i uint32) **frame.Message { return &f.ring[int(f.head+i)&(len(f.ring)-1)] }
+
 // pop takes the oldest message; there must be one.
 func (f *fifo) pop() *frame.Message {
-	m := f.ring[f.head]
-	f.ring[f.head] = nil
-	f.head = (f.head + 1) & (len(f.ring) - 1)
+	m := f.first()
+	*f.at(0) = nil
+	f.head = (f.head + 1) & uint32(len(f.ring)-1)
 	if f.len--; f.len == 0 && len(f.ring) > ownRing {
 		f.clear()
 	}
@@ -57,16 +60,15 @@ func (f *fifo) pop() *frame.Message {
 }
 
 // remove takes the message with i older ones before it.
-func (f *fifo) remove(i int) *frame.Message {
-	at := func(i int) **frame.Message { return &f.ring[(f.head+i)&(len(f.ring)-1)] }
+func (f *fifo) remove(i uint32) *frame.Message {
 	for ; i > 0; i-- { // the older ones move up
-		*at(i), *at(i - 1) = *at(i - 1), *at(i)
+		*f.at(i), *f.at(i - 1) = *f.at(i - 1), *f.at(i)
 	}
 	return f.pop()
 }
 
 // first returns the oldest message; there must be one.
-func (f *fifo) first() *frame.Message { return f.ring[f.head] }
+func (f *fifo) first() *frame.Message { return *f.at(0) }
 
 func (f *fifo) clear() {
 	f.giveBack()

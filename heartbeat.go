@@ -48,11 +48,11 @@ func (h *Hub) checkPeers() {
 	for i := range h.store.shards {
 		sh := &h.store.shards[i]
 		sh.mu.Lock()
-		for c := range sh.conns {
+		sh.everyone.each(func(c *Conn) {
 			if c.silent(now) {
 				due = append(due, c)
 			}
-		}
+		})
 		sh.mu.Unlock()
 	}
 	for _, c := range due {

@@ -1,7 +1,6 @@
 package wsroom
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -27,9 +26,14 @@ type ending struct {
 	mute   bool // the line is dead: no close frame, no handshake
 	drop   bool // what is queued isn't written any more
 	budget time.Duration
+	kill   *time.Timer // closes the socket when the budget is spent
 }
 
-var endingSlow = rid("slow", ErrSlow, websocket.StatusTryAgainLater, "too slow")
+var (
+	endingSlow   = rid("slow", ErrSlow, websocket.StatusTryAgainLater, "too slow")
+	endingFlood  = rid("control_rate", fmt.Errorf("%w: pings and pongs", ErrRateLimited), websocket.StatusPolicyViolation, "too many pings or pongs")
+	endingTooBig = rid("too_big", fmt.Errorf("wsroom: read: frame announced: %w", websocket.ErrMessageTooBig), websocket.StatusMessageTooBig, "message too big")
+)
 
 // rid is an ending that doesn't wait for what is queued.
 func rid(label string, cause error, code websocket.StatusCode, reason string) ending {
@@ -55,10 +59,20 @@ func endingBy(err error) ending {
 		return endingClosed(websocket.CloseError{Code: websocket.StatusNormalClosure})
 	}
 	e := ending{cause: err, label: "error", code: websocket.StatusInternalError, budget: closeBudget}
-	if by := (websocket.CloseError{}); errors.As(err, &by) && checkClose(by.Code, by.Reason) == nil {
-		e.label, e.code, e.reason = "closed", by.Code, by.Reason
+	if e.closeBy(err) {
+		e.label = "closed"
 	}
 	return e
+}
+
+// closeBy takes the code and reason of a websocket.CloseError and reports whether err is one.
+func (e *ending) closeBy(err error) bool {
+	by := websocket.CloseError{}
+	ok := errors.As(err, &by) && checkClose(by.Code, by.Reason) == nil
+	if ok {
+		e.code, e.reason = by.Code, by.Reason
+	}
+	return ok
 }
 
 func (e ending) farewell() []byte {
@@ -82,23 +96,32 @@ func (c *Conn) end(e ending) bool {
 	}
 	c.ending = &e
 	wire := c.wire
+	if c.expiry != nil {
+		c.expiry.Stop()
+	}
 	c.mu.Unlock()
 
 	c.hub.store.remove(c)
 	c.queue.close(e.farewell(), e.drop)
 	if wire != nil {
-		c.windUp(wire, e)
+		c.windUp(wire, &e)
 	}
-	c.cancel(e.cause)
+	c.mu.Lock()
+	c.gone = true
+	ctx := c.context
+	c.mu.Unlock()
+	if ctx != nil {
+		ctx.cancel(e.cause)
+	}
 	return true
 }
 
 // windUp ends what goes on at the socket.
-func (c *Conn) windUp(wire *frame.Conn, e ending) {
+func (c *Conn) windUp(wire *frame.Conn, e *ending) {
 	if e.mute {
 		c.killSocket()
 	} else {
-		c.kill = time.AfterFunc(e.budget, c.killSocket)
+		e.kill = time.AfterFunc(e.budget, c.killSocket)
 	}
 	wire.Interrupt()
 	if c.queue.finish() {
@@ -117,8 +140,8 @@ func (c *Conn) attach(wire *frame.Conn) {
 		go c.writer()
 	}
 	if ending != nil {
-		<-c.ctx.Done() // whoever ended it has closed the queue
-		c.windUp(wire, *ending)
+		<-c.Context().Done() // whoever ended it has closed the queue
+		c.windUp(wire, ending)
 	}
 }
 
@@ -167,22 +190,53 @@ func (c *Conn) open(r *http.Request) {
 	c.hub.startHeartbeat()
 }
 
-// run is the connection's goroutine, from OnConnect's return to the end. Here connections idle: what
-// lies on the stack in Wait is paid for by each of them, and with less than 1 KB it stays at 2 KB.
+// run is the connection's goroutine after OnConnect's return.
 func (c *Conn) run() {
-	defer c.finish()
-	if !c.begin() {
-		return
+	reads := false
+	defer func() {
+		if !reads {
+			c.finish()
+		}
+	}()
+	if reads = c.begin(); reads {
+		c.read()
 	}
-	for {
-		if err := c.wire.Wait(); err == nil {
-			if !c.handle() {
+}
+
+// read reads until the connection ends. Here connections idle: what lies on the stack in Wait is paid
+// for by each of them, and with less than 1 KB it stays at 2 KB. Handling a message makes it grow, to
+// 4 KB for good; so when that is done a fresh goroutine takes over.
+func (c *Conn) read() {
+	rest := false
+	defer func() {
+		if rest {
+			go c.read()
+		} else {
+			c.finish()
+		}
+	}()
+	for !rest {
+		if err := c.wire.Wait(); err != nil {
+			if c.waitFailed(err) {
 				return
 			}
-		} else if c.waitFailed(err) {
+		} else if !c.handle() {
 			return
+		} else {
+			rest = c.mayRest()
 		}
 	}
+}
+
+// mayRest reports whether nothing more is there to be read, but at most once a second: who sends all
+// the time isn't slowed down.
+func (c *Conn) mayRest() bool {
+	now := c.wire.LastRead()
+	if now-c.freshAt < int64(time.Second) || c.wire.Unread() {
+		return false
+	}
+	c.freshAt = now
+	return true
 }
 
 // begin reports the first joins, or has Serve do all of it. It reports whether there is to be read.
@@ -204,15 +258,15 @@ func (c *Conn) begin() bool {
 
 // finish runs the last callbacks, each even if the one before it ended the goroutine.
 func (c *Conn) finish() {
-	<-c.ctx.Done() // it has left every room then
+	cause := c.cause() // it has left every room then
 	defer c.hangUp()
 	if f := c.hub.cfg.onClose; f != nil {
-		defer c.callback("OnClose", func() { f(c, context.Cause(c.ctx)) })
+		defer c.callback("OnClose", func() { f(c, cause) })
 	}
 	if !c.connected {
 		return
 	}
-	defer c.fail(context.Cause(c.ctx))
+	defer c.fail(cause)
 	defer c.setReporting(false)
 	c.drainEvents()
 }
@@ -238,8 +292,8 @@ func (c *Conn) hangUp() {
 	}
 	<-c.queue.done
 	c.wire.Hangup() // over TLS it waits for the peer, too
-	if c.kill != nil {
-		c.kill.Stop()
+	if kill := c.ending.kill; kill != nil {
+		kill.Stop()
 	}
 	_ = c.ws.CloseNow()
 	c.hub.release(c)

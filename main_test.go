@@ -19,6 +19,14 @@ const patience = 20 * time.Second
 
 // TestMain fails the run if a goroutine of wsroom is left at its end.
 func TestMain(m *testing.M) {
+	switch { // what tests start in a process of its own
+	case os.Getenv(siegeVariable) != "":
+		laySiege()
+		return
+	case os.Getenv(serverVariable) != "":
+		runServer()
+		return
+	}
 	code := m.Run()
 	if code == 0 {
 		if left := goroutinesLeft(); left != "" {
@@ -195,7 +203,9 @@ func await[T any](t testing.TB, ch <-chan T, what string) T {
 // until waits for a condition that no event tells of.
 func until(t testing.TB, what string, ok func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(patience); !ok(); runtime.Gosched() {
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for deadline := time.Now().Add(patience); !ok(); <-tick.C {
 		if time.Now().After(deadline) {
 			t.Fatalf("waited in vain until %s", what)
 		}

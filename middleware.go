@@ -2,20 +2,18 @@ package wsroom
 
 import (
 	"bufio"
-	"context"
 	"errors"
 	"fmt"
 	"net"
 	"net/http"
 	"net/url"
+	"os"
 	"path"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
 	"github.com/coder/websocket"
-	"github.com/go-chi/chi/v5"
 	"github.com/wsroom/wsroom/internal/frame"
 )
 
@@ -61,31 +59,37 @@ func isToken(s string) bool {
 	})
 }
 
-// upgrade turns the request into a connection in its room, or answers it and returns nil.
-func (h *Hub) upgrade(w http.ResponseWriter, r *http.Request) *Conn {
+// upgrade turns the request into a connection in its room, or answers it and returns nil. The request
+// that it returns is what OnConnect gets.
+func (h *Hub) upgrade(w http.ResponseWriter, r *http.Request) (*Conn, *http.Request) {
 	if r.ProtoMajor >= 2 {
-		h.refuse(w, r, "protocol", &StatusError{
+		h.noteRefusal(r, "protocol", &StatusError{
 			Status:  http.StatusUpgradeRequired,
 			Message: "WebSocket needs HTTP/1.1, and this request came over " + r.Proto + "; serve this route over HTTP/1.1 only (TLS NextProtos)",
-		})
-		return nil
+		}).answer(w, r)
+		return nil, nil
 	}
-	g := &gate{ResponseWriter: w, hub: h, request: r}
+	g := &gate{ResponseWriter: w, hub: h}
+	g.limit.Context, g.limit.deadline = r.Context(), time.Now().Add(h.cfg.handshake)
+	defer g.limit.end()
+	g.request = r.WithContext(&g.limit)
+	g.request.RemoteAddr = h.cfg.clientAddr(r)
 	defer g.abort()
-	ws, err := websocket.Accept(g, r, h.acceptOptions())
+	ws, err := websocket.Accept(g, g.request, h.acceptOptions())
 	if err != nil {
-		if g.conn != nil { // the 101 is out, and there is no socket: hang up, or the client would wait
+		if g.broken { // the 101 is out, and there is no socket: hang up, or the client would wait
 			panic(http.ErrAbortHandler)
 		}
 		if !g.answered { // coder/websocket refused the handshake, with its reason
 			h.observer.Add(MetricRefused, pattern(r), "handshake", 1)
 		}
-		return nil
+		return nil, nil
 	}
 	ws.SetReadLimit(h.cfg.maxMessage)
+	g.reader.Reset(g.conn.wire) // coder/websocket put a reader of early bytes in between; the wire has them
 	g.conn.ws = ws
 	g.conn.ready.Done()
-	return g.conn
+	return g.conn, g.request
 }
 
 func (h *Hub) acceptOptions() *websocket.AcceptOptions {
@@ -107,9 +111,24 @@ func (h *Hub) acceptOptions() *websocket.AcceptOptions {
 type gate struct {
 	http.ResponseWriter
 	hub      *Hub
-	request  *http.Request
+	request  *http.Request // a copy, with the client's address, and the limit until lift
+	limit    limited       // the request's context until then; the 101 must be out by its deadline
 	conn     *Conn
-	answered bool // refused with an answer of ours; coder's own isn't sent
+	reader   *bufio.Reader // what coder/websocket reads from
+	answered bool          // by us; coder's own answer isn't sent
+	broken   bool          // the 101 is out, and there is no socket
+}
+
+// late reports whether the deadline has passed.
+func (g *gate) late() bool { return !time.Now().Before(g.limit.deadline) }
+
+// lift takes the deadline off the request's context. What the application added to it stays.
+func (g *gate) lift() {
+	ctx := g.limit.Context
+	if own := g.request.Context(); own != &g.limit {
+		ctx = lifted{ctx, own}
+	}
+	g.request = g.request.WithContext(ctx)
 }
 
 // abort forgets a connection that was admitted and didn't get its websocket.Conn.
@@ -139,20 +158,15 @@ func (g *gate) Write(p []byte) (int, error) {
 
 // Hijack admits the request and hands coder/websocket a frame.Conn over its socket.
 func (g *gate) Hijack() (net.Conn, *bufio.ReadWriter, error) {
-	conn, cause, err := g.hub.admit(g.ResponseWriter, g.request)
+	conn, cause, err := g.admit()
 	if err != nil {
-		for _, key := range []string{"Upgrade", "Connection", "Sec-WebSocket-Accept", "Sec-WebSocket-Protocol", "Sec-WebSocket-Extensions"} {
-			g.Header().Del(key)
-		}
-		g.hub.refuse(g.ResponseWriter, g.request, cause, err)
-		g.answered = true
+		g.refuse(cause, err)
 		return nil, nil, err
 	}
 	g.conn, g.answered = conn, true
-	g.ResponseWriter.WriteHeader(http.StatusSwitchingProtocols)
-	socket, buffered, err := http.NewResponseController(g.ResponseWriter).Hijack()
+	socket, buffered, err := g.switchProtocols(g.limit.deadline)
 	if err != nil {
-		g.hub.cfg.logger.Error("wsroom: hijacking failed", "err", err)
+		g.hub.observer.Add(MetricRefused, pattern(g.request), "hijack", 1)
 		return nil, nil, err
 	}
 	early, _ := buffered.Reader.Peek(buffered.Reader.Buffered())
@@ -160,13 +174,35 @@ func (g *gate) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	conn.attach(wire)
 	// The smallest buffers: the frame.Conn has its own while there is something to read, and puts
 	// frames together itself.
-	return wire, bufio.NewReadWriter(bufio.NewReaderSize(wire, 16), bufio.NewWriterSize(wire, 16)), nil
+	g.reader = bufio.NewReaderSize(wire, 16)
+	return wire, bufio.NewReadWriter(g.reader, bufio.NewWriterSize(wire, 16)), nil
 }
+
+// switchProtocols sends the 101 and takes the socket. A client that didn't take it by the deadline is
+// cut off.
+func (g *gate) switchProtocols(deadline time.Time) (net.Conn, *bufio.ReadWriter, error) {
+	server := http.NewResponseController(g.ResponseWriter)
+	_ = server.SetWriteDeadline(deadline) // lifted by Hijack; some middleware doesn't pass it on
+	g.ResponseWriter.WriteHeader(http.StatusSwitchingProtocols)
+	socket, buffered, err := server.Hijack() // it drops an error of the write
+	switch {
+	case err != nil:
+		g.hub.cfg.logger.Error("wsroom: hijacking failed", "err", err)
+	case !time.Now().Before(deadline):
+		err = os.ErrDeadlineExceeded
+		frame.Kill(socket)
+	}
+	g.broken = err != nil
+	return socket, buffered, err
+}
+
+var errTooLate = &StatusError{Status: http.StatusServiceUnavailable, Message: "handshake took too long", RetryAfter: retryAfter}
 
 // admit checks a valid handshake against the hub's rules and enters the connection. cause is a word
 // for metrics.
-func (h *Hub) admit(w http.ResponseWriter, r *http.Request) (c *Conn, cause string, err error) {
-	if err := hijackable(w); err != nil {
+func (g *gate) admit() (c *Conn, cause string, err error) {
+	h, r := g.hub, g.request
+	if err := hijackable(g.ResponseWriter); err != nil {
 		return nil, "hijack", err
 	}
 	if err := h.checkSite(r); err != nil {
@@ -181,70 +217,56 @@ func (h *Hub) admit(w http.ResponseWriter, r *http.Request) (c *Conn, cause stri
 			h.unreserve(key)
 		}
 	}()
-	room, err := h.cfg.room(r)
+	room, until, cause, err := h.ask(r)
+	if g.late() {
+		return nil, "timeout", errTooLate
+	}
 	if err != nil {
-		return nil, "room", roomError(err)
+		return nil, cause, err
 	}
-	if err := checkRoomName(room); err != nil {
-		return nil, "room", err
-	}
-	if h.cfg.authorize != nil {
-		if err := h.cfg.authorize(r, room); err != nil {
-			return nil, "authorize", authorizeError(err)
-		}
-	}
-	conn := newConn(h, r, room, key)
-	conn.subprotocol = w.Header().Get("Sec-WebSocket-Protocol")
-	conn.deflate = w.Header().Get("Sec-WebSocket-Extensions") != ""
-	conn.queue.deflate = conn.deflate
+	g.lift()
+	conn := newConn(h, g.request, room, key)
+	conn.queue.deflate = g.Header().Get("Sec-WebSocket-Extensions") != ""
 	if err := h.store.add(conn); err != nil {
 		return nil, "limit", err
 	}
+	conn.expireAt(until)
 	h.observer.Add(MetricJoins, conn.route, "", 1)
 	return conn, "", nil
 }
 
-func authorizeError(err error) error {
-	if refused := (*StatusError)(nil); errors.As(err, &refused) {
-		return err
+// ask has the application name the room and admit the request. The time is when it expires; zero: never.
+func (h *Hub) ask(r *http.Request) (room string, until time.Time, cause string, err error) {
+	room, err = h.cfg.room(r)
+	if err != nil {
+		return "", until, "room", roomError(err)
 	}
-	return &StatusError{Status: http.StatusForbidden}
+	if err := checkRoomName(room); err != nil {
+		return "", until, "room", err
+	}
+	until, err = h.authorize(r, room)
+	return room, until, "authorize", err
 }
 
-// hijackable names the middleware that hides the server's ResponseWriter.
-func hijackable(w http.ResponseWriter) error {
-	for {
-		switch t := w.(type) {
-		case http.Hijacker:
-			return nil
-		case interface{ Unwrap() http.ResponseWriter }:
-			w = t.Unwrap()
-		default:
-			return &StatusError{
-				Status:  http.StatusNotImplemented,
-				Message: fmt.Sprintf("wsroom: can't upgrade: %T has neither Hijack nor Unwrap; take its middleware off this route", w),
-			}
-		}
+// authorize asks the function of WithAuthorize. The time is when the connection expires; zero: never.
+func (h *Hub) authorize(r *http.Request, room string) (t time.Time, err error) {
+	if h.cfg.authorize == nil {
+		return t, nil
 	}
-}
-
-// refuse answers a request that isn't upgraded.
-func (h *Hub) refuse(w http.ResponseWriter, r *http.Request, cause string, err error) {
-	h.observer.Add(MetricRefused, pattern(r), cause, 1)
-	refused := &StatusError{Status: http.StatusInternalServerError}
-	errors.As(err, &refused)
-	if s := refused.status(); s == http.StatusInternalServerError || s == http.StatusNotImplemented {
-		h.cfg.logger.Error("wsroom: request can't be upgraded", "cause", cause, "err", err)
+	err = h.cfg.authorize(r, room)
+	var admitted until
+	switch {
+	case err == nil:
+		return t, nil
+	case errors.As(err, new(*StatusError)):
+		return t, err
+	case !errors.As(err, &admitted):
+		return t, &StatusError{Status: http.StatusForbidden}
+	case admitted.time.IsZero() || admitted.time.After(time.Now()):
+		return admitted.time, nil
+	default:
+		return t, &StatusError{Status: http.StatusUnauthorized}
 	}
-	if refused.status() == http.StatusUpgradeRequired && r.ProtoMajor < 2 {
-		w.Header().Set("Upgrade", "websocket")
-		w.Header().Set("Connection", "Upgrade")
-	}
-	if refused.RetryAfter > 0 {
-		seconds := (refused.RetryAfter + time.Second - 1) / time.Second
-		w.Header().Set("Retry-After", strconv.Itoa(int(seconds)))
-	}
-	http.Error(w, refused.text(), refused.status())
 }
 
 // checkSite refuses hosts and origins that aren't allowed.
@@ -310,26 +332,4 @@ func checkPatterns(option string, patterns []string) error {
 		}
 	}
 	return errors.Join(mistakes...)
-}
-
-// detached has a context's values without its deadline and cancellation, and chi's route context as
-// it is now: chi uses the original for other requests once the handler has returned.
-type detached struct {
-	context.Context
-	route *chi.Context
-}
-
-func detach(ctx context.Context) context.Context {
-	d := detached{Context: context.WithoutCancel(ctx)}
-	if route := chi.RouteContext(ctx); route != nil {
-		d.route = route.Clone()
-	}
-	return d
-}
-
-func (d detached) Value(key any) any {
-	if key == chi.RouteCtxKey && d.route != nil {
-		return d.route
-	}
-	return d.Context.Value(key)
 }

@@ -677,6 +677,7 @@ func TestWithAuthorizeDecides(t *testing.T) {
 		{"wrapped StatusError", fmt.Errorf("hunter2: %w", &wsroom.StatusError{Status: 402, Message: "pay"}), 402, "pay", ""},
 		{"without a message", &wsroom.StatusError{Status: 404}, 404, "Not Found", ""},
 		{"to come again", &wsroom.StatusError{Status: 429, RetryAfter: time.Minute}, 429, "Too Many Requests", "60"},
+		{"to upgrade", &wsroom.StatusError{Status: 426}, 426, "Upgrade Required", ""},
 		{"no error status", &wsroom.StatusError{Status: 101}, 500, "Internal Server Error", ""},
 	} {
 		t.Run(test.what, func(t *testing.T) {

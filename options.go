@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"net/netip"
 	"slices"
 	"strings"
 	"time"
@@ -39,16 +40,6 @@ const (
 	KeepOpen
 )
 
-// RateLimitAction says what happens to a client over its WithRateLimit.
-type RateLimitAction int
-
-const (
-	// SlowDown reads no further until the rate allows, so that TCP pushes back. It is the default.
-	SlowDown RateLimitAction = iota
-	// Disconnect ends the connection with ErrRateLimited and close code 1008.
-	Disconnect
-)
-
 // config is what options set. It doesn't change after New.
 type config struct {
 	room         RoomFunc
@@ -57,6 +48,9 @@ type config struct {
 	anyOrigin    bool
 	hosts        []string
 	subprotocols []string
+	proxies      []netip.Prefix // trusted
+	handshake    time.Duration
+	rejectMode   RejectMode
 
 	maxMessage    int64
 	limits        frame.Limits
@@ -67,8 +61,10 @@ type config struct {
 	heartbeat     time.Duration
 	pongTimeout   time.Duration
 	deflateFrom   int // bytes; negative: no compression
-	rate, burst   int // 0: no limit
+	messageRate   rate
+	byteRate      rate
 	rateAction    RateLimitAction
+	controlRate   rate // of pings and pongs
 	badJSON       BadJSON
 
 	maxConns, maxRooms, maxMembers int // 0: no limit
@@ -88,6 +84,7 @@ type config struct {
 func newConfig(opts []Option) (*config, error) {
 	c := &config{
 		room:          ByPath,
+		handshake:     10 * time.Second,
 		maxMessage:    64 << 10,
 		limits:        frame.Limits{Message: 10 * time.Second, Write: 10 * time.Second},
 		queueMessages: 4096,
@@ -111,9 +108,14 @@ func newConfig(opts []Option) (*config, error) {
 	if c.anyOrigin && len(c.origins) > 0 {
 		mistakes = append(mistakes, errors.New("wsroom: WithOrigins has no effect beside WithInsecureAnyOrigin"))
 	}
-	if c.rateAction != SlowDown && c.rate == 0 {
-		mistakes = append(mistakes, errors.New("wsroom: WithRateLimitAction has no effect without WithRateLimit"))
+	if c.rateAction != SlowDown && !c.limitsRate() {
+		mistakes = append(mistakes, errors.New("wsroom: WithRateLimitAction has no effect without WithRateLimit or WithByteRateLimit"))
 	}
+	if c.onExpire != nil && c.authorize == nil {
+		mistakes = append(mistakes, errors.New("wsroom: OnExpire has no effect without WithAuthorize, whose function gives the time"))
+	}
+	c.controlRate = controlRate(c.heartbeat)
+	c.limits.Frame = uint64(c.maxMessage) + uint64(c.maxMessage)/4 + 64 // deflated data can be longer than inflated
 	c.choose()
 	if c.name != "" && c.logger != nil {
 		c.logger = c.logger.With("hub", c.name)
@@ -130,7 +132,10 @@ func WithRoom(f RoomFunc) Option {
 }
 
 // WithAuthorize asks f before each upgrade. Its error refuses the request: a *StatusError with its
-// own HTTP status, any other error with 403 and no text. f may be called concurrently.
+// own HTTP status, any other error with 403 and no text; but what Until returns admits it for a time.
+// OnConnect gets the request as f leaves it: *r = *r.WithContext(ctx) hands on values, to Conn.Context,
+// too. See BearerToken, and WithHandshakeTimeout for the time that f may take. f may be called
+// concurrently.
 func WithAuthorize(f func(r *http.Request, room string) error) Option {
 	return func(c *config) error {
 		c.authorize = f
@@ -174,22 +179,39 @@ func WithHosts(patterns ...string) Option {
 }
 
 // WithSubprotocols offers subprotocols, in order of preference (RFC 6455, section 1.9). A client
-// that asks for none of them is accepted without one; see Conn.Subprotocol.
+// that asks for none of them is accepted without one; see Conn.Subprotocol. Names that begin with
+// "bearer." are refused: they are tokens, see BearerToken.
 func WithSubprotocols(names ...string) Option {
 	own := slices.Clone(names)
 	return func(c *config) error {
 		c.subprotocols = own
 		for _, name := range own {
-			if !isToken(name) {
+			switch {
+			case !isToken(name):
 				return fmt.Errorf("WithSubprotocols: %q is not a token", name)
+			case isBearer(name):
+				return fmt.Errorf("WithSubprotocols: %q: what begins with %q is a secret of the client's, see BearerToken", name, bearerPrefix)
 			}
 		}
 		return nil
 	}
 }
 
+// WithHandshakeTimeout limits the time from the call of ServeHTTP until the client has been sent the
+// answer that upgrades the connection. The default is 10 s. The request that the functions of WithRoom,
+// WithMaxConnsPer and WithAuthorize see has a context with that deadline; they should heed it, for they
+// aren't cut short. Past it the request gets 503, however they decided. The time for the request's
+// header to come in is for http.Server's ReadHeaderTimeout to limit.
+func WithHandshakeTimeout(d time.Duration) Option {
+	return func(c *config) error {
+		c.handshake = d
+		return positive("WithHandshakeTimeout", d)
+	}
+}
+
 // WithMaxMessageSize limits inbound messages to n bytes, counted after decompression. The default is
-// 64 KiB. A larger one ends the connection with close code 1009.
+// 64 KiB. A larger one ends the connection with close code 1009, and so does a frame that is announced
+// as far larger, before any of it has come.
 func WithMaxMessageSize(n int64) Option {
 	return func(c *config) error {
 		c.maxMessage = n
@@ -286,31 +308,12 @@ func WithMaxMembers(n int) Option {
 	}
 }
 
-// WithMaxConnsPer limits the connections whose requests have the same key, such as a user or an
-// address. Requests over it get 429 before the upgrade. key may be called concurrently.
+// WithMaxConnsPer limits the connections whose requests have the same key, such as a user or, with
+// ByAddr, an address. Requests over it get 429 before the upgrade. key may be called concurrently.
 func WithMaxConnsPer(key func(*http.Request) string, n int) Option {
 	return func(c *config) error {
 		c.connKey, c.maxPerKey = key, n
 		return errors.Join(notNil("WithMaxConnsPer", key == nil), positive("WithMaxConnsPer", n))
-	}
-}
-
-// WithRateLimit limits the messages that one client sends, by a token bucket: perSecond on average
-// and burst at once. There is no limit by default. Over it the hub reads more slowly, so that TCP
-// pushes back; see WithRateLimitAction.
-func WithRateLimit(perSecond, burst int) Option {
-	return func(c *config) error {
-		c.rate, c.burst = perSecond, burst
-		return errors.Join(positive("WithRateLimit: messages per second", perSecond),
-			positive("WithRateLimit: burst", burst))
-	}
-}
-
-// WithRateLimitAction says what happens to a client over WithRateLimit. The default is SlowDown.
-func WithRateLimitAction(a RateLimitAction) Option {
-	return func(c *config) error {
-		c.rateAction = a
-		return within("WithRateLimitAction", int(a), int(Disconnect))
 	}
 }
 

@@ -18,23 +18,31 @@ const (
 // queue is what waits to be written to one connection. Senders append to it; while it isn't empty a
 // goroutine writes it to the socket, many frames at a time. An idle connection has none.
 type queue struct {
-	mu         sync.Mutex // guards all that follows; held for no I/O
-	ready      fifo
-	held       *fifo // room messages of the time before OnConnect returned; nil after
-	bytes      int64 // in ready and held
-	early      int   // messages at the front of ready that were sent while OnConnect ran
-	earlyBytes int64
-	control    []byte
-	pinged     bool          // control ends with our ping
-	writing    bool          // a writer runs, or will: whoever was told to wake one starts it; true before start
-	closing    bool          // nothing is taken any more
-	broken     bool          // a write failed
-	farewell   []byte        // the close frame, which follows what is ready; nil once it is out
-	done       chan struct{} // closed when closing and no writer runs or will
-	settled    bool          // done is closed
-	space      chan struct{} // closed when the writer took something; nil if nobody waits
-	limit      *config
-	deflate    bool
+	mu    sync.Mutex // guards all that follows; held for no I/O
+	ready fifo
+	bytes int64 // in ready and held, but for early messages
+	limit *config
+
+	deflate bool // permessage-deflate is negotiated; never changes
+	writing bool // a writer runs, or will: whoever was told to wake one starts it; true before start
+	closing bool // nothing is taken any more
+	broken  bool // a write failed
+	pinged  bool // control ends with our ping
+	settled bool // done is closed
+
+	opening  *opening // of OnConnect's time; nil later
+	control  []byte
+	farewell []byte        // the close frame, which follows what is ready; nil once it is out
+	done     chan struct{} // closed when closing and no writer runs or will
+}
+
+// opening is what a queue knows from before OnConnect runs until what it sent is out.
+type opening struct {
+	over  bool          // OnConnect has returned
+	held  fifo          // room messages of the time before; they follow what OnConnect sent
+	sent  uint32        // what OnConnect sent, at the front of ready
+	bytes int64         // in what OnConnect sent
+	space chan struct{} // closed when the writer took something; nil if nobody waits
 }
 
 // pushed is what became of a message.
@@ -53,41 +61,43 @@ func (q *queue) push(m *frame.Message, own bool) pushed {
 		return pushed{err: ErrClosed}
 	}
 	size := q.sizeOf(m)
-	early := own && q.held != nil
+	if own && q.holding() {
+		q.opening.sent++
+		q.opening.bytes += size
+		q.ready.push(m)
+		return pushed{wake: q.wakeLocked()}
+	}
 	var p pushed
-	if !early && q.full(size) {
+	if q.full(size) {
 		if p = q.overflow(size); p.err != nil {
 			return p
 		}
 	}
-	if q.held != nil && !own {
-		q.bytes += size
-		q.held.push(m)
+	q.bytes += size
+	if q.holding() {
+		q.opening.held.push(m)
 		return p
-	}
-	if early {
-		q.early++
-		q.earlyBytes += size
-	} else {
-		q.bytes += size
 	}
 	q.ready.push(m)
 	p.wake = q.wakeLocked()
 	return p
 }
 
+// holding reports whether OnConnect runs, or is yet to, and messages of rooms are held back.
+func (q *queue) holding() bool { return q.opening != nil && !q.opening.over }
+
 // full reports whether there is no room for a message of this size. What OnConnect sent doesn't count:
 // it waited for room by itself.
 func (q *queue) full(size int64) bool {
-	n := q.ready.len - q.early
-	if q.held != nil {
-		n += q.held.len
+	n := q.ready.len
+	if o := q.opening; o != nil {
+		n += o.held.len - o.sent
 	}
 	return q.beyond(n, q.bytes, size)
 }
 
-func (q *queue) beyond(messages int, bytes, size int64) bool {
-	return messages > 0 && (messages >= q.limit.queueMessages || bytes+size > q.limit.queueBytes)
+func (q *queue) beyond(messages uint32, bytes, size int64) bool {
+	return messages > 0 && (int(messages) >= q.limit.queueMessages || bytes+size > q.limit.queueBytes)
 }
 
 // overflow makes room for a message or says why not.
@@ -98,15 +108,23 @@ func (q *queue) overflow(size int64) pushed {
 	case DropOldest:
 		n := 0
 		for ; q.full(size); n++ {
-			from, i := &q.ready, q.early
-			if q.held != nil {
-				from, i = q.held, 0
-			}
-			q.bytes -= q.sizeOf(from.remove(i))
+			q.bytes -= q.sizeOf(q.removeOldest())
 		}
 		return pushed{dropped: n}
 	default:
 		return pushed{err: ErrSlow, slow: true}
+	}
+}
+
+// removeOldest takes the oldest message that OnConnect didn't send; there must be one.
+func (q *queue) removeOldest() *frame.Message {
+	switch o := q.opening; {
+	case o == nil:
+		return q.ready.pop()
+	case !o.over:
+		return o.held.pop()
+	default:
+		return q.ready.remove(o.sent)
 	}
 }
 
@@ -132,27 +150,37 @@ func (q *queue) start() (wake bool) {
 func (q *queue) spaceFor(size int64) <-chan struct{} {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if q.held == nil || q.closing || !q.beyond(q.early, q.earlyBytes, size) {
+	o := q.opening
+	if !q.holding() || q.closing || !q.beyond(o.sent, o.bytes, size) {
 		return nil
 	}
-	if q.space == nil {
-		q.space = make(chan struct{})
+	if o.space == nil {
+		o.space = make(chan struct{})
 	}
-	return q.space
+	return o.space
 }
 
 // release ends the time of holding back: what is held follows what is ready.
 func (q *queue) release() (wake bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if q.held == nil {
+	if !q.holding() {
 		return false
 	}
-	for q.held.len > 0 {
-		q.ready.push(q.held.pop())
+	o := q.opening
+	for o.held.len > 0 {
+		q.ready.push(o.held.pop())
 	}
-	q.held = nil
+	o.over = true
+	q.forgetOpening()
 	return q.ready.len > 0 && !q.closing && q.wakeLocked()
+}
+
+// forgetOpening ends the opening once OnConnect has returned and what it sent is out.
+func (q *queue) forgetOpening() {
+	if q.opening.over && q.opening.sent == 0 {
+		q.opening = nil
+	}
 }
 
 // pushControl queues a control frame, which goes ahead of all messages.
@@ -172,12 +200,13 @@ func (q *queue) pushControl(opcode byte, payload []byte, ping bool) (wake bool) 
 func (q *queue) close(farewell []byte, drop bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	q.closing, q.farewell, q.held = true, farewell, nil
+	q.closing, q.farewell = true, farewell
 	q.done = make(chan struct{})
 	if drop {
 		q.ready.clear()
 	}
 	q.freeWaiters()
+	q.opening = nil // what is held reaches nobody
 }
 
 // finish starts the writer of what close left to send. The socket must be there by now.
@@ -209,16 +238,17 @@ func (q *queue) settle() {
 }
 
 func (q *queue) freeWaiters() {
-	if q.space != nil {
-		close(q.space)
-		q.space = nil
+	if o := q.opening; o != nil && o.space != nil {
+		close(o.space)
+		o.space = nil
 	}
 }
 
 // batch is what the writer takes at a time, and writes at once.
 type batch struct {
 	frames   [batchFrames]*frame.Message
-	n        int
+	n        int // of frames
+	used     int // of frames, since free
 	control  []byte
 	pinged   bool
 	farewell []byte
@@ -240,8 +270,8 @@ func (b *batch) bytes(deflate bool) []byte {
 }
 
 func (b *batch) free() {
-	clear(b.frames[:])
-	b.control, b.farewell = nil, nil
+	clear(b.frames[:b.used])
+	b.used, b.control, b.farewell = 0, nil, nil
 	batches.Put(b)
 }
 
@@ -276,15 +306,17 @@ func (q *queue) takeReady(b *batch) {
 		b.frames[b.n] = q.ready.pop()
 		b.n++
 		size += next
-		if q.early > 0 {
-			q.early--
-			q.earlyBytes -= next
+		if o := q.opening; o != nil && o.sent > 0 {
+			o.sent--
+			o.bytes -= next
 		} else {
 			q.bytes -= next
 		}
 	}
-	if b.n > 0 {
+	b.used = max(b.used, b.n)
+	if b.n > 0 && q.opening != nil {
 		q.freeWaiters()
+		q.forgetOpening()
 	}
 }
 
@@ -294,6 +326,9 @@ func (q *queue) fail() {
 	defer q.mu.Unlock()
 	q.broken = true
 	q.ready.clear()
+	if o := q.opening; o != nil {
+		o.sent, o.bytes = 0, 0
+	}
 	q.control, q.farewell = nil, nil
 	q.endWriter()
 }

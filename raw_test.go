@@ -44,6 +44,9 @@ func dialRaw(t testing.TB, srv *httptest.Server, path string) *rawConn {
 const handshake = "GET %s HTTP/1.1\r\nHost: test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n" +
 	"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n%s\r\n"
 
+// offerDeflate is a header that the server may answer or not.
+const offerDeflate = "Sec-WebSocket-Extensions: permessage-deflate\r\n"
+
 func upgradeRaw(t testing.TB, conn net.Conn, path string, headers ...string) *rawConn {
 	t.Helper()
 	if _, err := fmt.Fprintf(conn, handshake, path, strings.Join(headers, "")); err != nil {
@@ -109,16 +112,24 @@ func (c *rawConn) next() (first byte, payload string, err error) {
 // closeCode reads frames until the close frame and returns its code and reason.
 func (c *rawConn) closeCode() (int, string) {
 	c.t.Helper()
+	code, reason, err := c.closeFrame()
+	if err != nil {
+		c.t.Fatalf("no close frame: %v", err)
+	}
+	return code, reason
+}
+
+// closeFrame is closeCode for an end that may come without.
+func (c *rawConn) closeFrame() (code int, reason string, err error) {
 	for {
 		first, p, err := c.next()
-		if err != nil {
-			c.t.Fatalf("no close frame: %v", err)
-		}
-		if first == 0x88 && len(p) >= 2 {
-			return int(binary.BigEndian.Uint16([]byte(p))), p[2:]
-		}
-		if first == 0x88 {
-			return 1005, ""
+		switch {
+		case err != nil:
+			return 0, "", err
+		case first == 0x88 && len(p) >= 2:
+			return int(binary.BigEndian.Uint16([]byte(p))), p[2:], nil
+		case first == 0x88:
+			return 1005, "", nil
 		}
 	}
 }

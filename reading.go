@@ -5,9 +5,7 @@ import (
 	"context"
 	"errors"
 	"io"
-	"math"
 	"sync"
-	"time"
 	"unicode/utf8"
 
 	"github.com/coder/websocket"
@@ -104,7 +102,7 @@ func (c *Conn) handle() bool {
 // judge applies WithBadJSON and reports whether the connection lives on.
 func (c *Conn) judge(bad error) bool {
 	if c.hub.cfg.badJSON == KeepOpen {
-		return c.ctx.Err() == nil
+		return !c.isEnded()
 	}
 	c.end(rid("bad_json", bad, websocket.StatusInvalidFramePayloadData, "bad JSON"))
 	return false
@@ -118,8 +116,9 @@ func (c *Conn) refuseKind() error {
 
 // cause waits for the reason why the connection is ending.
 func (c *Conn) cause() error {
-	<-c.ctx.Done()
-	return context.Cause(c.ctx)
+	ctx := c.Context()
+	<-ctx.Done()
+	return context.Cause(ctx)
 }
 
 // wait returns once there is something to read, ctx is done or the connection is ending.
@@ -204,7 +203,7 @@ func (c *Conn) receive(buf *[]byte) (websocket.MessageType, error) {
 		c.end(rid("not_utf8", errNotUTF8, websocket.StatusInvalidFramePayloadData, "text must be UTF-8"))
 		return 0, c.cause()
 	}
-	return typ, c.admit()
+	return typ, c.limitRate(len(p))
 }
 
 // readMessage reads with no context, for coder/websocket would drop the connection with it. What
@@ -227,44 +226,9 @@ func (c *Conn) readMessage(buf []byte) (websocket.MessageType, []byte, error) {
 	return typ, buf, err
 }
 
-// admit applies WithRateLimit to a message that was read. Under SlowDown it waits its turn, in which
-// the peer isn't read.
-func (c *Conn) admit() error {
-	if c.hub.cfg.rate == 0 {
-		return nil
-	}
-	wait := c.bucket.take(c.hub.cfg.rate, c.hub.cfg.burst, frame.Now())
-	if wait <= 0 {
-		return nil
-	}
-	if c.hub.cfg.rateAction == Disconnect {
-		c.end(rid("rate", ErrRateLimited, websocket.StatusPolicyViolation, "too many messages"))
-		return c.cause()
-	}
-	t := time.NewTimer(wait)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return nil
-	case <-c.ctx.Done():
-		return context.Cause(c.ctx)
-	}
-}
-
-// bucket is a token bucket, kept as the time at which it will be full again (the generic cell rate
-// algorithm, ITU-T I.371).
-type bucket struct{ full int64 }
-
-// take takes a token and returns how long to wait until there is one.
-func (b *bucket) take(perSecond, burst int, now int64) time.Duration {
-	every := max(1, int64(time.Second)/int64(perSecond))
-	b.full = max(b.full, now) + every
-	return time.Duration(b.full - now - min(int64(burst), math.MaxInt64/2/every)*every)
-}
-
 // scratches are what messages are read into while their callback decodes or copies them.
 var scratches = sync.Pool{New: func() any {
-	b := make([]byte, 0, 1<<10)
+	b := make([]byte, 0, 512) // a message that never ends keeps it
 	return &b
 }}
 

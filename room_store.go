@@ -30,22 +30,48 @@ type store struct {
 }
 
 type shard struct {
-	mu    sync.Mutex // guards the maps, the rooms in them and the members' index
-	rooms map[string]*room
-	conns map[*Conn]struct{}
+	mu       sync.Mutex // guards the map, the rooms, everyone and their members
+	rooms    map[string]*room
+	everyone room // the hub's connections, a part of them in each shard
 }
 
 // room has at least one member: the last to leave takes it out of its shard.
 type room struct {
 	name    string
-	members []*member
+	members []seat
 }
 
-// member is one connection in one room.
+// seat is a member as its room sees it. A send goes through them all, so the connection stands here
+// and not behind another pointer.
+type seat struct {
+	conn   *Conn
+	member *member
+}
+
+// member is one connection in one room as the connection sees it; the zero value is in none.
 type member struct {
-	conn  *Conn
 	room  *room
 	index int // in room.members
+}
+
+func (r *room) add(c *Conn, m *member) {
+	m.room, m.index = r, len(r.members)
+	r.members = append(r.members, seat{c, m})
+}
+
+func (r *room) remove(m *member) {
+	last := len(r.members) - 1
+	r.members[m.index] = r.members[last]
+	r.members[m.index].member.index = m.index
+	r.members[last] = seat{}
+	r.members = r.members[:last]
+	m.room = nil
+}
+
+func (r *room) each(f func(*Conn)) {
+	for i := range r.members {
+		f(r.members[i].conn)
+	}
 }
 
 var (
@@ -59,7 +85,6 @@ func (s *store) init(cfg *config) {
 	s.maxRooms, s.maxMembers = cfg.maxRooms, cfg.maxMembers
 	for i := range s.shards {
 		s.shards[i].rooms = map[string]*room{}
-		s.shards[i].conns = map[*Conn]struct{}{}
 	}
 }
 
@@ -75,9 +100,9 @@ func (s *store) add(c *Conn) error {
 		home.mu.Unlock()
 		return errShutDown
 	}
-	home.conns[c] = struct{}{}
+	home.everyone.add(c, &c.home)
 	home.mu.Unlock()
-	if c.deflate {
+	if c.queue.deflate {
 		s.deflated.Add(1)
 	}
 	if _, err := s.join(c, c.room); err != nil {
@@ -102,10 +127,13 @@ func (s *store) remove(c *Conn) {
 	home := s.shardOf(c.id)
 	home.mu.Lock()
 	defer home.mu.Unlock()
-	if _, ok := home.conns[c]; ok && c.deflate {
+	if c.home.room == nil {
+		return
+	}
+	home.everyone.remove(&c.home)
+	if c.queue.deflate {
 		s.deflated.Add(-1)
 	}
-	delete(home.conns, c)
 }
 
 // join makes c a member of the room, which it creates if need be, and reports whether it wasn't one.
@@ -125,9 +153,8 @@ func (s *store) join(c *Conn, name string) (entered bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	m := &member{conn: c, room: r, index: len(r.members)}
-	r.members = append(r.members, m)
-	c.enteredLocked(m)
+	r.add(c, c.rooms.add(name))
+	c.enteredLocked(name)
 	return true, nil
 }
 
@@ -167,14 +194,11 @@ func (s *store) leaveLocked(sh *shard, c *Conn, name string) {
 	if m == nil {
 		return
 	}
-	c.leftLocked(m)
 	r := m.room
-	last := len(r.members) - 1
-	r.members[m.index] = r.members[last]
-	r.members[m.index].index = m.index
-	r.members[last] = nil
-	r.members = r.members[:last]
-	if last == 0 {
+	r.remove(m)
+	c.rooms.remove(name)
+	c.leftLocked(name)
+	if len(r.members) == 0 {
 		delete(sh.rooms, name)
 		s.rooms.Add(-1)
 	}
@@ -193,9 +217,7 @@ func (s *store) visit(rooms []string, f func(*Conn)) {
 	locked := s.lock(rooms)
 	if len(rooms) == 0 {
 		for i := range s.shards {
-			for c := range s.shards[i].conns {
-				f(c)
-			}
+			s.shards[i].everyone.each(f)
 		}
 	}
 	seen := map[*Conn]bool{}
@@ -233,9 +255,7 @@ func (s *store) unlock(locked [shardCount]bool) {
 
 func (sh *shard) each(name string, f func(*Conn)) {
 	if r := sh.rooms[name]; r != nil {
-		for _, m := range r.members {
-			f(m.conn)
-		}
+		r.each(f)
 	}
 }
 
@@ -278,7 +298,7 @@ func (s *store) len() int {
 	for i := range s.shards {
 		sh := &s.shards[i]
 		sh.mu.Lock()
-		n += len(sh.conns)
+		n += len(sh.everyone.members)
 		sh.mu.Unlock()
 	}
 	return n

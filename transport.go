@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net"
 	"strings"
+	"time"
 
 	"github.com/coder/websocket"
 	"github.com/wsroom/wsroom/internal/frame"
@@ -11,6 +12,20 @@ import (
 
 // transport is what the frame.Conn beneath coder/websocket sees of a Conn.
 type transport Conn
+
+// ControlRead ends the connection of a peer that sends too many pings and pongs. While nobody reads,
+// because a callback runs, they gather: so the time since the peer was last known to have nothing
+// more to say counts in full, whatever comes how fast at its end.
+func (t *transport) ControlRead(caughtUp int64) {
+	c := (*Conn)(t)
+	wait := c.controls.take(1, c.hub.cfg.controlRate, caughtUp)
+	if wait > time.Duration(frame.Now()-caughtUp) {
+		c.end(endingFlood)
+	}
+}
+
+// Oversized ends the connection of a peer that announces more than it may send.
+func (t *transport) Oversized() { (*Conn)(t).end(endingTooBig) }
 
 // Control sends pings and pongs ahead of the messages. A close frame becomes the end of the
 // connection, which sends its own.

@@ -49,23 +49,42 @@ type event struct {
 	run  func(c *Conn, room string)
 }
 
-func (c *Conn) nextEvent() (event, bool) {
+// news is what callbacks are still to hear of a connection.
+type news struct {
+	events []event
+	drops  int
+}
+
+// newsLocked and tellLocked add to the news; mu is locked.
+func (c *Conn) newsLocked() *news {
+	if c.news == nil {
+		c.news = new(news)
+	}
+	return c.news
+}
+
+func (c *Conn) tellLocked(e event) {
+	n := c.newsLocked()
+	n.events = append(n.events, e)
+}
+
+// nextEvent takes what is due next, if anything is.
+func (c *Conn) nextEvent() (e event, ok bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if !c.reporting {
+	if !c.reporting || c.news == nil {
 		return event{}, false
 	}
-	if c.drops > 0 {
-		n := c.drops
-		c.drops = 0
-		return event{name: "OnDrop", run: func(c *Conn, _ string) { c.hub.cfg.onDrop(c, n) }}, true
+	if n := c.news.drops; n > 0 {
+		c.news.drops = 0
+		e = event{name: "OnDrop", run: func(c *Conn, _ string) { c.hub.cfg.onDrop(c, n) }}
+	} else {
+		e = c.news.events[0]
+		c.news.events = c.news.events[1:]
 	}
-	if len(c.events) == 0 {
-		c.events = nil
-		return event{}, false
+	if len(c.news.events) == 0 {
+		c.news = nil
 	}
-	e := c.events[0]
-	c.events = c.events[1:]
 	return e, true
 }
 
@@ -83,8 +102,9 @@ func (c *Conn) noteDrops(n int) {
 		return
 	}
 	c.mu.Lock()
-	first := c.drops == 0
-	c.drops += n
+	news := c.newsLocked()
+	first := news.drops == 0
+	news.drops += n
 	c.mu.Unlock()
 	if first { // whoever reports it reports the rest with it
 		c.runEventsAside()
@@ -94,7 +114,7 @@ func (c *Conn) noteDrops(n int) {
 func (c *Conn) hasEvents() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.reporting && (len(c.events) > 0 || c.drops > 0)
+	return c.reporting && c.news != nil
 }
 
 // runEvents runs what is due, unless the goroutine whose turn it is will do so.
@@ -118,7 +138,7 @@ func (c *Conn) report() {
 // runEventsAside runs what is due on a goroutine of its own, for callers that may hold locks.
 func (c *Conn) runEventsAside() {
 	c.mu.Lock()
-	due := c.ending == nil && c.reporting && (len(c.events) > 0 || c.drops > 0)
+	due := c.ending == nil && c.reporting && c.news != nil
 	if due {
 		c.hub.wg.Add(1) // the connection isn't finished, so Shutdown's Wait isn't either
 	}

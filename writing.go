@@ -43,7 +43,7 @@ func (c *Conn) writeBatch(b *batch) outcome {
 		c.wire.Unlock()
 		return empty
 	}
-	p := b.bytes(c.deflate)
+	p := b.bytes(c.queue.deflate)
 	return c.written(b, len(p), c.wire.Send(p))
 }
 
@@ -60,7 +60,7 @@ func (c *Conn) tryBatch(b *batch) outcome {
 		c.wire.Unlock()
 		return empty
 	}
-	p := b.bytes(c.deflate)
+	p := b.bytes(c.queue.deflate)
 	n, err := c.wire.TrySend(p)
 	if err == nil && n < len(p) {
 		go c.writeRest(b, p, n)

@@ -18,6 +18,12 @@
 // room, to several, or to all. Any WebSocket client can talk to it: there is no protocol of wsroom's
 // own on the wire.
 //
+// # Admission
+//
+// A request is upgraded once it has passed the handshake, the checks of origin and host, the limits on
+// connections, its room's name, WithAuthorize and the limits on rooms, in this order. Until then it
+// costs the hub nothing but its place under the limits; see WithRejectMode for how its client is told.
+//
 // # Messages
 //
 // Of the callbacks for messages the first of Serve, OnJSON and OnText is used; OnBinary works beside
@@ -46,6 +52,7 @@ import (
 	mathrand "math/rand/v2"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"time"
 	"unicode/utf8"
 
@@ -62,6 +69,7 @@ type Hub struct {
 	counters counters
 
 	heartbeat heartbeat
+	rejects   atomic.Int32 // connections that are told by a close frame that they are refused
 
 	mu      sync.Mutex // guards the fields to the next blank line, and wg's Add against its Wait
 	closing bool
@@ -95,9 +103,10 @@ func New(opts ...Option) *Hub {
 // ServeHTTP upgrades the request and returns once OnConnect has returned; the connection lives on. A
 // request that it doesn't upgrade is answered with a status and, but for errors of the application,
 // the reason: 400 for a bad handshake or room name, 403 for a foreign origin or host or by
-// WithAuthorize, 426 for what is no upgrade, 429 and 503 over a limit and after Shutdown.
+// WithAuthorize, 426 for what is no upgrade, 429 and 503 over a limit, 503 after Shutdown or
+// WithHandshakeTimeout; see WithRejectMode.
 func (h *Hub) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	c := h.upgrade(w, r)
+	c, r := h.upgrade(w, r)
 	if c == nil {
 		return
 	}
@@ -204,7 +213,7 @@ func (h *Hub) closeAll(ctx context.Context, conns []*Conn) {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for i, c := range conns {
-		if c.ctx.Err() != nil {
+		if c.isEnded() {
 			continue // it ended by itself
 		}
 		due := time.Duration(float64(h.cfg.drain) * float64(i) / float64(len(conns)))

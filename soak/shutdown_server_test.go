@@ -65,6 +65,7 @@ type server struct {
 func serveUntilTerm(drain time.Duration) error {
 	s := &server{verdict: verdict{AtLeast: map[string]int{}}}
 	s.hub = wsroom.New(wsroom.WithDrain(drain), wsroom.WithRoom(wsroom.ByPathValue("room")),
+		wsroom.WithMaxConnsPer(wsroom.ByAddr, 50), wsroom.WithTrustedProxies("127.0.0.1"), // clients have others
 		wsroom.OnConnect(func(c *wsroom.Conn, r *http.Request) error {
 			s.mu.Lock()
 			defer s.mu.Unlock()

@@ -3,8 +3,10 @@ package frame
 import (
 	"errors"
 	"io"
+	"math"
 	"net"
 	"os"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -12,8 +14,13 @@ import (
 )
 
 // Owner is told what coder/websocket wants of its net.Conn. Calls come from whatever goroutine
-// uses the websocket.Conn, with no lock of Conn held.
+// uses the websocket.Conn, with no lock of Conn held but for what says that it was read.
 type Owner interface {
+	// ControlRead tells that a ping or a pong was read. At caughtUp, by Now, the peer had sent all
+	// that had been read by then: what came since may have come at any time since.
+	ControlRead(caughtUp int64)
+	// Oversized tells that a data frame longer than Limits.Frame was announced.
+	Oversized()
 	// Control takes a control frame that is to be sent. The payload is valid until it returns.
 	Control(opcode byte, payload []byte)
 	// MessageSent tells that a message written in several frames is complete.
@@ -24,10 +31,11 @@ type Owner interface {
 	Closed()
 }
 
-// Limits are the times a Conn keeps; each must be positive.
+// Limits are the times a Conn keeps, which must be positive, and what it lets a peer announce.
 type Limits struct {
 	Message time.Duration // from the first wait for the rest of a message to its last byte
 	Write   time.Duration // a piece of at most maxWrite bytes
+	Frame   uint64        // the longest payload of a data frame; 0: any
 }
 
 // errCut is the stream's end within a message. coder/websocket takes io.EOF for the message's end
@@ -64,23 +72,24 @@ type Conn struct {
 	in       scanner
 	buf      *[readSize]byte // nil while nothing is unread
 	r, w     int             // what is unread: buf[r:w]
-	waited   bool            // Wait returned, and no message has been read since
 	into     []byte          // where rawRead reads to; nil for a buffer of its own
 	got      int
 	readErr  error // the socket's error, once it failed
+	waited   bool  // Wait returned, and no message has been read since
 	timed    bool  // the socket's read deadline is that of the message under way
 	armed    bool  // the socket has a read deadline, of this message or of one before
+	rushed   uint8 // reads that didn't have to wait
+	caughtUp int64 // when a read had to wait last, by Now
 	readFunc func(fd uintptr) bool
 
 	deadlineMu  sync.Mutex // guards interrupted and orders deadlines after it
 	interrupted bool
 
+	peerClosed atomic.Bool  // a close frame has been read
 	lastRead   atomic.Int64 // when bytes came last, by Now
 	waiting    atomic.Int64 // since when a read waits for the peer; 0 if none does
-	peerClosed atomic.Bool  // a close frame has been read
 
-	out  scanner // out and part belong to coder/websocket's writer, which is one at a time
-	part []byte  // the bytes of a frame that isn't complete
+	out *outgoing // belongs to coder/websocket's writer, which is one at a time; nil before it wrote
 
 	writeMu   sync.Mutex // the wire; guards the fields to the end
 	open      bool       // a message in several frames is under way
@@ -103,7 +112,8 @@ func NewConn(socket net.Conn, early []byte, owner Owner, limits *Limits) *Conn {
 	c.readMu.Lock()
 	c.unread(early)
 	c.readMu.Unlock()
-	c.lastRead.Store(Now())
+	c.caughtUp = Now()
+	c.lastRead.Store(c.caughtUp)
 	return c
 }
 
@@ -164,6 +174,13 @@ func (c *Conn) LastRead() int64 { return c.lastRead.Load() }
 // WaitingSince tells since when, by Now, a read has been waiting for the peer; 0 if none is.
 func (c *Conn) WaitingSince() int64 { return c.waiting.Load() }
 
+// Unread reports whether something has been read from the socket that isn't consumed yet.
+func (c *Conn) Unread() bool {
+	c.readMu.Lock()
+	defer c.readMu.Unlock()
+	return c.r < c.w
+}
+
 // Wait returns once there is something to read. It swallows the empty pongs that answer AppendPing,
 // so that an idle connection stays parked here, where the stack is small.
 func (c *Conn) Wait() error {
@@ -195,6 +212,7 @@ func (c *Conn) skipEmptyPong() bool {
 		return false
 	}
 	c.consume(emptyPong)
+	c.owner.ControlRead(c.caughtUp)
 	return true
 }
 
@@ -222,6 +240,10 @@ func (c *Conn) Read(p []byte) (int, error) {
 	n := c.scanIn(c.buf[c.r:min(c.w, c.r+len(p))])
 	copy(p, c.buf[c.r:c.r+n])
 	c.consume(n)
+	if c.oversized() { // coder/websocket would take memory for it
+		c.owner.Oversized()
+		return 0, net.ErrClosed
+	}
 	return n, nil
 }
 
@@ -237,7 +259,16 @@ func (c *Conn) scanIn(p []byte) int {
 	if end && c.in.opcode == Close {
 		c.peerClosed.Store(true)
 	}
+	if end && c.in.opcode > Close {
+		c.owner.ControlRead(c.caughtUp)
+	}
 	return n
+}
+
+// oversized reports whether the current frame was announced as longer than it may be. What breaks the
+// protocol besides is for coder/websocket to refuse.
+func (c *Conn) oversized() bool {
+	return c.limits.Frame > 0 && c.in.left > c.limits.Frame && c.in.left <= math.MaxInt64 && c.in.opcode <= Binary
 }
 
 // consume drops n unread bytes and gives the buffer back with the last of them.
@@ -261,11 +292,25 @@ func (c *Conn) fill(p []byte) error {
 		}
 	}
 	c.into = nil
-	c.waiting.Store(0)
+	since := c.waiting.Swap(0)
 	if c.readErr == nil {
-		c.lastRead.Store(Now())
+		now := Now()
+		c.lastRead.Store(now)
+		if since == 0 {
+			c.yieldNow()
+		} else if now-since >= int64(time.Millisecond) {
+			c.caughtUp = now
+		}
 	}
 	return c.readErr
+}
+
+// yieldNow lets others go on now and then: who sends without a pause mustn't keep them from being read.
+// Not each time, for what is read in one go is written in one go.
+func (c *Conn) yieldNow() {
+	if c.rushed++; c.rushed%16 == 0 {
+		runtime.Gosched()
+	}
 }
 
 // plainRead reads from a socket that has no file descriptor to wait on.
@@ -363,13 +408,19 @@ func (c *Conn) SocketError() error {
 	return c.readErr
 }
 
+// drainPause is what Drain takes for each piece, lest a flood cost more after its end than before.
+const drainPause = time.Millisecond
+
 // Drain reads and drops until the peer's close frame has come or the socket fails. A socket that is
 // closed with bytes unread resets the connection, and the peer may lose the close frame.
 func (c *Conn) Drain() {
 	c.readMu.Lock()
 	defer c.readMu.Unlock()
-	for !c.peerClosed.Load() {
+	for again := false; !c.peerClosed.Load(); again = true {
 		if c.r == c.w {
+			if again && c.caughtUp != c.lastRead.Load() { // there was no pause
+				time.Sleep(drainPause)
+			}
 			c.timed, c.armed = true, false // no deadline but Kill's
 			if c.fill(nil) != nil {
 				return
@@ -380,8 +431,10 @@ func (c *Conn) Drain() {
 }
 
 // Kill closes the socket beneath TLS at once, whatever reads or writes are under way.
-func (c *Conn) Kill() {
-	socket := c.Conn
+func (c *Conn) Kill() { Kill(c.Conn) }
+
+// Kill closes a socket that no Conn is over, too.
+func Kill(socket net.Conn) {
 	if t, ok := socket.(interface{ NetConn() net.Conn }); ok {
 		socket = t.NetConn()
 	}
@@ -397,13 +450,22 @@ func (c *Conn) Close() error {
 	return nil
 }
 
+// outgoing is what coder/websocket is writing. Most connections never see it write.
+type outgoing struct {
+	scanner
+	part []byte // the bytes of a frame that isn't complete
+}
+
 // Write is for coder/websocket: it passes on the frames that p completes and keeps the rest, which
 // is less than the caller's buffer.
 func (c *Conn) Write(p []byte) (int, error) {
+	if c.out == nil {
+		c.out = new(outgoing)
+	}
 	for n := 0; n < len(p); {
 		k, end := c.out.scan(p[n:])
 		if !end {
-			c.part = append(c.part, p[n:n+k]...)
+			c.out.part = append(c.out.part, p[n:n+k]...)
 		} else if err := c.frameWritten(p[n : n+k]); err != nil {
 			return n, err
 		}
@@ -414,8 +476,8 @@ func (c *Conn) Write(p []byte) (int, error) {
 
 // frameWritten passes on the frame that ends with last and begins with what is kept in part.
 func (c *Conn) frameWritten(last []byte) error {
-	part := c.part
-	c.part = nil
+	part := c.out.part
+	c.out.part = nil
 	if c.out.opcode >= Close {
 		whole := append(part, last...)
 		c.owner.Control(c.out.opcode, whole[headerOf(whole):])

@@ -98,6 +98,51 @@ func TestWaitSwallowsOnlyEmptyPongs(t *testing.T) {
 	}
 }
 
+// The owner hears of each ping and pong, also of those that Wait swallows, and of no other frame.
+func TestOwnerHearsOfControlFrames(t *testing.T) {
+	server, _ := pipePair(t)
+	sent := bytes.Repeat(fromClient(0x8a, ""), 3)
+	for _, first := range []byte{0x01, 0x89, 0x8a, 0x00, 0x8a, 0x80, 0x81} {
+		sent = append(sent, fromClient(first, "x")...)
+	}
+	wire, h := newWire(server, append(sent, fromClient(0x88, "")...), relaxed)
+	for !wire.PeerClosing() {
+		if err := wire.Wait(); err != nil {
+			t.Fatal(err)
+		}
+		wire.Read(make([]byte, 1))
+	}
+	if h.read != 6 {
+		t.Errorf("%d pings and pongs, want 6", h.read)
+	}
+}
+
+// A frame that is announced as too long is refused with its header, however that is cut, and another
+// isn't.
+func TestAnnouncedLengthIsBounded(t *testing.T) {
+	limits := &Limits{Message: patience, Write: patience, Frame: 1000}
+	for _, test := range []struct {
+		first  byte
+		length int
+		refuse bool
+	}{{0x81, 1000, false}, {0x81, 1001, true}, {0x02, 70_000, true}, {0x80, 1001, true}, {0x89, 1001, false}, {0x83, 1001, false}} {
+		for _, size := range []int{1, 100} {
+			server, _ := pipePair(t)
+			frame := build(test.first, strings.Repeat("x", test.length), 8, true)
+			wire, h := newWire(server, frame[:14], limits)
+			var err error
+			for at := 0; at < 14 && err == nil; {
+				var n int
+				n, err = wire.Read(make([]byte, size))
+				at += n
+			}
+			if refused := err != nil; refused != test.refuse || h.oversize > 0 != test.refuse {
+				t.Errorf("%#x of %d, read by %d: %v, the owner heard %d times", test.first, test.length, size, err, h.oversize)
+			}
+		}
+	}
+}
+
 func TestWaitKnowsAPongFromAMessageThatLooksLikeOne(t *testing.T) {
 	server, _ := pipePair(t)
 	inside := string(fromClient(0x8a, ""))

@@ -149,6 +149,8 @@ type hub struct {
 	sent     int      // calls of MessageSent
 	failed   error
 	closed   int
+	read     int           // pings and pongs
+	oversize int           // calls of Oversized
 	free     chan struct{} // gets a token for each call of MessageSent
 }
 
@@ -169,6 +171,18 @@ func (h *hub) Control(opcode byte, payload []byte) {
 		_ = h.wire.Send(AppendControl(nil, opcode, payload))
 		h.wire.shut = opcode == Close
 	}
+}
+
+func (h *hub) ControlRead(int64) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.read++
+}
+
+func (h *hub) Oversized() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.oversize++
 }
 
 func (h *hub) MessageSent() {

@@ -6,11 +6,12 @@ import "encoding/binary"
 // nothing: what breaks the protocol is for coder/websocket to refuse.
 type scanner struct {
 	head [maxHeader]byte
-	have int    // bytes of head so far; 0 between frames
-	left uint64 // bytes of the payload still to come, once the header is whole
+	have uint8 // bytes of head so far; 0 between frames
 
 	opcode     byte // of the current frame, or of the last one between frames
 	fragmented bool // a data message has begun whose last frame hasn't ended
+
+	left uint64 // bytes of the payload still to come, once the header is whole
 }
 
 // between reports whether the stream stands between two messages.
@@ -45,11 +46,11 @@ func (s *scanner) scan(p []byte) (n int, end bool) {
 }
 
 // headerLen is the header's length as far as it is known by now.
-func (s *scanner) headerLen() int {
+func (s *scanner) headerLen() uint8 {
 	if s.have < 2 {
 		return 2
 	}
-	n := 2
+	n := uint8(2)
 	switch s.head[1] &^ maskBit {
 	case 126:
 		n += 2
@@ -77,5 +78,5 @@ func (s *scanner) payloadLen() uint64 {
 func headerOf(p []byte) int {
 	s := scanner{have: 2}
 	copy(s.head[:2], p)
-	return s.headerLen()
+	return int(s.headerLen())
 }

@@ -53,8 +53,8 @@ func TestOnlyWholeFramesPass(t *testing.T) {
 		if !bytes.Equal(tape.Bytes(), stream) {
 			t.Errorf("by %d: what came out isn't what was written", chunk)
 		}
-		if len(wire.part) != 0 {
-			t.Errorf("by %d: %d bytes are kept", chunk, len(wire.part))
+		if len(wire.out.part) != 0 {
+			t.Errorf("by %d: %d bytes are kept", chunk, len(wire.out.part))
 		}
 	}
 }

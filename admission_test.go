@@ -1,0 +1,246 @@
+package wsroom_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"slices"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/wsroom/wsroom"
+)
+
+// Whichever limit a request is over refuses it, before any callback that comes after, and what it had
+// reserved under the others is free again.
+func TestLimitsWorkTogether(t *testing.T) {
+	var calls []string
+	called := func(what string) { calls = append(calls, what) }
+	hub := wsroom.New(tellRoom(),
+		wsroom.WithTrustedProxies("127.0.0.1"),
+		wsroom.WithMaxConns(5), wsroom.WithMaxConnsPer(wsroom.ByAddr, 3), wsroom.WithMaxRooms(3), wsroom.WithMaxMembers(2),
+		wsroom.WithRoom(func(r *http.Request) (string, error) { called("room"); return wsroom.ByPath(r) }),
+		wsroom.WithAuthorize(func(r *http.Request, room string) error {
+			called("authorize")
+			if room == "/closed" {
+				return errors.New("no")
+			}
+			return nil
+		}))
+	srv := serve(t, hub)
+	early, all := []string(nil), []string{"room", "authorize"}
+	peers := map[string]*peer{}
+	for _, step := range []struct {
+		client, room string
+		status       int
+		calls        []string
+		leaves       string // who goes before
+	}{
+		{client: "2001:db8::1", room: "/a", status: 101, calls: all},
+		{client: "2001:db8::2", room: "/closed", status: 403, calls: all},
+		{client: "2001:db8::3", room: "/a", status: 101, calls: all},
+		{client: "2001:db8::4", room: "/a", status: 503, calls: all}, // members
+		{client: "2001:db8::5", room: "/b", status: 101, calls: all},
+		{client: "2001:db8::6", room: "/b", status: 429, calls: early}, // the /64
+		{client: "2001:db8::7, 2001:db8::6", room: "/b", status: 429, calls: early},
+		{client: "2001:db8:0:1::1", room: "/b", status: 101, calls: all}, // another
+		{client: "203.0.113.1", room: "/closed", status: 403, calls: all},
+		{client: "203.0.113.2", room: "/c", status: 101, calls: all},
+		{client: "203.0.113.3", room: "/d", status: 503, calls: early},                        // connections
+		{client: "2001:db8::8", room: "/d", status: 503, calls: early},                        // both
+		{client: "2001:db8::9", room: "/d", status: 503, calls: all, leaves: "2001:db8::1"},   // rooms
+		{client: "2001:db8::a", room: "/a", status: 101, calls: all},                          // in its place
+		{client: "203.0.113.4", room: "/c", status: 503, calls: early, leaves: "nobody"},      // connections
+		{client: "203.0.113.5", room: "/d", status: 101, calls: all, leaves: "203.0.113.2"},   // /c is gone
+		{client: "203.0.113.2", room: "/d", status: 101, calls: all, leaves: "2001:db8::3"},   // anyone may
+		{client: "203.0.113.2", room: "/x/../d", status: 503, calls: early, leaves: "nobody"}, // connections
+	} {
+		if p := peers[step.leaves]; p != nil {
+			n := hub.Stats().Closed
+			p.Close()
+			until(t, step.leaves+" is gone", func() bool { return hub.Stats().Closed == n+1 })
+		}
+		calls = nil
+		p := knock(t, srv, upgradeRequest(step.room, "X-Forwarded-For: "+step.client))
+		what := step.client + " in " + step.room
+		if p.res.StatusCode == 101 {
+			p.readText() // the calls are over
+			peers[step.client] = p
+		} else {
+			wantRefusal(t, p, step.status)
+		}
+		if p.res.StatusCode != step.status || !slices.Equal(calls, step.calls) {
+			t.Errorf("%s: got %d after %q, want %d after %q", what, p.res.StatusCode, calls, step.status, step.calls)
+		}
+	}
+	for _, p := range peers {
+		p.Close()
+	}
+	nothingLeft(t, hub)
+}
+
+// Past the handshake's time a request gets 503, whatever the application says then, and leaves
+// nothing behind.
+func TestHandshakeTimeoutRefuses(t *testing.T) {
+	heed := func(r *http.Request) error {
+		<-r.Context().Done()
+		return r.Context().Err()
+	}
+	dawdle := func(*http.Request) error {
+		time.Sleep(time.Minute)
+		return nil
+	}
+	deny := func(r *http.Request) error {
+		_ = heed(r)
+		return &wsroom.StatusError{Status: 401}
+	}
+	for _, test := range []struct {
+		what  string
+		do    func(r *http.Request) error
+		limit time.Duration // 0: the default
+		after time.Duration
+	}{
+		{"heeds the context", heed, 0, 10 * time.Second},
+		{"heeds the context", heed, time.Second, time.Second},
+		{"dawdles", dawdle, 0, time.Minute},
+		{"refuses too late", deny, 0, 10 * time.Second},
+	} {
+		for where := range 3 {
+			maybe := func(here int, r *http.Request) error {
+				if deadline, ok := r.Context().Deadline(); !ok || time.Until(deadline) > max(test.limit, 10*time.Second) {
+					t.Errorf("the deadline is %v, %v", deadline, ok)
+				}
+				if here == where && r.URL.Path == "/slow" {
+					return test.do(r)
+				}
+				return nil
+			}
+			opts := []wsroom.Option{
+				wsroom.WithMaxConns(1), wsroom.WithMaxRooms(1),
+				wsroom.WithMaxConnsPer(func(r *http.Request) string { maybe(0, r); return "" }, 1),
+				wsroom.WithRoom(func(r *http.Request) (string, error) { return "a", maybe(1, r) }),
+				wsroom.WithAuthorize(func(r *http.Request, _ string) error { return maybe(2, r) }),
+				wsroom.OnConnect(func(_ *wsroom.Conn, r *http.Request) error {
+					if r.URL.Path == "/slow" {
+						t.Error("OnConnect")
+					}
+					return nil
+				}),
+			}
+			seen := &observer{sums: map[string]float64{}}
+			opts = append(opts, wsroom.WithObserver(seen))
+			if test.limit > 0 {
+				opts = append(opts, wsroom.WithHandshakeTimeout(test.limit))
+			}
+			inBubble(t, func() *wsroom.Hub { return wsroom.New(opts...) }, func(t *testing.T, s *pipeServer, hub *wsroom.Hub) {
+				begin := time.Now()
+				conn, _ := s.ln.dial(t.Context(), "", "")
+				defer conn.Close()
+				fmt.Fprintf(conn, handshake, "/slow", "")
+				p := readAnswer(t, conn)
+				wantRefusal(t, p, http.StatusServiceUnavailable, "handshake took too long")
+				wantRetryAfter(t, p)
+				wantBetween(t, test.what, time.Since(begin), test.after, test.after)
+				if n := seen.sum("refused timeout"); n != 1 {
+					t.Errorf("%v refused for the time", n)
+				}
+				s.dialRaw("/fast").Close() // the one place is free
+			})
+		}
+	}
+}
+
+// A client that doesn't take the answer that upgrades it is cut off in time.
+func TestHandshakeTimeoutBoundsTheAnswer(t *testing.T) {
+	newHub := func() *wsroom.Hub {
+		return wsroom.New(wsroom.WithMaxConns(1),
+			wsroom.OnConnect(func(*wsroom.Conn, *http.Request) error { t.Error("OnConnect"); return nil }))
+	}
+	inBubble(t, newHub, func(t *testing.T, s *pipeServer, hub *wsroom.Hub) {
+		for range 2 {
+			begin := time.Now()
+			conn, _ := s.ln.dial(t.Context(), "", "")
+			fmt.Fprintf(conn, handshake, "/a", "")
+			synctest.Wait()
+			if hub.Len() != 1 {
+				t.Errorf("%d connections before the answer is out", hub.Len())
+			}
+			io.Copy(conn, endless{}) // until it is closed
+			wantBetween(t, "cut off", time.Since(begin), 10*time.Second, 10*time.Second)
+			synctest.Wait()
+			if n := hub.Stats(); n != (wsroom.Stats{}) {
+				t.Errorf("something is left: %+v", n)
+			}
+		}
+	})
+}
+
+type ctxKey string
+
+// The handshake's time is over with the handshake: what OnConnect and Conn.Context get are the request's
+// own values, deadline and cancellation, and what WithAuthorize added.
+func TestHandshakeTimeoutEndsWithTheHandshake(t *testing.T) {
+	for _, adds := range []bool{false, true} {
+		for _, outer := range []time.Duration{0, time.Hour} {
+			var ends chan end
+			var contexts chan context.Context
+			var deadline time.Time
+			opts := []wsroom.Option{
+				wsroom.WithHeartbeat(0, 0),
+				wsroom.WithAuthorize(func(r *http.Request, _ string) error {
+					if adds {
+						*r = *r.WithContext(context.WithValue(r.Context(), ctxKey("user"), "ann"))
+					}
+					return nil
+				}),
+				wsroom.OnConnect(func(c *wsroom.Conn, r *http.Request) error {
+					time.Sleep(time.Minute)
+					if d, ok := r.Context().Deadline(); r.Context().Err() != nil || ok != (outer > 0) || !d.Equal(deadline) {
+						t.Errorf("OnConnect's context: %v, deadline %v", r.Context().Err(), d)
+					}
+					for _, ctx := range []context.Context{r.Context(), c.Context()} {
+						if ctx.Value(ctxKey("outer")) != "yes" || ctx.Value(ctxKey("user")) != map[bool]any{true: "ann"}[adds] {
+							t.Errorf("values %v and %v", ctx.Value(ctxKey("outer")), ctx.Value(ctxKey("user")))
+						}
+					}
+					contexts <- c.Context()
+					return nil
+				}),
+			}
+			synctest.Test(t, func(t *testing.T) {
+				hub := hubWithEnds(&ends, opts...)()
+				s := &pipeServer{t: t, ln: newPipeListener()}
+				contexts = make(chan context.Context, 1)
+				srv := &http.Server{
+					Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+						ctx, cancel := r.Context(), context.CancelFunc(func() {})
+						if outer > 0 {
+							ctx, cancel = context.WithTimeout(ctx, outer)
+							deadline, _ = ctx.Deadline()
+						}
+						defer cancel()
+						hub.ServeHTTP(w, r.WithContext(ctx))
+					}),
+					BaseContext: func(net.Listener) context.Context {
+						return context.WithValue(context.Background(), ctxKey("outer"), "yes")
+					},
+				}
+				go srv.Serve(s.ln)
+				defer srv.Close()
+				defer shutdown(t, hub)
+				c := s.dialRaw("/a")
+				ctx := <-contexts
+				time.Sleep(2 * time.Hour)
+				if _, ok := ctx.Deadline(); ok || ctx.Err() != nil {
+					t.Errorf("the connection's context has a deadline, or %v", ctx.Err())
+				}
+				c.Close()
+				<-ends
+			})
+		}
+	}
+}

@@ -1,0 +1,119 @@
+package wsroom
+
+import (
+	"errors"
+	"time"
+
+	"github.com/coder/websocket"
+	"github.com/wsroom/wsroom/internal/frame"
+)
+
+// RateLimitAction says what happens to a client over WithRateLimit or WithByteRateLimit.
+type RateLimitAction int
+
+const (
+	// SlowDown reads no further until the rate allows, so that TCP pushes back. It is the default.
+	SlowDown RateLimitAction = iota
+	// Disconnect ends the connection with ErrRateLimited and close code 1008.
+	Disconnect
+)
+
+// WithRateLimit limits the messages that one client sends, by a token bucket: perSecond on average
+// and burst at once. There is no limit by default. Over it the hub reads more slowly, so that TCP
+// pushes back; see WithRateLimitAction. Pings and pongs have a budget of their own that is always there:
+// 10 a second and 20 at once, besides the answers to the hub's. Over it the connection ends with
+// ErrRateLimited and close code 1008.
+func WithRateLimit(perSecond, burst int) Option {
+	return func(c *config) error {
+		c.messageRate = rate{int64(perSecond), int64(burst)}
+		return errors.Join(positive("WithRateLimit: messages per second", perSecond),
+			positive("WithRateLimit: burst", burst))
+	}
+}
+
+// WithByteRateLimit limits the bytes of the messages that one client sends, decompressed and without
+// frame headers, as WithRateLimit does their number. Both may be set: a message must then fit both
+// rates, and waits for the slower one. A message larger than burst passes, after a wait in
+// proportion; but under Disconnect it always ends the connection, so let burst be at least the
+// WithMaxMessageSize there.
+func WithByteRateLimit(perSecond, burst int64) Option {
+	return func(c *config) error {
+		c.byteRate = rate{perSecond, burst}
+		return errors.Join(positive("WithByteRateLimit: bytes per second", perSecond),
+			positive("WithByteRateLimit: burst", burst))
+	}
+}
+
+// WithRateLimitAction says what happens to a client over WithRateLimit or WithByteRateLimit. The
+// default is SlowDown.
+func WithRateLimitAction(a RateLimitAction) Option {
+	return func(c *config) error {
+		c.rateAction = a
+		return within("WithRateLimitAction", int(a), int(Disconnect))
+	}
+}
+
+// rate is what a bucket allows; the zero rate allows everything.
+type rate struct{ perSecond, burst int64 }
+
+// time returns in how much of it n tokens come in.
+func (r rate) time(n int64) int64 {
+	const most = 1 << 60 // 36 years: a sum of a few still fits
+	return int64(min(float64(n)/float64(r.perSecond)*float64(time.Second), most))
+}
+
+// controlRate is the budget for pings and pongs, with room for the answers to the hub's own pings, twice
+// over.
+func controlRate(heartbeat time.Duration) rate {
+	r := rate{perSecond: 10, burst: 20}
+	if heartbeat > 0 {
+		r.perSecond += int64(2 * time.Second / heartbeat)
+	}
+	return r
+}
+
+// limitsRate reports whether there is a limit at all.
+func (c *config) limitsRate() bool { return c.messageRate.perSecond > 0 || c.byteRate.perSecond > 0 }
+
+// bucket is a token bucket, kept as the time at which it will be full again (the generic cell rate
+// algorithm, ITU-T I.371).
+type bucket struct{ full int64 }
+
+// take takes n tokens, which may be more than a burst, and returns how long to wait until they are
+// there.
+func (b *bucket) take(n int64, r rate, now int64) time.Duration {
+	if r.perSecond == 0 {
+		return 0
+	}
+	b.full = max(b.full, now) + r.time(n)
+	return time.Duration(b.full - now - r.time(r.burst))
+}
+
+// buckets are those of one connection, which has them only under a rate limit. They belong to its
+// reader.
+type buckets struct{ messages, bytes bucket }
+
+// limitRate applies the rate limits to a message of size bytes that was read. Under SlowDown it waits
+// its turn, in which the peer isn't read.
+func (c *Conn) limitRate(size int) error {
+	if c.buckets == nil {
+		return nil
+	}
+	cfg, now := c.hub.cfg, frame.Now()
+	wait := max(c.buckets.messages.take(1, cfg.messageRate, now), c.buckets.bytes.take(int64(size), cfg.byteRate, now))
+	if wait <= 0 {
+		return nil
+	}
+	if cfg.rateAction == Disconnect {
+		c.end(rid("rate", ErrRateLimited, websocket.StatusPolicyViolation, "rate limit exceeded"))
+		return c.cause()
+	}
+	t := time.NewTimer(wait)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return nil
+	case <-c.Context().Done():
+		return c.cause()
+	}
+}
