@@ -239,3 +239,33 @@ func TestEndReleasesACallbackInARawWrite(t *testing.T) {
 		}
 	})
 }
+
+// A client that sends before it reads gets what was queued for it before the close, as long as it takes.
+func TestCloseReachesAPeerThatIsSending(t *testing.T) {
+	var ends chan end
+	var took, release chan struct{}
+	slow := wsroom.OnText(func(c *wsroom.Conn, text string, err error) {
+		if err == nil {
+			took <- struct{}{}
+			<-release
+		}
+	})
+	inBubble(t, hubWithEnds(&ends, slow), func(t *testing.T, s *pipeServer, hub *wsroom.Hub) {
+		took, release = make(chan struct{}, 1), make(chan struct{})
+		c := s.dialRaw("/a")
+		c.frame(0x81, "first")
+		<-took
+		m := member(t, hub, "/a")
+		m.SendText("queued")
+		m.Close(4000, "")
+		close(release)
+		c.frame(0x81, "second") // a pipe holds nothing: this waits until it is read
+		if first, p, err := c.next(); first != 0x81 || p != "queued" || err != nil {
+			t.Errorf("got %#x %q, %v", first, p, err)
+		}
+		if code, _ := c.closeCode(); code != 4000 {
+			t.Errorf("close code %d", code)
+		}
+		c.frame(0x88, "\x0f\xa0")
+	})
+}

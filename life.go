@@ -288,13 +288,14 @@ func (c *Conn) fail(err error) {
 	}
 }
 
-// hangUp completes the close handshake within the ending's budget and frees what is left.
+// hangUp completes the close handshake within the ending's budget and frees what is left. It reads while
+// the queue is still being written: a peer in the middle of a send of its own may read only after.
 func (c *Conn) hangUp() {
-	<-c.queue.done
 	if !c.ending.mute {
 		c.wire.Resume()
 		c.wire.Drain()
 	}
+	<-c.queue.done
 	c.wire.Hangup() // over TLS it waits for the peer, too
 	if kill := c.ending.kill; kill != nil {
 		kill.Stop()
