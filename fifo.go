@@ -6,55 +6,68 @@ import (
 	"github.com/wsroom/wsroom/internal/frame"
 )
 
-// fifo is a queue of messages in a ring, whose size is a power of two. It grows on demand. Run empty,
-// it keeps only a small ring of its own; the next size is lent from a pool.
+// fifo is a queue of messages. One message, which is all that most connections ever have waiting,
+// takes a place of its own; more take a ring, whose size is a power of two, borrowed while there are
+// any. So a queue that fills and empties all the time allocates nothing.
 type fifo struct {
-	ring []*frame.Message
+	one  *frame.Message   // the only message, where there is no ring
+	ring []*frame.Message // places without a message are nil
 	head uint32
 	len  uint32
 }
 
-const (
-	ownRing  = 16
-	lentRing = 256
-)
+// lentRing is the size of the rings that are lent. Larger ones are made when needed.
+const lentRing = 256
 
 var rings = sync.Pool{New: func() any { return new([lentRing]*frame.Message) }}
 
 func (f *fifo) push(m *frame.Message) {
-	if int(f.len) == len(f.ring) {
+	if f.len == 0 {
+		f.one = m
+		f.len = 1
+		return
+	}
+	if int(f.len) >= len(f.ring) {
 		f.grow()
 	}
-	*f.at(f.len) = m
 	f.len++
+	*f.at(f.len - 1) = m
 }
 
+// grow moves the messages to a ring, or to one twice the size.
 func (f *fifo) grow() {
-	var ring []*frame.Message
-	switch size := len(f.ring); {
-	case size < ownRing:
-		ring = make([]*frame.Message, max(1, 2*size))
-	case size < lentRing:
-		ring = rings.Get().(*[lentRing]*frame.Message)[:]
-	default:
-		ring = make([]*frame.Message, 2*size)
+	if f.ring == nil {
+		f.ring, f.head = rings.Get().(*[lentRing]*frame.Message)[:], 0
+		f.ring[0], f.one = f.one, nil
+		return
 	}
+	ring := make([]*frame.Message, 2*len(f.ring))
 	n := copy(ring, f.ring[f.head:])
 	copy(ring[n:], f.ring[:f.head])
+	clear(f.ring)
 	f.giveBack()
 	f.ring, f.head = ring, 0
 }
 
 // at returns the place of the message with i older ones before it.
-func (f *fifo) at(i uint32) **frame.Message { return &f.ring[int(f.head+i)&(len(f.ring)-1)] }
+func (f *fifo) at(i uint32) **frame.Message {
+	if f.ring == nil {
+		return &f.one
+	}
+	return &f.ring[int(f.head+i)&(len(f.ring)-1)]
+}
+
+// first returns the oldest message; there must be one.
+func (f *fifo) first() *frame.Message { return *f.at(0) }
 
 // pop takes the oldest message; there must be one.
 func (f *fifo) pop() *frame.Message {
-	m := f.first()
-	*f.at(0) = nil
-	f.head = (f.head + 1) & uint32(len(f.ring)-1)
-	if f.len--; f.len == 0 && len(f.ring) > ownRing {
-		f.clear()
+	oldest := f.at(0)
+	m := *oldest
+	*oldest = nil
+	f.head++
+	if f.len--; f.len == 0 {
+		f.giveBack()
 	}
 	return m
 }
@@ -67,17 +80,16 @@ func (f *fifo) remove(i uint32) *frame.Message {
 	return f.pop()
 }
 
-// first returns the oldest message; there must be one.
-func (f *fifo) first() *frame.Message { return *f.at(0) }
-
 func (f *fifo) clear() {
+	clear(f.ring)
+	f.one, f.len = nil, 0
 	f.giveBack()
-	*f = fifo{}
 }
 
+// giveBack does without the ring, which holds no message any more.
 func (f *fifo) giveBack() {
 	if len(f.ring) == lentRing {
-		clear(f.ring)
 		rings.Put((*[lentRing]*frame.Message)(f.ring))
 	}
+	f.ring = nil
 }
