@@ -118,7 +118,7 @@ func parseAddr(s string) (addr netip.Addr, ok bool) {
 		withPort, err = netip.ParseAddrPort(s)
 		addr = withPort.Addr()
 	}
-	if strings.Contains(addr.Zone(), "]") { // of "[::1%x]:]:80", which netip takes
+	if strings.ContainsAny(addr.Zone(), "[]") { // of "[::1%x]:]:80", which netip takes
 		return netip.Addr{}, false
 	}
 	return addr.Unmap().WithZone(""), err == nil

@@ -112,7 +112,7 @@ func TestForwardedForCountsOnlyFromTrustedProxies(t *testing.T) {
 func FuzzForwardedFor(f *testing.F) {
 	for _, forwarded := range []string{
 		"", ",", "203.0.113.5", "10.4.4.4", "203.0.113.5, 10.4.4.4", "[2001:db8::5]:1,\t::ffff:10.4.4.4",
-		"fe80::1%eth0", "[::1%x]:80", "[::1%x]:]:8080", "unknown", "1.2.3.4:65536", "[1.2.3.4]", "::ffff:1.2.3.4%x", "a\nb, 127.0.0.1",
+		"fe80::1%eth0", "[::1%x]:80", "[::1%x]:]:8080", "[::1%[x::]:8080", "unknown", "1.2.3.4:65536", "[1.2.3.4]", "::ffff:1.2.3.4%x", "a\nb, 127.0.0.1",
 	} {
 		f.Add("10.1.2.3:99", forwarded, "10.4.4.4")
 		f.Add("203.0.113.1:99", "127.0.0.1", forwarded)
@@ -174,7 +174,7 @@ func plainAddr(s string) (addr netip.Addr, err error) {
 	switch addr, err = netip.ParseAddr(host); {
 	case len(s) > 80:
 		err = errors.New("too long")
-	case strings.Contains(addr.Zone(), "]"):
+	case strings.ContainsAny(addr.Zone(), "[]"):
 		err = errors.New("a bracket in the zone")
 	}
 	return addr.WithZone("").Unmap(), err

@@ -131,6 +131,7 @@ func FuzzHandshake(f *testing.F) {
 	f.Add(line, "Upgrade", "", version, key, "")
 	f.Add(line, "Upgrade", upgrade, "12", key, "")
 	f.Add(line, "Upgrade", upgrade, version, "short", "")
+	f.Add(line, "Upgrade", upgrade, version, key, " ") // a folded line (RFC 9112, section 5.2)
 	hub := wsroom.New(wsroom.WithMaxConns(1), wsroom.WithMaxRooms(1), wsroom.WithMaxMembers(1), wsroom.WithCompression(0), wsroom.WithSubprotocols("v1"), echo())
 	srv := &http.Server{Handler: hub, ErrorLog: log.New(io.Discard, "", 0)}
 	listener, err := net.Listen("unix", filepath.Join(f.TempDir(), "socket")) // TCP would run out of ports
@@ -199,7 +200,7 @@ func validHandshake(r *http.Request) bool {
 		r.Header.Get("Sec-WebSocket-Version") != "13" {
 		return false
 	}
-	key, err := base64.StdEncoding.DecodeString(keys[0])
+	key, err := base64.StdEncoding.DecodeString(strings.TrimSpace(keys[0])) // space around it doesn't count (RFC 9110, section 5.5)
 	if err != nil || len(key) != 16 {
 		return false
 	}

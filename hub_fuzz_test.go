@@ -1,6 +1,7 @@
 package wsroom_test
 
 import (
+	"bytes"
 	"fmt"
 	"slices"
 	"strings"
@@ -90,6 +91,7 @@ var scripts = [][]byte{
 	{0, doConnect, 0, 0, 0, doConnect, 0, 0, 3, doSay, 0, 0, doSendRooms, 1, 0, 0, 0, doSay, 1, 3, doBinary, 1, doShutdown},
 	{1, doConnect, 0, 0, 2, doConnect, 1, 0, 0, doJoin, 0, 1, doSendRooms, 3, 2, 1, 1, doJoin, 0, 3, doLeave, 0, 0, doSendRooms, 1, 0, 2, 1, doLeave, 0, 1, doPing, 0},
 	{0, doConnect, 0, 0, 0, doFragment, 0, 0, 0, doPing, 0, doFragment, 0, 1, 0, doFragment, 0, 2, 1, doFragment, 0, 1, 1, doSleep, 1},
+	slices.Concat([]byte{0, doConnect, 0, 0, 0}, bytes.Repeat([]byte{doPing, 0}, 12)), // a flood
 	{0, doConnect, 0, 0, 0, doHalf, 0, doSendOwn, 0, 0, 0, doRest, 0, doHalf, 0, doSleep, 11, doConnect, 0, 0, 0, doHalf, 1, doClose, 1, 1, 0, doSleep, 1, doSleep, 5},
 	// Slow members under each policy: closed, and drained in time.
 	{0, doConnect, 0, 0, 0, doConnect, 0, 0, 0, doStall, 0, doBurst, 1, 6, doBurst, 1, 6, doDrain, 0, doSleep, 2},

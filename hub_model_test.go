@@ -224,7 +224,7 @@ func (g *game) onClose(c *wsroom.Conn, err error) {
 	}
 	for cause, possible := range map[error]bool{
 		wsroom.ErrSlow: g.rules.overflow == wsroom.CloseSlow, wsroom.ErrShutdown: g.shutting,
-		wsroom.ErrPanic: p.panicked, wsroom.ErrHeartbeat: p.faulty, wsroom.ErrRateLimited: false,
+		wsroom.ErrPanic: p.panicked, wsroom.ErrHeartbeat: p.faulty, wsroom.ErrRateLimited: p.pings > fewPings,
 	} {
 		if errors.Is(err, cause) && !possible {
 			g.t.Errorf("player %d: OnClose with %v", p.index, err)

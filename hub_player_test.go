@@ -208,9 +208,12 @@ func (g *game) fragment(s *script) {
 	})
 }
 
+// fewPings is how many a hub must suffer from one client at once; more may be a flood.
+const fewPings = 5
+
 func (g *game) ping(s *script) {
 	g.withPlayer(s, "ping", func(p *player) {
-		if p.pings++; p.pings > 5 { // a flood, which a hub needn't suffer
+		if p.pings++; p.pings > fewPings {
 			p.faulty = true
 			p.allow(1008)
 		}
