@@ -20,7 +20,7 @@ const (
 type queue struct {
 	mu    sync.Mutex // guards all that follows; held for no I/O
 	ready fifo
-	bytes int64 // in ready and held, but for early messages
+	bytes int64 // in ready and held, but for what OnConnect sent
 	limit *config
 
 	deflate bool // permessage-deflate is negotiated; never changes

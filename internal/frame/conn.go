@@ -300,15 +300,15 @@ func (c *Conn) fill(p []byte) error {
 		case since != 0 && now-since >= int64(time.Millisecond):
 			c.caughtUp = now
 		case since == 0 || c.raw == nil: // without a file descriptor each read seems to wait
-			c.yieldNow()
+			c.yield()
 		}
 	}
 	return c.readErr
 }
 
-// yieldNow lets others go on now and then: who sends without a pause mustn't keep them from being read.
+// yield lets others go on now and then: who sends without a pause mustn't keep them from being read.
 // Not each time, for what is read in one go is written in one go.
-func (c *Conn) yieldNow() {
+func (c *Conn) yield() {
 	if c.rushed++; c.rushed%16 == 0 {
 		runtime.Gosched()
 	}
