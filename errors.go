@@ -21,6 +21,10 @@ var (
 	// ErrShutdown ends the connections at Shutdown (close code 1001, or 1012 with WithDrain).
 	ErrShutdown = errors.New("wsroom: hub is shut down")
 
+	// ErrOutage is returned by sends to rooms, and by Join, while the broker is away or slow, beyond what
+	// WithBrokerBuffer bridges. With WithOutage(DeliverLocally) there is none.
+	ErrOutage = errors.New("wsroom: broker is away")
+
 	// ErrHeartbeat ends a connection whose peer no longer answers.
 	ErrHeartbeat = errors.New("wsroom: peer does not answer")
 

@@ -106,7 +106,10 @@ func (c *Conn) end(e ending) bool {
 	}
 	c.mu.Unlock()
 
-	c.hub.store.remove(c)
+	for _, room := range c.hub.store.remove(c) {
+		c.hub.left(c, room)
+	}
+	c.hub.unsubscribe(everyRoom)
 	c.queue.close(e.farewell(), e.drop)
 	if wire != nil {
 		c.windUp(wire, &e)

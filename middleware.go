@@ -224,14 +224,30 @@ func (g *gate) admit() (c *Conn, cause string, err error) {
 	if err != nil {
 		return nil, cause, err
 	}
+	return g.enter(room, key, until)
+}
+
+var errAway = &StatusError{Status: http.StatusServiceUnavailable, Message: "not available right now", RetryAfter: retryAfter}
+
+// enter makes the connection of an admitted request and puts it in its room.
+func (g *gate) enter(room, key string, until time.Time) (c *Conn, cause string, err error) {
+	h := g.hub
+	if !h.store.hasSpace(room) {
+		return nil, "limit", errTooManyRooms
+	}
+	if err := h.subscribe(g.request.Context, everyRoom, room); err != nil {
+		return nil, "broker", errAway
+	}
 	g.lift()
 	conn := newConn(h, g.request, room, key)
 	conn.queue.deflate = g.Header().Get("Sec-WebSocket-Extensions") != ""
+	conn.identify(g.request)
 	if err := h.store.add(conn); err != nil {
+		h.unsubscribe(everyRoom, room)
 		return nil, "limit", err
 	}
 	conn.expireAt(until)
-	h.observer.Add(MetricJoins, conn.route, "", 1)
+	h.entered(conn, room)
 	return conn, "", nil
 }
 

@@ -78,6 +78,18 @@ type config struct {
 	observer  Observer
 	name      string
 
+	broker      Broker
+	outage      Outage
+	outageTime  time.Duration
+	outageBytes int64
+	onGap       func(room string, err error)
+
+	identity      func(*http.Request) string
+	presence      PresenceStore
+	grace         time.Duration
+	onMemberJoin  func(room string, m Member)
+	onMemberLeave func(room string, m Member)
+
 	callbacks
 }
 
@@ -95,6 +107,9 @@ func newConfig(opts []Option) (*config, error) {
 		marshal:       json.Marshal,
 		unmarshal:     json.Unmarshal,
 		logger:        slog.New(slog.DiscardHandler),
+		outageTime:    5 * time.Second,
+		outageBytes:   4 << 20,
+		grace:         5 * time.Second,
 	}
 	var mistakes []error
 	for _, opt := range opts {
@@ -113,6 +128,12 @@ func newConfig(opts []Option) (*config, error) {
 	}
 	if c.onExpire != nil && c.authorize == nil {
 		mistakes = append(mistakes, errors.New("wsroom: OnExpire has no effect without WithAuthorize, whose function gives the time"))
+	}
+	if c.broker == nil && (c.onGap != nil || c.outage != Fail) {
+		mistakes = append(mistakes, errors.New("wsroom: WithOutage and OnGap have no effect without WithBroker"))
+	}
+	if c.identity == nil && (c.presence != nil || c.onMemberJoin != nil || c.onMemberLeave != nil) {
+		mistakes = append(mistakes, errors.New("wsroom: WithPresenceStore, OnMemberJoin and OnMemberLeave have no effect without WithIdentity"))
 	}
 	c.controlRate = controlRate(c.heartbeat)
 	c.limits.Frame = uint64(c.maxMessage) + uint64(c.maxMessage)/4 + 64 // deflated data can be longer than inflated
@@ -363,12 +384,18 @@ func WithObserver(o Observer) Option {
 
 // WithName names the hub, in its log lines and to keep hubs apart that share a broker. Two hubs in one
 // process never share a room.
+// A name is at most 100 bytes.
 func WithName(name string) Option {
 	return func(c *config) error {
 		c.name = name
+		if len(name) > maxHubName {
+			return fmt.Errorf("WithName: more than %d bytes", maxHubName)
+		}
 		return nil
 	}
 }
+
+const maxHubName = 100 // bytes; with maxRoomName it bounds a broker's topics
 
 func notNil(option string, isNil bool) error {
 	if isNil {

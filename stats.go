@@ -29,6 +29,10 @@ const (
 	MetricDropped     = "dropped"      // counter: messages dropped on full queues
 	MetricFanOut      = "fan_out"      // distribution: receivers of a message; no route
 	MetricQueueTime   = "queue_time"   // distribution: seconds from a send to its write
+
+	MetricBrokerGaps   = "broker_gaps"   // counter: times that messages of other nodes may have been missed, by cause
+	MetricBrokerErrors = "broker_errors" // counter: failed calls of the broker, by cause
+	MetricBrokerQueue  = "broker_queue"  // gauge: bytes accepted for the broker and not published yet
 )
 
 // noObserver is used where there is none.

@@ -16,21 +16,36 @@ func (c *Conn) callback(name string, f func()) {
 
 // guard runs application code. A panic or runtime.Goexit in it ends the connection, and nothing else.
 func (c *Conn) guard(name string, f func()) {
+	guard(f, func(v any) { c.panicked(name, v) })
+}
+
+// guard runs application code that belongs to no connection.
+func (h *Hub) guard(name, room string, f func()) {
+	guard(f, func(v any) {
+		h.cfg.logger.Error("wsroom: callback panicked", "callback", name, "room", room,
+			"panic", v, "stack", string(debug.Stack()))
+	})
+}
+
+// guard calls failed with what f panicked with, or if it ended the goroutine.
+func guard(f func(), failed func(v any)) {
 	returned := false
 	defer func() {
-		if !returned {
-			c.panicked(name, recover())
+		if returned {
+			return
 		}
+		v := recover()
+		if v == nil {
+			v = "runtime.Goexit was called"
+		}
+		failed(v)
 	}()
 	f()
 	returned = true
 }
 
-// panicked ends the connection; v is nil after runtime.Goexit.
+// panicked ends the connection.
 func (c *Conn) panicked(name string, v any) {
-	if v == nil {
-		v = "runtime.Goexit was called"
-	}
 	if last := c.hub.cfg.last; last != nil && last.name == name {
 		c.finished = true
 	}
