@@ -3,11 +3,13 @@ package wsroom_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
 	"os"
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/coder/websocket"
@@ -267,5 +269,34 @@ func TestCloseReachesAPeerThatIsSending(t *testing.T) {
 			t.Errorf("close code %d", code)
 		}
 		c.frame(0x88, "\x0f\xa0")
+	})
+}
+
+// A queue that has not been empty for as many messages as its ring holds, and more, still grows.
+func TestQueueThatIsNeverEmptyGrows(t *testing.T) {
+	inBubble(t, func() *wsroom.Hub { return wsroom.New() }, func(t *testing.T, s *pipeServer, hub *wsroom.Hub) {
+		c := s.dialRaw("/a")
+		sent, got := 0, 0
+		for _, step := range []struct{ send, read int }{
+			{1, 0}, {250, 1}, {128, 128}, {128, 128}, {128, 128}, {300, 550}, // batches of 128 are taken
+		} {
+			for range step.send {
+				if err := hub.SendTextToRoom("/a", fmt.Sprint(sent)); err != nil {
+					t.Fatal(err)
+				}
+				sent++
+			}
+			for range step.read {
+				synctest.Wait() // all has been taken that the pipe lets be
+				if _, p, err := c.next(); err != nil || p != fmt.Sprint(got) {
+					t.Fatalf("got %q, %v; want %d", p, err, got)
+				}
+				got++
+			}
+			synctest.Wait()
+		}
+		if got != sent {
+			t.Errorf("%d of %d came", got, sent)
+		}
 	})
 }
