@@ -142,7 +142,7 @@ func TestCloseRacesWithUpgrades(t *testing.T) {
 		}
 	}()
 	for range 100 {
-		dial(t, srv, "/a").expectClose(4000)
+		dial(t, srv, "/a").ExpectClose(4000)
 	}
 }
 
@@ -168,10 +168,10 @@ func TestSnapshotBesideABusyRoom(t *testing.T) {
 			}))
 		c := dial(t, serve(t, hub), "/a")
 		for range parts {
-			c.expect(part)
+			c.ExpectText(part)
 		}
 		for range parts / 10 {
-			c.expect("live")
+			c.ExpectText("live")
 		}
 	}
 }
@@ -201,7 +201,7 @@ func TestNothingIsReportedBeforeOnConnect(t *testing.T) {
 	for range 100 {
 		c := dial(t, srv, "/a")
 		await(t, closed, "OnClose")
-		c.conn.CloseNow()
+		c.CloseNow()
 	}
 	close(done)
 	wg.Wait()

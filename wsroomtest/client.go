@@ -83,9 +83,8 @@ func (c *Client) awaitServer() {
 	}
 }
 
-// WebSocket returns the coder/websocket connection beneath, for what there is no method for. Reading is
-// the client's own.
-func (c *Client) WebSocket() *websocket.Conn { return c.ws }
+// Subprotocol returns the subprotocol that the server chose, "" if there is none.
+func (c *Client) Subprotocol() string { return c.ws.Subprotocol() }
 
 // SendText sends a text message.
 func (c *Client) SendText(text string) {

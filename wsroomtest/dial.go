@@ -3,6 +3,7 @@ package wsroomtest
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"fmt"
 	"io"
 	"log"
@@ -81,7 +82,9 @@ func newDialer(t testing.TB, handler http.Handler, path string, opts []Option) *
 		}
 		d.url = "http://example.com" + path
 	}
-	d.config.dial.HTTPClient = &http.Client{Transport: &http.Transport{DialContext: d.connect, DisableKeepAlives: true}}
+	d.config.dial.HTTPClient = &http.Client{Transport: &http.Transport{
+		DialContext: d.connect, TLSClientConfig: &tls.Config{RootCAs: d.roots}, DisableKeepAlives: true,
+	}}
 	return d
 }
 

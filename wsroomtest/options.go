@@ -2,6 +2,7 @@ package wsroomtest
 
 import (
 	"context"
+	"crypto/x509"
 	"net/http"
 	"time"
 
@@ -16,6 +17,7 @@ type Option func(*config)
 
 type config struct {
 	dial       websocket.DialOptions
+	roots      *x509.CertPool // nil: the system's
 	ctx        context.Context
 	remoteAddr string
 	name       string
@@ -80,6 +82,15 @@ func WithCompression() Option {
 	return func(c *config) {
 		c.dial.CompressionMode = websocket.CompressionNoContextTakeover
 		c.dial.CompressionThreshold = 1
+	}
+}
+
+// WithCertificate trusts this certificate of a server that is dialed by an https URL, such as the one of
+// httptest's Server.Certificate.
+func WithCertificate(cert *x509.Certificate) Option {
+	return func(c *config) {
+		c.roots = x509.NewCertPool()
+		c.roots.AddCert(cert)
 	}
 }
 
