@@ -19,6 +19,7 @@ import (
 	"fmt"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -134,6 +135,9 @@ func (e *ear) note(ev event) {
 	default:
 		e.t.Error("deliver or lost is called while one of them is running")
 	}
+	if ev.lost {
+		<-time.After(time.Millisecond) // so that a message beside it is found
+	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if e.finished {
@@ -153,15 +157,19 @@ func (e *ear) all() []event {
 // messages returns all messages up to one that is last, which has to come.
 func (e *ear) messages(last string) []string {
 	e.t.Helper()
-	var got []string
 	until(e.t, "the message "+short(last)+" arrives", func() bool {
 		all := e.all()
 		return len(all) > 0 && all[len(all)-1].data == last
 	})
-	for _, ev := range e.all() {
-		got = append(got, ev.data)
+	return texts(e.all())
+}
+
+func texts(events []event) []string {
+	texts := make([]string, len(events))
+	for i, ev := range events {
+		texts[i] = ev.data
 	}
-	return got
+	return texts
 }
 
 // expect waits for these messages, and fails where there are others before the last.
@@ -215,22 +223,51 @@ func insist(t testing.TB, b wsroom.Broker, topic, message string) {
 	until(t, "Publish succeeds", func() bool { return offer(t, b, topic, message) == nil })
 }
 
-// each calls f(0) to f(n-1), 16 at a time, and returns when all have returned.
-func each(n int, f func(i int)) {
-	next := make(chan int)
+// stream publishes 1, 2, 3 and so on, each until it was taken, up to the end of the test at the latest.
+// published returns the last that was taken; end ends it and returns that.
+func stream(t testing.TB, b wsroom.Broker, topic string) (published, end func() int) {
+	var taken atomic.Int64
+	halt := make(chan struct{})
+	var running sync.WaitGroup
+	running.Go(func() {
+		for n := int64(1); ; {
+			if offer(t, b, topic, fmt.Sprint(n)) == nil {
+				taken.Store(n)
+				n++
+			}
+			select {
+			case <-halt:
+				return
+			case <-time.After(50 * time.Microsecond):
+			}
+		}
+	})
+	published = func() int { return int(taken.Load()) }
+	stop := sync.OnceFunc(func() { close(halt); running.Wait() })
+	t.Cleanup(stop)
+	return published, func() int { stop(); return published() }
+}
+
+// each calls f(0) to f(n-1), 16 at a time, as long as the test hasn't failed, and returns when all have returned.
+func each(t testing.TB, n int, f func(i int)) {
+	var next atomic.Int64
 	var workers sync.WaitGroup
 	for range min(n, 16) {
 		workers.Go(func() {
-			for i := range next {
-				f(i)
+			for i := next.Add(1) - 1; i < int64(n) && !t.Failed(); i = next.Add(1) - 1 {
+				f(int(i))
 			}
 		})
 	}
-	for i := range n {
-		next <- i
-	}
-	close(next)
 	workers.Wait()
+}
+
+// require ends the test if it has failed: what comes then needs what failed.
+func require(t testing.TB) {
+	t.Helper()
+	if t.Failed() {
+		t.FailNow()
+	}
 }
 
 // until waits for a condition that no event tells of.

@@ -55,7 +55,7 @@ func oneOrder(t testing.TB, s Setup) {
 			ears = append(ears, listen(t, b, topic))
 		}
 	}
-	each(publishers, func(p int) {
+	each(t, publishers, func(p int) {
 		for i := range messages {
 			publish(t, nodes[p%len(nodes)], topic, fmt.Sprintf("%d %03d", p, i))
 		}
@@ -81,45 +81,54 @@ func oneOrder(t testing.TB, s Setup) {
 // subscribedMeansDelivered: what another node publishes right after Subscribe has returned arrives, and
 // in a running stream nothing is left out from the first message on.
 func subscribedMeansDelivered(t testing.TB, s Setup) {
-	nodes, stream := s.open(t, 2), newTopic()
-	var halt atomic.Bool
-	var publishing sync.WaitGroup
-	publishing.Go(func() {
-		for i := 0; !halt.Load(); i++ {
-			publish(t, nodes[0], stream, fmt.Sprint(i))
-		}
-		publish(t, nodes[0], stream, "end")
-	})
+	nodes, topic := s.open(t, 2), newTopic()
+	published, end := stream(t, nodes[0], topic)
 	var ears []*ear
+	var since []int
 	for range 20 {
-		topic := newTopic()
-		e := listen(t, nodes[1], topic)
-		publish(t, nodes[0], topic, "at once")
+		fresh := newTopic()
+		e := listen(t, nodes[1], fresh)
+		publish(t, nodes[0], fresh, "at once")
 		e.expect("at once")
-		ears = append(ears, listen(t, nodes[1], stream))
+		ears = append(ears, listen(t, nodes[1], topic))
+		since = append(since, published())
 	}
-	halt.Store(true)
-	publishing.Wait()
-	for _, e := range ears {
-		got := e.messages("end")
-		got = got[:len(got)-1]
-		for i, m := range got {
-			if number(t, m) != number(t, got[0])+i {
-				t.Fatalf("after %s comes %s", got[max(0, i-1)], m)
-			}
+	until(t, "more is published", func() bool { return published() > since[len(since)-1]+2 })
+	last := end()
+	for i, e := range ears {
+		if first := contiguous(t, e.messages(fmt.Sprint(last))); first > since[i]+2 {
+			t.Errorf("after %d had been published the first to arrive is %d", since[i], first)
 		}
 	}
+}
+
+// contiguous checks that these numbers have no gap and returns the first.
+func contiguous(t testing.TB, messages []string) (first int) {
+	t.Helper()
+	first = number(t, messages[0])
+	for i, m := range messages {
+		if number(t, m) != first+i {
+			t.Fatalf("after %s comes %s", messages[max(0, i-1)], m)
+		}
+	}
+	return first
+}
+
+// gate returns what can be waited for until open is called.
+func gate() (opened <-chan struct{}, open func()) {
+	ch := make(chan struct{})
+	return ch, sync.OnceFunc(func() { close(ch) })
 }
 
 // stopMeansStopped: stop waits for a delivery under way; it may be called again, and at the same time.
 func stopMeansStopped(t testing.TB, s Setup) {
 	nodes, topic := s.open(t, 2), newTopic()
-	entered, leave := make(chan struct{}, 10), make(chan struct{})
+	opened, open := gate()
+	defer open()
 	var calls, returned atomic.Int32
 	stop, err := nodes[0].Subscribe(t.Context(), topic, func([]byte) {
 		calls.Add(1)
-		entered <- struct{}{}
-		<-leave
+		<-opened
 		returned.Add(1)
 	}, func(error) {})
 	if err != nil {
@@ -127,7 +136,7 @@ func stopMeansStopped(t testing.TB, s Setup) {
 	}
 	other := listen(t, nodes[0], topic)
 	publish(t, nodes[1], topic, "one", "two", "three")
-	<-entered
+	until(t, "deliver is called", func() bool { return calls.Load() > 0 })
 	var stopping sync.WaitGroup
 	for range 2 {
 		stopping.Go(func() {
@@ -138,7 +147,7 @@ func stopMeansStopped(t testing.TB, s Setup) {
 		})
 	}
 	<-time.After(20 * time.Millisecond) // enough for a stop that doesn't wait
-	close(leave)
+	open()
 	stopping.Wait()
 	stop()
 	before := calls.Load()
@@ -153,29 +162,16 @@ func stopMeansStopped(t testing.TB, s Setup) {
 // stopUnderLoad: subscriptions come and go while messages do, and each hears a part without a gap.
 func stopUnderLoad(t testing.TB, s Setup) {
 	nodes, topic := s.open(t, 2), newTopic()
-	const messages = 300
 	through := listen(t, nodes[1], topic)
-	var publishing sync.WaitGroup
-	var done atomic.Bool
-	publishing.Go(func() {
-		for i := range messages {
-			publish(t, nodes[0], topic, fmt.Sprint(i))
-		}
-		done.Store(true)
-	})
-	for !done.Load() {
+	_, end := stream(t, nodes[0], topic)
+	for range 30 {
 		e := listen(t, nodes[1], topic)
-		until(t, "a message arrives", func() bool { return done.Load() || len(e.all()) > 3 })
+		until(t, "messages arrive", func() bool { return len(e.all()) > 3 })
 		e.stop()
-		for i, ev := range e.all() {
-			if first := number(t, e.events[0].data); number(t, ev.data) != first+i {
-				t.Fatalf("after %d messages from %d on comes %s", i, first, ev.data)
-			}
-		}
+		contiguous(t, texts(e.all()))
 	}
-	publishing.Wait()
-	if got := through.messages(fmt.Sprint(messages - 1)); len(got) != messages {
-		t.Errorf("while others came and went a subscriber got %d messages of %d", len(got), messages)
+	if first := contiguous(t, through.messages(fmt.Sprint(end()))); first != 1 {
+		t.Errorf("the first message to arrive is %d", first)
 	}
 }
 
@@ -209,15 +205,13 @@ func manyTopics(t testing.TB, s Setup) {
 	nodes, prefix := s.open(t, 2), newTopic()
 	ears := make([]*ear, 2*topics)
 	topic := func(i int) string { return fmt.Sprint(prefix, " ", i%topics) }
-	each(len(ears), func(i int) { ears[i] = listen(t, nodes[i/topics], topic(i)) })
-	each(topics, func(i int) { publish(t, nodes[i%2], topic(i), topic(i), "end") })
+	each(t, len(ears), func(i int) { ears[i] = listen(t, nodes[i/topics], topic(i)) })
+	require(t)
+	each(t, topics, func(i int) { publish(t, nodes[i%2], topic(i), topic(i), "end") })
 	for i, e := range ears {
-		if e == nil {
-			t.FailNow()
-		}
 		e.expect(topic(i), "end")
 	}
-	each(len(ears), func(i int) { ears[i].stop() })
+	each(t, len(ears), func(i int) { ears[i].stop() })
 }
 
 // oddNames are topics that brokers may be tempted to take for one another, or for patterns.
@@ -250,13 +244,11 @@ func anyName(t testing.TB, s Setup) {
 	topics = slices.Compact(topics)
 
 	ears := make([]*ear, len(topics))
-	each(len(topics), func(i int) { ears[i] = listen(t, nodes[0], topics[i]) })
-	each(len(topics), func(i int) { publish(t, nodes[1], topics[i], topics[i]) })
-	each(len(topics), func(i int) { publish(t, nodes[1], topics[i], "end") }) // when all else has gone out
+	each(t, len(topics), func(i int) { ears[i] = listen(t, nodes[0], topics[i]) })
+	require(t)
+	each(t, len(topics), func(i int) { publish(t, nodes[1], topics[i], topics[i]) })
+	each(t, len(topics), func(i int) { publish(t, nodes[1], topics[i], "end") }) // when all else has gone out
 	for i, e := range ears {
-		if e == nil {
-			t.FailNow()
-		}
 		e.expect(topics[i], "end")
 	}
 }
@@ -283,37 +275,29 @@ func anyData(t testing.TB, s Setup) {
 func slowSubscriber(t testing.TB, s Setup) {
 	const messages = 80
 	nodes, topic := s.open(t, 2), newTopic()
-	entered, leave := make(chan struct{}, 1), make(chan struct{})
+	opened, open := gate()
+	defer open()
+	var called atomic.Bool
 	slow := &ear{t: t, inside: make(chan struct{}, 1)}
 	stop, err := nodes[0].Subscribe(t.Context(), topic, func(data []byte) {
-		select {
-		case entered <- struct{}{}:
-		default:
-		}
-		<-leave
+		called.Store(true)
+		<-opened
 		slow.deliver(data[:3])
 	}, slow.lost)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(stop)
-	t.Cleanup(sync.OnceFunc(func() {
-		select {
-		case <-leave:
-		default:
-			close(leave)
-		}
-	}))
 	filler := strings.Repeat("x", 128<<10)
 	for i := range messages {
 		publish(t, nodes[1], topic, fmt.Sprintf("%03d", i)+filler)
 	}
-	<-entered
+	until(t, "deliver is called", called.Load)
 	other := newTopic()
 	e := listen(t, nodes[0], other)
 	publish(t, nodes[0], other, "not kept waiting")
 	e.expect("not kept waiting")
-	close(leave)
+	open()
 	last := fmt.Sprintf("%03d", messages-1)
 	until(t, "the slow one has got all, or lost some", func() bool {
 		all := slow.all()
@@ -353,7 +337,7 @@ func number(t testing.TB, message string) int {
 // concurrentUse: anything at the same time as anything else, on one broker.
 func concurrentUse(t testing.TB, s Setup) {
 	nodes, prefix := s.open(t, 1), newTopic()
-	each(16, func(i int) {
+	each(t, 16, func(i int) {
 		for j := range 12 {
 			topic := fmt.Sprint(prefix, (i+j)%4)
 			e := listen(t, nodes[0], topic)

@@ -228,7 +228,7 @@ func oneOfManyIsLast(t testing.TB, p *presenceTest) {
 func anyPresenceName(t testing.TB, p *presenceTest) {
 	names := append(oddNames(), strings.Repeat("l", 600)+"1", strings.Repeat("l", 600)+"2")
 	p.lease("n1", "n2")
-	each(len(names), func(i int) {
+	each(t, len(names), func(i int) {
 		p.check("Enter of "+short(names[i]), p.enter("room", names[i], "n1"), true)
 		p.check("Enter into "+short(names[i]), p.enter(names[i], "ann", "n2"), true)
 		p.lease(names[i])
@@ -238,7 +238,7 @@ func anyPresenceName(t testing.TB, p *presenceTest) {
 	p.expect("by any node", "ann")
 	p.check("those who leave with n1", p.leave("n1") == list(map[string][]string{"room": names}), true)
 	p.expect("room")
-	each(len(names), func(i int) {
+	each(t, len(names), func(i int) {
 		p.expect(names[i], "ann")
 		p.check("Exit from "+short(names[i]), p.exit(names[i], "ann", "n2"), true)
 	})
@@ -257,7 +257,7 @@ func manyEntries(t testing.TB, p *presenceTest) {
 	const rooms, identities = 40, 10
 	p.lease("n1", "n2")
 	want := map[string][]string{}
-	each(rooms*identities, func(i int) {
+	each(t, rooms*identities, func(i int) {
 		room, identity := fmt.Sprint("room ", i%rooms), fmt.Sprint("identity ", i/rooms)
 		p.enter(room, identity, "n1")
 		if i%2 == 0 {
