@@ -44,11 +44,11 @@ func newCluster(h *Hub) *cluster {
 
 // topic returns the topic of a room's messages. Escaped, the hub's name has no colon.
 func (c *cluster) topic(room string) string {
-	prefix := "wsroom:" + url.QueryEscape(c.hub.cfg.name)
+	name := url.QueryEscape(c.hub.cfg.name)
 	if room == everyRoom {
-		return prefix + ":all"
+		return name + ":all"
 	}
-	return prefix + ":room:" + room
+	return name + ":room:" + room
 }
 
 // subscribe makes sure that what is published for the rooms from now on comes in, until unsubscribe.

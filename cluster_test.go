@@ -257,7 +257,7 @@ func TestSubscribedWhileThereAreMembers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWire()
 		hub := nodes(t, w, 1)[0]
-		const room, all = "wsroom::room:/a", "wsroom::all"
+		const room, all = ":room:/a", ":all"
 		want := func(when string, rooms, alls int) {
 			t.Helper()
 			synctest.Wait()
@@ -312,7 +312,7 @@ func TestSubscriptionsNobodyNeeds(t *testing.T) {
 		wsroomtest.Refused(t, hub, "/late", 503)
 		synctest.Wait()
 		time.Sleep(10 * time.Second)
-		if n := w.subscribed("wsroom::room:/late"); n != 0 {
+		if n := w.subscribed(":room:/late"); n != 0 {
 			t.Errorf("%d subscriptions to a room that nobody entered", n)
 		}
 	})
@@ -630,10 +630,10 @@ func TestGapsAreReported(t *testing.T) {
 			w.set(nil)
 		}, []string{"/a: wsroom: broker: messages are missing"}},
 		"another version": {func(w *wire, _ *wsroom.Hub) {
-			w.Publish(context.Background(), "wsroom::room:/a", []byte("\x02 what comes after this release"))
+			w.Publish(context.Background(), ":room:/a", []byte("\x02 what comes after this release"))
 		}, []string{"/a: wsroom: broker: message of a version that isn't known: 2"}},
 		"garbage": {func(w *wire, _ *wsroom.Hub) {
-			w.Publish(context.Background(), "wsroom::room:/a", []byte("\x01 garbage garbage garbage"))
+			w.Publish(context.Background(), ":room:/a", []byte("\x01 garbage garbage garbage"))
 		}, []string{"/a: wsroom: broker: malformed message"}},
 		"text that isn't UTF-8": {func(w *wire, hub *wsroom.Hub) {
 			var sent []byte
@@ -641,7 +641,7 @@ func TestGapsAreReported(t *testing.T) {
 			wsroom.New(wsroom.WithBroker(w)).SendTextToRoom("/a", "text")
 			synctest.Wait()
 			w.set(nil)
-			w.Publish(context.Background(), "wsroom::room:/a", bytes.Replace(sent, []byte("text"), []byte("te\xfft"), 1))
+			w.Publish(context.Background(), ":room:/a", bytes.Replace(sent, []byte("text"), []byte("te\xfft"), 1))
 		}, []string{"/a: wsroom: broker: malformed message"}},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -244,7 +244,7 @@ func FuzzEnvelope(f *testing.F) {
 			w := newWire()
 			hub := nodes(t, w, 1)[0]
 			member, other := wsroomtest.Dial(t, hub, "/a"), wsroomtest.Dial(t, hub, "/b")
-			if err := w.Publish(t.Context(), "wsroom::room:/a", data); err != nil {
+			if err := w.Publish(t.Context(), ":room:/a", data); err != nil {
 				t.Fatal(err)
 			}
 			synctest.Wait()
