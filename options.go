@@ -64,7 +64,7 @@ type config struct {
 	messageRate   rate
 	byteRate      rate
 	rateAction    RateLimitAction
-	controlRate   rate // of pings and pongs
+	overheadRate  rate // of frames that carry nothing
 	badJSON       BadJSON
 
 	maxConns, maxRooms, maxMembers int // 0: no limit
@@ -114,7 +114,7 @@ func newConfig(opts []Option) (*config, error) {
 	if c.onExpire != nil && c.authorize == nil {
 		mistakes = append(mistakes, errors.New("wsroom: OnExpire has no effect without WithAuthorize, whose function gives the time"))
 	}
-	c.controlRate = controlRate(c.heartbeat)
+	c.overheadRate = overheadRate(c.heartbeat)
 	c.limits.Frame = uint64(c.maxMessage) + uint64(c.maxMessage)/4 + 64 // deflated data can be longer than inflated
 	c.choose()
 	if c.name != "" && c.logger != nil {

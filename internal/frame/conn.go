@@ -16,9 +16,10 @@ import (
 // Owner is told what coder/websocket wants of its net.Conn. Calls come from whatever goroutine
 // uses the websocket.Conn, with no lock of Conn held but, in those for what was read, its reader's.
 type Owner interface {
-	// ControlRead tells that a ping or a pong was read. Whatever the peer sent before caughtUp, by Now,
-	// had been read by then; what was read since may have come at any time since.
-	ControlRead(caughtUp int64)
+	// Overhead tells that a ping or a pong was read, or maxLack bytes too few in fragments. Whatever the
+	// peer sent before caughtUp, by Now, had been read by then; what was read since may have come at any
+	// time since.
+	Overhead(caughtUp int64)
 	// Oversized tells that a data frame longer than Limits.Frame was announced to be read.
 	Oversized()
 	// Control takes a control frame that is to be sent. The payload is valid until it returns.
@@ -54,6 +55,14 @@ const readSize = 4 << 10
 // living receiver passes.
 const maxWrite = 256 << 10
 
+// fairFragment is what fragments between the first and the last of a message are to carry on average:
+// less than half of such a frame is header then. Of maxLack bytes that they lack, as 256 empty ones do,
+// the owner hears as of a ping.
+const (
+	fairFragment = 16
+	maxLack      = 256 * fairFragment
+)
+
 var readBuffers = sync.Pool{New: func() any { return new([readSize]byte) }}
 
 // Conn is the net.Conn that coder/websocket gets in place of the socket. Reading, it hands on at
@@ -79,6 +88,7 @@ type Conn struct {
 	timed    bool  // the socket's read deadline is that of the message under way
 	armed    bool  // the socket has a read deadline, of this message or of one before
 	rushed   uint8 // reads that didn't have to wait
+	lack     int16 // bytes that fragments have carried too few
 	caughtUp int64 // when bytes came last that a read had waited for, by Now
 	readFunc func(fd uintptr) bool
 
@@ -212,7 +222,7 @@ func (c *Conn) skipEmptyPong() bool {
 		return false
 	}
 	c.consume(emptyPong)
-	c.owner.ControlRead(c.caughtUp)
+	c.owner.Overhead(c.caughtUp)
 	return true
 }
 
@@ -259,10 +269,24 @@ func (c *Conn) scanIn(p []byte) int {
 	if end && c.in.opcode == Close {
 		c.peerClosed.Store(true)
 	}
-	if end && c.in.opcode > Close {
-		c.owner.ControlRead(c.caughtUp)
+	if end && (c.in.opcode > Close || c.in.opcode == Continuation && c.lacking()) {
+		c.owner.Overhead(c.caughtUp)
 	}
 	return n
+}
+
+// lacking weighs a continuation frame and reports whether the owner is to hear of it. A message's last
+// frame is none that has to carry anything: messages are counted elsewhere.
+func (c *Conn) lacking() bool {
+	if !c.in.fragmented {
+		return false
+	}
+	c.lack = max(0, c.lack+fairFragment-int16(min(c.in.payloadLen(), maxLack)))
+	if c.lack < maxLack {
+		return false
+	}
+	c.lack -= maxLack
+	return true
 }
 
 // oversized reports whether the current frame was announced as longer than it may be. What breaks the

@@ -149,7 +149,7 @@ type hub struct {
 	sent     int      // calls of MessageSent
 	failed   error
 	closed   int
-	read     int           // pings and pongs
+	overhead int           // calls of Overhead
 	oversize int           // calls of Oversized
 	free     chan struct{} // gets a token for each call of MessageSent
 }
@@ -173,10 +173,10 @@ func (h *hub) Control(opcode byte, payload []byte) {
 	}
 }
 
-func (h *hub) ControlRead(int64) {
+func (h *hub) Overhead(int64) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.read++
+	h.overhead++
 }
 
 func (h *hub) Oversized() {
