@@ -211,8 +211,8 @@ func deflateCases() []exchange {
 	}
 }
 
-// An offer is accepted without context takeover and with windows of any size, or declined (RFC 7692,
-// section 7.1); of several the first that can be is.
+// An offer is accepted without context takeover, whatever window the client may use, or declined (RFC
+// 7692, section 7.1); of several the first that can be is.
 func TestCompressionOffersAreAnswered(t *testing.T) {
 	const accepted = "permessage-deflate; client_no_context_takeover; server_no_context_takeover"
 	srv := serve(t, wsroom.New(wsroom.WithCompression(100)))
@@ -238,12 +238,17 @@ func TestCompressionOffersAreAnswered(t *testing.T) {
 		{"permessage-deflate; unknown=1", ""},
 		{"permessage-bzip2", ""},
 		{"x-webkit-deflate-frame", ""},
-		// What follows is to be declined, or answered in kind, but nothing depends on it: the server
-		// always compresses with no more than 15 bits, and inflates with any.
-		{"permessage-deflate; server_max_window_bits=15", accepted},
-		{"permessage-deflate; client_max_window_bits=16", accepted},
-		{"permessage-deflate; client_max_window_bits=08", accepted},
-		{"permessage-deflate; client_no_context_takeover; client_no_context_takeover", accepted},
+		{"permessage-deflate; server_max_window_bits=15", ""},
+		{"permessage-deflate; client_max_window_bits=7", ""},
+		{"permessage-deflate; client_max_window_bits=16", ""},
+		{"permessage-deflate; client_max_window_bits=08", ""},
+		{"permessage-deflate; client_max_window_bits=+9", ""},
+		{"permessage-deflate; client_max_window_bits=", ""},
+		{"permessage-deflate; client_no_context_takeover; client_no_context_takeover", ""},
+		{"permessage-deflate; client_max_window_bits=9; client_max_window_bits", ""},
+		{"permessage-deflate;", ""},
+		{"permessage-deflate; client_max_window_bits=16, permessage-deflate; client_max_window_bits=15", accepted},
+		{`x-unknown; a="b, permessage-deflate, c"`, ""},
 	} {
 		t.Run(c.offers, func(t *testing.T) {
 			p := knock(t, srv, upgradeRequest("/a", "Sec-WebSocket-Extensions: "+c.offers))

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -75,7 +76,7 @@ func (h *Hub) upgrade(w http.ResponseWriter, r *http.Request) (*Conn, *http.Requ
 	g.request = r.WithContext(&g.limit)
 	g.request.RemoteAddr = h.cfg.clientAddr(r)
 	defer g.abort()
-	ws, err := websocket.Accept(g, g.request, h.acceptOptions())
+	ws, err := websocket.Accept(g, g.request, h.acceptOptions(r.Header))
 	if err != nil {
 		if g.broken { // the 101 is out, and there is no socket: hang up, or the client would wait
 			panic(http.ErrAbortHandler)
@@ -92,9 +93,9 @@ func (h *Hub) upgrade(w http.ResponseWriter, r *http.Request) (*Conn, *http.Requ
 	return g.conn, g.request
 }
 
-func (h *Hub) acceptOptions() *websocket.AcceptOptions {
+func (h *Hub) acceptOptions(request http.Header) *websocket.AcceptOptions {
 	mode := websocket.CompressionDisabled
-	if h.cfg.deflateFrom >= 0 {
+	if h.cfg.deflateFrom >= 0 && offersDeflate(request) {
 		mode = websocket.CompressionNoContextTakeover
 	}
 	return &websocket.AcceptOptions{
@@ -103,6 +104,37 @@ func (h *Hub) acceptOptions() *websocket.AcceptOptions {
 		CompressionMode:      mode,
 		CompressionThreshold: h.cfg.deflateFrom,
 	}
+}
+
+// offersDeflate reports whether one of the extensions that a client offers is permessage-deflate in a
+// way that may be accepted. coder/websocket would accept more.
+func offersDeflate(request http.Header) bool {
+	list := strings.Join(request.Values("Sec-WebSocket-Extensions"), ",")
+	if strings.Contains(list, `"`) { // might hide a comma; nobody quotes values
+		return false
+	}
+	return slices.ContainsFunc(strings.Split(list, ","), acceptable)
+}
+
+// acceptable judges an offer of an extension by RFC 7692, section 7.1: no parameter may be unknown, have
+// a wrong value or occur twice. server_max_window_bits would have to be kept, and answered.
+func acceptable(offer string) bool {
+	parts := strings.Split(offer, ";")
+	seen := map[string]bool{}
+	for _, param := range parts[1:] {
+		key, value, valued := strings.Cut(strings.TrimSpace(param), "=")
+		bits, _ := strconv.Atoi(value)
+		switch {
+		case seen[key]:
+			return false
+		case !valued && (key == "client_no_context_takeover" || key == "server_no_context_takeover" || key == "client_max_window_bits"):
+		case key == "client_max_window_bits" && bits >= 8 && bits <= 15 && value == strconv.Itoa(bits):
+		default:
+			return false
+		}
+		seen[key] = true
+	}
+	return strings.TrimSpace(parts[0]) == "permessage-deflate"
 }
 
 // gate is the ResponseWriter that coder/websocket gets. Once the handshake has proved valid, coder
