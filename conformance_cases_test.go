@@ -211,8 +211,8 @@ func deflateCases() []exchange {
 	}
 }
 
-// An offer is accepted without context takeover, whatever window the client may use, or declined (RFC
-// 7692, section 7.1); of several the first that can be is.
+// An offer is accepted without context takeover, with any window of the client's and the largest of
+// the server's, or declined (RFC 7692, section 7.1); of several the first that can be is.
 func TestCompressionOffersAreAnswered(t *testing.T) {
 	const accepted = "permessage-deflate; client_no_context_takeover; server_no_context_takeover"
 	srv := serve(t, wsroom.New(wsroom.WithCompression(100)))
@@ -238,7 +238,9 @@ func TestCompressionOffersAreAnswered(t *testing.T) {
 		{"permessage-deflate; unknown=1", ""},
 		{"permessage-bzip2", ""},
 		{"x-webkit-deflate-frame", ""},
-		{"permessage-deflate; server_max_window_bits=15", ""},
+		{"permessage-deflate; server_max_window_bits=15", accepted + "; server_max_window_bits=15"},
+		{"permessage-deflate; server_max_window_bits=14, permessage-deflate; server_max_window_bits=15; client_max_window_bits=15", accepted + "; server_max_window_bits=15"},
+		{"permessage-deflate; server_max_window_bits=015", ""},
 		{"permessage-deflate; client_max_window_bits=7", ""},
 		{"permessage-deflate; client_max_window_bits=16", ""},
 		{"permessage-deflate; client_max_window_bits=08", ""},

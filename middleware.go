@@ -71,12 +71,15 @@ func (h *Hub) upgrade(w http.ResponseWriter, r *http.Request) (*Conn, *http.Requ
 		return nil, nil
 	}
 	g := &gate{ResponseWriter: w, hub: h}
+	if h.cfg.deflateFrom >= 0 {
+		g.deflate = acceptDeflate(r.Header)
+	}
 	g.limit.Context, g.limit.deadline = r.Context(), time.Now().Add(h.cfg.handshake)
 	defer g.limit.end()
 	g.request = r.WithContext(&g.limit)
 	g.request.RemoteAddr = h.cfg.clientAddr(r)
 	defer g.abort()
-	ws, err := websocket.Accept(g, g.request, h.acceptOptions(r.Header))
+	ws, err := websocket.Accept(g, g.request, g.acceptOptions())
 	if err != nil {
 		if g.broken { // the 101 is out, and there is no socket: hang up, or the client would wait
 			panic(http.ErrAbortHandler)
@@ -93,48 +96,59 @@ func (h *Hub) upgrade(w http.ResponseWriter, r *http.Request) (*Conn, *http.Requ
 	return g.conn, g.request
 }
 
-func (h *Hub) acceptOptions(request http.Header) *websocket.AcceptOptions {
+func (g *gate) acceptOptions() *websocket.AcceptOptions {
 	mode := websocket.CompressionDisabled
-	if h.cfg.deflateFrom >= 0 && offersDeflate(request) {
+	if g.deflate != "" {
 		mode = websocket.CompressionNoContextTakeover
 	}
 	return &websocket.AcceptOptions{
 		InsecureSkipVerify:   true, // the gate checks the origin, before it calls the application
-		Subprotocols:         h.cfg.subprotocols,
+		Subprotocols:         g.hub.cfg.subprotocols,
 		CompressionMode:      mode,
-		CompressionThreshold: h.cfg.deflateFrom,
+		CompressionThreshold: g.hub.cfg.deflateFrom,
 	}
 }
 
-// offersDeflate reports whether one of the extensions that a client offers is permessage-deflate in a
-// way that may be accepted. coder/websocket would accept more.
-func offersDeflate(request http.Header) bool {
+// acceptDeflate returns the answer to the first offer of permessage-deflate that may be accepted, without
+// context takeover; "" if there is none. coder/websocket would accept more, with less of an answer.
+func acceptDeflate(request http.Header) string {
 	list := strings.Join(request.Values("Sec-WebSocket-Extensions"), ",")
 	if strings.Contains(list, `"`) { // might hide a comma; nobody quotes values
-		return false
+		return ""
 	}
-	return slices.ContainsFunc(strings.Split(list, ","), acceptable)
+	for offer := range strings.SplitSeq(list, ",") {
+		if params, ok := deflateParams(offer); ok {
+			answer := "permessage-deflate; client_no_context_takeover; server_no_context_takeover"
+			if params["server_max_window_bits"] { // of 15, and to be confirmed
+				answer += "; server_max_window_bits=15"
+			}
+			return answer
+		}
+	}
+	return ""
 }
 
-// acceptable judges an offer of an extension by RFC 7692, section 7.1: no parameter may be unknown, have
-// a wrong value or occur twice. server_max_window_bits would have to be kept, and answered.
-func acceptable(offer string) bool {
+// deflateParams returns the parameters of an offer, if it is one of permessage-deflate that may be
+// accepted: none may be unknown, have a wrong value or occur twice (RFC 7692, section 7.1). What is
+// inflated may come of any window, but a smaller one for what is deflated isn't to be had.
+func deflateParams(offer string) (params map[string]bool, ok bool) {
 	parts := strings.Split(offer, ";")
-	seen := map[string]bool{}
+	params = map[string]bool{}
 	for _, param := range parts[1:] {
-		key, value, valued := strings.Cut(strings.TrimSpace(param), "=")
+		name, value, valued := strings.Cut(strings.TrimSpace(param), "=")
 		bits, _ := strconv.Atoi(value)
 		switch {
-		case seen[key]:
-			return false
-		case !valued && (key == "client_no_context_takeover" || key == "server_no_context_takeover" || key == "client_max_window_bits"):
-		case key == "client_max_window_bits" && bits >= 8 && bits <= 15 && value == strconv.Itoa(bits):
+		case params[name]:
+			return nil, false
+		case !valued && (name == "client_no_context_takeover" || name == "server_no_context_takeover" || name == "client_max_window_bits"):
+		case name == "client_max_window_bits" && bits >= 8 && bits <= 15 && value == strconv.Itoa(bits):
+		case name == "server_max_window_bits" && value == "15":
 		default:
-			return false
+			return nil, false
 		}
-		seen[key] = true
+		params[name] = true
 	}
-	return strings.TrimSpace(parts[0]) == "permessage-deflate"
+	return params, strings.TrimSpace(parts[0]) == "permessage-deflate"
 }
 
 // gate is the ResponseWriter that coder/websocket gets. Once the handshake has proved valid, coder
@@ -145,6 +159,7 @@ type gate struct {
 	hub      *Hub
 	request  *http.Request // a copy, with the client's address, and the limit until lift
 	limit    limited       // the request's context until then; the 101 must be out by its deadline
+	deflate  string        // the answer to an offer to compress; "" for none
 	conn     *Conn
 	reader   *bufio.Reader // what coder/websocket reads from
 	answered bool          // by us; coder's own answer isn't sent
@@ -190,6 +205,9 @@ func (g *gate) Write(p []byte) (int, error) {
 
 // Hijack admits the request and hands coder/websocket a frame.Conn over its socket.
 func (g *gate) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+	if g.deflate != "" {
+		g.Header().Set("Sec-WebSocket-Extensions", g.deflate)
+	}
 	conn, cause, err := g.admit()
 	if err != nil {
 		g.refuse(cause, err)
@@ -258,7 +276,7 @@ func (g *gate) admit() (c *Conn, cause string, err error) {
 	}
 	g.lift()
 	conn := newConn(h, g.request, room, key)
-	conn.queue.deflate = g.Header().Get("Sec-WebSocket-Extensions") != ""
+	conn.queue.deflate = g.deflate != ""
 	if err := h.store.add(conn); err != nil {
 		return nil, "limit", err
 	}
