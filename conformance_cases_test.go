@@ -200,14 +200,16 @@ func deflateCases() []exchange {
 		{"7.2.3.2", "the same twice", sends(compressed(hello), compressed(hello)), answers("text Hello", "text Hello")},
 		{"7.2.3.2", "what refers to the message before, though the contexts end with it", compressed("\xf2\x00\x11\x00\x00"), answers("refused 1002")},
 		{"7.2.3.3", "stored block", compressed("\x00\x05\x00\xfa\xffHello\x00"), answers("text Hello")},
-		// A message behind it would be refused: coder/websocket keeps what follows the final block.
 		{"7.2.3.4", "final block", compressed(final), answers("text Hello")},
+		{"7.2.3.4", "final block, and other messages", sends(compressed(final), compressed(final), text("plain"), compressed(hello)), answers("text Hello", "text Hello", "text plain", "text Hello")},
+		{"7.2.3.4", "final block, and no other behind it", sends(compressed(final[:7]), compressed(hello)), answers("text Hello", "text Hello")},
+		{"7.2.3.4", "final blocks", compressed(final[:7] + final[:7] + hello), answers("text HelloHelloHello")},
 		{"7.2.3.5", "two blocks", compressed("\xf2\x48\x05\x00\x00\x00\xff\xff\xca\xc9\xc9\x07\x00"), answers("text Hello")},
 		{"7.2.3.6", "empty text", compressed("\x00"), answers("text ")},
 		{"7.2.3.6", "empty text of two blocks", compressed("\x02\x00"), answers("text ")},
 		{"7.2.3.6", "no payload at all", compressed(""), answers("text ")},
-		// A stored block that is cut is refused nowhere: it takes the tail of section 7.2.2 for its own.
-		{"7.2.3.3", "stored block cut short", masked(rawFrame(0xc2, "\x00\x0a\x00\xf5\xffHello")), answers("binary Hello\x00\x00\xff\xff")},
+		{"7.2.3.3", "stored block cut short", masked(rawFrame(0xc2, "\x00\x0a\x00\xf5\xffHello")), answers("refused 1002")},
+		{"7.2.3.1", "block cut short", compressed(hello[:4]), answers("refused 1002")},
 	}
 }
 

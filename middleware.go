@@ -79,7 +79,10 @@ func (h *Hub) upgrade(w http.ResponseWriter, r *http.Request) (*Conn, *http.Requ
 	g.request = r.WithContext(&g.limit)
 	g.request.RemoteAddr = h.cfg.clientAddr(r)
 	defer g.abort()
-	ws, err := websocket.Accept(g, g.request, g.acceptOptions())
+	ws, err := websocket.Accept(g, g.request, &websocket.AcceptOptions{
+		InsecureSkipVerify: true, // the gate checks the origin, before it calls the application
+		Subprotocols:       h.cfg.subprotocols,
+	})
 	if err != nil {
 		if g.broken { // the 101 is out, and there is no socket: hang up, or the client would wait
 			panic(http.ErrAbortHandler)
@@ -96,21 +99,8 @@ func (h *Hub) upgrade(w http.ResponseWriter, r *http.Request) (*Conn, *http.Requ
 	return g.conn, g.request
 }
 
-func (g *gate) acceptOptions() *websocket.AcceptOptions {
-	mode := websocket.CompressionDisabled
-	if g.deflate != "" {
-		mode = websocket.CompressionNoContextTakeover
-	}
-	return &websocket.AcceptOptions{
-		InsecureSkipVerify:   true, // the gate checks the origin, before it calls the application
-		Subprotocols:         g.hub.cfg.subprotocols,
-		CompressionMode:      mode,
-		CompressionThreshold: g.hub.cfg.deflateFrom,
-	}
-}
-
 // acceptDeflate returns the answer to the first offer of permessage-deflate that may be accepted, without
-// context takeover; "" if there is none. coder/websocket would accept more, with less of an answer.
+// context takeover; "" if there is none.
 func acceptDeflate(request http.Header) string {
 	list := strings.Join(request.Values("Sec-WebSocket-Extensions"), ",")
 	if strings.Contains(list, `"`) { // might hide a comma; nobody quotes values
@@ -221,6 +211,9 @@ func (g *gate) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	}
 	early, _ := buffered.Reader.Peek(buffered.Reader.Buffered())
 	wire := frame.NewConn(socket, early, (*transport)(conn), &g.hub.cfg.limits)
+	if g.deflate != "" {
+		wire.AcceptDeflate()
+	}
 	conn.attach(wire)
 	// The smallest buffers: the frame.Conn has its own while there is something to read, and puts
 	// frames together itself.

@@ -115,6 +115,7 @@ func newConfig(opts []Option) (*config, error) {
 		mistakes = append(mistakes, errors.New("wsroom: OnExpire has no effect without WithAuthorize, whose function gives the time"))
 	}
 	c.overheadRate = overheadRate(c.heartbeat)
+	c.limits.Size = c.maxMessage
 	c.limits.Frame = uint64(c.maxMessage) + uint64(c.maxMessage)/4 + 64 // deflated data can be longer than inflated
 	c.choose()
 	if c.name != "" && c.logger != nil {
@@ -272,8 +273,9 @@ func WithWriteTimeout(d time.Duration) Option {
 }
 
 // WithCompression negotiates permessage-deflate without context takeover (RFC 7692) and compresses
-// messages of at least threshold bytes, once for all receivers. It is off by default: it costs
-// processor time and memory, and what mixes secrets with a stranger's text must not be compressed.
+// messages of at least threshold bytes, once for all receivers, but none written through
+// Conn.WebSocket. It is off by default: it costs processor time and memory, and what mixes secrets with a
+// stranger's text must not be compressed.
 func WithCompression(threshold int) Option {
 	return func(c *config) error {
 		c.deflateFrom = threshold

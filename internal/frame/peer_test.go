@@ -231,7 +231,7 @@ func (h *hub) send(frame []byte) error {
 }
 
 // accept returns coder/websocket's server side over conn, with buffers of the sizes that the hub
-// gives it.
+// gives it. A Conn does the inflating.
 func accept(t testing.TB, conn net.Conn, deflate bool) *websocket.Conn {
 	t.Helper()
 	r := httptest.NewRequest(http.MethodGet, "/", nil)
@@ -243,7 +243,9 @@ func accept(t testing.TB, conn net.Conn, deflate bool) *websocket.Conn {
 		r.Header.Set(key, value)
 	}
 	opts := &websocket.AcceptOptions{CompressionThreshold: 64}
-	if deflate {
+	if wire, ok := conn.(*Conn); ok && deflate {
+		wire.AcceptDeflate()
+	} else if deflate {
 		opts.CompressionMode = websocket.CompressionNoContextTakeover
 	}
 	ws, err := websocket.Accept(upgrader{httptest.NewRecorder(), conn}, r, opts)
