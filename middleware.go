@@ -123,6 +123,9 @@ func acceptDeflate(request http.Header) string {
 // inflated may come of any window, but a smaller one for what is deflated isn't to be had.
 func deflateParams(offer string) (params map[string]bool, ok bool) {
 	parts := strings.Split(offer, ";")
+	if strings.TrimSpace(parts[0]) != "permessage-deflate" {
+		return nil, false
+	}
 	params = map[string]bool{}
 	for _, param := range parts[1:] {
 		name, value, valued := strings.Cut(strings.TrimSpace(param), "=")
@@ -138,7 +141,7 @@ func deflateParams(offer string) (params map[string]bool, ok bool) {
 		}
 		params[name] = true
 	}
-	return params, strings.TrimSpace(parts[0]) == "permessage-deflate"
+	return params, true
 }
 
 // gate is the ResponseWriter that coder/websocket gets. Once the handshake has proved valid, coder

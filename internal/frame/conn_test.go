@@ -134,11 +134,13 @@ func TestOwnerHearsOfFragmentsThatCarryLittle(t *testing.T) {
 		"enough was before":        {slices.Concat(begun, more(1<<17), bytes.Repeat(more(0), 256)), 1},
 		"enough, but longer after": {slices.Concat(begun, bytes.Repeat(more(0), 255), more(1<<17), bytes.Repeat(more(0), 255)), 0},
 		"in messages":              {bytes.Repeat(slices.Concat(begun, more(0), over), 256), 1},
+		"compressed":               {slices.Concat(fromClient(0x42, ""), bytes.Repeat(more(0), 256)), 1},
 		"messages of two":          {bytes.Repeat(slices.Concat(begun, over), 1000), 0},
 		"messages":                 {bytes.Repeat(fromClient(0x82, ""), 1000), 0},
 	} {
 		t.Run(name, func(t *testing.T) {
 			wire, h := newWire(&chunked{stream: c.stream, end: io.EOF}, nil, relaxed)
+			wire.AcceptDeflate()
 			for p, err := make([]byte, 1000), error(nil); err == nil; {
 				_, err = wire.Read(p)
 			}
