@@ -199,7 +199,7 @@ func (g *gate) switchProtocols(deadline time.Time) (net.Conn, *bufio.ReadWriter,
 	socket, buffered, err := server.Hijack() // it drops an error of the write
 	switch {
 	case err != nil:
-		g.logger().Error("wsroom: hijacking failed", "err", err)
+		g.logger().Error("wsroom: hijacking failed", "cause", "hijack", "err", err)
 	case !time.Now().Before(deadline):
 		err = os.ErrDeadlineExceeded
 		frame.Kill(socket)
