@@ -343,20 +343,23 @@ func TestEveryQueuedMessageIsCounted(t *testing.T) {
 			return wsroom.New(wsroom.WithObserver(o), wsroom.WithSendQueue(5, 1<<20), wsroom.WithOverflow(policy))
 		}
 		inBubble(t, newHub, func(t *testing.T, s *pipeServer, hub *wsroom.Hub) {
-			reads, reluctant, stalls, cut := s.dialRaw("/a"), s.dialRaw("/a"), s.dialRaw("/a"), s.dialRaw("/a")
+			reads, reluctant, stalls := s.dialRaw("/a"), s.dialRaw("/a"), s.dialRaw("/a")
+			cut, leaves := s.dialRaw("/a"), s.dialRaw("/a")
 			go reads.closeFrame()
 			fill(hub, 3)
 			cut.Close()
+			leaves.frame(0x88, "\x03\xe8")
 			fill(hub, 10)
 			go reluctant.closeFrame()
 			fill(hub, 10)
 			hub.To().Close(4000, "")
 			synctest.Wait()
 			stalls.Close()
+			leaves.Close()
 		})
 		queued := o.sum("fan_out")
 		counted := o.sum("messages_out") + o.sum("dropped oldest") + o.sum("dropped newest") + o.sum("dropped ended")
-		if queued < 3*4+2*10*3 || counted != queued {
+		if queued < 3*5+2*10*3 || counted != queued {
 			t.Errorf("%v queued, %v counted: %v", queued, counted, o.sums)
 		}
 	}
