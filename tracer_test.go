@@ -15,9 +15,8 @@ import (
 	"github.com/wsroom/wsroom"
 )
 
-// traces is an Observer that is a Tracer, and an error's name for each thing that has ended.
+// traces is a Tracer that keeps the name of each thing that has ended, and how.
 type traces struct {
-	wsroom.Observer
 	mu    sync.Mutex
 	begun int
 	ended []string
@@ -106,8 +105,12 @@ func TestTracerHearsOfUpgradesAndCallbacks(t *testing.T) {
 		})}, bye, "upgrade"},
 	} {
 		t.Run(test.what, func(t *testing.T) {
-			o := &traces{Observer: &routes{seen: map[string]bool{}}}
-			newHub := func() *wsroom.Hub { return wsroom.New(append(test.opts, wsroom.WithObserver(o))...) }
+			o := &traces{}
+			both := struct {
+				wsroom.Observer
+				wsroom.Tracer
+			}{&routes{seen: map[string]bool{}}, o}
+			newHub := func() *wsroom.Hub { return wsroom.New(append(test.opts, wsroom.WithObserver(both))...) }
 			inBubble(t, newHub, func(t *testing.T, s *pipeServer, hub *wsroom.Hub) {
 				conn, _ := s.ln.dial(t.Context(), "", "")
 				target := "/a"
