@@ -11,8 +11,8 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/coder/websocket"
 	"github.com/wsroom/wsroom"
+	"github.com/wsroom/wsroom/wsroomtest"
 )
 
 // trustedProxies are those of the tests.
@@ -212,23 +212,19 @@ func TestApplicationSeesTheClientsAddress(t *testing.T) {
 			wsroom.WithAuthorize(func(r *http.Request, _ string) error { see(r); return nil }),
 			wsroom.OnConnect(func(c *wsroom.Conn, r *http.Request) error { see(r); seen <- c.RemoteAddr(); return nil }))
 		srv := serve(t, hub)
-		forwarded := func(addrs string) *websocket.DialOptions {
-			return &websocket.DialOptions{HTTPHeader: http.Header{"X-Forwarded-For": {addrs}}}
-		}
-		dialWith(t, srv, "/", forwarded("198.51.100.1, 203.0.113.5"))
+		forwarded := func(addrs string) wsroomtest.Option { return wsroomtest.WithHeader("X-Forwarded-For", addrs) }
+		dial(t, srv, "/", forwarded("198.51.100.1, 203.0.113.5"))
 		for range 5 {
 			if got := await(t, seen, "an address"); !strings.HasPrefix(got, test.want) {
 				t.Errorf("behind %s: got %q, want %q", test.proxies, got, test.want)
 			}
 		}
 		// Another forged address doesn't make another key; another client of the proxy is one.
-		if res, _ := refused(t, srv, "/", forwarded("198.51.100.2, 203.0.113.5")); res.StatusCode != http.StatusTooManyRequests {
-			t.Errorf("behind %s: a forged address got %d", test.proxies, res.StatusCode)
-		}
+		wsroomtest.Refused(t, nil, srv.URL, http.StatusTooManyRequests, forwarded("198.51.100.2, 203.0.113.5"))
 		if test.proxies == "127.0.0.1" {
-			dialWith(t, srv, "/", forwarded("203.0.113.5, 203.0.113.6"))
-		} else if res, _ := refused(t, srv, "/", forwarded("203.0.113.6")); res.StatusCode != http.StatusTooManyRequests {
-			t.Errorf("without that proxy: got %d", res.StatusCode)
+			dial(t, srv, "/", forwarded("203.0.113.5, 203.0.113.6"))
+		} else {
+			wsroomtest.Refused(t, nil, srv.URL, http.StatusTooManyRequests, forwarded("203.0.113.6"))
 		}
 	}
 }

@@ -1,7 +1,6 @@
 package wsroom_test
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -15,6 +14,7 @@ import (
 
 	"github.com/coder/websocket"
 	"github.com/wsroom/wsroom"
+	"github.com/wsroom/wsroom/wsroomtest"
 )
 
 // member returns the room's only member.
@@ -38,24 +38,10 @@ func TestConnectedMeansInTheRoom(t *testing.T) {
 			t.Fatal(err)
 		}
 		member(t, hub, room).SendText("own")
-		c.expectUnordered("hello", "own")
-	}
-}
-
-func (c *client) expectUnordered(texts ...string) {
-	c.t.Helper()
-	var got []string
-	for range texts {
-		text, err := c.read()
-		if err != nil {
-			c.t.Fatal(err)
+		got := []string{c.NextText(), c.NextText()}
+		if slices.Sort(got); !slices.Equal(got, []string{"hello", "own"}) {
+			t.Errorf("got %q", got)
 		}
-		got = append(got, text)
-	}
-	slices.Sort(got)
-	slices.Sort(texts)
-	if !slices.Equal(got, texts) {
-		c.t.Fatalf("got %q, want %q", got, texts)
 	}
 }
 
@@ -92,17 +78,14 @@ func TestWhoGetsWhat(t *testing.T) {
 			t.Errorf("%s: %v", tc.name, err)
 		}
 		hub.SendTextToAll("end of " + tc.name) // so that what shouldn't come is seen
-		for i, got := range []struct {
-			c    *client
+		for _, got := range []struct {
+			c    *wsroomtest.Client
 			want bool
 		}{{a, tc.want.a}, {b, tc.want.b}, {both, tc.want.both}} {
 			if got.want {
-				got.c.expect(text)
+				got.c.ExpectText(text)
 			}
-			first, err := got.c.read()
-			if err != nil || first != "end of "+tc.name {
-				t.Fatalf("%s: client %d got %q, %v", tc.name, i, first, err)
-			}
+			got.c.ExpectText("end of " + tc.name)
 		}
 	}
 }
@@ -128,15 +111,11 @@ func TestJSONAndBinary(t *testing.T) {
 		}))
 	hubOf = func(c *wsroom.Conn) wsroom.Target { return hub.To(c.Room()) }
 	c := dial(t, serve(t, hub), "/a")
-	c.send(`{"N":1}`)
-	c.expect(`{"N":2}`, `{"N":3}`, `{"N":4}`, `{"N":5}`)
-	c.write(websocket.MessageBinary, []byte{0, 0xff})
-	for _, want := range [][]byte{{0, 0xff}, {0, 0xff, '!'}} {
-		typ, p, err := c.conn.Read(t.Context())
-		if err != nil || typ != websocket.MessageBinary || !bytes.Equal(p, want) {
-			t.Fatalf("got %v %q, %v", typ, p, err)
-		}
-	}
+	c.SendText(`{"N":1}`)
+	c.ExpectText(`{"N":2}`, `{"N":3}`, `{"N":4}`, `{"N":5}`)
+	c.SendBinary([]byte{0, 0xff})
+	c.ExpectBinary([]byte{0, 0xff})
+	c.ExpectBinary([]byte{0, 0xff, '!'})
 	if err := hub.SendJSONToAll(func() {}); err == nil || !strings.HasPrefix(err.Error(), "wsroom: encode JSON: ") {
 		t.Errorf("JSON of a function: %v", err)
 	}
@@ -151,7 +130,8 @@ func TestBinaryIsTheSendersToReuse(t *testing.T) {
 	hub.To("/a").SendBinary(p)
 	member(t, hub, "/a").SendBinary(p)
 	copy(p, "XXXXX")
-	c.expect("first", "first")
+	c.ExpectBinary([]byte("first"))
+	c.ExpectBinary([]byte("first"))
 }
 
 func TestKeepOpenGoesOnAfterBadJSON(t *testing.T) {
@@ -164,9 +144,9 @@ func TestKeepOpenGoesOnAfterBadJSON(t *testing.T) {
 	}))
 	c := dial(t, serve(t, hub), "/a")
 	for range 3 {
-		c.send("nonsense")
-		c.send("7")
-		c.expect("bad", "7")
+		c.SendText("nonsense")
+		c.SendText("7")
+		c.ExpectText("bad", "7")
 	}
 }
 
@@ -176,9 +156,9 @@ func TestPushOnly(t *testing.T) {
 	hub := wsroom.New(onClose)
 	c := dial(t, serve(t, hub), "/a")
 	hub.SendTextToAll("news")
-	c.expect("news")
-	c.send("hello?")
-	c.expectClose(websocket.StatusUnsupportedData)
+	c.ExpectText("news")
+	c.SendText("hello?")
+	c.ExpectClose(websocket.StatusUnsupportedData)
 	await(t, closed, "OnClose")
 }
 
@@ -186,8 +166,8 @@ func TestOnBinaryAloneRefusesText(t *testing.T) {
 	last := make(chan error, 1)
 	hub := wsroom.New(wsroom.OnBinary(func(_ *wsroom.Conn, _ []byte, err error) { last <- err }))
 	c := dial(t, serve(t, hub), "/a")
-	c.send("text")
-	c.expectClose(websocket.StatusUnsupportedData)
+	c.SendText("text")
+	c.ExpectClose(websocket.StatusUnsupportedData)
 	if err := await(t, last, "its err"); err == nil {
 		t.Error("no err")
 	}
@@ -206,7 +186,7 @@ func TestConnKeepsItsOwn(t *testing.T) {
 		defer cancel()
 		hub.ServeHTTP(w, r.WithContext(ctx))
 	}), hub)
-	dialWith(t, srv, "/a?name=ann", &websocket.DialOptions{Subprotocols: []string{"v1", "v0"}})
+	dial(t, srv, "/a?name=ann", wsroomtest.WithSubprotocols("v1", "v0"))
 	ann := await(t, conns, "ann")
 	dial(t, srv, "/a?name=bob")
 	bob := await(t, conns, "bob")
@@ -291,15 +271,15 @@ func TestCloseRefusesWhatCantBeSent(t *testing.T) {
 		}
 	}
 	m.SendText("still here")
-	c.expect("still here")
+	c.ExpectText("still here")
 	if err := hub.To().Except(m).Close(4000, ""); err != nil || hub.Len() != 1 {
 		t.Errorf("Except: %v, %d left", err, hub.Len())
 	}
 	if err := m.Close(4999, strings.Repeat("x", 123)); err != nil {
 		t.Error(err)
 	}
-	if ce := c.expectClose(4999); len(ce.Reason) != 123 {
-		t.Errorf("reason %q", ce.Reason)
+	if reason := c.ExpectClose(4999); len(reason) != 123 {
+		t.Errorf("reason %q", reason)
 	}
 }
 
@@ -313,9 +293,9 @@ func TestCloseFollowsWhatIsQueued(t *testing.T) {
 	}
 	m.Close(4000, "done")
 	for i := range 1000 {
-		c.expect(fmt.Sprint(i))
+		c.ExpectText(fmt.Sprint(i))
 	}
-	c.expectClose(4000)
+	c.ExpectClose(4000)
 }
 
 // Callbacks of one connection run one at a time: first OnConnect, then OnJoin, what is read in its
@@ -353,9 +333,9 @@ func TestOneCallbackAtATime(t *testing.T) {
 			defer note("close %d", websocket.CloseStatus(err))()
 		}))
 	c := dial(t, serve(t, hub), "/a")
-	c.send("1")
-	c.send("2")
-	c.conn.Close(websocket.StatusNormalClosure, "")
+	c.SendText("1")
+	c.SendText("2")
+	c.Close(websocket.StatusNormalClosure, "")
 	await(t, closed, "OnClose")
 	want := []string{"connect", "join /a", "join second", "text 1", "join room of 1", "leave room of 1",
 		"text 2", "join room of 2", "leave room of 2", "leave /a", "leave second", "err 1000", "close 1000"}
@@ -405,7 +385,7 @@ func TestCallbacksMayCallAnything(t *testing.T) {
 		}))
 	srv := serve(t, hub)
 	c := dial(t, srv, "/a")
-	c.send("x")
+	c.SendText("x")
 	if err := await(t, closed, "OnClose"); websocket.CloseStatus(err) != 4000 {
 		t.Errorf("cause %v", err)
 	}
@@ -430,17 +410,17 @@ func TestServeReads(t *testing.T) {
 		return err
 	}))
 	c := dial(t, serve(t, hub), "/a")
-	c.send("text")
-	c.send("7")
-	c.send("{")
-	c.write(websocket.MessageBinary, []byte{1})
-	c.write(websocket.MessageBinary, []byte{2})
+	c.SendText("text")
+	c.SendText("7")
+	c.SendText("{")
+	c.SendBinary([]byte{1})
+	c.SendBinary([]byte{2})
 	for _, want := range []string{"text<nil>", "7 <nil>", "true", "MessageBinary [1] <nil>", "true true"} {
 		if got := await(t, results, want); got != want {
 			t.Errorf("got %q, want %q", got, want)
 		}
 	}
-	c.expectClose(websocket.StatusUnsupportedData)
+	c.ExpectClose(websocket.StatusUnsupportedData)
 }
 
 func TestReadingBelongsToServe(t *testing.T) {
@@ -466,7 +446,7 @@ func TestEndWakesServe(t *testing.T) {
 	if err := await(t, errs, "Read"); websocket.CloseStatus(err) != 4321 {
 		t.Errorf("Read: %v", err)
 	}
-	c.expectClose(4321)
+	c.ExpectClose(4321)
 }
 
 // Messages written straight through WebSocket(), whole or in fragments, and room messages never cut
@@ -513,11 +493,7 @@ func TestRawWritesAndRoomMessagesStayWhole(t *testing.T) {
 	})
 	counts := map[string]int{}
 	for counts["raw"] < 2*rounds {
-		text, err := c.read()
-		if err != nil {
-			t.Fatal(err)
-		}
-		switch text {
+		switch text := c.NextText(); text {
 		case big:
 			counts["raw"]++
 		case "room", "between fragments":
@@ -531,7 +507,7 @@ func TestRawWritesAndRoomMessagesStayWhole(t *testing.T) {
 	if counts["room"] == 0 || counts["between fragments"] < rounds {
 		t.Errorf("counts %v", counts)
 	}
-	c.conn.Close(websocket.StatusNormalClosure, "")
+	c.Close(websocket.StatusNormalClosure, "")
 }
 
 // With compression negotiated, messages are compressed for those who did, and stay what they are.
@@ -539,22 +515,22 @@ func TestCompression(t *testing.T) {
 	hub := wsroom.New(wsroom.OnText(echoRoom), wsroom.WithCompression(100))
 	srv := serve(t, hub)
 	plain := dial(t, srv, "/a")
-	deflated := dialWith(t, srv, "/a", &websocket.DialOptions{CompressionMode: websocket.CompressionNoContextTakeover, CompressionThreshold: 10})
+	deflated := dial(t, srv, "/a", wsroomtest.WithCompression())
 	long := strings.Repeat("compressible ", 1000)
 	for range 10 {
 		for _, text := range []string{"short", long, ""} {
-			deflated.send(text)
-			plain.expect(text)
-			deflated.expect(text)
-			plain.send(text)
-			plain.expect(text)
-			deflated.expect(text)
+			deflated.SendText(text)
+			plain.ExpectText(text)
+			deflated.ExpectText(text)
+			plain.SendText(text)
+			plain.ExpectText(text)
+			deflated.ExpectText(text)
 		}
 	}
 	before := hub.Stats().SentBytes
 	hub.SendTextToAll(long)
-	plain.expect(long)
-	deflated.expect(long)
+	plain.ExpectText(long)
+	deflated.ExpectText(long)
 	until(t, "it is counted", func() bool { return hub.Stats().SentBytes > before+int64(len(long)) })
 	if sent := hub.Stats().SentBytes - before; sent > int64(len(long))*3/2 {
 		t.Errorf("%d bytes sent for two copies of %d, one compressed", sent, len(long))
@@ -564,19 +540,19 @@ func TestCompression(t *testing.T) {
 // A deflate bomb is stopped at the message limit, which counts what is inflated.
 func TestDeflateBomb(t *testing.T) {
 	hub := wsroom.New(wsroom.OnText(echoRoom), wsroom.WithCompression(100))
-	c := dialWith(t, serve(t, hub), "/a", &websocket.DialOptions{CompressionMode: websocket.CompressionNoContextTakeover})
-	c.send(strings.Repeat("0", 10<<20))
-	c.expectClose(websocket.StatusMessageTooBig)
+	c := dial(t, serve(t, hub), "/a", wsroomtest.WithCompression())
+	c.SendText(strings.Repeat("0", 10<<20))
+	c.ExpectClose(websocket.StatusMessageTooBig)
 }
 
 func TestLargestMessage(t *testing.T) {
 	hub := wsroom.New(wsroom.OnText(echoRoom), wsroom.WithMaxMessageSize(3<<20))
 	c := dial(t, serve(t, hub), "/a")
 	text := strings.Repeat("0123456789abcdef", 3<<20/16)
-	c.send(text)
-	c.expect(text)
-	c.send(text + "x")
-	c.expectClose(websocket.StatusMessageTooBig)
+	c.SendText(text)
+	c.ExpectText(text)
+	c.SendText(text + "x")
+	c.ExpectClose(websocket.StatusMessageTooBig)
 }
 
 func TestStatsCount(t *testing.T) {
@@ -585,22 +561,19 @@ func TestStatsCount(t *testing.T) {
 	hub := wsroom.New(wsroom.OnText(echoRoom), wsroom.WithObserver(seen), onClose)
 	srv := serve(t, hub)
 	a, b := dial(t, srv, "/a"), dial(t, srv, "/a")
-	a.send("12345")
-	a.expect("12345")
-	b.expect("12345")
+	a.SendText("12345")
+	a.ExpectText("12345")
+	b.ExpectText("12345")
 	until(t, "all is counted", func() bool { return hub.Stats().Sent == 2 })
 	got := hub.Stats()
 	want := wsroom.Stats{Conns: 2, Rooms: 1, Opened: 2, Received: 1, Sent: 2, ReceivedBytes: 5, SentBytes: 14}
 	if got != want {
 		t.Errorf("got %+v, want %+v", got, want)
 	}
-	a.conn.Close(websocket.StatusNormalClosure, "")
+	a.Close(websocket.StatusNormalClosure, "")
 	await(t, closed, "OnClose")
 	until(t, "it is released", func() bool { return hub.Stats().Closed == 1 && hub.Stats().Conns == 1 })
-	res, _ := refused(t, srv, "/a", &websocket.DialOptions{HTTPHeader: http.Header{"Origin": {"https://evil.example"}}})
-	if res.StatusCode != http.StatusForbidden {
-		t.Errorf("status %d", res.StatusCode)
-	}
+	wsroomtest.Refused(t, nil, srv.URL+"/a", http.StatusForbidden, wsroomtest.WithOrigin("https://evil.example"))
 	until(t, "the observer has seen it", func() bool { return seen.sum("conns") == 1 && seen.sum("ended peer") == 1 })
 	for metric, want := range map[string]float64{
 		"messages_in": 1, "bytes_in": 5, "messages_out": 2, "refused origin": 1, "fan_out": 2,
@@ -693,8 +666,8 @@ func TestTwoHubsShareNoRoom(t *testing.T) {
 	a, b := dial(t, srvOne, "/a"), dial(t, srvTwo, "/a")
 	one.SendTextToRoom("/a", "of one")
 	two.SendTextToRoom("/a", "of two")
-	a.expect("of one")
-	b.expect("of two")
+	a.ExpectText("of one")
+	b.ExpectText("of two")
 }
 
 // A second message is read while the first one's callback runs only as far as TCP's buffers: the

@@ -44,6 +44,8 @@ type PresenceStore interface {
 	// of nodes whose lease has lapsed, and returns, by room, the identities that were there by way of
 	// none but them: each to one caller.
 	Renew(ctx context.Context, node string, ttl time.Duration) (held bool, left map[string][]string, err error)
+	// Leave ends all of node's entries and its lease, at once.
+	Leave(ctx context.Context, node string) (left map[string][]string, err error)
 }
 
 // Outage says what becomes of sends while the broker is away for longer than WithBrokerBuffer bridges.

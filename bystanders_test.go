@@ -9,14 +9,14 @@ import (
 	"testing"
 	"time"
 
-	"github.com/coder/websocket"
+	"github.com/wsroom/wsroom/wsroomtest"
 )
 
 // bystanders are honest members of a room, who say 20 messages a second between them and write down
 // what they hear.
 type bystanders struct {
 	t       testing.TB
-	members []*client
+	members []*wsroomtest.Client
 	heard   [][]string // by each member
 	sent    int
 	start   time.Time
@@ -43,11 +43,7 @@ const goodbye = "goodbye"
 // listen writes down what member i hears, until all have said goodbye.
 func (b *bystanders) listen(i int) {
 	for goodbyes := 0; goodbyes < len(b.heard); {
-		text, err := b.members[i].read()
-		if err != nil {
-			b.t.Errorf("honest member %d: %v", i, err)
-			return
-		}
+		text := b.members[i].NextText()
 		if text == goodbye {
 			goodbyes++
 			continue
@@ -81,7 +77,7 @@ func (b *bystanders) talk(f func()) time.Duration {
 				}
 			default:
 			}
-			b.say(b.sent%len(b.members), fmt.Sprint(b.sent, " ", time.Since(b.start)))
+			b.members[b.sent%len(b.members)].SendText(fmt.Sprint(b.sent, " ", time.Since(b.start)))
 			b.sent++
 			<-tick.C
 		}
@@ -93,12 +89,6 @@ func (b *bystanders) talk(f func()) time.Duration {
 	}()
 	talking.Wait()
 	return b.p99()
-}
-
-func (b *bystanders) say(i int, text string) {
-	if err := b.members[i].conn.Write(b.t.Context(), websocket.MessageText, []byte(text)); err != nil {
-		b.t.Errorf("honest member %d: %v", i, err)
-	}
 }
 
 func (b *bystanders) p99() time.Duration {
@@ -115,8 +105,8 @@ func (b *bystanders) p99() time.Duration {
 // part lets them go, and checks that each has heard all, once, in the order of the others.
 func (b *bystanders) part() {
 	b.t.Helper()
-	for i := range b.members {
-		b.say(i, goodbye)
+	for _, c := range b.members {
+		c.SendText(goodbye)
 	}
 	b.readers.Wait()
 	for i, heard := range b.heard {
@@ -132,6 +122,6 @@ func (b *bystanders) part() {
 		b.t.Errorf("the honest members heard %d different messages of %d", n, b.sent)
 	}
 	for _, c := range b.members {
-		c.conn.CloseNow()
+		c.CloseNow()
 	}
 }

@@ -44,11 +44,11 @@ func newCluster(h *Hub) *cluster {
 
 // topic returns the topic of a room's messages. Escaped, the hub's name has no colon.
 func (c *cluster) topic(room string) string {
-	prefix := "wsroom:" + url.QueryEscape(c.hub.cfg.name)
+	name := url.QueryEscape(c.hub.cfg.name)
 	if room == everyRoom {
-		return prefix + ":all"
+		return name + ":all"
 	}
-	return prefix + ":room:" + room
+	return name + ":room:" + room
 }
 
 // subscribe makes sure that what is published for the rooms from now on comes in, until unsubscribe.
@@ -123,12 +123,16 @@ func (c *cluster) inUse(s *subscription) bool {
 	return s.users > 0
 }
 
+// subscription returns the room's, nil if there is none.
+func (c *cluster) subscription(room string) *subscription {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.subs[room]
+}
+
 // deliver hands an envelope of this node to its own members, without the broker.
 func (c *cluster) deliver(room string, envelope []byte) {
-	c.mu.Lock()
-	s := c.subs[room]
-	c.mu.Unlock()
-	if s != nil {
+	if s := c.subscription(room); s != nil {
 		s.deliver(envelope)
 	}
 }
@@ -155,10 +159,7 @@ func (c *cluster) settle(ctx context.Context) {
 	}
 	c.outbox.mu.Unlock()
 	for room, sequence := range last {
-		c.mu.Lock()
-		s := c.subs[room]
-		c.mu.Unlock()
-		if s != nil {
+		if s := c.subscription(room); s != nil {
 			s.waitFor(ctx, sequence)
 		}
 	}

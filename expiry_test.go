@@ -293,7 +293,7 @@ func TestEndedConnectionIsFreedBeforeItExpires(t *testing.T) {
 		conns <- weak.Make(c)
 		return nil
 	}))
-	dial(t, serve(t, hub), "/a").conn.CloseNow()
+	dial(t, serve(t, hub), "/a").CloseNow()
 	c := await(t, conns, "a connection")
 	nothingLeft(t, hub)
 	until(t, "it is freed", func() bool { runtime.GC(); return c.Value() == nil })

@@ -3,11 +3,13 @@ package wsroom_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
 	"os"
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/coder/websocket"
@@ -140,7 +142,7 @@ func TestCloseRacesWithUpgrades(t *testing.T) {
 		}
 	}()
 	for range 100 {
-		dial(t, srv, "/a").expectClose(4000)
+		dial(t, srv, "/a").ExpectClose(4000)
 	}
 }
 
@@ -166,10 +168,10 @@ func TestSnapshotBesideABusyRoom(t *testing.T) {
 			}))
 		c := dial(t, serve(t, hub), "/a")
 		for range parts {
-			c.expect(part)
+			c.ExpectText(part)
 		}
 		for range parts / 10 {
-			c.expect("live")
+			c.ExpectText("live")
 		}
 	}
 }
@@ -199,7 +201,7 @@ func TestNothingIsReportedBeforeOnConnect(t *testing.T) {
 	for range 100 {
 		c := dial(t, srv, "/a")
 		await(t, closed, "OnClose")
-		c.conn.CloseNow()
+		c.CloseNow()
 	}
 	close(done)
 	wg.Wait()
@@ -267,5 +269,34 @@ func TestCloseReachesAPeerThatIsSending(t *testing.T) {
 			t.Errorf("close code %d", code)
 		}
 		c.frame(0x88, "\x0f\xa0")
+	})
+}
+
+// A queue that has not been empty for as many messages as its ring holds, and more, still grows.
+func TestQueueThatIsNeverEmptyGrows(t *testing.T) {
+	inBubble(t, func() *wsroom.Hub { return wsroom.New() }, func(t *testing.T, s *pipeServer, hub *wsroom.Hub) {
+		c := s.dialRaw("/a")
+		sent, got := 0, 0
+		for _, step := range []struct{ send, read int }{
+			{1, 0}, {250, 1}, {128, 128}, {128, 128}, {128, 128}, {300, 550}, // batches of 128 are taken
+		} {
+			for range step.send {
+				if err := hub.SendTextToRoom("/a", fmt.Sprint(sent)); err != nil {
+					t.Fatal(err)
+				}
+				sent++
+			}
+			for range step.read {
+				synctest.Wait() // all has been taken that the pipe lets be
+				if _, p, err := c.next(); err != nil || p != fmt.Sprint(got) {
+					t.Fatalf("got %q, %v; want %d", p, err, got)
+				}
+				got++
+			}
+			synctest.Wait()
+		}
+		if got != sent {
+			t.Errorf("%d of %d came", got, sent)
+		}
 	})
 }

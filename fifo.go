@@ -42,8 +42,9 @@ func (f *fifo) grow() {
 		return
 	}
 	ring := make([]*frame.Message, 2*len(f.ring))
-	n := copy(ring, f.ring[f.head:])
-	copy(ring[n:], f.ring[:f.head])
+	first := int(f.head) & (len(f.ring) - 1) // head only ever grows while there are messages
+	n := copy(ring, f.ring[first:])
+	copy(ring[n:], f.ring[:first])
 	clear(f.ring)
 	f.giveBack()
 	f.ring, f.head = ring, 0

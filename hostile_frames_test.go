@@ -65,8 +65,8 @@ func TestHostileFirstFrames(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	room.send("end")
-	room.expect("end") // and nothing before it
+	room.SendText("end")
+	room.ExpectText("end") // and nothing before it
 }
 
 // longFrame is the header of a masked text frame with a length of 64 bits.
@@ -110,8 +110,8 @@ func TestHostileLengths(t *testing.T) {
 			if grown := heapInUse() - heap; grown > 1<<20 {
 				t.Errorf("heap grew by %d KiB", grown>>10)
 			}
-			room.send("end")
-			room.expect("end")
+			room.SendText("end")
+			room.ExpectText("end")
 		})
 	}
 }
@@ -202,5 +202,5 @@ func TestHostileText(t *testing.T) {
 	cut := dialRaw(t, srv, "/a")
 	cut.frame(0x01, "\xe2\x82")
 	cut.frame(0x80, "\xac")
-	room.expect("€") // and nothing before it
+	room.ExpectText("€") // and nothing before it
 }

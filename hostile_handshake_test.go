@@ -175,7 +175,7 @@ func TestHostileJoins(t *testing.T) {
 	srv := serve(t, hub)
 	heap := heapInUse()
 	for range conns {
-		defer dial(t, srv, "/a").conn.CloseNow()
+		defer dial(t, srv, "/a").CloseNow()
 	}
 	name := func(i, j int) string { return fmt.Sprint("room ", j, " ", i*(j%2)) }
 	var wg sync.WaitGroup

@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"github.com/wsroom/wsroom"
+	"github.com/wsroom/wsroom/wsroomtest"
 )
 
 // world is a hub and what it should be like: which connections are in which rooms, and what each of
@@ -30,7 +31,7 @@ type world struct {
 // citizen is a connection, as the model sees it.
 type citizen struct {
 	conn   *wsroom.Conn
-	client *client
+	client *wsroomtest.Client
 	rooms  map[string]bool
 	due    []string // what it hasn't been checked to have got
 }
@@ -55,7 +56,7 @@ func (w *world) exit(i int) {
 	c := w.peers[i]
 	c.conn.Close(4000, "")
 	c.check(w.t)
-	c.client.expectClose(4000)
+	c.client.ExpectClose(4000)
 	w.peers = slices.Delete(w.peers, i, i+1)
 }
 
@@ -107,7 +108,7 @@ func (w *world) step() {
 // check reads what a citizen must have got.
 func (c *citizen) check(t *testing.T) {
 	t.Helper()
-	c.client.expect(c.due...)
+	c.client.ExpectText(c.due...)
 	c.due = nil
 }
 
@@ -176,9 +177,8 @@ func TestNothingComesAfterLeave(t *testing.T) {
 		wg.Go(func() {
 			inside := false
 			for {
-				text, err := c.read()
-				switch {
-				case err != nil || text == "end":
+				switch text := c.NextText(); {
+				case text == "end":
 					return
 				case text == "busy" && !inside:
 					t.Error("a message after Leave")

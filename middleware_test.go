@@ -25,6 +25,7 @@ import (
 	"github.com/go-chi/chi/v5"
 	"github.com/go-chi/chi/v5/middleware"
 	"github.com/wsroom/wsroom"
+	"github.com/wsroom/wsroom/wsroomtest"
 )
 
 // peer is a client whose request goes out as it stands.
@@ -359,7 +360,7 @@ func TestMiddlewareLeavesOtherRequestsUntouched(t *testing.T) {
 	if n := calls.Load(); n != 0 {
 		t.Errorf("the application was called %d times", n)
 	}
-	dial(t, srv, "/x").conn.CloseNow()
+	dial(t, srv, "/x").CloseNow()
 	nothingLeft(t, hub)
 }
 
@@ -1045,12 +1046,12 @@ func TestConnectionOutlivesTimeout(t *testing.T) {
 		if _, has := conn.Context().Deadline(); has || conn.Context().Err() != nil {
 			t.Errorf("the connection's context has a deadline: %t; error: %v", has, conn.Context().Err())
 		}
-		c.send("still here")
-		c.expect("still here")
+		c.SendText("still here")
+		c.ExpectText("still here")
 		if err := conn.SendText("and back"); err != nil {
 			t.Error(err)
 		}
-		c.expect("and back")
+		c.ExpectText("and back")
 	}
 }
 
@@ -1153,23 +1154,22 @@ func TestMessagesOverTLS(t *testing.T) {
 			}
 		}))
 	srv := serveConfigured(t, hub, (*httptest.Server).StartTLS, hub)
-	opts := &websocket.DialOptions{HTTPClient: srv.Client()}
-	a, b := dialWith(t, srv, "/x", opts), dialWith(t, srv, "/x", opts)
+	a, b := dial(t, srv, "/x"), dial(t, srv, "/x")
 	for _, size := range []int{0, 1, 125, 126, 1 << 12, 1<<14 + 1, 1 << 16, 1<<16 + 1, 1 << 20} {
 		text := strings.Repeat("x", size)
-		a.send(text)
-		a.expect(text)
-		b.expect(text)
+		a.SendText(text)
+		a.ExpectText(text)
+		b.ExpectText(text)
 	}
 	for i := range 200 {
 		hub.SendTextToRoom("/x", fmt.Sprint(i))
 	}
 	for i := range 200 {
-		a.expect(fmt.Sprint(i))
-		b.expect(fmt.Sprint(i))
+		a.ExpectText(fmt.Sprint(i))
+		b.ExpectText(fmt.Sprint(i))
 	}
-	a.conn.Close(websocket.StatusNormalClosure, "")
-	b.conn.Close(websocket.StatusNormalClosure, "")
+	a.Close(websocket.StatusNormalClosure, "")
+	b.Close(websocket.StatusNormalClosure, "")
 	nothingLeft(t, hub)
 }
 
@@ -1203,7 +1203,7 @@ func TestContextKeepsTheRoute(t *testing.T) {
 	})
 	srv := serve(t, r, hub)
 
-	var clients []*client
+	var clients []*wsroomtest.Client
 	for i := range conns {
 		clients = append(clients, dial(t, srv, fmt.Sprintf("/room%d/user%d", i, i)))
 	}
@@ -1222,8 +1222,8 @@ func TestContextKeepsTheRoute(t *testing.T) {
 			})
 		}
 		for i, c := range clients {
-			c.send("?")
-			c.expect(fmt.Sprintf("room%d user%d /{room}/{user} value of /room%d/user%d <nil>", i, i, i, i))
+			c.SendText("?")
+			c.ExpectText(fmt.Sprintf("room%d user%d /{room}/{user} value of /room%d/user%d <nil>", i, i, i, i))
 		}
 		others.Wait()
 	}

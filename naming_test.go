@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"errors"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"net/http"
 	"net/http/httptest"
@@ -14,6 +15,7 @@ import (
 
 	"github.com/go-chi/chi/v5"
 	"github.com/wsroom/wsroom"
+	"github.com/wsroom/wsroom/wsroomtest"
 )
 
 // mounting is a way to put a handler behind a router.
@@ -596,9 +598,9 @@ func TestRoomFuncErrorRefuses(t *testing.T) {
 		t.Run(test.what, func(t *testing.T) {
 			hub := wsroom.New(wsroom.WithRoom(func(*http.Request) (string, error) { return "x", test.err }))
 			srv := serve(t, hub)
-			res, body := refused(t, srv, "/", nil)
-			if res.StatusCode != test.status || strings.TrimSpace(body) != test.body {
-				t.Errorf("got %d %q, want %d %q", res.StatusCode, body, test.status, test.body)
+			res := wsroomtest.Refused(t, nil, srv.URL, test.status)
+			if body, _ := io.ReadAll(res.Body); strings.TrimSpace(string(body)) != test.body {
+				t.Errorf("got %q, want %q", body, test.body)
 			}
 			if got := res.Header.Get("Retry-After"); got != test.retryAfter {
 				t.Errorf("Retry-After is %q, want %q", got, test.retryAfter)

@@ -3,6 +3,7 @@ package wsroom
 import (
 	"context"
 	"errors"
+	"fmt"
 	"sync"
 	"time"
 
@@ -136,14 +137,14 @@ func put[P string | []byte](o *outbox, room string, l letter, payload P) {
 	}
 	t.last = l.sequence
 	full := o.full(len(payload)) // only with DeliverLocally: the other nodes see a gap
+	if full || o.late(t) {
+		o.deliverLocally(t)
+	}
 	if !full {
 		gather(o, t, l, payload)
 	}
-	switch {
-	case full || t.local:
+	if full || t.local {
 		o.cluster.deliver(room, appendLetter(appendEnvelope(nil, o.cluster.node), l, payload))
-	case o.late(t):
-		o.deliverLocally(t)
 	}
 }
 
@@ -249,7 +250,9 @@ func (o *outbox) published(t *outTopic, err error) {
 		t.local = false
 	case errors.As(err, &rejected) && rejected.Rejected():
 		o.cluster.hub.observer.Add(MetricBrokerErrors, "", "rejected", 1)
-		o.cluster.gap(t.room, "rejected", err)
+		if s := o.cluster.subscription(t.room); s != nil {
+			s.missed("rejected", fmt.Errorf("wsroom: broker: %w", err))
+		}
 	default:
 		o.failed(t, err)
 		return

@@ -355,15 +355,16 @@ func (p *presence) end() {
 	if p.renewal != nil {
 		p.renewal.Stop()
 	}
-	if _, ok := p.store.(alone); !ok {
-		p.work.add("close", p.letLapse)
-		return
-	}
+	_, alone := p.store.(alone)
 	for _, in := range p.rooms {
 		for _, a := range in {
-			a.present = false
-			p.align(a)
+			if a.present = false; alone {
+				p.align(a)
+			}
 		}
+	}
+	if !alone {
+		p.work.add("close", p.letLapse)
 	}
 }
 
@@ -387,3 +388,4 @@ func (alone) Identities(context.Context, string) ([]string, error)        { retu
 func (alone) Renew(context.Context, string, time.Duration) (bool, map[string][]string, error) {
 	return true, nil, nil
 }
+func (alone) Leave(context.Context, string) (map[string][]string, error) { return nil, nil }

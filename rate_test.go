@@ -10,6 +10,7 @@ import (
 
 	"github.com/coder/websocket"
 	"github.com/wsroom/wsroom"
+	"github.com/wsroom/wsroom/wsroomtest"
 )
 
 // Under SlowDown each message waits for the slower of the two rates, and the peer's writes with it;
@@ -48,14 +49,14 @@ func TestByteRateLimitSlowsReading(t *testing.T) {
 			})
 			inBubble(t, hubWithEnds(&ends, append(test.opts, note)...), func(t *testing.T, s *pipeServer, hub *wsroom.Hub) {
 				begin = time.Now()
-				c := s.dial("/a")
+				c := s.dialRaw("/a")
 				for _, n := range test.sizes {
-					c.send(strings.Repeat("x", n))
+					c.frame(0x81, strings.Repeat("x", n))
 				}
 				if pushed := time.Since(begin); pushed < test.want[len(test.want)-2] {
 					t.Errorf("the last was taken after %v", pushed)
 				}
-				c.conn.Close(websocket.StatusNormalClosure, "")
+				c.Close()
 				<-ends
 				if !slices.Equal(at, test.want) {
 					t.Errorf("messages came after %v, want %v", at, test.want)
@@ -84,18 +85,18 @@ func TestEndDoesNotWaitForTheRate(t *testing.T) {
 
 // Under Disconnect the burst is what a client may send at once, counted after decompression.
 func TestByteRateLimitDisconnects(t *testing.T) {
-	for _, mode := range []websocket.CompressionMode{websocket.CompressionDisabled, websocket.CompressionNoContextTakeover} {
+	for _, compression := range []wsroomtest.Option{nil, wsroomtest.WithCompression()} {
 		onClose, closed := closes()
 		hub := wsroom.New(echo(), onClose, wsroom.WithCompression(0),
 			wsroom.WithByteRateLimit(1, 1000), wsroom.WithRateLimitAction(wsroom.Disconnect))
-		c := dialWith(t, serve(t, hub), "/a", &websocket.DialOptions{CompressionMode: mode, CompressionThreshold: 10})
+		c := dial(t, serve(t, hub), "/a", compression)
 		text := strings.Repeat("x", 400)
 		for range 2 {
-			c.send(text)
-			c.expect(text)
+			c.SendText(text)
+			c.ExpectText(text)
 		}
-		c.send(text)
-		c.expectClose(websocket.StatusPolicyViolation)
+		c.SendText(text)
+		c.ExpectClose(websocket.StatusPolicyViolation)
 		if err := await(t, closed, "OnClose"); !errors.Is(err, wsroom.ErrRateLimited) {
 			t.Errorf("cause %v", err)
 		}

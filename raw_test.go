@@ -18,7 +18,6 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/coder/websocket"
 	"github.com/wsroom/wsroom"
 )
 
@@ -190,17 +189,6 @@ func inBubble(t *testing.T, newHub func() *wsroom.Hub, f func(t *testing.T, s *p
 		defer shutdown(t, hub)
 		f(t, s, hub)
 	})
-}
-
-func (s *pipeServer) dial(path string) *client {
-	s.t.Helper()
-	transport := &http.Transport{DialContext: s.ln.dial}
-	conn, _, err := websocket.Dial(s.t.Context(), "ws://test"+path, &websocket.DialOptions{HTTPClient: &http.Client{Transport: transport}})
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	s.t.Cleanup(func() { conn.CloseNow() })
-	return &client{t: s.t, conn: conn}
 }
 
 func (s *pipeServer) dialRaw(path string, headers ...string) *rawConn {

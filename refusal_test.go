@@ -18,6 +18,7 @@ import (
 
 	"github.com/coder/websocket"
 	"github.com/wsroom/wsroom"
+	"github.com/wsroom/wsroom/wsroomtest"
 )
 
 // deny refuses every request.
@@ -70,13 +71,12 @@ func TestCloseFrameSaysWhyARequestIsRefused(t *testing.T) {
 			plain := serve(t, hub)
 			withTLS := serveConfigured(t, hub, (*httptest.Server).StartTLS, hub)
 			for _, srv := range []*httptest.Server{plain, withTLS} {
-				c := dialWith(t, srv, "/a", &websocket.DialOptions{HTTPClient: srv.Client(), Subprotocols: []string{"chat", bearer("x")},
-					CompressionMode: websocket.CompressionNoContextTakeover})
-				if c.conn.Subprotocol() != "chat" { // a browser would give up
-					t.Errorf("subprotocol %q", c.conn.Subprotocol())
+				c := dial(t, srv, "/a", wsroomtest.WithSubprotocols("chat", bearer("x")), wsroomtest.WithCompression())
+				if c.Subprotocol() != "chat" { // a browser would give up
+					t.Errorf("subprotocol %q", c.Subprotocol())
 				}
-				if ce := c.expectClose(test.code); ce.Reason != test.reason {
-					t.Errorf("reason %q, want %q", ce.Reason, test.reason)
+				if reason := c.ExpectClose(test.code); reason != test.reason {
+					t.Errorf("reason %q, want %q", reason, test.reason)
 				}
 			}
 			p := knock(t, plain, upgradeRequest("/a", "Sec-WebSocket-Protocol: chat")+string(rawFrame(0x81, strings.Repeat("x", 10<<10))))
@@ -117,28 +117,25 @@ func TestCloseFrameTellsOfLimits(t *testing.T) {
 		hub := wsroom.New(test.opt, wsroom.WithRejectMode(wsroom.CloseFrame), tellRoom())
 		srv := serve(t, hub)
 		first := dial(t, srv, "/a")
-		first.expect("/a")
+		first.ExpectText("/a")
 		over := "/a"
 		if test.reason == "too many rooms" {
 			over = "/b"
 		}
 		for range 3 {
-			if ce := dial(t, srv, over).expectClose(test.code); ce.Reason != test.reason {
-				t.Errorf("reason %q, want %q", ce.Reason, test.reason)
+			if reason := dial(t, srv, over).ExpectClose(test.code); reason != test.reason {
+				t.Errorf("reason %q, want %q", reason, test.reason)
 			}
 		}
 		if n := hub.Stats(); n.Conns != 1 || n.Rooms != 1 || n.Opened != 1 {
 			t.Errorf("%s: %+v", test.reason, n)
 		}
-		first.conn.CloseNow()
+		first.CloseNow()
 		nothingLeft(t, hub)
-		dial(t, srv, over).expect(over)
+		dial(t, srv, over).ExpectText(over)
 		go shutdown(t, hub)
 		until(t, "the hub is closed", func() bool {
-			c := dial(t, srv, over)
-			_, err := c.read()
-			ce := websocket.CloseError{}
-			return errors.As(err, &ce) && ce.Reason == "shutting down" && ce.Code == 1013
+			return dial(t, srv, over).ExpectClose(websocket.StatusTryAgainLater) == "shutting down"
 		})
 	}
 }

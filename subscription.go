@@ -158,13 +158,18 @@ func (s *subscription) close() {
 
 // lost is told by the broker that messages may have been missed.
 func (s *subscription) lost(err error) {
+	s.missed("lost", fmt.Errorf("wsroom: broker: %w", err))
+}
+
+// missed reports messages that won't come, so that their absence isn't reported again.
+func (s *subscription) missed(cause string, err error) {
 	s.mu.Lock()
 	for node, h := range s.heard {
 		h.excused = true
 		s.heard[node] = h
 	}
 	s.mu.Unlock()
-	s.gap("lost", fmt.Errorf("wsroom: broker: %w", err))
+	s.gap(cause, err)
 }
 
 // gap reports that messages are missing, if somebody here was to get them.

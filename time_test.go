@@ -11,6 +11,7 @@ import (
 
 	"github.com/coder/websocket"
 	"github.com/wsroom/wsroom"
+	"github.com/wsroom/wsroom/wsroomtest"
 )
 
 // ends collects what OnClose hears and when, since the bubble's start.
@@ -58,13 +59,13 @@ func TestSilentPeerIsFoundByDefault(t *testing.T) {
 func TestPeerThatAnswersPingsLives(t *testing.T) {
 	var ends chan end
 	inBubble(t, hubWithEnds(&ends, wsroom.OnText(discardText)), func(t *testing.T, s *pipeServer, hub *wsroom.Hub) {
-		c := s.dial("/a")
-		ctx := c.conn.CloseRead(t.Context()) // answers pings
+		c := wsroomtest.Dial(t, hub, "/a")
 		time.Sleep(time.Hour)
-		if ctx.Err() != nil || hub.Len() != 1 {
+		c.ExpectNothing()
+		if hub.Len() != 1 {
 			t.Fatalf("connection ended: %d left", hub.Len())
 		}
-		c.conn.Close(websocket.StatusNormalClosure, "")
+		c.Close(websocket.StatusNormalClosure, "")
 		if e := <-ends; websocket.CloseStatus(e.err) != websocket.StatusNormalClosure {
 			t.Errorf("cause %v", e.err)
 		}
@@ -225,11 +226,11 @@ func TestRateLimitSlowsReading(t *testing.T) {
 	})
 	inBubble(t, hubWithEnds(&ends, count, wsroom.WithRateLimit(10, 5)), func(t *testing.T, s *pipeServer, hub *wsroom.Hub) {
 		begin = time.Now()
-		c := s.dial("/a")
+		c := wsroomtest.Dial(t, hub, "/a")
 		for range 25 {
-			c.send("x")
+			c.SendText("x")
 		}
-		c.conn.Close(websocket.StatusNormalClosure, "")
+		c.Close(websocket.StatusNormalClosure, "")
 		<-ends
 		if len(at) != 25 {
 			t.Fatalf("%d messages, want 25", len(at))
@@ -337,15 +338,15 @@ func TestReadWithADeadlineLeavesTheConnectionAlive(t *testing.T) {
 	})
 	makeHub := hubWithEnds(&ends, loop)
 	inBubble(t, func() *wsroom.Hub { errs = make(chan error, 3); return makeHub() }, func(t *testing.T, s *pipeServer, hub *wsroom.Hub) {
-		c := s.dial("/a")
+		c := wsroomtest.Dial(t, hub, "/a")
 		for range 3 {
 			if err := <-errs; !errors.Is(err, context.DeadlineExceeded) {
 				t.Errorf("Read: %v", err)
 			}
 		}
-		c.send("still here")
-		c.expect("still here")
-		c.expectClose(websocket.StatusNormalClosure)
+		c.SendText("still here")
+		c.ExpectText("still here")
+		c.ExpectClose(websocket.StatusNormalClosure)
 	})
 }
 
@@ -353,23 +354,14 @@ func TestDrainSpreadsTheCloses(t *testing.T) {
 	var ends chan end
 	inBubble(t, hubWithEnds(&ends, wsroom.WithDrain(10*time.Second)), func(t *testing.T, s *pipeServer, hub *wsroom.Hub) {
 		const n = 50
-		codes := make(chan websocket.StatusCode, n)
-		for range n {
-			c := s.dial("/a")
-			go func() {
-				_, err := c.read()
-				codes <- websocket.CloseStatus(err)
-			}()
-		}
+		clients := wsroomtest.DialN(t, n, hub, "/a")
 		begin := time.Now()
 		shutdown(t, hub)
 		wantBetween(t, "Shutdown", time.Since(begin), 9*time.Second, 10*time.Second)
 		perSecond := map[int]int{}
-		for range n {
+		for _, c := range clients {
 			perSecond[int((<-ends).at/time.Second)]++
-			if code := <-codes; code != websocket.StatusServiceRestart {
-				t.Errorf("close code %d, want 1012", code)
-			}
+			c.ExpectClose(websocket.StatusServiceRestart)
 		}
 		for second, count := range perSecond {
 			if count > n/5 {
@@ -389,8 +381,8 @@ func TestShutdownKeepsItsDeadline(t *testing.T) {
 	})
 	makeHub := hubWithEnds(&ends, stuck)
 	inBubble(t, func() *wsroom.Hub { release = make(chan struct{}); return makeHub() }, func(t *testing.T, s *pipeServer, hub *wsroom.Hub) {
-		c := s.dial("/a")
-		c.send("x")
+		c := wsroomtest.Dial(t, hub, "/a")
+		c.SendText("x")
 		synctest.Wait()
 		ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
 		defer cancel()

@@ -20,9 +20,8 @@ import (
 
 	"github.com/coder/websocket"
 	"github.com/wsroom/wsroom"
+	"github.com/wsroom/wsroom/wsroomtest"
 )
-
-func asError(err error, target any) bool { return errors.As(err, target) }
 
 // echoRoom sends what comes to the room it came from.
 func echoRoom(c *wsroom.Conn, text string, err error) {
@@ -82,7 +81,7 @@ func TestCallbackPriority(t *testing.T) {
 				t.Errorf("log says %+v", line)
 			}
 			logged := log.Len()
-			dial(t, srv, "/a").send("1")
+			dial(t, srv, "/a").SendText("1")
 			if got := await(t, used, "a callback"); got != tc.want {
 				t.Errorf("%s was called, want %s", got, tc.want)
 			}
@@ -99,7 +98,7 @@ func TestOneOrderPerRoom(t *testing.T) {
 	const members, senders, each = 10, 8, 500
 	hub := wsroom.New(wsroom.OnText(echoRoom), wsroom.WithSendQueue(1<<20, 1<<30))
 	srv := serve(t, hub)
-	clients := make([]*client, members)
+	clients := make([]*wsroomtest.Client, members)
 	for i := range clients {
 		clients[i] = dial(t, srv, "/a")
 	}
@@ -118,7 +117,7 @@ func TestOneOrderPerRoom(t *testing.T) {
 				case 1:
 					err = hub.SendTextToAll(text)
 				case 2:
-					clients[s].send(text)
+					clients[s].SendText(text)
 				default:
 					err = hub.SendTextToRoom("/a", text)
 				}
@@ -128,21 +127,14 @@ func TestOneOrderPerRoom(t *testing.T) {
 			}
 		})
 	}
-	seen := make([][]string, members)
-	for i, c := range clients {
-		wg.Go(func() {
-			for range senders * each {
-				text, err := c.read()
-				if err != nil {
-					t.Error(err)
-					return
-				}
-				seen[i] = append(seen[i], text)
-			}
-		})
-	}
 	close(begin)
 	wg.Wait()
+	seen := make([][]string, members)
+	for i, c := range clients {
+		for range senders * each {
+			seen[i] = append(seen[i], c.NextText())
+		}
+	}
 	for i := range seen {
 		if !slices.Equal(seen[i], seen[0]) {
 			t.Errorf("members 0 and %d saw different orders", i)
@@ -194,7 +186,7 @@ func TestSlowMemberDoesNotDelayTheRoom(t *testing.T) {
 				if err := hub.SendTextToRoom("/a", fmt.Sprint(i, pad)); err != nil {
 					t.Fatal(err)
 				}
-				reader.expect(fmt.Sprint(i, pad))
+				reader.ExpectText(fmt.Sprint(i, pad))
 			}
 			// The queue, a batch that is being written, and noise.
 			if grown := heapInUse() - heap; grown > 8<<20 {
@@ -297,9 +289,9 @@ func TestSnapshotOfAnySizeIsNoSlowClient(t *testing.T) {
 		return nil
 	}))
 	c := dial(t, serve(t, hub), "/a")
-	c.expect(big)
+	c.ExpectText(big)
 	for i := range burst {
-		c.expect(fmt.Sprint(i))
+		c.ExpectText(fmt.Sprint(i))
 	}
 }
 
@@ -326,9 +318,9 @@ func TestSnapshotThenLive(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	c.expect("snapshot 1", "snapshot 2", "room, from OnConnect")
+	c.ExpectText("snapshot 1", "snapshot 2", "room, from OnConnect")
 	for i := range messages {
-		c.expect(fmt.Sprint("live ", i))
+		c.ExpectText(fmt.Sprint("live ", i))
 	}
 }
 
@@ -349,7 +341,7 @@ func TestEveryEndHasOneCause(t *testing.T) {
 	}
 	some := func(err error) bool { return err != nil }
 	notClosed := func(err error) bool { return err != nil && websocket.CloseStatus(err) == -1 }
-	decode := func(err error) bool { return asError(err, new(*wsroom.DecodeError)) }
+	decode := func(err error) bool { return errors.As(err, new(*wsroom.DecodeError)) }
 	for _, tc := range []struct {
 		name  string
 		peer  peerFunc
@@ -419,8 +411,8 @@ func TestEveryEndHasOneCause(t *testing.T) {
 				}))
 			srv := serve(t, hub)
 			bystander := dial(t, srv, "/bystander")
-			bystander.send("0")
-			bystander.expect("connected")
+			bystander.SendText("0")
+			bystander.ExpectText("connected")
 			peer := dialRaw(t, srv, "/a")
 			tc.peer(peer)
 			if tc.code != 0 {
@@ -443,13 +435,13 @@ func TestEveryEndHasOneCause(t *testing.T) {
 			}
 			peer.Close()
 			if tc.name == "the application kicks the room" {
-				bystander.expectClose(4002) // it was in the room, too
+				bystander.ExpectClose(4002) // it was in the room, too
 			} else if err := hub.Members("/bystander")[0].SendText("still here"); err != nil {
 				t.Errorf("the bystander: %v", err)
 			} else {
-				bystander.expect("still here")
+				bystander.ExpectText("still here")
 			}
-			bystander.conn.CloseNow()
+			bystander.CloseNow()
 			shutdown(t, hub)
 			if len(closed) != 1 || len(lasts) != 1 { // the bystander's
 				t.Errorf("%d further OnClose, %d further err; want the bystander's", len(closed), len(lasts))
@@ -555,9 +547,9 @@ func testPanic(t *testing.T, where string, blow func()) {
 	until(t, "the stack is logged", func() bool {
 		return strings.Contains(log.String(), "testPanic") || strings.Contains(log.String(), "goroutine ")
 	})
-	good.send(`"good"`)
-	if text, err := good.read(); err != nil || text != "1" && text != "good" && text != `"good"` {
-		t.Errorf("the other connection: %q, %v", text, err)
+	good.SendText(`"good"`)
+	if text := good.NextText(); text != "1" && text != "good" && text != `"good"` {
+		t.Errorf("the other connection: %q", text)
 	}
 	if len(onCloses) > 0 {
 		t.Error("OnClose ran twice")
@@ -596,17 +588,10 @@ func TestShutdownReturnsWhenEveryCallbackHas(t *testing.T) {
 			running.Add(-1)
 		}))
 	srv := serve(t, hub)
-	var wg sync.WaitGroup
-	for range n {
-		c := dial(t, srv, "/a")
-		c.send("there?")
-		c.expect("there?") // OnConnect has returned
-		wg.Go(func() {
-			for i := range 100 {
-				c.expect(fmt.Sprint(i))
-			}
-			c.expectClose(websocket.StatusGoingAway)
-		})
+	clients := wsroomtest.DialN(t, n, nil, srv.URL+"/a")
+	for _, c := range clients {
+		c.SendText("there?")
+		c.ExpectText("there?") // OnConnect has returned
 	}
 	for i := range 100 {
 		hub.SendTextToRoom("/a", fmt.Sprint(i))
@@ -615,10 +600,15 @@ func TestShutdownReturnsWhenEveryCallbackHas(t *testing.T) {
 	if left := running.Load(); left != 0 {
 		t.Errorf("%d connections without OnClose", left)
 	}
-	wg.Wait()
-	res, body := refused(t, srv, "/a", nil)
-	if res.StatusCode != http.StatusServiceUnavailable || res.Header.Get("Retry-After") == "" {
-		t.Errorf("after Shutdown: %d %q, Retry-After %q", res.StatusCode, body, res.Header.Get("Retry-After"))
+	for _, c := range clients {
+		for i := range 100 {
+			c.ExpectText(fmt.Sprint(i))
+		}
+		c.ExpectClose(websocket.StatusGoingAway)
+	}
+	res := wsroomtest.Refused(t, nil, srv.URL+"/a", http.StatusServiceUnavailable)
+	if res.Header.Get("Retry-After") == "" {
+		t.Error("after Shutdown: no Retry-After")
 	}
 }
 
@@ -711,8 +701,8 @@ func TestTextIsText(t *testing.T) {
 	if code, _ := bad.closeCode(); code != 1007 {
 		t.Errorf("close code %d, want 1007", code)
 	}
-	bystander.send("fine")
-	bystander.expect("fine") // and nothing before it
+	bystander.SendText("fine")
+	bystander.ExpectText("fine") // and nothing before it
 }
 
 // A broadcast is marshalled once, and allocates as many objects for a thousand members as for ten.
@@ -814,11 +804,7 @@ func TestJoinRacesWithTheEnd(t *testing.T) {
 	srv := serve(t, hub)
 	var wg sync.WaitGroup
 	for i := range conns {
-		peer := dial(t, srv, fmt.Sprintf("/%d", i%7))
-		go func() {
-			for _, err := peer.read(); err == nil; _, err = peer.read() {
-			}
-		}()
+		dial(t, srv, fmt.Sprintf("/%d", i%7))
 	}
 	for range conns {
 		c := await(t, all, "a connection")

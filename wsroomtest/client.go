@@ -1,0 +1,367 @@
+package wsroomtest
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/coder/websocket"
+)
+
+// Client is one WebSocket client of a test. It reads all the time and answers pings, as a browser does,
+// unless it is stalled; what it has read waits until the test takes it. Its methods fail the test, by
+// Fatalf, with an account of what came instead: call them on the test's goroutine.
+type Client struct {
+	t        testing.TB
+	name     string
+	patience time.Duration
+	ws       *websocket.Conn
+	line     *line
+	gone     <-chan struct{} // as dialer's
+	pings    time.Time       // when all that the server takes may be sent again
+
+	mu     sync.Mutex    // guards what follows
+	news   chan struct{} // closed when something comes
+	unread []message
+	taken  []message // the last few
+	ended  error     // why nothing more comes; nil while it may
+}
+
+func newClient(d *dialer, ws *websocket.Conn) *Client {
+	c := &Client{t: d.t, name: d.name, patience: d.patience, ws: ws, line: d.line, gone: d.gone, news: make(chan struct{})}
+	read := make(chan struct{})
+	go func() {
+		defer close(read)
+		c.read()
+	}()
+	c.t.Cleanup(func() {
+		c.t.Helper()
+		_ = ws.CloseNow()
+		c.line.hangUp()
+		<-read
+		c.awaitServer()
+	})
+	return c
+}
+
+func (c *Client) read() {
+	for {
+		typ, p, err := c.ws.Read(context.Background())
+		c.mu.Lock()
+		if err == nil {
+			c.unread = append(c.unread, message{typ, p})
+		} else {
+			c.ended = err
+		}
+		close(c.news)
+		c.news = make(chan struct{})
+		c.mu.Unlock()
+		if err != nil {
+			return
+		}
+	}
+}
+
+// awaitServer waits until the server has let go of the connection.
+func (c *Client) awaitServer() {
+	c.t.Helper()
+	if c.gone == nil {
+		return
+	}
+	select {
+	case <-c.gone:
+	case <-time.After(c.patience):
+		c.t.Errorf("%s: hung up %v ago, and the server hasn't let go; is a callback stuck?\n%s", c.name, c.patience, goroutines(c.t.Name()))
+	}
+}
+
+// Subprotocol returns the subprotocol that the server chose, "" if there is none.
+func (c *Client) Subprotocol() string { return c.ws.Subprotocol() }
+
+// SendText sends a text message.
+func (c *Client) SendText(text string) {
+	c.t.Helper()
+	c.send(message{websocket.MessageText, []byte(text)})
+}
+
+// SendBinary sends a binary message.
+func (c *Client) SendBinary(p []byte) {
+	c.t.Helper()
+	c.send(message{websocket.MessageBinary, p})
+}
+
+// SendJSON sends v, encoded, as a text message.
+func (c *Client) SendJSON(v any) {
+	c.t.Helper()
+	p, err := json.Marshal(v)
+	if err != nil {
+		c.t.Fatalf("%s: SendJSON: %v", c.name, err)
+	}
+	c.send(message{websocket.MessageText, p})
+}
+
+func (c *Client) send(m message) {
+	c.t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), c.patience)
+	defer cancel()
+	if err := c.ws.Write(ctx, m.typ, m.data); err != nil {
+		if ctx.Err() != nil {
+			err = fmt.Errorf("the server hasn't read for %v", c.patience)
+		}
+		c.fail("sending %v: %v", m, err)
+	}
+}
+
+// ExpectText takes the next messages and fails the test unless they are these texts.
+func (c *Client) ExpectText(want ...string) {
+	c.t.Helper()
+	for _, text := range want {
+		wanted := message{websocket.MessageText, []byte(text)}
+		c.expect(wanted, wanted.String())
+	}
+}
+
+// ExpectBinary takes the next message and fails the test unless it is binary and has these bytes.
+func (c *Client) ExpectBinary(want []byte) {
+	c.t.Helper()
+	wanted := message{websocket.MessageBinary, want}
+	c.expect(wanted, wanted.String())
+}
+
+func (c *Client) expect(want message, what string) {
+	c.t.Helper()
+	if got := c.next(what); !got.equal(want) {
+		c.fail("want %s, got %v", what, got)
+	}
+}
+
+// ExpectJSON takes the next messages and fails the test unless they are text and mean the same as want,
+// encoded: the order of an object's members, white space and the notation of numbers don't matter. A
+// json.RawMessage stands for itself. The failure names each member that differs.
+func (c *Client) ExpectJSON(want ...any) {
+	c.t.Helper()
+	for _, v := range want {
+		p, err := json.Marshal(v)
+		if err != nil {
+			c.t.Fatalf("%s: ExpectJSON: %v", c.name, err)
+		}
+		what := "the JSON " + quote(string(p))
+		got := c.nextOf(websocket.MessageText, what)
+		if diff := diffJSON(got.data, p); diff != "" {
+			c.fail("not the JSON that is wanted:\n%s\tgot  %s\n\twant %s", diff, quote(string(got.data)), quote(string(p)))
+		}
+	}
+}
+
+// NextText takes the next message, which must be text, and returns it.
+func (c *Client) NextText() string {
+	c.t.Helper()
+	return string(c.nextOf(websocket.MessageText, "a text").data)
+}
+
+// NextBinary takes the next message, which must be binary, and returns it.
+func (c *Client) NextBinary() []byte {
+	c.t.Helper()
+	return c.nextOf(websocket.MessageBinary, "a binary message").data
+}
+
+// NextJSON takes the next message, which must be text, and decodes it into v.
+func (c *Client) NextJSON(v any) {
+	c.t.Helper()
+	got := c.nextOf(websocket.MessageText, fmt.Sprintf("JSON for a %T", v))
+	if err := json.Unmarshal(got.data, v); err != nil {
+		c.fail("%v doesn't decode into a %T: %v", got, v, err)
+	}
+}
+
+func (c *Client) nextOf(typ websocket.MessageType, what string) message {
+	c.t.Helper()
+	got := c.next(what)
+	if got.typ != typ {
+		c.fail("want %s, got %v", what, got)
+	}
+	return got
+}
+
+// next takes the next message.
+func (c *Client) next(what string) (m message) {
+	c.t.Helper()
+	problem := c.wait(func() bool {
+		if len(c.unread) == 0 {
+			return false
+		}
+		m, c.unread = c.unread[0], c.unread[1:]
+		c.taken = append(c.taken[max(0, len(c.taken)+1-remembered):], m)
+		return true
+	})
+	if problem != "" {
+		c.fail("want %s, %s", what, problem)
+	}
+	return m
+}
+
+// wait waits until ok, which is called with mu held, and says why it was in vain.
+func (c *Client) wait(ok func() bool) (problem string) {
+	timer := time.NewTimer(c.patience)
+	defer timer.Stop()
+	for {
+		c.mu.Lock()
+		done, ended, news := ok(), c.ended, c.news
+		c.mu.Unlock()
+		switch {
+		case done:
+			return ""
+		case ended != nil:
+			return "but the connection has ended: " + describeEnd(ended)
+		}
+		select {
+		case <-news:
+		case <-timer.C:
+			return fmt.Sprintf("but nothing came for %v", c.patience)
+		}
+	}
+}
+
+// ExpectClose waits for the connection's end, fails the test unless it has this close code, and returns
+// the reason. What came before stays there to be taken. As in browsers, websocket.StatusAbnormalClosure
+// (1006) is the end without a close frame, websocket.StatusNoStatusRcvd (1005) a close frame without a code.
+func (c *Client) ExpectClose(code websocket.StatusCode) (reason string) {
+	c.t.Helper()
+	var end error
+	problem := c.wait(func() bool { end = c.ended; return end != nil })
+	if problem != "" {
+		c.fail("want the end with close code %d, %s", code, strings.Replace(problem, "nothing came", "it lives on", 1))
+	}
+	by := closeOf(end)
+	if by.Code != code {
+		c.fail("want the end with close code %d, got: %s", code, describeEnd(end))
+	}
+	return by.Reason
+}
+
+// ExpectNothing fails the test if there is a message that it hasn't taken, or if one is on its way: one
+// that the server sent before this call, from whatever goroutine, or in the callbacks for what this client
+// sent before. It doesn't sleep. What others cause meanwhile may come later or not at all.
+//
+// In a bubble of testing/synctest it waits as synctest.Wait does, and so proves more: nothing comes
+// unless time passes or the test goes on. Elsewhere it exchanges two pings with the server, each of
+// which is answered after the callbacks for what was sent before it. The first answer leaves together with
+// some of what waits, if anything does, and so ahead of the second. The server must be reading: a
+// callback of this client's that doesn't return fails the test. A hub takes 10 pings a second of a client,
+// so that after 8 calls in a row each waits for its turn, 200 ms.
+func (c *Client) ExpectNothing() {
+	c.t.Helper()
+	if got := c.settled("ExpectNothing"); len(got) > 0 {
+		c.fail("want nothing, got:%s", list(got))
+	}
+}
+
+// Drain waits as ExpectNothing does, takes all messages and returns them, text and binary, in order.
+func (c *Client) Drain() []string {
+	c.t.Helper()
+	got := c.settled("Drain")
+	texts := make([]string, len(got))
+	for i, m := range got {
+		texts[i] = string(m.data)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.unread = c.unread[len(got):]
+	c.taken = slices.Clone(got[max(0, len(got)-remembered):])
+	return texts
+}
+
+// settled returns what is unread once nothing more is on its way.
+func (c *Client) settled(caller string) []message {
+	c.t.Helper()
+	if state := c.line.state(); state != "" {
+		c.fail("%s proves nothing: %s", caller, state)
+	}
+	if !waitInBubble() {
+		c.exchangePings(caller)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.unread
+}
+
+// waitInBubble is synctest.Wait, if this is a bubble.
+func waitInBubble() (ok bool) {
+	defer func() { ok = recover() == nil }()
+	synctest.Wait()
+	return true
+}
+
+const (
+	pingTime  = 220 * time.Millisecond // what two pings cost of the server's budget
+	pingsOnce = 8                      // twice as many pings may be sent at once
+)
+
+func (c *Client) exchangePings(caller string) {
+	c.t.Helper()
+	now := time.Now()
+	if c.pings.Before(now) {
+		c.pings = now
+	}
+	c.pings = c.pings.Add(pingTime)
+	<-time.After(c.pings.Sub(now) - pingsOnce*pingTime)
+	ctx, cancel := context.WithTimeout(context.Background(), c.patience)
+	defer cancel()
+	for range 2 {
+		err := c.ws.Ping(ctx)
+		switch {
+		case err == nil:
+		case ctx.Err() != nil:
+			c.fail("%s: no answer to a ping within %v: the server isn't reading; is a callback stuck?", caller, c.patience)
+		default: // it ends
+			c.wait(func() bool { return c.ended != nil })
+			return
+		}
+	}
+}
+
+// Stall has the client read nothing more, not even pings, until Resume; what it has read can be taken. A
+// line in memory holds another 256 bytes, then the server's writes wait; over a network the kernels hold
+// some MB.
+func (c *Client) Stall() { c.line.stop(false) }
+
+// Resume ends Stall.
+func (c *Client) Resume() { c.line.resume() }
+
+// Cut lets the line go dead: from now on neither side hears anything of the other, not even that it
+// closed. What the server writes gets lost as far as a stalled line holds it.
+func (c *Client) Cut() { c.line.stop(true) }
+
+// Close closes the connection with a close frame and fails the test unless the server's own comes. On a
+// connection that has ended it does nothing.
+func (c *Client) Close(code websocket.StatusCode, reason string) {
+	c.t.Helper()
+	c.mu.Lock()
+	ended := c.ended
+	c.mu.Unlock()
+	if ended != nil {
+		return
+	}
+	err := c.ws.Close(code, reason)
+	c.wait(func() bool {
+		if err == nil && errors.Is(c.ended, net.ErrClosed) { // not read, but ws.Close has read the answer
+			c.ended = websocket.CloseError{Code: code, Reason: reason}
+		}
+		ended = c.ended
+		return ended != nil
+	})
+	if closeOf(ended).Code == websocket.StatusAbnormalClosure {
+		c.fail("want an answer to the close frame, got: %v", errors.Join(err, ended))
+	}
+}
+
+// CloseNow closes the connection without a close frame, as when a process is killed.
+func (c *Client) CloseNow() { _ = c.ws.CloseNow() }

@@ -1,0 +1,83 @@
+package wsroomtest
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"os"
+	"runtime/pprof"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/wsroom/wsroom"
+)
+
+// CheckHub shuts the hub down at the test's end, after the clients that are dialed later have hung up. The
+// test fails unless each callback returns, the hub is empty, and no goroutine of it is left that came of the
+// test's clients, within 10 s. It returns the hub.
+func CheckHub(t testing.TB, hub *wsroom.Hub) *wsroom.Hub {
+	t.Helper()
+	t.Cleanup(func() {
+		t.Helper()
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
+		defer cancel()
+		if err := hub.Shutdown(ctx); err != nil {
+			t.Errorf("the hub's Shutdown: %v; is a callback stuck?\n%s", err, goroutines(t.Name()))
+			return
+		}
+		if n, rooms := hub.Len(), hub.Rooms(); n != 0 || len(rooms) != 0 {
+			t.Errorf("after its Shutdown the hub has %d connections and the rooms %q", n, rooms)
+		}
+		if left := awaitEnd(t.Name()); left != "" {
+			t.Errorf("goroutines of the hub are left after its Shutdown:\n%s", left)
+		}
+	})
+	return hub
+}
+
+// Main runs the package's tests, for TestMain, and returns the code to exit with: it isn't 0, either, if a
+// goroutine of wsroom is left at the end.
+//
+//	func TestMain(m *testing.M) { os.Exit(wsroomtest.Main(m)) }
+func Main(m *testing.M) (code int) {
+	if code = m.Run(); code != 0 {
+		return code
+	}
+	if left := awaitEnd(""); left != "" {
+		fmt.Fprintf(os.Stderr, "goroutines of wsroom are left:\n%s", left)
+		return 1
+	}
+	return 0
+}
+
+// awaitEnd gives goroutines time to end, and returns those that are left.
+func awaitEnd(test string) (left string) {
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for deadline := time.Now().Add(patience); time.Now().Before(deadline); <-tick.C {
+		if left = goroutines(test); left == "" {
+			return ""
+		}
+	}
+	return left
+}
+
+// labelKey is the label of the goroutines that serve a test's clients, and of those that they start.
+const labelKey = "wsroomtest"
+
+// goroutines returns the stacks of wsroom's goroutines: of a test and its subtests, or all.
+func goroutines(test string) string {
+	var profile bytes.Buffer
+	_ = pprof.Lookup("goroutine").WriteTo(&profile, 1)
+	label := fmt.Sprintf("%q:%q", labelKey, test)
+	within := strings.TrimSuffix(label, `"`) + "/"
+	var b strings.Builder
+	for g := range strings.SplitSeq(profile.String(), "\n\n") {
+		ours := strings.Contains(g, "wsroom/wsroom.(*") || strings.Contains(g, "wsroom/internal/frame.(*")
+		if ours && (test == "" || strings.Contains(g, label) || strings.Contains(g, within)) {
+			b.WriteString(g + "\n\n")
+		}
+	}
+	return b.String()
+}
