@@ -108,7 +108,13 @@ func (failingStore) Renew(context.Context, string, time.Duration) (bool, map[str
 func faults() []happening {
 	someone := wsroom.WithIdentity(func(*http.Request) string { return "ann" })
 	stays := func(c *rawConn, _ *wsroom.Hub) { time.Sleep(time.Second) }
-	stubborn := &moodyBroker{publish: func(int) error { return errors.New("away") }}
+	stubborn := newWire()
+	stubborn.set(func(_ string, data []byte) (int, error) {
+		if data != nil {
+			return 0, errDown
+		}
+		return 1, nil
+	})
 	return []happening{
 		with("", stays, wsroom.OnText(discardText), wsroom.OnJSON(func(*wsroom.Conn, int, error) {})),
 		knocks("", upgradeRequest("/a?token=SECRET"), nothingFirst, deny(500)),

@@ -2,7 +2,6 @@ package wsroom_test
 
 import (
 	"bufio"
-	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -18,6 +17,8 @@ import (
 	"time"
 
 	"github.com/wsroom/wsroom"
+	"github.com/wsroom/wsroom/adapters/brokertest"
+	"github.com/wsroom/wsroom/wsroomtest"
 )
 
 // happening is one way to bring something about that is counted with a cause.
@@ -219,7 +220,8 @@ func limitsOfHub() []happening {
 	dials := func(s *pipeServer, _ *wsroom.Hub) { go s.dialRaw("/a").closeFrame() }
 	noBeat := wsroom.WithHeartbeat(0, 0)
 	a, b := upgradeRequest("/a"), upgradeRequest("/b")
-	away := &moodyBroker{subscribe: func(int) error { return errors.New("away") }}
+	away := newWire()
+	away.set(down)
 	return []happening{
 		knocks("refused shutdown", a, func(s *pipeServer, hub *wsroom.Hub) { shutdown(s.t, hub) }),
 		knocks("refused max_conns", a, dials, noBeat, wsroom.WithMaxConns(1)),
@@ -230,66 +232,16 @@ func limitsOfHub() []happening {
 	}
 }
 
-// moodyBroker is a broker of this process that fails as it is told to. n counts the calls from 0.
-type moodyBroker struct {
-	publish   func(n int) error // swallowed: the message is lost, and no error told
-	subscribe func(n int) error
-
-	mu                    sync.Mutex // guards the rest
-	published, subscribed int
-	topics                map[string]moodyTopic
-}
-
-type moodyTopic struct {
-	deliver func([]byte)
-	lost    func(error)
-}
-
-var swallowed = errors.New("swallowed")
-
-func (b *moodyBroker) Publish(_ context.Context, topic string, data []byte) error {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.published++
-	if b.publish != nil {
-		if err := b.publish(b.published - 1); err == swallowed {
-			return nil
-		} else if err != nil {
-			return err
+// nth is a fault of the n-th call of Publish, or of Subscribe.
+func nth(subscribe bool, n int, err error) func(string, []byte) (int, error) {
+	return func(_ string, data []byte) (times int, _ error) {
+		if (data == nil) == subscribe {
+			if n--; n == 0 {
+				return 0, err
+			}
 		}
+		return 1, nil
 	}
-	if t, ok := b.topics[topic]; ok {
-		t.deliver(data)
-	}
-	return nil
-}
-
-func (b *moodyBroker) Subscribe(_ context.Context, topic string, deliver func([]byte), lost func(error)) (func(), error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.subscribed++
-	if b.subscribe != nil {
-		if err := b.subscribe(b.subscribed - 1); err != nil {
-			return nil, err
-		}
-	}
-	if b.topics == nil {
-		b.topics = map[string]moodyTopic{}
-	}
-	b.topics[topic] = moodyTopic{deliver, lost}
-	return func() {}, nil
-}
-
-// room is the topic of the only room.
-func (b *moodyBroker) room() moodyTopic {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	for name, t := range b.topics {
-		if strings.HasSuffix(name, "/a") {
-			return t
-		}
-	}
-	return moodyTopic{}
 }
 
 type neverTaken struct{ error }
@@ -297,14 +249,6 @@ type neverTaken struct{ error }
 func (neverTaken) Rejected() bool { return true }
 
 func brokerTroubles() []happening {
-	once := func(err error) func(int) error {
-		return func(n int) error {
-			if n == 0 {
-				return err
-			}
-			return nil
-		}
-	}
 	sends := func(c *rawConn, hub *wsroom.Hub) {
 		go c.closeFrame()
 		for range 3 {
@@ -312,25 +256,27 @@ func brokerTroubles() []happening {
 			time.Sleep(time.Second)
 		}
 	}
-	trouble := func(counts string, b *moodyBroker, do func(*rawConn, *wsroom.Hub), opts ...wsroom.Option) happening {
-		return with(counts, do, append(opts, wsroom.WithBroker(b))...)
+	trouble := func(counts string, fault func(string, []byte) (int, error), opts ...wsroom.Option) happening {
+		w := newWire()
+		w.set(fault)
+		return with(counts, sends, append(opts, wsroom.WithBroker(w))...)
 	}
-	away := errors.New("away")
-	var odd moodyBroker
+	server := brokertest.NewMemory()
+	node := server.Open()
 	return []happening{
-		trouble("broker_errors publish", &moodyBroker{publish: once(away)}, sends),
-		trouble("broker_errors rejected", &moodyBroker{publish: once(neverTaken{away})}, sends),
-		trouble("broker_gaps rejected", &moodyBroker{publish: once(neverTaken{away})}, sends),
-		trouble("broker_errors subscribe", &moodyBroker{subscribe: once(away)}, sends),
-		trouble("broker_gaps late", &moodyBroker{subscribe: once(away)}, sends, wsroom.WithOutage(wsroom.DeliverLocally)),
-		trouble("broker_gaps lost", &odd, func(*rawConn, *wsroom.Hub) { odd.room().lost(away) }),
-		trouble("broker_gaps malformed", &odd, func(*rawConn, *wsroom.Hub) { odd.room().deliver([]byte("x")) }),
-		trouble("broker_gaps sequence", &moodyBroker{publish: func(n int) error {
-			if n == 1 {
-				return swallowed
-			}
-			return nil
-		}}, sends),
+		trouble("broker_errors publish", nth(false, 1, errDown)),
+		trouble("broker_errors subscribe", nth(true, 1, errDown)),
+		trouble("broker_errors rejected", nth(false, 1, neverTaken{errDown})),
+		trouble("broker_gaps rejected", nth(false, 1, neverTaken{errDown})),
+		trouble("broker_gaps sequence", nth(false, 2, nil)),
+		trouble("broker_gaps late", nth(true, 1, errDown), wsroom.WithOutage(wsroom.DeliverLocally)),
+		with("broker_gaps lost", func(c *rawConn, hub *wsroom.Hub) {
+			server.Lose(1)
+			sends(c, hub)
+		}, wsroom.WithBroker(node)),
+		with("broker_gaps malformed", func(c *rawConn, _ *wsroom.Hub) {
+			node.Publish(c.t.Context(), ":room:/a", []byte("x"))
+		}, wsroom.WithBroker(node)),
 	}
 }
 
@@ -386,9 +332,9 @@ func TestMetricsHaveTheRoutesPattern(t *testing.T) {
 	srv := serve(t, muxOf("GET /chat/{room}", hub), hub)
 	for i := range 3 {
 		c := dial(t, srv, fmt.Sprintf("/chat/%d?q=%d", i, i))
-		c.send("x")
-		c.expect("x")
-		c.conn.CloseNow()
+		c.SendText("x")
+		c.ExpectText("x")
+		c.CloseNow()
 	}
 	stalled := dialRaw(t, srv, "/chat/stalled")
 	until(t, "something is dropped", func() bool {
@@ -396,7 +342,7 @@ func TestMetricsHaveTheRoutesPattern(t *testing.T) {
 		return hub.Stats().Dropped > 0
 	})
 	stalled.Close()
-	refused(t, srv, "/chat/%01", nil)
+	wsroomtest.Refused(t, nil, srv.URL+"/chat/%01", http.StatusBadRequest)
 	shutdown(t, hub)
 	want := []string{"rooms ", "fan_out "}
 	for _, metric := range []string{"conns", "joins", "refused", "ended", "messages_in", "messages_out", "bytes_in",
