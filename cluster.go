@@ -141,7 +141,7 @@ func (c *cluster) deliver(room string, envelope []byte) {
 func (c *cluster) gap(room, cause string, err error) {
 	h := c.hub
 	h.observer.Add(MetricBrokerGaps, "", cause, 1)
-	h.cfg.logger.Warn("wsroom: messages of other nodes may be missing", "room", room, "err", err)
+	h.cfg.logger.Warn("wsroom: messages of other nodes may be missing", "room", room, "cause", cause, "err", err)
 	if f := h.cfg.onGap; f != nil {
 		c.gaps.add(room, func() { h.guard("OnGap", room, func() { f(room, err) }) })
 	}

@@ -1357,7 +1357,7 @@ func TestRefusalsAreCountedByCause(t *testing.T) {
 	knock(t, srv, upgradeRequest("/chat/a"))
 	seen.mu.Lock()
 	defer seen.mu.Unlock()
-	want := map[string]int{"handshake": 2, "origin": 1, "room": 1, "authorize": 1, "limit": 1}
+	want := map[string]int{"handshake": 2, "origin": 1, "room": 1, "authorize": 1, "max_conns": 1}
 	if len(seen.n) != len(want) {
 		t.Errorf("got %v", seen.n)
 	}

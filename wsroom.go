@@ -65,6 +65,7 @@ import (
 type Hub struct {
 	cfg      *config
 	observer Observer
+	tracer   Tracer // nil unless the observer is one
 	store    store
 	cluster  *cluster  // nil without WithBroker
 	presence *presence // nil without WithIdentity
@@ -93,7 +94,8 @@ func New(opts ...Option) *Hub {
 	if h.observer == nil {
 		h.observer = noObserver{}
 	}
-	h.store.init(cfg)
+	h.tracer, _ = cfg.observer.(Tracer)
+	h.store.init(cfg, h.observer)
 	h.heartbeat.init(cfg)
 	if cfg.broker != nil {
 		h.cluster = newCluster(h)
@@ -114,7 +116,7 @@ func New(opts ...Option) *Hub {
 // WithAuthorize, 426 for what is no upgrade, 429 and 503 over a limit, 503 after Shutdown or
 // WithHandshakeTimeout; see WithRejectMode.
 func (h *Hub) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	c, r := h.upgrade(w, r)
+	c, r := h.tracedUpgrade(w, r)
 	if c == nil {
 		return
 	}
