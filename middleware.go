@@ -81,7 +81,7 @@ func (h *Hub) upgrade(w http.ResponseWriter, r *http.Request) (*Conn, *http.Requ
 			panic(http.ErrAbortHandler)
 		}
 		if !g.answered { // coder/websocket refused the handshake, with its reason
-			h.observer.Add(MetricRefused, pattern(r), "handshake", 1)
+			h.countRefusal(r, "handshake")
 		}
 		return nil, nil
 	}
@@ -166,7 +166,7 @@ func (g *gate) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	g.conn, g.answered = conn, true
 	socket, buffered, err := g.switchProtocols(g.limit.deadline)
 	if err != nil {
-		g.hub.observer.Add(MetricRefused, pattern(g.request), "hijack", 1)
+		g.hub.countRefusal(g.request, "hijack")
 		return nil, nil, err
 	}
 	early, _ := buffered.Reader.Peek(buffered.Reader.Buffered())

@@ -127,7 +127,7 @@ func (e *StatusError) closeReason() string {
 
 // noteRefusal counts a refusal, logs it if the server is at fault, and returns what the client gets.
 func (h *Hub) noteRefusal(r *http.Request, cause string, err error) *StatusError {
-	h.observer.Add(MetricRefused, pattern(r), cause, 1)
+	h.countRefusal(r, cause)
 	refused := &StatusError{Status: http.StatusInternalServerError}
 	errors.As(err, &refused)
 	if s := refused.status(); s == http.StatusInternalServerError || s == http.StatusNotImplemented {

@@ -1,0 +1,73 @@
+package wsroom_test
+
+import (
+	"maps"
+	"net/http"
+	"testing"
+	"testing/synctest"
+
+	"github.com/coder/websocket"
+	"github.com/wsroom/wsroom"
+)
+
+// Every end and every refusal is counted under its one cause.
+func TestCausesAreCounted(t *testing.T) {
+	hub := wsroom.New(wsroom.WithMaxConns(2), wsroom.OnText(echoRoom))
+	srv := serve(t, hub)
+	a, b := dial(t, srv, "/a"), dial(t, srv, "/b")
+	refused(t, srv, "/c", nil)
+	refused(t, srv, "/c", &websocket.DialOptions{HTTPHeader: http.Header{"Origin": {"https://evil.example"}}})
+	if res, err := http.Get(srv.URL); err != nil || res.Body.Close() != nil {
+		t.Fatal(err)
+	}
+	a.conn.Close(websocket.StatusNormalClosure, "")
+	member(t, hub, "/b").Close(4000, "bye")
+	b.expectClose(4000)
+	until(t, "both are released", func() bool { return hub.Stats().Closed == 2 })
+	got := hub.Causes()
+	if want := map[string]int{"peer": 1, "closed": 1}; !maps.Equal(got.Ended, want) {
+		t.Errorf("ended %v, want %v", got.Ended, want)
+	}
+	if want := map[string]int{"limit": 1, "origin": 1, "handshake": 1}; !maps.Equal(got.Refused, want) {
+		t.Errorf("refused %v, want %v", got.Refused, want)
+	}
+	got.Ended["peer"]++
+	if hub.Causes().Ended["peer"] != 1 {
+		t.Error("the maps aren't the caller's own")
+	}
+}
+
+// Queued counts what waits behind the message that is being written, and OnConnect's own.
+func TestQueuedTellsWhatWaits(t *testing.T) {
+	newHub := func() *wsroom.Hub {
+		return wsroom.New(wsroom.OnConnect(func(c *wsroom.Conn, _ *http.Request) error { return c.SendText("hello") }))
+	}
+	inBubble(t, newHub, func(t *testing.T, s *pipeServer, hub *wsroom.Hub) {
+		raw := s.dialRaw("/a")
+		c := member(t, hub, "/a")
+		queued := func(messages int, bytes int64) {
+			t.Helper()
+			synctest.Wait()
+			if n, size := c.Queued(); n != messages || size != bytes {
+				t.Errorf("%d messages, %d bytes are queued, want %d and %d", n, size, messages, bytes)
+			}
+		}
+		queued(0, 0) // hello is being written
+		for range 3 {
+			hub.SendTextToAll("12345")
+		}
+		queued(3, 21)
+		for range 4 {
+			raw.next()
+		}
+		queued(0, 0)
+		hub.SendTextToAll("12345")
+		synctest.Wait()
+		hub.SendTextToAll("12345")
+		queued(1, 7)
+		c.Close(websocket.StatusNormalClosure, "")
+		queued(0, 0)
+		raw.closeCode()
+		raw.Close()
+	})
+}
