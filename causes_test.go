@@ -37,10 +37,17 @@ func TestCausesAreCounted(t *testing.T) {
 	}
 }
 
-// Queued counts what waits behind the message that is being written, and OnConnect's own.
+// Queued counts what waits behind the message that is being written, what OnConnect's sends hold back
+// included.
 func TestQueuedTellsWhatWaits(t *testing.T) {
 	newHub := func() *wsroom.Hub {
-		return wsroom.New(wsroom.OnConnect(func(c *wsroom.Conn, _ *http.Request) error { return c.SendText("hello") }))
+		return wsroom.New(wsroom.OnConnect(func(c *wsroom.Conn, _ *http.Request) error {
+			c.SendTextToThisRoom("early")
+			if n, size := c.Queued(); n != 1 || size != 7 {
+				t.Errorf("in OnConnect %d messages, %d bytes are queued, want 1 and 7", n, size)
+			}
+			return c.SendText("hello")
+		}))
 	}
 	inBubble(t, newHub, func(t *testing.T, s *pipeServer, hub *wsroom.Hub) {
 		raw := s.dialRaw("/a")
@@ -52,12 +59,12 @@ func TestQueuedTellsWhatWaits(t *testing.T) {
 				t.Errorf("%d messages, %d bytes are queued, want %d and %d", n, size, messages, bytes)
 			}
 		}
-		queued(0, 0) // hello is being written
+		queued(1, 7) // hello is being written
 		for range 3 {
 			hub.SendTextToAll("12345")
 		}
-		queued(3, 21)
-		for range 4 {
+		queued(4, 28)
+		for range 5 {
 			raw.next()
 		}
 		queued(0, 0)
