@@ -59,12 +59,17 @@ func TestQueuedTellsWhatWaits(t *testing.T) {
 				t.Errorf("%d messages, %d bytes are queued, want %d and %d", n, size, messages, bytes)
 			}
 		}
-		queued(1, 7) // hello is being written
+		for range 2 {
+			raw.next()
+		}
+		queued(0, 0)
+		hub.SendTextToAll("being written")
+		synctest.Wait()
 		for range 3 {
 			hub.SendTextToAll("12345")
 		}
-		queued(4, 28)
-		for range 5 {
+		queued(3, 21)
+		for range 4 {
 			raw.next()
 		}
 		queued(0, 0)
