@@ -16,9 +16,8 @@ import (
 	"github.com/wsroom/wsroom"
 )
 
-// browse opens clients/browser.html of the server at site in a headless Chromium, has its page go
-// through the session, closes the tab, and returns "done" or what went wrong.
-func browse(t *testing.T, site string, s session) (result string) {
+// chromium starts a headless Chromium and returns a context for its tab.
+func chromium(t *testing.T) context.Context {
 	t.Helper()
 	path, err := exec.LookPath("chromium")
 	if err != nil {
@@ -34,11 +33,18 @@ func browse(t *testing.T, site string, s session) (result string) {
 	t.Cleanup(cancel)
 	ctx, cancel = chromedp.NewContext(ctx)
 	t.Cleanup(cancel)
+	return ctx
+}
 
+// browse opens clients/browser.html of the server at site in Chromium, has its page go through the session,
+// closes the tab, and returns "done" or what went wrong.
+func browse(t *testing.T, site string, s session) (result string) {
+	t.Helper()
+	ctx := chromium(t)
 	s.url = "ws" + strings.TrimPrefix(s.url, "http")
 	args, _ := json.Marshal(s.args())
 	wait := func(p *runtime.EvaluateParams) *runtime.EvaluateParams { return p.WithAwaitPromise(true) }
-	err = chromedp.Run(ctx,
+	err := chromedp.Run(ctx,
 		chromedp.Navigate(site+"/clients/browser.html#"+url.PathEscape(string(args))),
 		chromedp.Evaluate("window.result", &result, wait))
 	if err != nil {
