@@ -171,12 +171,14 @@ func TestInspectorPictures(t *testing.T) {
 				hub.SendTextToRoom("/chat/design", strings.Repeat("x", 2000))
 			}
 			ws, _, err := websocket.Dial(t.Context(), strings.TrimSuffix(page, "/debug/hub/")+address("/chat/lobby", "Visitor"), nil)
-			if err == nil {
+			if i%10 == 0 && err == nil {
+				time.AfterFunc(2500*time.Millisecond, func() { ws.Close(1001, "tab closed") })
+			} else if err == nil {
 				for range i * i % 37 {
 					ws.Write(t.Context(), websocket.MessageText, []byte("hello"))
 				}
 				if i%3 == 0 {
-					ws.Close(1000, "")
+					ws.Close(1000, "done")
 				} else {
 					ws.CloseNow()
 				}

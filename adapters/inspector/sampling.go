@@ -22,7 +22,7 @@ const (
 	maxSlowest  = 10
 	maxAlike    = 8 // events of one kind in a sample; more become one with a count
 	maxEvents   = 60
-	historySize = 120
+	historySize = 60
 )
 
 // sampler takes the samples that everyone who looks shares.
@@ -65,7 +65,7 @@ func (s *sampler) forget() {
 func (s *sampler) note(e event) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	e.At = time.Now()
+	e.At, e.Count = time.Now(), 1
 	s.noted = append(s.noted, e)
 }
 
@@ -104,6 +104,8 @@ type sample struct {
 	slowest   []*wsroom.Conn
 	rates     *rates // nil in the first sample
 	history   map[string][]int
+	seen      int     // connections that were in any sample so far
+	brief     int     // connections of which events tell, or nobody can, that they were in none
 	events    []event // the newest first
 }
 
@@ -119,6 +121,9 @@ func (s *sampler) takeLocked() *sample {
 	next.look(s.hub)
 	if s.last != nil {
 		next.compare(s.last, s.label)
+	} else {
+		next.seen = len(next.conns)
+		next.brief = next.stats.Opened - next.seen
 	}
 	for _, e := range s.noted {
 		next.events = slices.Insert(next.events, 0, e)
@@ -187,7 +192,7 @@ func (s *sample) compare(last *sample, label func(*wsroom.Conn) string) {
 // event is something that happened since the sample before.
 type event struct {
 	At     time.Time `json:"at"`
-	Kind   string    `json:"kind"`  // opened, ended, room, empty, dropped, refused, action
+	Kind   string    `json:"kind"`  // opened, ended, brief, room, empty, dropped, refused, action
 	Count  int       `json:"count"` // how many; over 1 there is no name
 	Room   string    `json:"room,omitempty"`
 	Conn   string    `json:"conn,omitempty"` // ID
@@ -209,7 +214,11 @@ func (s *sample) news(last *sample, label func(*wsroom.Conn) string) (events []e
 		e.Conn, e.Label, e.Room, e.Detail = c.ID(), label(c), c.Room(), cause(c)
 	})
 	each(missing(last.byName, s.byName), "empty", add, func(name string, e *event) { e.Room = name })
-	each(missing(s.conns, last.conns), "opened", add, func(c *wsroom.Conn, e *event) {
+	opened := missing(s.conns, last.conns)
+	s.seen = last.seen + len(opened)
+	s.brief = max(last.brief, s.stats.Opened-s.seen)
+	add(event{Kind: "brief", Count: s.brief - last.brief})
+	each(opened, "opened", add, func(c *wsroom.Conn, e *event) {
 		e.Conn, e.Label, e.Room, e.Detail = c.ID(), label(c), c.Room(), c.RemoteAddr()
 	})
 	each(missing(s.byName, last.byName), "room", add, func(name string, e *event) { e.Room = name })

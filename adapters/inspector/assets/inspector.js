@@ -125,10 +125,10 @@ function showSpark(svg, values) {
     }
   }
   const top = Math.max(1, ...values);
-  const points = values.map((v, i) => `${120 - values.length + i},${(38 - v / top * 35).toFixed(2)}`);
+  const points = values.map((v, i) => `${60 - values.length + i},${(38 - v / top * 35).toFixed(2)}`);
   const line = points.length > 1 ? "M" + points.join("L") : "";
   svg.lastChild.setAttribute("d", line);
-  svg.firstChild.setAttribute("d", line && `${line}L119,40L${120 - values.length},40Z`);
+  svg.firstChild.setAttribute("d", line && `${line}L59,40L${60 - values.length},40Z`);
 }
 
 function showCauses(id, sums) {
@@ -210,18 +210,19 @@ function showMember(e, m, withRoom) {
   const [name, where] = e.children;
   name.classList.toggle("id", !m.label);
   setName(name, m.label || m.id);
-  setName(where, [m.label && m.id, m.address, withRoom && m.room].filter(Boolean).join(" · "));
+  setName(where, [m.address, m.label && m.id, withRoom && m.room].filter(Boolean).join(" · "));
 }
 
 function showSlowest() {
   sync($("slowest"), report.slowest, m => m.id,
-    () => element("li", "", element("div", "", element("bdi", "name"), element("bdi", "where")),
+    () => element("li", "", element("div", "", element("bdi", "name"), element("a", "where")),
       element("div", "amount", element("span"), element("small"))),
     (li, m) => {
       const [name, where] = li.firstChild.children;
       name.classList.toggle("id", !m.label);
       setName(name, m.label || m.id);
       setName(where, m.room);
+      where.href = link({ room: m.room, membersPage: 1 });
       setText(li.lastChild.firstChild, many(m.queued.messages, "message"));
       setText(li.lastChild.lastChild, bytes(m.queued.bytes));
     });
@@ -252,6 +253,7 @@ function showPager(nav, list, go) {
 const nouns = {
   opened: ["connection opened", "connections opened"], ended: ["connection ended", "connections ended"],
   room: ["new room", "new rooms"], empty: ["room emptied", "rooms emptied"],
+  brief: ["connection came and went", "connections came and went"],
   dropped: ["message dropped", "messages dropped"], refused: ["request refused", "requests refused"],
 };
 
@@ -262,7 +264,7 @@ function describe(e) {
     const target = e.conn ? [": ", named("b", "id", e.conn)] : e.room ? [" in ", room()] : [];
     return ["Inspector", ...target, " ", ...aside(e.detail)];
   }
-  if (e.count > 1 || e.kind === "dropped" || e.kind === "refused") {
+  if (e.count > 1 || ["brief", "dropped", "refused"].includes(e.kind)) {
     return [`${number.format(e.count)} ${nouns[e.kind][e.count === 1 ? 0 : 1]}`, ...aside(e.detail)];
   }
   switch (e.kind) {
