@@ -340,7 +340,7 @@ func TestPanicBeforeTheUpgradeFreesWhatWasReserved(t *testing.T) {
 		wsroom.WithMaxConnsPer(func(r *http.Request) string { trap("key", r); return "k" }, 1),
 		wsroom.WithRoom(func(r *http.Request) (string, error) { trap("room", r); return "r", nil }),
 		wsroom.WithAuthorize(func(r *http.Request, _ string) error { trap("authorize", r); return nil }))
-	logged := &safeBuffer{}
+	logged := &lockedBuffer{}
 	srv := serveConfigured(t, hub, func(srv *httptest.Server) {
 		srv.Config.ErrorLog = log.New(logged, "", 0)
 		srv.Start()

@@ -141,7 +141,7 @@ func TestMiddlewareThatHidesHijackerIsNamed(t *testing.T) {
 		}, ""},
 	} {
 		t.Run(test.what, func(t *testing.T) {
-			logged := &safeBuffer{}
+			logged := &lockedBuffer{}
 			var calls atomic.Int32
 			hub := wsroom.New(append(callbackCount(&calls), wsroom.WithLogger(slog.New(slog.NewTextHandler(logged, nil))))...)
 			srv := serve(t, test.mount(hub), hub)
@@ -167,7 +167,7 @@ func TestMiddlewareThatHidesHijackerIsNamed(t *testing.T) {
 // TestHijackThatFailsHangsUp has the 101 on its way when no socket is to be had; a client must not
 // go on as if it were connected.
 func TestHijackThatFailsHangsUp(t *testing.T) {
-	logged := &safeBuffer{}
+	logged := &lockedBuffer{}
 	hub := wsroom.New(wsroom.WithMaxConns(1), wsroom.WithLogger(slog.New(slog.NewTextHandler(logged, nil))))
 	srv := serveConfigured(t, wrap(hub, func(w http.ResponseWriter) http.ResponseWriter { return &promising{w} }),
 		(*httptest.Server).Start, hub)

@@ -241,7 +241,7 @@ func (endless) Read(p []byte) (int, error) { return len(p), nil }
 
 // A hijack that fails hangs up here, too.
 func TestCloseFrameWithoutASocketHangsUp(t *testing.T) {
-	logged := &safeBuffer{}
+	logged := &lockedBuffer{}
 	hub := wsroom.New(wsroom.WithRejectMode(wsroom.CloseFrame), deny(403), wsroom.WithLogger(slog.New(slog.NewTextHandler(logged, nil))))
 	srv := serveConfigured(t, wrap(hub, func(w http.ResponseWriter) http.ResponseWriter { return &promising{w} }),
 		(*httptest.Server).Start, hub)
