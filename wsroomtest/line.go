@@ -94,9 +94,6 @@ func (l *line) stop(cut bool) {
 func (l *line) resume() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.cut {
-		return
-	}
 	l.stalled = false
 	_ = l.SetReadDeadline(time.Time{})
 	l.change.Broadcast()
