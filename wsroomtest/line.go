@@ -18,7 +18,7 @@ type line struct {
 	stalled, cut, closed bool
 }
 
-func newClientLine(conn net.Conn) *line {
+func newLine(conn net.Conn) *line {
 	l := &line{Conn: conn}
 	l.change = sync.NewCond(&l.mu)
 	return l
