@@ -213,6 +213,7 @@ func TestFailuresSayWhatCameInstead(t *testing.T) {
 
 // Outside a bubble a server that doesn't read can't say that nothing comes.
 func TestNothingNeedsAServerThatReads(t *testing.T) {
+	t.Parallel()
 	reads, release := make(chan struct{}), make(chan struct{})
 	hub := wsroom.New(wsroom.OnText(func(_ *wsroom.Conn, _ string, err error) {
 		if err == nil {
@@ -221,13 +222,13 @@ func TestNothingNeedsAServerThatReads(t *testing.T) {
 		}
 	}))
 	got := record(t, func(t testing.TB) {
-		c := wsroomtest.Dial(t, hub, "/a", wsroomtest.WithTimeout(50*time.Millisecond))
+		c := wsroomtest.Dial(t, hub, "/a", wsroomtest.WithTimeout(time.Second))
 		t.Cleanup(func() { close(release) })
 		c.SendText("stuck")
 		<-reads
 		c.ExpectNothing()
 	})
-	want := "/a: ExpectNothing: no answer to a ping within 50ms: the server isn't reading; is a callback stuck?"
+	want := "/a: ExpectNothing: no answer to a ping within 1s: the server isn't reading; is a callback stuck?"
 	if got != want {
 		t.Errorf("got  %s\nwant %s", got, want)
 	}

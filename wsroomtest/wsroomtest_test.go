@@ -113,6 +113,7 @@ func TestExpectNothingSeesWhatIsOnItsWay(t *testing.T) {
 
 // A hub ends who sends more than 20 pings at once. In a bubble there are none.
 func TestExpectNothingIsNoFloodOfPings(t *testing.T) {
+	t.Parallel()
 	often := func(t *testing.T) (took time.Duration) {
 		c := wsroomtest.Dial(t, echo(), "/")
 		begin := time.Now()
