@@ -111,11 +111,11 @@ func (d *dialer) connect(ctx context.Context, network, addr string) (net.Conn, e
 		if err != nil {
 			return nil, err
 		}
-		d.line = newClientLine(conn)
+		d.line = newLine(conn)
 		return d.line, nil
 	}
-	client, server, gone := newLine(d.remoteAddr)
-	d.line, d.gone = newClientLine(client), gone
+	client, server, gone := newPipe(d.remoteAddr)
+	d.line, d.gone = newLine(client), gone
 	srv := &http.Server{
 		Handler:     d.handler,
 		BaseContext: func(net.Listener) context.Context { return d.ctx },
@@ -154,7 +154,7 @@ func (l *oneConn) Accept() (net.Conn, error) {
 }
 
 func (l *oneConn) Close() error   { return nil }
-func (l *oneConn) Addr() net.Addr { return address("192.0.2.1:80") }
+func (l *oneConn) Addr() net.Addr { return serverAddr }
 
 // lockedBuffer is a bytes.Buffer for several goroutines.
 type lockedBuffer struct {
