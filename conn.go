@@ -57,7 +57,7 @@ type Conn struct {
 	badClose   atomic.Int32 // the close code with which coder/websocket refused what it read
 	reading    atomic.Bool  // a reading method of ours is inside coder/websocket
 	buckets    *buckets     // of the rate limits; nil without any
-	controls   bucket       // of pings and pongs; belongs to the reader
+	overhead   bucket       // of frames that carry nothing; belongs to the reader
 	freshAt    int64        // when the reading goroutine was last replaced, by frame.Now
 	wroteAt    atomic.Int64 // when something was written last, by frame.Now
 	pingedAt   atomic.Int64 // when the last ping was written, by frame.Now; 0 while it is queued

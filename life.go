@@ -32,7 +32,7 @@ type ending struct {
 
 var (
 	endingSlow    = rid("slow", ErrSlow, websocket.StatusTryAgainLater, "too slow")
-	endingFlood   = rid("control_rate", fmt.Errorf("%w: pings and pongs", ErrRateLimited), websocket.StatusPolicyViolation, "too many pings or pongs")
+	endingFlood   = rid("overhead", fmt.Errorf("%w: pings, pongs or fragments", ErrRateLimited), websocket.StatusPolicyViolation, "too many pings, pongs or small fragments")
 	endingTooBig  = rid("too_big", fmt.Errorf("wsroom: read: frame announced: %w", websocket.ErrMessageTooBig), websocket.StatusMessageTooBig, "message too big")
 	endingNotUTF8 = rid("not_utf8", errNotUTF8, websocket.StatusInvalidFramePayloadData, "text must be UTF-8")
 )

@@ -130,7 +130,7 @@ func endings() []happening {
 		with("ended slow", func(c *rawConn, hub *wsroom.Hub) { fill(hub, 3) }, wsroom.WithSendQueue(1, 1)),
 		with("ended rate", sends(rawFrame(0x81, "x"), rawFrame(0x81, "y")), text,
 			wsroom.WithRateLimit(1, 1), wsroom.WithRateLimitAction(wsroom.Disconnect)),
-		with("ended control_rate", sends(slices.Repeat(rawFrame(0x89, ""), 1000)), text),
+		with("ended overhead", sends(slices.Repeat(rawFrame(0x89, ""), 1000)), text),
 		with("ended too_big", sends(rawFrame(0x81, strings.Repeat("x", 11))), text, wsroom.WithMaxMessageSize(10)),
 		with("ended too_big", sends(rawFrame(0x81, strings.Repeat("x", 1000))), text, wsroom.WithMaxMessageSize(10)),
 		with("ended message_timeout", func(c *rawConn, _ *wsroom.Hub) {

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -72,12 +73,18 @@ func (h *Hub) upgrade(w http.ResponseWriter, r *http.Request) (*Conn, *http.Requ
 		return nil, nil, refused
 	}
 	g := &gate{ResponseWriter: w, hub: h}
+	if h.cfg.deflateFrom >= 0 {
+		g.deflate = acceptDeflate(r.Header)
+	}
 	g.limit.Context, g.limit.deadline = r.Context(), time.Now().Add(h.cfg.handshake)
 	defer g.limit.end()
 	g.request = r.WithContext(&g.limit)
 	g.request.RemoteAddr = h.cfg.clientAddr(r)
 	defer g.abort()
-	ws, err := websocket.Accept(g, g.request, h.acceptOptions())
+	ws, err := websocket.Accept(g, g.request, &websocket.AcceptOptions{
+		InsecureSkipVerify: true, // the gate checks the origin, before it calls the application
+		Subprotocols:       h.cfg.subprotocols,
+	})
 	g.returned = true
 	if err != nil {
 		if g.broken { // the 101 is out, and there is no socket: hang up, or the client would wait
@@ -95,17 +102,49 @@ func (h *Hub) upgrade(w http.ResponseWriter, r *http.Request) (*Conn, *http.Requ
 	return g.conn, g.request, nil
 }
 
-func (h *Hub) acceptOptions() *websocket.AcceptOptions {
-	mode := websocket.CompressionDisabled
-	if h.cfg.deflateFrom >= 0 {
-		mode = websocket.CompressionNoContextTakeover
+// acceptDeflate returns the answer to the first offer of permessage-deflate that may be accepted, without
+// context takeover; "" if there is none.
+func acceptDeflate(request http.Header) string {
+	list := strings.Join(request.Values("Sec-WebSocket-Extensions"), ",")
+	if strings.Contains(list, `"`) { // might hide a comma; nobody quotes values
+		return ""
 	}
-	return &websocket.AcceptOptions{
-		InsecureSkipVerify:   true, // the gate checks the origin, before it calls the application
-		Subprotocols:         h.cfg.subprotocols,
-		CompressionMode:      mode,
-		CompressionThreshold: h.cfg.deflateFrom,
+	for offer := range strings.SplitSeq(list, ",") {
+		if params, ok := deflateParams(offer); ok {
+			answer := "permessage-deflate; client_no_context_takeover; server_no_context_takeover"
+			if params["server_max_window_bits"] { // of 15, and to be confirmed
+				answer += "; server_max_window_bits=15"
+			}
+			return answer
+		}
 	}
+	return ""
+}
+
+// deflateParams returns the parameters of an offer, if it is one of permessage-deflate that may be
+// accepted: none may be unknown, have a wrong value or occur twice (RFC 7692, section 7.1). What is
+// inflated may come of any window, but a smaller one for what is deflated isn't to be had.
+func deflateParams(offer string) (params map[string]bool, ok bool) {
+	parts := strings.Split(offer, ";")
+	if strings.TrimSpace(parts[0]) != "permessage-deflate" {
+		return nil, false
+	}
+	params = map[string]bool{}
+	for _, param := range parts[1:] {
+		name, value, valued := strings.Cut(strings.TrimSpace(param), "=")
+		bits, _ := strconv.Atoi(value)
+		switch {
+		case params[name]:
+			return nil, false
+		case !valued && (name == "client_no_context_takeover" || name == "server_no_context_takeover" || name == "client_max_window_bits"):
+		case name == "client_max_window_bits" && bits >= 8 && bits <= 15 && value == strconv.Itoa(bits):
+		case name == "server_max_window_bits" && value == "15":
+		default:
+			return nil, false
+		}
+		params[name] = true
+	}
+	return params, true
 }
 
 // gate is the ResponseWriter that coder/websocket gets. Once the handshake has proved valid, coder
@@ -116,6 +155,7 @@ type gate struct {
 	hub      *Hub
 	request  *http.Request // a copy, with the client's address, and the limit until lift
 	limit    limited       // the request's context until then; the 101 must be out by its deadline
+	deflate  string        // the answer to an offer to compress; "" for none
 	room     string        // "" until it is named
 	conn     *Conn
 	reader   *bufio.Reader // what coder/websocket reads from
@@ -166,6 +206,9 @@ func (g *gate) Write(p []byte) (int, error) {
 
 // Hijack admits the request and hands coder/websocket a frame.Conn over its socket.
 func (g *gate) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+	if g.deflate != "" {
+		g.Header().Set("Sec-WebSocket-Extensions", g.deflate)
+	}
 	conn, cause, err := g.admit()
 	if err != nil {
 		g.refuse(cause, err)
@@ -183,6 +226,9 @@ func (g *gate) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	}
 	early, _ := buffered.Reader.Peek(buffered.Reader.Buffered())
 	wire := frame.NewConn(socket, early, (*transport)(conn), &g.hub.cfg.limits)
+	if g.deflate != "" {
+		wire.AcceptDeflate()
+	}
 	conn.attach(wire)
 	// The smallest buffers: the frame.Conn has its own while there is something to read, and puts
 	// frames together itself.
@@ -268,8 +314,8 @@ func (g *gate) enter(key string, until time.Time) (c *Conn, cause string, err er
 	}
 	g.lift()
 	conn := newConn(h, g.request, room, key)
-	conn.queue.deflate = g.Header().Get("Sec-WebSocket-Extensions") != ""
 	conn.identify(g.request)
+	conn.queue.deflate = g.deflate != ""
 	if err := h.store.add(conn); err != nil {
 		h.unsubscribe(everyRoom, room)
 		return nil, limitCause(err), err

@@ -23,6 +23,9 @@ const (
 	// minRetry and maxRetry bound the time after which a failed call to the broker is tried again.
 	minRetry = 50 * time.Millisecond
 	maxRetry = time.Second
+	// maxHold bounds how long, after an outage, messages are held back until other nodes, which find out
+	// by themselves that the broker is back, have subscribed again.
+	maxHold = 2 * time.Second
 )
 
 // outbox is what a hub has taken for the broker, in order. A topic's messages are published one envelope
@@ -46,10 +49,10 @@ type outbox struct {
 // tried again.
 type outTopic struct {
 	room      string
-	envelopes [][]byte // the first doesn't change while the topic is busy
-	last      uint64   // sequence of its last message
-	since     time.Time
-	retry     time.Duration
+	envelopes [][]byte      // the first doesn't change while the topic is busy
+	last      uint64        // sequence of its last message
+	since     time.Time     // when the first envelope became the first
+	retry     time.Duration // what it waited for after its last failure; 0: it hasn't failed
 	busy      bool
 	local     bool // what waits has been delivered on this node
 }
@@ -223,6 +226,8 @@ func (o *outbox) work() {
 	}
 }
 
+// next takes the topic whose turn it is, and what to publish on it: its first envelope or, where that
+// failed, an empty one, to see whether the broker is back.
 func (o *outbox) next() (*outTopic, []byte) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -233,10 +238,13 @@ func (o *outbox) next() (*outTopic, []byte) {
 	t := o.ready[0]
 	o.ready[0] = nil
 	o.ready = o.ready[1:]
+	if t.retry > 0 {
+		return t, appendEnvelope(nil, o.cluster.node)
+	}
 	return t, t.envelopes[0]
 }
 
-// published notes what became of a topic's first envelope.
+// published notes what became of what next returned.
 func (o *outbox) published(t *outTopic, err error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -245,6 +253,11 @@ func (o *outbox) published(t *outTopic, err error) {
 	}
 	rejected := interface{ Rejected() bool }(nil)
 	switch {
+	case err == nil && t.retry > 0:
+		o.works()
+		t.retry = 0
+		o.enlistIn(min(time.Since(t.since), maxHold), t)
+		return
 	case err == nil:
 		o.works()
 		t.local = false
@@ -260,7 +273,7 @@ func (o *outbox) published(t *outTopic, err error) {
 	o.count(-len(t.envelopes[0]))
 	t.envelopes[0] = nil
 	t.envelopes = t.envelopes[1:]
-	t.since, t.retry = time.Now(), 0
+	t.since = time.Now()
 	if t.busy = len(t.envelopes) > 0; t.busy {
 		o.enlist(t)
 	}
@@ -287,7 +300,11 @@ func (o *outbox) failed(t *outTopic, err error) {
 		o.deliverLocally(t)
 	}
 	t.retry = nextRetry(t.retry)
-	time.AfterFunc(t.retry, func() {
+	o.enlistIn(t.retry, t)
+}
+
+func (o *outbox) enlistIn(d time.Duration, t *outTopic) {
+	time.AfterFunc(d, func() {
 		o.mu.Lock()
 		defer o.mu.Unlock()
 		if !o.closed {

@@ -8,17 +8,20 @@ import (
 	"testing"
 )
 
-// The README's Go code is that of the examples in example_test.go, which are compiled and run.
+// The README's Go code is that of examples, which are compiled and run.
 func TestReadmeShowsTestedCode(t *testing.T) {
 	readme, err := os.ReadFile("README.md")
 	if err != nil {
 		t.Fatal(err)
 	}
-	source, err := os.ReadFile("example_test.go")
-	if err != nil {
-		t.Fatal(err)
+	var tested string
+	for _, name := range []string{"example_test.go", "wsroomtest/example_test.go"} {
+		source, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		tested += withoutIndent(string(source))
 	}
-	tested := withoutIndent(string(source))
 	blocks := strings.Split(string(readme), "```go\n")[1:]
 	if len(blocks) < 3 {
 		t.Fatalf("%d blocks of Go in the README", len(blocks))
@@ -26,7 +29,7 @@ func TestReadmeShowsTestedCode(t *testing.T) {
 	for _, block := range blocks {
 		code, _, ok := strings.Cut(block, "```")
 		if !ok || !strings.Contains(tested, withoutIndent(code)) {
-			t.Errorf("not in example_test.go:\n%s", code)
+			t.Errorf("in no example:\n%s", code)
 		}
 	}
 }

@@ -19,7 +19,8 @@ import (
 
 // Dial connects a client to handler, over a line in memory through a net/http server: no port is opened,
 // and in a bubble of testing/synctest all of it runs on fake time. With a nil handler path is the URL of
-// a server that runs, such as httptest's. When it returns, the client is in its room.
+// a server that runs, such as httptest's. When it returns, the client is in its room, but OnConnect may still
+// run.
 //
 // If the server refuses, the test fails. At the test's end the client hangs up, and the test fails if the
 // server doesn't let go of the connection within the client's patience, because a callback is stuck.

@@ -154,7 +154,8 @@ func (e *ear) all() []event {
 	return e.events[:len(e.events):len(e.events)]
 }
 
-// messages returns all messages up to one that is last, which has to come.
+// messages returns all messages up to one that is last, which has to come. What was published before
+// the subscription may be among them.
 func (e *ear) messages(last string) []string {
 	e.t.Helper()
 	until(e.t, "the message "+short(last)+" arrives", func() bool {

@@ -16,10 +16,12 @@ import (
 // Owner is told what coder/websocket wants of its net.Conn. Calls come from whatever goroutine
 // uses the websocket.Conn, with no lock of Conn held but, in those for what was read, its reader's.
 type Owner interface {
-	// ControlRead tells that a ping or a pong was read. Whatever the peer sent before caughtUp, by Now,
-	// had been read by then; what was read since may have come at any time since.
-	ControlRead(caughtUp int64)
-	// Oversized tells that a data frame longer than Limits.Frame was announced to be read.
+	// Overhead tells that a ping or a pong was read, or maxLack bytes too few in fragments. Whatever the
+	// peer sent before caughtUp, by Now, had been read by then; what was read since may have come at any
+	// time since.
+	Overhead(caughtUp int64)
+	// Oversized tells that a data frame longer than Limits.Frame was announced to be read, or that a
+	// compressed message is longer than Limits.Size.
 	Oversized()
 	// Control takes a control frame that is to be sent. The payload is valid until it returns.
 	Control(opcode byte, payload []byte)
@@ -36,6 +38,7 @@ type Limits struct {
 	Message time.Duration // from the first wait for the rest of a message to its last byte
 	Write   time.Duration // a piece of at most maxWrite bytes
 	Frame   uint64        // the longest payload of a data frame; 0: any
+	Size    int64         // the longest compressed message once inflated; 0: any
 }
 
 // errCut is the stream's end within a message. coder/websocket takes io.EOF for the message's end
@@ -54,6 +57,14 @@ const readSize = 4 << 10
 // living receiver passes.
 const maxWrite = 256 << 10
 
+// fairFragment is what fragments between the first and the last of a message are to carry on average:
+// less than half of such a frame is header then. Of maxLack bytes that they lack, as 256 empty ones do,
+// the owner hears as of a ping.
+const (
+	fairFragment = 16
+	maxLack      = 256 * fairFragment
+)
+
 var readBuffers = sync.Pool{New: func() any { return new([readSize]byte) }}
 
 // Conn is the net.Conn that coder/websocket gets in place of the socket. Reading, it hands on at
@@ -68,19 +79,22 @@ type Conn struct {
 	limits   *Limits
 	raw      syscall.RawConn // nil where the socket offers none: TLS, pipes
 
-	readMu   sync.Mutex // guards the fields to the next blank line
-	in       scanner
-	buf      *[readSize]byte // nil while nothing is unread
-	r, w     int             // what is unread: buf[r:w]
-	into     []byte          // where rawRead reads to; nil for a buffer of its own
-	got      int
-	readErr  error // the socket's error, once it failed
-	waited   bool  // Wait returned, and no message has been read since
-	timed    bool  // the socket's read deadline is that of the message under way
-	armed    bool  // the socket has a read deadline, of this message or of one before
-	rushed   uint8 // reads that didn't have to wait
-	caughtUp int64 // when bytes came last that a read had waited for, by Now
-	readFunc func(fd uintptr) bool
+	readMu    sync.Mutex // guards the fields to the next blank line
+	in        scanner
+	buf       *[readSize]byte // nil while nothing is unread
+	r, w      int             // what is unread: buf[r:w]
+	into      []byte          // where rawRead reads to; nil for a buffer of its own
+	got       int
+	readErr   error // the socket's error, once it failed
+	waited    bool  // Wait returned, and no message has been read since
+	timed     bool  // the socket's read deadline is that of the message under way
+	armed     bool  // the socket has a read deadline, of this message or of one before
+	rushed    uint8 // reads that didn't have to wait
+	lack      int16 // bytes that fragments have carried too few
+	caughtUp  int64 // when bytes came last that a read had waited for, by Now
+	readFunc  func(fd uintptr) bool
+	deflate   bool       // permessage-deflate was negotiated
+	unpacking *unpacking // nil but within a compressed message
 
 	deadlineMu  sync.Mutex // guards interrupted and orders deadlines after it
 	interrupted bool
@@ -212,7 +226,7 @@ func (c *Conn) skipEmptyPong() bool {
 		return false
 	}
 	c.consume(emptyPong)
-	c.owner.ControlRead(c.caughtUp)
+	c.owner.Overhead(c.caughtUp)
 	return true
 }
 
@@ -221,6 +235,9 @@ func (c *Conn) skipEmptyPong() bool {
 func (c *Conn) Read(p []byte) (int, error) {
 	c.readMu.Lock()
 	defer c.readMu.Unlock()
+	if c.unpacking != nil {
+		return c.readPacked(p)
+	}
 	if c.r == c.w && c.in.left >= readSize && len(p) >= readSize {
 		// Deep inside a large payload: read it to where it is to go.
 		if err := c.fill(p[:min(uint64(len(p)), c.in.left)]); err != nil {
@@ -237,12 +254,15 @@ func (c *Conn) Read(p []byte) (int, error) {
 			return 0, c.readError(err)
 		}
 	}
+	if c.beginsPacked() {
+		c.unpacking = unpackings.Get().(*unpacking)
+		return c.readPacked(p)
+	}
 	n := c.scanIn(c.buf[c.r:min(c.w, c.r+len(p))])
 	copy(p, c.buf[c.r:c.r+n])
 	c.consume(n)
 	if c.oversized() { // coder/websocket would take memory for it
-		c.owner.Oversized()
-		return 0, net.ErrClosed
+		return 0, c.tooBig()
 	}
 	return n, nil
 }
@@ -259,16 +279,36 @@ func (c *Conn) scanIn(p []byte) int {
 	if end && c.in.opcode == Close {
 		c.peerClosed.Store(true)
 	}
-	if end && c.in.opcode > Close {
-		c.owner.ControlRead(c.caughtUp)
+	if end && (c.in.opcode > Close || c.in.opcode == Continuation && c.lacking()) {
+		c.owner.Overhead(c.caughtUp)
 	}
 	return n
+}
+
+// lacking weighs a continuation frame and reports whether the owner is to hear of it. A message's last
+// frame is none that has to carry anything: messages are counted elsewhere.
+func (c *Conn) lacking() bool {
+	if !c.in.fragmented {
+		return false
+	}
+	c.lack = max(0, c.lack+fairFragment-int16(min(c.in.payloadLen(), maxLack)))
+	if c.lack < maxLack {
+		return false
+	}
+	c.lack -= maxLack
+	return true
 }
 
 // oversized reports whether the current frame was announced as longer than it may be. What breaks the
 // protocol besides is for coder/websocket to refuse.
 func (c *Conn) oversized() bool {
 	return c.limits.Frame > 0 && c.in.left > c.limits.Frame && c.in.left <= math.MaxInt64 && c.in.opcode <= Binary
+}
+
+// tooBig tells the owner, who ends the connection.
+func (c *Conn) tooBig() error {
+	c.owner.Oversized()
+	return net.ErrClosed
 }
 
 // consume drops n unread bytes and gives the buffer back with the last of them.
