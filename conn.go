@@ -188,6 +188,10 @@ func (c *Conn) WebSocket() *websocket.Conn {
 	return c.ws
 }
 
+// Queued returns how much waits to be written to this connection: messages, and bytes of their frames.
+// Of a client that keeps up it is next to nothing, of a connection that is ending 0.
+func (c *Conn) Queued() (messages int, bytes int64) { return c.queue.waiting() }
+
 // SendText queues a text message for this connection. It returns nil only if the message was queued;
 // otherwise ErrClosed, ErrSlow, ErrQueueFull, or an error for text that isn't valid UTF-8.
 func (c *Conn) SendText(text string) error {

@@ -36,7 +36,9 @@ func TestEveryCauseIsCountedAndDocumented(t *testing.T) {
 		t.Run(h.counts, func(t *testing.T) {
 			o := &observer{sums: map[string]float64{}}
 			newHub := func() *wsroom.Hub { return wsroom.New(append(h.opts, wsroom.WithObserver(o))...) }
+			var causes func() wsroom.Causes
 			inBubble(t, newHub, func(t *testing.T, s *pipeServer, hub *wsroom.Hub) {
+				causes = hub.Causes
 				h.do(s, hub)
 				synctest.Wait()
 				if n := o.sum(h.counts); n != 1 {
@@ -48,9 +50,15 @@ func TestEveryCauseIsCountedAndDocumented(t *testing.T) {
 					t.Errorf("%s is %v at the end", gauge, n)
 				}
 			}
-			for name := range o.sums {
-				if strings.Contains(name, " ") {
-					seen[name] = true
+			for name, n := range o.sums {
+				metric, cause, ok := strings.Cut(name, " ")
+				if !ok {
+					continue
+				}
+				seen[name] = true
+				sum, has := map[string]map[string]int{"ended": causes().Ended, "refused": causes().Refused}[metric]
+				if has && float64(sum[cause]) != n {
+					t.Errorf("%s: %d in Causes", name, sum[cause])
 				}
 			}
 		})

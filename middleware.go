@@ -68,7 +68,7 @@ func (h *Hub) upgrade(w http.ResponseWriter, r *http.Request) (*Conn, *http.Requ
 			Status:  http.StatusUpgradeRequired,
 			Message: "WebSocket needs HTTP/1.1, and this request came over " + r.Proto + "; serve this route over HTTP/1.1 only (TLS NextProtos)",
 		}
-		h.observer.Add(MetricRefused, pattern(r), "protocol", 1)
+		h.countRefusal(r, "protocol")
 		refused.answer(w, r)
 		return nil, nil, refused
 	}
@@ -91,7 +91,7 @@ func (h *Hub) upgrade(w http.ResponseWriter, r *http.Request) (*Conn, *http.Requ
 			panic(http.ErrAbortHandler)
 		}
 		if !g.answered { // coder/websocket refused the handshake, with its reason
-			h.observer.Add(MetricRefused, pattern(r), "handshake", 1)
+			h.countRefusal(r, "handshake")
 		}
 		return nil, nil, err
 	}
@@ -179,7 +179,7 @@ func (g *gate) lift() {
 // abort forgets a connection that was admitted and didn't get its websocket.Conn.
 func (g *gate) abort() {
 	if !g.returned {
-		g.hub.observer.Add(MetricRefused, pattern(g.request), "panic", 1)
+		g.hub.countRefusal(g.request, "panic")
 	}
 	if g.conn != nil && g.conn.ws == nil {
 		g.conn.abort()
@@ -221,7 +221,7 @@ func (g *gate) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 		if errors.Is(err, os.ErrDeadlineExceeded) {
 			cause = "timeout"
 		}
-		g.hub.observer.Add(MetricRefused, pattern(g.request), cause, 1)
+		g.hub.countRefusal(g.request, cause)
 		return nil, nil, err
 	}
 	early, _ := buffered.Reader.Peek(buffered.Reader.Buffered())

@@ -83,6 +83,20 @@ func (q *queue) push(m *frame.Message, own bool) pushed {
 	return p
 }
 
+// waiting returns what isn't on its way to the socket yet.
+func (q *queue) waiting() (messages int, bytes int64) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.closing || q.broken { // the sums aren't kept any more
+		return 0, 0
+	}
+	messages, bytes = int(q.ready.len), q.bytes
+	if o := q.opening; o != nil {
+		messages, bytes = messages+int(o.held.len), bytes+o.bytes
+	}
+	return messages, bytes
+}
+
 // holding reports whether OnConnect runs, or is yet to, and messages of rooms are held back.
 func (q *queue) holding() bool { return q.opening != nil && !q.opening.over }
 

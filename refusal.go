@@ -128,7 +128,7 @@ func (e *StatusError) closeReason() string {
 
 // noteRefusal counts a refusal, logs it if the server is at fault, and returns what the client gets.
 func (g *gate) noteRefusal(cause string, err error) *StatusError {
-	g.hub.observer.Add(MetricRefused, pattern(g.request), cause, 1)
+	g.hub.countRefusal(g.request, cause)
 	refused := &StatusError{Status: http.StatusInternalServerError}
 	errors.As(err, &refused)
 	if s := refused.status(); s == http.StatusInternalServerError || s == http.StatusNotImplemented {

@@ -70,6 +70,8 @@ type Hub struct {
 	cluster  *cluster  // nil without WithBroker
 	presence *presence // nil without WithIdentity
 	counters counters
+	ended    sums
+	refused  sums
 
 	heartbeat heartbeat
 	rejects   atomic.Int32 // connections that are told by a close frame that they are refused
@@ -309,6 +311,6 @@ func (h *Hub) unreserve(key string) {
 func (h *Hub) release(c *Conn) {
 	h.counters.closed.Add(1)
 	h.observer.Add(MetricConns, c.route, "", -1)
-	h.observer.Add(MetricEnded, c.route, c.ending.label, 1)
+	h.countEnd(c)
 	h.unreserve(c.key)
 }

@@ -21,9 +21,8 @@ import (
 	"github.com/wsroom/wsroom"
 )
 
-// browse opens a page in a headless Chromium, whose script finds args behind the #, closes the
-// tab once the promise window.result is kept, and returns its value.
-func browse(t *testing.T, address string, args ...string) (result string) {
+// chromium starts a headless Chromium and returns a context for its tab.
+func chromium(t *testing.T) context.Context {
 	t.Helper()
 	path, err := exec.LookPath("chromium")
 	if err != nil {
@@ -37,12 +36,19 @@ func browse(t *testing.T, address string, args ...string) (result string) {
 	t.Cleanup(cancel)
 	ctx, cancel = chromedp.NewExecAllocator(ctx, options...)
 	t.Cleanup(cancel)
-	ctx, cancel = chromedp.NewContext(ctx)
+	ctx, cancel = chromedp.NewContext(ctx, chromedp.WithErrorf(func(string, ...any) {})) // it logs events that it doesn't know
 	t.Cleanup(cancel)
+	return ctx
+}
 
+// browse opens a page in a headless Chromium, whose script finds args behind the #, closes the
+// tab once the promise window.result is kept, and returns its value.
+func browse(t *testing.T, address string, args ...string) (result string) {
+	t.Helper()
+	ctx := chromium(t)
 	hash, _ := json.Marshal(args)
 	wait := func(p *runtime.EvaluateParams) *runtime.EvaluateParams { return p.WithAwaitPromise(true) }
-	err = chromedp.Run(ctx,
+	err := chromedp.Run(ctx,
 		chromedp.Navigate(address+"#"+url.PathEscape(string(hash))),
 		chromedp.Evaluate("window.result", &result, wait))
 	if err != nil {
