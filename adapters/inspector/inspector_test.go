@@ -156,9 +156,12 @@ func (s site) next(page *websocket.Conn) (r report) {
 	return r
 }
 
+// code reads until the end and returns its close code.
 func code(ws *websocket.Conn) websocket.StatusCode {
+	ctx, cancel := context.WithTimeout(context.Background(), 24*time.Hour) // of fake time, mostly
+	defer cancel()
 	for {
-		if _, _, err := ws.Read(context.Background()); err != nil {
+		if _, _, err := ws.Read(ctx); err != nil {
 			return websocket.CloseStatus(err)
 		}
 	}
