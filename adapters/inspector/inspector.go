@@ -214,9 +214,7 @@ func (in *Inspector) watch(ctx context.Context) {
 			return
 		}
 		for _, c := range in.pages.Members(viewers) {
-			if waiting, _ := c.Queued(); waiting == 0 { // a page that is behind needs no more
-				in.show(c)
-			}
+			in.show(c)
 		}
 		timer.Reset(time.Until(in.sampler.current().until))
 	}

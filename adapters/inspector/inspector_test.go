@@ -432,16 +432,3 @@ func TestPageIsAuthenticatedAgain(t *testing.T) {
 		}
 	})
 }
-
-// A page that doesn't read costs itself its reports and nobody else anything.
-func TestSlowPage(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		s := newSite(t)
-		s.dial("/a")
-		s.dial("/look/live") // reads nothing
-		page := s.dial("/look/live")
-		for range 5 {
-			s.next(page)
-		}
-	})
-}
