@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"os"
 	"runtime"
 	"slices"
 	"strings"
@@ -431,4 +432,21 @@ func TestPageIsAuthenticatedAgain(t *testing.T) {
 			t.Errorf("code %d after %v", got, time.Since(begin))
 		}
 	})
+}
+
+// The README's Go code is that of the example.
+func TestReadmeShowsTestedCode(t *testing.T) {
+	readme, err := os.ReadFile("README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	example, err := os.ReadFile("example_test.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, block, _ := strings.Cut(string(readme), "```go\n")
+	block, _, _ = strings.Cut(block, "```")
+	if block == "" || !strings.Contains(strings.ReplaceAll(string(example), "\n\t", "\n"), block) {
+		t.Errorf("not in example_test.go:\n%s", block)
+	}
 }
