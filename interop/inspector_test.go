@@ -259,7 +259,7 @@ func TestInspectorActs(t *testing.T) {
 	do(t, ctx, focus("#back"), enter, holds(`document.querySelector("#rooms-rows a")?.textContent === "/second"`),
 		focus("#rooms-rows a"), enter, focus("#close-room"), enter, open, chromedp.SetValue("#code", "1005"), focus("#confirm"), enter,
 		holds(`document.getElementById("dialog-error").textContent === "Close code 1005 can't be sent."`),
-		chromedp.SetValue("#code", "4002"), focus("#confirm"), enter, toast("Closed 1 connection with 4002."))
+		chromedp.SetValue("#code", "4002"), focus("#confirm"), enter, toast("Closed the room with 4002."))
 	ends(closed, websocket.CloseError{Code: 4002})
 }
 
