@@ -77,7 +77,7 @@ func (a *server) of(c *wsroom.Conn) *session { return c.Context().Value(a).(*ses
 func (a *server) admit(r *http.Request, _ string) error {
 	s := a.open(r)
 	if s == nil {
-		return &wsroom.StatusError{Status: http.StatusUnauthorized, Message: "Please log in."}
+		return &wsroom.StatusError{Status: http.StatusUnauthorized, Message: "You aren't logged in."}
 	}
 	*r = *r.WithContext(context.WithValue(r.Context(), a, s))
 	return wsroom.Until(s.end())
@@ -123,7 +123,7 @@ func (a *server) do(w http.ResponseWriter, r *http.Request) {
 	s, do := a.open(r), r.PathValue("do")
 	switch {
 	case s == nil:
-		http.Error(w, "Please log in.", http.StatusUnauthorized)
+		http.Error(w, "You aren't logged in.", http.StatusUnauthorized)
 	case do == "ticket":
 		ticket := rand.Text()
 		a.tickets.Store(ticket, s)
@@ -143,7 +143,7 @@ func (a *server) do(w http.ResponseWriter, r *http.Request) {
 
 func main() {
 	lifetime := flag.Duration("session", 15*time.Minute, "how long a login lasts")
-	origins := flag.String("origin", "", "other origins whose pages may connect, by ticket")
+	origins := flag.String("origin", "", "further origins whose pages may connect")
 	flag.Parse()
 	web.Run(newServer(*lifetime, strings.Fields(*origins)...))
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -16,6 +17,7 @@ import (
 	"github.com/chromedp/cdproto/log"
 	"github.com/chromedp/cdproto/page"
 	"github.com/chromedp/cdproto/runtime"
+	"github.com/chromedp/cdproto/target"
 	"github.com/chromedp/chromedp"
 )
 
@@ -23,30 +25,54 @@ var pictures = flag.Bool("pictures", false, "write the pictures of examples/READ
 
 // Tab is a page that is open.
 type Tab struct {
-	t   *testing.T
-	ctx context.Context
+	t      *testing.T
+	ctx    context.Context
+	closed bool
 
 	mu       sync.Mutex // guards what follows
 	problems []string
-	alone    bool // that it doesn't reach the server is no problem
+	forgiven []string
 }
 
-// Open opens url in a new tab of 1200 × 760 pixels. The page must have nothing to complain of until the
+// Open opens url in a window of 1200 × 760 pixels. The page must have nothing to complain of until the
 // test ends.
-func (b *Browser) Open(url string) *Tab {
-	b.t.Helper()
-	ctx, cancel := chromedp.NewContext(b.ctx)
-	b.t.Cleanup(cancel)
-	tab := &Tab{t: b.t, ctx: ctx}
+func (p *Person) Open(url string) *Tab {
+	p.t.Helper()
+	tab := p.window()
+	tab.Do(chromedp.Navigate(url))
+	return tab
+}
+
+// OpenRefused opens url as Open does, where the server has no page, but a word to say.
+func (p *Person) OpenRefused(url string) *Tab {
+	p.t.Helper()
+	tab := p.window()
+	tab.Forgive("Failed to load resource")
+	tab.Do(chromedp.Navigate(url))
+	return tab
+}
+
+func (p *Person) window() *Tab {
+	p.t.Helper()
+	b := p.browser
+	id, err := target.CreateTarget("about:blank").WithBrowserContextID(p.profile).WithNewWindow(true).Do(b.executor())
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	ctx, cancel := chromedp.NewContext(b.ctx, chromedp.WithTargetID(id))
+	p.t.Cleanup(cancel)
+	tab := &Tab{t: p.t, ctx: ctx}
 	chromedp.ListenTarget(ctx, tab.hear)
-	b.t.Cleanup(tab.check)
+	if err := chromedp.Run(ctx); err != nil { // the tab lives as long as the context of its first Run
+		p.t.Fatal(err)
+	}
+	p.t.Cleanup(tab.check)
 	tab.Do(log.Enable(), emulation.SetFocusEmulationEnabled(true), chromedp.EmulateViewport(1200, 760),
 		chromedp.ActionFunc(func(ctx context.Context) error {
 			const tell = `addEventListener("securitypolicyviolation", (e) => console.error("forbidden:", e.violatedDirective, e.blockedURI))`
 			_, err := page.AddScriptToEvaluateOnNewDocument(tell).Do(ctx)
 			return err
-		}),
-		chromedp.Navigate(url))
+		}))
 	return tab
 }
 
@@ -71,14 +97,19 @@ func (tab *Tab) hear(event any) {
 	}
 	tab.mu.Lock()
 	defer tab.mu.Unlock()
-	lost := strings.Contains(problem, "net::ERR_") || strings.Contains(problem, "WebSocket connection to ")
-	if problem != "" && !(tab.alone && lost) {
+	forgiven := slices.ContainsFunc(tab.forgiven, func(text string) bool { return strings.Contains(problem, text) })
+	if problem != "" && !forgiven {
 		tab.problems = append(tab.problems, problem)
 	}
 }
 
+// check is called when the page has been used for the last time.
 func (tab *Tab) check() {
-	_ = chromedp.Run(tab.ctx, chromedp.Evaluate("0", nil)) // what the page said before it was heard then
+	if tab.closed {
+		return
+	}
+	tab.closed = true
+	tab.Do(chromedp.Evaluate("0", nil)) // all that the page said before has been heard then
 	tab.mu.Lock()
 	defer tab.mu.Unlock()
 	for _, problem := range tab.problems {
@@ -86,12 +117,15 @@ func (tab *Tab) check() {
 	}
 }
 
-// MayLoseServer is said before the server goes away: it is no complaint that it can't be reached.
-func (tab *Tab) MayLoseServer() {
+// Forgive says that from now on the page may complain with one of these texts.
+func (tab *Tab) Forgive(texts ...string) {
 	tab.mu.Lock()
 	defer tab.mu.Unlock()
-	tab.alone = true
+	tab.forgiven = append(tab.forgiven, texts...)
 }
+
+// MayLoseServer forgives the page that it complains of a server that is away, or refuses it.
+func (tab *Tab) MayLoseServer() { tab.Forgive("net::ERR_", "WebSocket connection to ") }
 
 // Do runs actions in the tab.
 func (tab *Tab) Do(actions ...chromedp.Action) {
@@ -107,9 +141,7 @@ func (tab *Tab) Do(actions ...chromedp.Action) {
 func (tab *Tab) Close() {
 	tab.t.Helper()
 	tab.check()
-	if err := chromedp.Cancel(tab.ctx); err != nil {
-		tab.t.Error(err)
-	}
+	_ = chromedp.Run(tab.ctx, page.Close()) // it may be gone before it answers
 }
 
 // Click clicks on the element.
@@ -118,10 +150,19 @@ func (tab *Tab) Click(selector string) {
 	tab.Do(chromedp.Click(selector, chromedp.ByQuery, chromedp.NodeVisible))
 }
 
-// Write puts text into the element, over what was selected, and presses Enter.
+// Write puts text into the field, in place of what it had, and presses Enter.
 func (tab *Tab) Write(selector, text string) {
 	tab.t.Helper()
-	tab.Do(chromedp.Focus(selector, chromedp.ByQuery, chromedp.NodeVisible), input.InsertText(text), chromedp.KeyEvent("\r"))
+	enter := input.DispatchKeyEvent(input.KeyDown).WithKey("Enter").WithCode("Enter").WithWindowsVirtualKeyCode(13).WithText("\r")
+	tab.Fill(selector, text)
+	tab.Do(enter)
+}
+
+// Fill puts text into the field, in place of what it had.
+func (tab *Tab) Fill(selector, text string) {
+	tab.t.Helper()
+	tab.Do(chromedp.Focus(selector, chromedp.ByQuery, chromedp.NodeVisible),
+		chromedp.Evaluate("document.activeElement.select()", nil), input.InsertText(text))
 }
 
 // Point moves the mouse.
@@ -166,6 +207,13 @@ func Eval[T any](tab *Tab, expression string) (value T) {
 
 func awaited(p *runtime.EvaluateParams) *runtime.EvaluateParams { return p.WithAwaitPromise(true) }
 
+// Pictures skips a test that is there for its picture.
+func Pictures(t *testing.T) {
+	if !*pictures {
+		t.Skip("for -pictures")
+	}
+}
+
 // Picture writes what the tab shows to examples/pictures, with -pictures.
 func (tab *Tab) Picture(name string) {
 	tab.t.Helper()
@@ -173,7 +221,7 @@ func (tab *Tab) Picture(name string) {
 		return
 	}
 	tab.Do(chromedp.ActionFunc(func(ctx context.Context) error {
-		p, err := page.CaptureScreenshot().WithFormat(page.CaptureScreenshotFormatWebp).WithQuality(80).Do(ctx)
+		p, err := page.CaptureScreenshot().WithFormat(page.CaptureScreenshotFormatWebp).WithQuality(85).Do(ctx)
 		if err != nil {
 			return err
 		}
