@@ -25,7 +25,7 @@ func running(t *testing.T) func() (*wsroom.Hub, http.Handler) {
 		ctx, cancel := context.WithCancel(t.Context())
 		t.Cleanup(cancel)
 		go simulate(ctx, d.record)
-		go d.run(ctx, 20*time.Millisecond)
+		go d.run(ctx, time.Second/10)
 		return d.hub, handler
 	}
 }

@@ -15,7 +15,6 @@ import (
 type visitor struct {
 	t  *testing.T
 	ws *websocket.Conn
-	id string
 }
 
 // site returns what opens a connection to a room, of a server that ends with the test.
@@ -37,7 +36,7 @@ func site(t *testing.T) func(room, name string) visitor {
 			t.Fatal(err)
 		}
 		t.Cleanup(func() { ws.CloseNow() })
-		return visitor{t: t, ws: ws}
+		return visitor{t, ws}
 	}
 }
 

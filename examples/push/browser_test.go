@@ -28,7 +28,6 @@ func TestInTheBrowser(t *testing.T) {
 	tab.WaitText("#empty", "No news yet")
 	publish("The train is late.")
 	tab.WaitText("#news", "The train is late.")
-	tab.Picture("push")
 	for _, hostile := range browser.Hostile {
 		publish(hostile)
 		tab.WaitText("#news li p", hostile)

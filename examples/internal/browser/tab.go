@@ -171,13 +171,18 @@ func (tab *Tab) Point(x, y float64) {
 	tab.Do(chromedp.MouseEvent(input.MouseMoved, x, y))
 }
 
-// Wait waits until the JavaScript expression is truthy.
+// Wait waits until the JavaScript expression is truthy. While it throws, it isn't.
 func (tab *Tab) Wait(expression string) {
 	tab.t.Helper()
 	ctx, cancel := context.WithTimeout(tab.ctx, patience)
 	defer cancel()
 	look := fmt.Sprintf(`new Promise((found) => {
-		const look = () => (%s) ? found(true) : setTimeout(look, 10);
+		const look = () => {
+			try {
+				if (%s) return found(true);
+			} catch {}
+			setTimeout(look, 10);
+		};
 		look();
 	})`, expression)
 	if err := chromedp.Run(ctx, chromedp.Evaluate(look, nil, awaited)); err != nil {
@@ -190,10 +195,11 @@ func (tab *Tab) Wait(expression string) {
 // WaitText waits until the element shows the text.
 func (tab *Tab) WaitText(selector, text string) {
 	tab.t.Helper()
-	tab.Wait(fmt.Sprintf("document.querySelector(%s)?.innerText.includes(%s)", quoted(selector), quoted(text)))
+	tab.Wait(fmt.Sprintf("document.querySelector(%s).innerText.includes(%s)", Quoted(selector), Quoted(text)))
 }
 
-func quoted(s string) string {
+// Quoted is s as JavaScript.
+func Quoted(s string) string {
 	p, _ := json.Marshal(s)
 	return string(p)
 }
