@@ -193,8 +193,11 @@ func TestTicketWorksOnce(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	// It is no cookie, and the cookie no ticket.
+	// It is no cookie, and opens nothing but a connection.
 	_, ticket := u.post("/ticket", nil)
+	if status, _ := program.post("/ticket?ticket="+ticket, nil); status != http.StatusUnauthorized {
+		t.Errorf("a ticket for a ticket: %d, want 401", status)
+	}
 	header := http.Header{"Cookie": {"session=" + ticket}}
 	ws, _, err := websocket.Dial(t.Context(), u.url+"/live", &websocket.DialOptions{HTTPHeader: header})
 	if err != nil {

@@ -11,7 +11,9 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
+	"github.com/chromedp/cdproto/debugger"
 	"github.com/chromedp/cdproto/emulation"
 	"github.com/chromedp/cdproto/input"
 	"github.com/chromedp/cdproto/log"
@@ -28,6 +30,7 @@ type Tab struct {
 	t      *testing.T
 	ctx    context.Context
 	closed bool
+	frozen chan struct{}
 
 	mu       sync.Mutex // guards what follows
 	problems []string
@@ -61,7 +64,7 @@ func (p *Person) window() *Tab {
 	}
 	ctx, cancel := chromedp.NewContext(b.ctx, chromedp.WithTargetID(id))
 	p.t.Cleanup(cancel)
-	tab := &Tab{t: p.t, ctx: ctx}
+	tab := &Tab{t: p.t, ctx: ctx, frozen: make(chan struct{}, 1)}
 	chromedp.ListenTarget(ctx, tab.hear)
 	if err := chromedp.Run(ctx); err != nil { // the tab lives as long as the context of its first Run
 		p.t.Fatal(err)
@@ -90,6 +93,11 @@ func (tab *Tab) hear(event any) {
 	case *log.EventEntryAdded:
 		if e.Entry.Level == log.LevelError || e.Entry.Level == log.LevelWarning {
 			problem = fmt.Sprintf("%s: %s %s", e.Entry.Source, e.Entry.Text, e.Entry.URL)
+		}
+	case *debugger.EventPaused:
+		select {
+		case tab.frozen <- struct{}{}:
+		default:
 		}
 	case *page.EventJavascriptDialogOpening:
 		problem = "dialog: " + e.Message
@@ -169,6 +177,26 @@ func (tab *Tab) Fill(selector, text string) {
 func (tab *Tab) Point(x, y float64) {
 	tab.t.Helper()
 	tab.Do(chromedp.MouseEvent(input.MouseMoved, x, y))
+}
+
+// Freeze stops the page's scripts, as a page that is too busy would, once one wants to run.
+func (tab *Tab) Freeze() {
+	tab.t.Helper()
+	tab.Do(chromedp.ActionFunc(func(ctx context.Context) error {
+		_, err := debugger.Enable().Do(ctx)
+		return err
+	}), debugger.Pause())
+	select {
+	case <-tab.frozen:
+	case <-time.After(patience):
+		tab.t.Fatal("no script wants to run")
+	}
+}
+
+// Thaw lets the page's scripts go on.
+func (tab *Tab) Thaw() {
+	tab.t.Helper()
+	tab.Do(debugger.Resume(), debugger.Disable())
 }
 
 // Wait waits until the JavaScript expression is truthy. While it throws, it isn't.
