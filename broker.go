@@ -2,6 +2,7 @@ package wsroom
 
 import (
 	"context"
+	"errors"
 	"time"
 )
 
@@ -45,4 +46,54 @@ type PresenceStore interface {
 	Renew(ctx context.Context, node string, ttl time.Duration) (held bool, left map[string][]string, err error)
 	// Leave ends all of node's entries and its lease, at once.
 	Leave(ctx context.Context, node string) (left map[string][]string, err error)
+}
+
+// Outage says what becomes of sends while the broker is away for longer than WithBrokerBuffer bridges.
+type Outage int
+
+const (
+	// Fail has them return ErrOutage, and who would enter a new room gets 503. It is the default.
+	Fail Outage = iota
+	// DeliverLocally delivers them to the members on this node at once, to those of other nodes when the
+	// broker is back, as far as the buffer holds. Until then there is no one order across nodes.
+	DeliverLocally
+)
+
+// WithBroker makes the hub one of several nodes that share a broker, and the rooms theirs: what is sent
+// to a room reaches its members on all nodes that have a hub of this name (see WithName), in one order.
+// It goes through the broker also for members on this node: so a send returns before it is queued for
+// them. Rooms, Members, Len, Stats and the limits are those of this node.
+func WithBroker(b Broker) Option {
+	return func(c *config) error {
+		c.broker = b
+		return notNil("WithBroker", b == nil)
+	}
+}
+
+// WithOutage says what becomes of sends while the broker is away for long. The default is Fail.
+func WithOutage(o Outage) Option {
+	return func(c *config) error {
+		c.outage = o
+		return within("WithOutage", int(o), int(DeliverLocally))
+	}
+}
+
+// WithBrokerBuffer bridges outages of the broker: for up to d what is sent waits, in order, while it is
+// at most this many bytes in all. The default is 5 s and 4 MiB. See WithOutage for what is beyond it.
+func WithBrokerBuffer(d time.Duration, bytes int64) Option {
+	return func(c *config) error {
+		c.outageTime, c.outageBytes = d, bytes
+		return errors.Join(positive("WithBrokerBuffer: time", d), positive("WithBrokerBuffer: bytes", bytes))
+	}
+}
+
+// OnGap calls f when the members of a room on this node may have missed messages: because the connection
+// to the broker was lost, or a message was, or a node sent what this one doesn't understand. For messages
+// to all, room is "". Calls come one at a time, and outside of any connection's callbacks; those for a
+// room may be merged while f runs. A gap is also logged and told to the Observer.
+func OnGap(f func(room string, err error)) Option {
+	return func(c *config) error {
+		c.onGap = f
+		return notNil("OnGap", f == nil)
+	}
 }

@@ -57,7 +57,7 @@ type Conn struct {
 	badClose   atomic.Int32 // the close code with which coder/websocket refused what it read
 	reading    atomic.Bool  // a reading method of ours is inside coder/websocket
 	buckets    *buckets     // of the rate limits; nil without any
-	controls   bucket       // of pings and pongs; belongs to the reader
+	overhead   bucket       // of frames that carry nothing; belongs to the reader
 	freshAt    int64        // when the reading goroutine was last replaced, by frame.Now
 	wroteAt    atomic.Int64 // when something was written last, by frame.Now
 	pingedAt   atomic.Int64 // when the last ping was written, by frame.Now; 0 while it is queued
@@ -100,19 +100,23 @@ func (c *Conn) Rooms() []string {
 }
 
 // Join adds the connection to a room; to be in it already is no error. It returns ErrClosed once the
-// connection is ending, and a *StatusError for a name that can't be one or a limit that is reached.
+// connection is ending, and a *StatusError for a name that can't be one or a limit that is reached. With
+// a broker the first to join a room on this node waits for it, and gets ErrOutage where that takes longer
+// than WithBrokerBuffer bridges.
 func (c *Conn) Join(room string) error {
 	if err := checkRoomName(room); err != nil {
 		return err
 	}
-	entered, err := c.hub.store.join(c, room)
-	if entered {
-		c.hub.observer.Add(MetricJoins, c.route, "", 1)
-		c.runEventsAside()
-	}
-	if err != nil {
+	if err := c.hub.subscribe(c.Context, room); err != nil {
 		return err
 	}
+	entered, err := c.hub.store.join(c, room)
+	if !entered {
+		c.hub.unsubscribe(room)
+		return err
+	}
+	c.hub.entered(c, room)
+	c.runEventsAside()
 	return nil
 }
 
@@ -120,11 +124,12 @@ func (c *Conn) Join(room string) error {
 // after Leave has returned reaches the connection. It returns ErrClosed once the connection is
 // ending.
 func (c *Conn) Leave(room string) error {
-	if err := c.hub.store.leave(c, room); err != nil {
-		return err
+	left, err := c.hub.store.leave(c, room)
+	if left {
+		c.hub.left(c, room)
+		c.runEventsAside()
 	}
-	c.runEventsAside()
-	return nil
+	return err
 }
 
 // Context returns a context that is done when the connection is ending; context.Cause says why. It
@@ -141,6 +146,13 @@ func (c *Conn) Context() context.Context {
 		}
 	}
 	return c.context.Context
+}
+
+// isIn reports whether the connection is in the room.
+func (c *Conn) isIn(room string) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.rooms.get(room) != nil
 }
 
 // Set keeps a value for the connection's life.
@@ -176,29 +188,33 @@ func (c *Conn) WebSocket() *websocket.Conn {
 	return c.ws
 }
 
+// Queued returns how much waits to be written to this connection: messages, and bytes of their frames.
+// Of a client that keeps up it is next to nothing, of a connection that is ending 0.
+func (c *Conn) Queued() (messages int, bytes int64) { return c.queue.waiting() }
+
 // SendText queues a text message for this connection. It returns nil only if the message was queued;
 // otherwise ErrClosed, ErrSlow, ErrQueueFull, or an error for text that isn't valid UTF-8.
 func (c *Conn) SendText(text string) error {
-	m, err := c.hub.encodeText(text, c.queue.deflate)
-	return c.enqueue(m, err)
+	return enqueue(c, frame.Text, text, checkText(text))
 }
 
 // SendJSON queues v, encoded, as SendText does; an error of the encoder is returned wrapped.
 func (c *Conn) SendJSON(v any) error {
-	m, err := c.hub.encodeJSON(v, c.queue.deflate)
-	return c.enqueue(m, err)
+	p, err := c.hub.encodeJSON(v)
+	return enqueue(c, frame.Text, p, err)
 }
 
 // SendBinary queues a binary message, as SendText does. It copies p.
 func (c *Conn) SendBinary(p []byte) error {
-	m, err := c.hub.encodeBinary(p, c.queue.deflate)
-	return c.enqueue(m, err)
+	return enqueue(c, frame.Binary, p, nil)
 }
 
-func (c *Conn) enqueue(m *frame.Message, err error) error {
+// enqueue queues a message unless there is an err of its encoding.
+func enqueue[P string | []byte](c *Conn, opcode byte, payload P, err error) error {
 	if err != nil {
 		return err
 	}
+	m := encode(c.hub, opcode, payload, c.queue.deflate)
 	for {
 		space := c.queue.spaceFor(c.queue.sizeOf(m))
 		if space == nil {

@@ -21,12 +21,16 @@ var (
 	// ErrShutdown ends the connections at Shutdown (close code 1001, or 1012 with WithDrain).
 	ErrShutdown = errors.New("wsroom: hub is shut down")
 
+	// ErrOutage is returned by sends to rooms, and by Join, while the broker is away or slow, beyond what
+	// WithBrokerBuffer bridges. With WithOutage(DeliverLocally) there is none.
+	ErrOutage = errors.New("wsroom: broker is away")
+
 	// ErrHeartbeat ends a connection whose peer no longer answers.
 	ErrHeartbeat = errors.New("wsroom: peer does not answer")
 
 	// ErrRateLimited ends a connection over WithRateLimit or WithByteRateLimit, with Disconnect, and one
-	// whose peer sends more pings and pongs than 10 a second, or 20 at once (close code 1008). The cause
-	// says which.
+	// whose peer sends too many pings, pongs or tiny fragments, see WithRateLimit (close code 1008). The
+	// cause says which.
 	ErrRateLimited = errors.New("wsroom: rate limit exceeded")
 
 	// ErrExpired ends a connection at the time that Until set, unless OnExpire renewed it (close code

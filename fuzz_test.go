@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 	"unicode"
 	"unicode/utf8"
@@ -204,4 +205,54 @@ func validHandshake(r *http.Request) bool {
 	}
 	room, err := wsroom.ByPath(r)
 	return err == nil && len(room) <= 255 && utf8.ValidString(room) && !strings.ContainsFunc(room, unicode.IsControl)
+}
+
+// Whatever comes from the broker, the hub lives, its members get nothing that isn't text, and what comes
+// after it.
+func FuzzEnvelope(f *testing.F) {
+	w := newWire()
+	var seeds [][]byte
+	w.set(func(_ string, data []byte) (int, error) {
+		if data != nil {
+			seeds = append(seeds, data)
+		}
+		return 1, nil
+	})
+	hub := wsroom.New(wsroom.WithBroker(w))
+	conn := wsroomtest.Dial(f, hub, "/a")
+	target := hub.To("/a", "/b").Except(hub.Members("/a")...)
+	if err := errors.Join(hub.SendTextToRoom("/a", "text"), target.SendText("several"), target.SendBinary([]byte{0xff}),
+		hub.To("/c").Close(4000, "reason")); err != nil {
+		f.Fatal(err)
+	}
+	if err := hub.Shutdown(f.Context()); err != nil {
+		f.Fatal(err)
+	}
+	conn.CloseNow()
+	for _, data := range seeds {
+		f.Add(data)
+	}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		synctest.Test(t, func(t *testing.T) {
+			w := newWire()
+			hub := nodes(t, w, 1)[0]
+			member, other := wsroomtest.Dial(t, hub, "/a"), wsroomtest.Dial(t, hub, "/b")
+			if err := w.Publish(t.Context(), ":room:/a", data); err != nil {
+				t.Fatal(err)
+			}
+			synctest.Wait()
+			if err := hub.SendTextToAll("after"); err != nil {
+				t.Fatal(err)
+			}
+			other.ExpectText("after")
+			synctest.Wait()
+			if hub.Len() == 2 {
+				got := member.Drain()
+				mayBeBinary := bytes.ContainsAny(data, "\x02\x12\x22\x32") // the kind, and its bits
+				if got[len(got)-1] != "after" || !utf8.ValidString(strings.Join(got, "")) && !mayBeBinary {
+					t.Errorf("the member got %q", got)
+				}
+			}
+		})
+	})
 }

@@ -64,7 +64,7 @@ type config struct {
 	messageRate   rate
 	byteRate      rate
 	rateAction    RateLimitAction
-	controlRate   rate // of pings and pongs
+	overheadRate  rate // of frames that carry nothing
 	badJSON       BadJSON
 
 	maxConns, maxRooms, maxMembers int // 0: no limit
@@ -77,6 +77,18 @@ type config struct {
 	logger    *slog.Logger
 	observer  Observer
 	name      string
+
+	broker      Broker
+	outage      Outage
+	outageTime  time.Duration
+	outageBytes int64
+	onGap       func(room string, err error)
+
+	identity      func(*http.Request) string
+	presence      PresenceStore
+	grace         time.Duration
+	onMemberJoin  func(room string, m Member)
+	onMemberLeave func(room string, m Member)
 
 	callbacks
 }
@@ -95,6 +107,9 @@ func newConfig(opts []Option) (*config, error) {
 		marshal:       json.Marshal,
 		unmarshal:     json.Unmarshal,
 		logger:        slog.New(slog.DiscardHandler),
+		outageTime:    5 * time.Second,
+		outageBytes:   4 << 20,
+		grace:         5 * time.Second,
 	}
 	var mistakes []error
 	for _, opt := range opts {
@@ -114,7 +129,14 @@ func newConfig(opts []Option) (*config, error) {
 	if c.onExpire != nil && c.authorize == nil {
 		mistakes = append(mistakes, errors.New("wsroom: OnExpire has no effect without WithAuthorize, whose function gives the time"))
 	}
-	c.controlRate = controlRate(c.heartbeat)
+	if c.broker == nil && (c.onGap != nil || c.outage != Fail) {
+		mistakes = append(mistakes, errors.New("wsroom: WithOutage and OnGap have no effect without WithBroker"))
+	}
+	if c.identity == nil && (c.presence != nil || c.onMemberJoin != nil || c.onMemberLeave != nil) {
+		mistakes = append(mistakes, errors.New("wsroom: WithPresenceStore, OnMemberJoin and OnMemberLeave have no effect without WithIdentity"))
+	}
+	c.overheadRate = overheadRate(c.heartbeat)
+	c.limits.Size = c.maxMessage
 	c.limits.Frame = uint64(c.maxMessage) + uint64(c.maxMessage)/4 + 64 // deflated data can be longer than inflated
 	c.choose()
 	if c.name != "" && c.logger != nil {
@@ -272,8 +294,9 @@ func WithWriteTimeout(d time.Duration) Option {
 }
 
 // WithCompression negotiates permessage-deflate without context takeover (RFC 7692) and compresses
-// messages of at least threshold bytes, once for all receivers. It is off by default: it costs
-// processor time and memory, and what mixes secrets with a stranger's text must not be compressed.
+// messages of at least threshold bytes, once for all receivers, but none written through
+// Conn.WebSocket. It is off by default: it costs processor time and memory, and what mixes secrets with a
+// stranger's text must not be compressed.
 func WithCompression(threshold int) Option {
 	return func(c *config) error {
 		c.deflateFrom = threshold
@@ -363,12 +386,18 @@ func WithObserver(o Observer) Option {
 
 // WithName names the hub, in its log lines and to keep hubs apart that share a broker. Two hubs in one
 // process never share a room.
+// A name is at most 100 bytes.
 func WithName(name string) Option {
 	return func(c *config) error {
 		c.name = name
+		if len(name) > maxHubName {
+			return fmt.Errorf("WithName: more than %d bytes", maxHubName)
+		}
 		return nil
 	}
 }
+
+const maxHubName = 100 // bytes; with maxRoomName it bounds a broker's topics
 
 func notNil(option string, isNil bool) error {
 	if isNil {

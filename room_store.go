@@ -27,6 +27,7 @@ type store struct {
 	closed   atomic.Bool  // no connection is added any more
 
 	maxRooms, maxMembers int // 0: no limit
+	observer             Observer
 }
 
 type shard struct {
@@ -80,8 +81,8 @@ var (
 	errShutDown       = &StatusError{Status: http.StatusServiceUnavailable, Message: "shutting down", RetryAfter: retryAfter}
 )
 
-func (s *store) init(cfg *config) {
-	s.seed = maphash.MakeSeed()
+func (s *store) init(cfg *config, o Observer) {
+	s.seed, s.observer = maphash.MakeSeed(), o
 	s.maxRooms, s.maxMembers = cfg.maxRooms, cfg.maxMembers
 	for i := range s.shards {
 		s.shards[i].rooms = map[string]*room{}
@@ -115,15 +116,20 @@ func (s *store) add(c *Conn) error {
 	return nil
 }
 
-// remove takes c out of every room and out of the hub. The caller has marked c as ended, or nobody
-// else knows it yet.
-func (s *store) remove(c *Conn) {
-	for _, name := range c.Rooms() {
+// remove takes c out of every room and out of the hub, and returns the rooms. The caller has marked c as
+// ended, or nobody else knows it yet.
+func (s *store) remove(c *Conn) (left []string) {
+	defer s.removeHome(c)
+	return slices.DeleteFunc(c.Rooms(), func(name string) bool {
 		sh := s.shardOf(name)
 		sh.mu.Lock()
-		s.leaveLocked(sh, c, name)
-		sh.mu.Unlock()
-	}
+		defer s.unlockRooms(sh, len(sh.rooms))
+		return !s.leaveLocked(sh, c, name)
+	})
+}
+
+// removeHome takes c out of the hub, if it is there.
+func (s *store) removeHome(c *Conn) {
 	home := s.shardOf(c.id)
 	home.mu.Lock()
 	defer home.mu.Unlock()
@@ -140,7 +146,7 @@ func (s *store) remove(c *Conn) {
 func (s *store) join(c *Conn, name string) (entered bool, err error) {
 	sh := s.shardOf(name)
 	sh.mu.Lock()
-	defer sh.mu.Unlock()
+	defer s.unlockRooms(sh, len(sh.rooms))
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.ending != nil {
@@ -156,6 +162,18 @@ func (s *store) join(c *Conn, name string) (entered bool, err error) {
 	r.add(c, c.rooms.add(name))
 	c.enteredLocked(name)
 	return true, nil
+}
+
+// hasSpace reports whether a room of that name exists or may be opened, as far as can be said without
+// its lock being held.
+func (s *store) hasSpace(name string) bool {
+	if s.maxRooms == 0 || s.rooms.Load() < int64(s.maxRooms) {
+		return true
+	}
+	sh := s.shardOf(name)
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	return sh.rooms[name] != nil
 }
 
 // roomLocked returns the room with space for one more member.
@@ -175,24 +193,23 @@ func (s *store) roomLocked(sh *shard, name string) (*room, error) {
 	return r, nil
 }
 
-// leave ends c's membership in the room; nil if it has none.
-func (s *store) leave(c *Conn, name string) error {
+// leave ends c's membership in the room and reports whether there was one.
+func (s *store) leave(c *Conn, name string) (left bool, err error) {
 	sh := s.shardOf(name)
 	sh.mu.Lock()
-	defer sh.mu.Unlock()
+	defer s.unlockRooms(sh, len(sh.rooms))
 	if c.isEnded() { // the one who ended it takes it out of its rooms
-		return ErrClosed
+		return false, ErrClosed
 	}
-	s.leaveLocked(sh, c, name)
-	return nil
+	return s.leaveLocked(sh, c, name), nil
 }
 
-func (s *store) leaveLocked(sh *shard, c *Conn, name string) {
+func (s *store) leaveLocked(sh *shard, c *Conn, name string) (left bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	m := c.rooms.get(name)
 	if m == nil {
-		return
+		return false
 	}
 	r := m.room
 	r.remove(m)
@@ -201,6 +218,16 @@ func (s *store) leaveLocked(sh *shard, c *Conn, name string) {
 	if len(r.members) == 0 {
 		delete(sh.rooms, name)
 		s.rooms.Add(-1)
+	}
+	return true
+}
+
+// unlockRooms gives the shard's lock back, and tells the observer if it has not as many rooms as before.
+func (s *store) unlockRooms(sh *shard, before int) {
+	opened := len(sh.rooms) - before
+	sh.mu.Unlock()
+	if opened != 0 {
+		s.observer.Add(MetricRooms, "", "", opened)
 	}
 }
 
@@ -259,12 +286,12 @@ func (sh *shard) each(name string, f func(*Conn)) {
 	}
 }
 
-// send appends m to the queue of everyone in the rooms but for except, in the rooms' order, and
-// starts the writers that this takes once the locks are free.
-func (s *store) send(rooms []string, except []*Conn, m *frame.Message) (receivers int) {
+// send appends m to the queue of everyone in the rooms but for whom skip names, if it isn't nil, in the
+// rooms' order, and starts the writers that this takes once the locks are free. skip may lock Conn.mu.
+func (s *store) send(rooms []string, skip func(*Conn) bool, m *frame.Message) (receivers int) {
 	t := tallies.Get().(*tally)
 	s.visit(rooms, func(c *Conn) {
-		if len(except) == 0 || !slices.Contains(except, c) {
+		if skip == nil || !skip(c) {
 			receivers++
 			t.note(c, c.queue.push(m, false))
 		}

@@ -31,33 +31,41 @@ func (t Target) Except(conns ...*Conn) Target {
 // nobody is there is no error. A member whose queue is full is dealt with as WithOverflow says, and
 // reported by OnClose or OnDrop; it is no error of the sender.
 func (t Target) SendText(text string) error {
-	m, err := t.hub.encodeText(text, t.hub.store.deflated.Load() > 0)
-	return t.send(m, err)
+	return send(t, frame.Text, text, checkText(text))
 }
 
 // SendJSON queues v, encoded once for all, as SendText does; an error of the encoder is returned
 // wrapped.
 func (t Target) SendJSON(v any) error {
-	m, err := t.hub.encodeJSON(v, t.hub.store.deflated.Load() > 0)
-	return t.send(m, err)
+	p, err := t.hub.encodeJSON(v)
+	return send(t, frame.Text, p, err)
 }
 
 // SendBinary queues a binary message, as SendText does. It copies p.
 func (t Target) SendBinary(p []byte) error {
-	m, err := t.hub.encodeBinary(p, t.hub.store.deflated.Load() > 0)
-	return t.send(m, err)
+	return send(t, frame.Binary, p, nil)
 }
 
-func (t Target) send(m *frame.Message, err error) error {
+// send sends a message unless there is an err of its encoding.
+func send[P string | []byte](t Target, opcode byte, payload P, err error) error {
 	if err != nil {
 		return err
 	}
 	if err := t.check(); err != nil {
 		return err
 	}
-	n := t.hub.store.send(t.rooms, t.except, m)
-	t.hub.observer.Record(MetricFanOut, "", "", float64(n))
+	if t.hub.cluster != nil {
+		return publish(t.hub.cluster, t, opcode, payload)
+	}
+	deliver(t.hub, t.rooms, t.skip(), opcode, payload)
 	return nil
+}
+
+// deliver sends a message to the connections on this node but for those that skip names, if it isn't nil.
+func deliver[P string | []byte](h *Hub, rooms []string, skip func(*Conn) bool, opcode byte, payload P) {
+	m := encode(h, opcode, payload, h.store.deflated.Load() > 0)
+	n := h.store.send(rooms, skip, m)
+	h.observer.Record(MetricFanOut, "", "", float64(n))
 }
 
 // Close ends every connection of the target as Conn.Close would, and returns at once. Its error is
@@ -69,12 +77,28 @@ func (t Target) Close(code websocket.StatusCode, reason string) error {
 	if err := t.check(); err != nil {
 		return err
 	}
-	for _, c := range t.hub.store.snapshot(t.rooms) {
-		if !slices.Contains(t.except, c) {
+	if t.hub.cluster != nil {
+		return publish(t.hub.cluster, t, frame.Close, closePayload(code, reason))
+	}
+	t.hub.closeRooms(t.rooms, t.skip(), code, reason)
+	return nil
+}
+
+// closeRooms ends the connections on this node but for those that skip names, if it isn't nil.
+func (h *Hub) closeRooms(rooms []string, skip func(*Conn) bool, code websocket.StatusCode, reason string) {
+	for _, c := range h.store.snapshot(rooms) {
+		if skip == nil || !skip(c) {
 			_ = c.Close(code, reason) // ErrClosed: it was ending already
 		}
 	}
-	return nil
+}
+
+// skip says whom Except left out; nil: nobody.
+func (t Target) skip() func(*Conn) bool {
+	if len(t.except) == 0 {
+		return nil
+	}
+	return func(c *Conn) bool { return slices.Contains(t.except, c) }
 }
 
 func (t Target) check() error {

@@ -65,8 +65,13 @@ import (
 type Hub struct {
 	cfg      *config
 	observer Observer
+	tracer   Tracer // nil unless the observer is one
 	store    store
+	cluster  *cluster  // nil without WithBroker
+	presence *presence // nil without WithIdentity
 	counters counters
+	ended    sums
+	refused  sums
 
 	heartbeat heartbeat
 	rejects   atomic.Int32 // connections that are told by a close frame that they are refused
@@ -91,8 +96,15 @@ func New(opts ...Option) *Hub {
 	if h.observer == nil {
 		h.observer = noObserver{}
 	}
-	h.store.init(cfg)
+	h.tracer, _ = cfg.observer.(Tracer)
+	h.store.init(cfg, h.observer)
 	h.heartbeat.init(cfg)
+	if cfg.broker != nil {
+		h.cluster = newCluster(h)
+	}
+	if cfg.identity != nil {
+		h.presence = newPresence(h)
+	}
 	if len(cfg.ignored) > 0 {
 		cfg.logger.Warn("wsroom: callbacks are ignored: Serve comes before OnJSON, OnJSON before OnText",
 			"used", cfg.used(), "ignored", cfg.ignored)
@@ -106,7 +118,7 @@ func New(opts ...Option) *Hub {
 // WithAuthorize, 426 for what is no upgrade, 429 and 503 over a limit, 503 after Shutdown or
 // WithHandshakeTimeout; see WithRejectMode.
 func (h *Hub) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	c, r := h.upgrade(w, r)
+	c, r := h.tracedUpgrade(w, r)
 	if c == nil {
 		return
 	}
@@ -139,14 +151,14 @@ func (h *Hub) Members(room string) []*Conn { return h.store.snapshot([]string{ro
 // Len returns the number of connections on this node that aren't ending.
 func (h *Hub) Len() int { return h.store.len() }
 
-func (h *Hub) encodeText(text string, deflate bool) (*frame.Message, error) {
+func checkText(text string) error {
 	if !utf8.ValidString(text) {
-		return nil, errNotUTF8
+		return errNotUTF8
 	}
-	return encode(h, frame.Text, text, deflate), nil
+	return nil
 }
 
-func (h *Hub) encodeJSON(v any, deflate bool) (*frame.Message, error) {
+func (h *Hub) encodeJSON(v any) ([]byte, error) {
 	p, err := h.cfg.marshal(v)
 	if err != nil {
 		return nil, fmt.Errorf("wsroom: encode JSON: %w", err)
@@ -154,13 +166,10 @@ func (h *Hub) encodeJSON(v any, deflate bool) (*frame.Message, error) {
 	if !utf8.Valid(p) {
 		return nil, errNotUTF8
 	}
-	return encode(h, frame.Text, p, deflate), nil
+	return p, nil
 }
 
-func (h *Hub) encodeBinary(p []byte, deflate bool) (*frame.Message, error) {
-	return encode(h, frame.Binary, p, deflate), nil
-}
-
+// encode makes the frame of a message.
 func encode[P string | []byte](h *Hub, opcode byte, payload P, deflate bool) *frame.Message {
 	m := frame.NewMessage(opcode, payload, deflate && len(payload) >= h.cfg.deflateFrom)
 	if h.cfg.observer != nil {
@@ -170,7 +179,8 @@ func encode[P string | []byte](h *Hub, opcode byte, payload P, deflate bool) *fr
 }
 
 // Shutdown ends the hub: new requests get 503, every connection is closed with ErrShutdown, after
-// what is queued for it, and when every callback has returned so does Shutdown. With WithDrain the
+// what is queued for it, and when every callback has returned so does Shutdown; with a broker, after it
+// has taken what was sent. With WithDrain the
 // closes are spread over the window. When ctx is done first it closes the sockets that it ended and
 // returns the context's cause. It may be called again, and waits again. Call it before, or beside,
 // http.Server.Shutdown.
@@ -180,11 +190,15 @@ func (h *Hub) Shutdown(ctx context.Context) error {
 	h.mu.Unlock()
 	h.store.closed.Store(true)
 
+	if h.cluster != nil {
+		h.cluster.settle(ctx)
+	}
 	conns := h.store.snapshot(nil)
 	h.closeAll(ctx, conns)
 	finished := make(chan struct{})
 	go func() {
 		h.wg.Wait()
+		h.leaveCluster(ctx)
 		close(finished)
 	}()
 	select {
@@ -194,7 +208,18 @@ func (h *Hub) Shutdown(ctx context.Context) error {
 		for _, c := range conns {
 			c.killSocket()
 		}
+		h.leaveCluster(ctx)
 		return fmt.Errorf("wsroom: shutdown: %w", context.Cause(ctx))
+	}
+}
+
+// leaveCluster ends what there is beside the connections, unless ctx is done with their callbacks.
+func (h *Hub) leaveCluster(ctx context.Context) {
+	if h.presence != nil {
+		h.presence.close(ctx)
+	}
+	if h.cluster != nil {
+		h.cluster.close(ctx)
 	}
 }
 
@@ -250,6 +275,21 @@ func (h *Hub) reserve(r *http.Request) (key string, err error) {
 	return key, nil
 }
 
+// entered and left keep the books of a connection that has entered or left a room.
+func (h *Hub) entered(c *Conn, room string) {
+	h.observer.Add(MetricJoins, c.route, "", 1)
+	if h.presence != nil {
+		h.presence.count(room, c.Identity(), 1)
+	}
+}
+
+func (h *Hub) left(c *Conn, room string) {
+	if h.presence != nil {
+		h.presence.count(room, c.Identity(), -1)
+	}
+	h.unsubscribe(room)
+}
+
 var (
 	errTooManyConns  = &StatusError{Status: http.StatusServiceUnavailable, Message: "too many connections", RetryAfter: retryAfter}
 	errTooManyPerKey = &StatusError{Status: http.StatusTooManyRequests, Message: "too many connections of yours", RetryAfter: retryAfter}
@@ -271,6 +311,6 @@ func (h *Hub) unreserve(key string) {
 func (h *Hub) release(c *Conn) {
 	h.counters.closed.Add(1)
 	h.observer.Add(MetricConns, c.route, "", -1)
-	h.observer.Add(MetricEnded, c.route, c.ending.label, 1)
+	h.countEnd(c)
 	h.unreserve(c.key)
 }

@@ -556,23 +556,6 @@ func testPanic(t *testing.T, where string, blow func()) {
 	}
 }
 
-type lockedBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *lockedBuffer) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *lockedBuffer) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
-}
-
 // Shutdown delivers what is queued, closes with 1001, and returns when every callback has.
 func TestShutdownReturnsWhenEveryCallbackHas(t *testing.T) {
 	const n = 50

@@ -46,7 +46,7 @@ func TestPublishReachesTheRoom(t *testing.T) {
 
 func TestPageListens(t *testing.T) {
 	w := httptest.NewRecorder()
-	handler(newHub()).ServeHTTP(w, httptest.NewRequest("GET", "/", nil))
+	handler(newHub()).ServeHTTP(w, httptest.NewRequest("GET", "/push.js", nil))
 	if w.Code != 200 || !strings.Contains(w.Body.String(), "/feed/news") {
 		t.Errorf("%d %s", w.Code, w.Body)
 	}

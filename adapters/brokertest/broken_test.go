@@ -1,0 +1,436 @@
+package brokertest
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"runtime"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/wsroom/wsroom"
+)
+
+// trial takes the failures of a check that is to fail.
+type trial struct {
+	testing.TB
+	ctx      context.Context
+	mu       sync.Mutex // guards what follows
+	failures []string
+	cleanups []func()
+}
+
+func (tr *trial) Helper()                   {}
+func (tr *trial) Context() context.Context  { return tr.ctx }
+func (tr *trial) Error(args ...any)         { tr.fail(fmt.Sprint(args...)) }
+func (tr *trial) Errorf(f string, a ...any) { tr.fail(fmt.Sprintf(f, a...)) }
+func (tr *trial) Fatal(args ...any)         { tr.fail(fmt.Sprint(args...)); runtime.Goexit() }
+func (tr *trial) Fatalf(f string, a ...any) { tr.fail(fmt.Sprintf(f, a...)); runtime.Goexit() }
+func (tr *trial) FailNow()                  { tr.fail("FailNow"); runtime.Goexit() }
+
+func (tr *trial) fail(message string) {
+	tr.mu.Lock()
+	defer tr.mu.Unlock()
+	tr.failures = append(tr.failures, message)
+}
+
+func (tr *trial) Failed() bool {
+	tr.mu.Lock()
+	defer tr.mu.Unlock()
+	return len(tr.failures) > 0
+}
+
+func (tr *trial) Cleanup(f func()) {
+	tr.mu.Lock()
+	defer tr.mu.Unlock()
+	tr.cleanups = append(tr.cleanups, f)
+}
+
+// try runs check with time that passes by itself, and returns its failures.
+func try(t *testing.T, check func(testing.TB)) []string {
+	tr := &trial{TB: t}
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		tr.ctx = ctx
+		var running sync.WaitGroup
+		running.Go(func() { check(tr) })
+		running.Wait()
+		cancel()
+		for i := len(tr.cleanups) - 1; i >= 0; i-- {
+			tr.cleanups[i]()
+		}
+	})
+	return tr.failures
+}
+
+// broken is a broker on a Memory of which some methods do otherwise.
+type broken struct {
+	*Node
+	publish   func(b *Node, ctx context.Context, topic string, data []byte) error
+	subscribe func(b *Node, ctx context.Context, topic string, deliver func([]byte), lost func(error)) (func(), error)
+}
+
+func (b *broken) Publish(ctx context.Context, topic string, data []byte) error {
+	if b.publish == nil {
+		return b.Node.Publish(ctx, topic, data)
+	}
+	return b.publish(b.Node, ctx, topic, data)
+}
+
+func (b *broken) Subscribe(ctx context.Context, topic string, deliver func([]byte), lost func(error)) (func(), error) {
+	if b.subscribe == nil {
+		return b.Node.Subscribe(ctx, topic, deliver, lost)
+	}
+	return b.subscribe(b.Node, ctx, topic, deliver, lost)
+}
+
+// renamed is a broker that takes some topics for others.
+func renamed(f func(string) string) *broken {
+	return &broken{
+		publish: func(b *Node, ctx context.Context, topic string, data []byte) error {
+			return b.Publish(ctx, f(topic), data)
+		},
+		subscribe: func(b *Node, ctx context.Context, topic string, deliver func([]byte), lost func(error)) (func(), error) {
+			return b.Subscribe(ctx, f(topic), deliver, lost)
+		},
+	}
+}
+
+// hearing is a broker that delivers otherwise; make is called for each subscription.
+func hearing(make func(deliver func([]byte), lost func(error)) (func([]byte), func(error))) *broken {
+	return &broken{subscribe: func(b *Node, ctx context.Context, topic string, deliver func([]byte), lost func(error)) (func(), error) {
+		deliver, lost = make(deliver, lost)
+		return b.Subscribe(ctx, topic, deliver, lost)
+	}}
+}
+
+// publishing is a broker that publishes otherwise.
+func publishing(f func(b *Node, ctx context.Context, topic string, data []byte) error) *broken {
+	return &broken{publish: f}
+}
+
+// TestBrokenBrokers: the suite finds what each of them does wrong.
+func TestBrokenBrokers(t *testing.T) {
+	for _, c := range brokenBrokers {
+		t.Run(c.fault, func(t *testing.T) {
+			found := 0
+			for _, check := range append(deliveryChecks, outageChecks...) {
+				if !strings.Contains(" "+c.checks+" ", " "+check.name+" ") {
+					continue
+				}
+				found++
+				failures := try(t, func(t testing.TB) { check.run(t, brokenSetup(t, c.broker)) })
+				if len(failures) == 0 {
+					t.Errorf("%s doesn't find the fault", check.name)
+				} else {
+					t.Logf("%s: %s", check.name, failures[0])
+				}
+			}
+			if found != len(strings.Fields(c.checks)) {
+				t.Errorf("there are no such checks as %s", c.checks)
+			}
+		})
+	}
+}
+
+// TestSoundBrokers: the same way of trying finds nothing where there is no fault.
+func TestSoundBrokers(t *testing.T) {
+	for _, check := range append(deliveryChecks, outageChecks...) {
+		failures := try(t, func(t testing.TB) {
+			check.run(t, brokenSetup(t, func() *broken { return &broken{} }))
+		})
+		for _, f := range failures {
+			t.Errorf("%s: %s", check.name, f)
+		}
+	}
+}
+
+// brokenSetup is on a server whose nodes come back one after the other.
+func brokenSetup(t testing.TB, broker func() *broken) Setup {
+	server := NewMemory()
+	t.Cleanup(server.Up)
+	return Setup{
+		Open: func(testing.TB) wsroom.Broker {
+			b := broker()
+			b.Node = server.Open()
+			return b
+		},
+		Down: func(testing.TB) { server.Down() },
+		Up: func(testing.TB) {
+			for _, n := range server.all() {
+				n.Up()
+				<-time.After(5 * time.Millisecond)
+			}
+		},
+	}
+}
+
+var brokenBrokers = []struct {
+	fault  string
+	checks string // those that must find it
+	broker func() *broken
+}{
+	{"swaps two messages now and then", "OneOrder EveryGapIsReported AnyData", func() *broken {
+		return hearing(func(deliver func([]byte), lost func(error)) (func([]byte), func(error)) {
+			var held []byte
+			n := 0
+			return func(data []byte) {
+				if n++; n%5 == 1 {
+					held = data
+					return
+				}
+				deliver(data)
+				if held != nil {
+					deliver(held)
+					held = nil
+				}
+			}, lost
+		})
+	}},
+	{"has an order for each publisher only", "OneOrder", func() *broken {
+		return publishing(func(b *Node, ctx context.Context, topic string, data []byte) error {
+			b.server.mu.Lock()
+			nodes := b.server.nodes
+			b.server.mu.Unlock()
+			for _, other := range nodes {
+				b.server.mu.Lock()
+				for _, i := range other.topics[topic] {
+					i.put(item{data: bytes.Clone(data)})
+				}
+				b.server.mu.Unlock()
+				runtime.Gosched()
+			}
+			return nil
+		})
+	}},
+	{"delivers twice now and then", "OneOrder AnyData", func() *broken {
+		return hearing(func(deliver func([]byte), lost func(error)) (func([]byte), func(error)) {
+			n := 0
+			return func(data []byte) {
+				if deliver(data); n%7 == 3 {
+					deliver(data)
+				}
+				n++
+			}, lost
+		})
+	}},
+	{"drops a message in a hundred", "OneOrder StopUnderLoad EveryGapIsReported", func() *broken {
+		n := 0
+		return hearing(func(deliver func([]byte), lost func(error)) (func([]byte), func(error)) {
+			return func(data []byte) {
+				if n++; n%100 != 0 {
+					deliver(data)
+				}
+			}, lost
+		})
+	}},
+	{"delivers two at a time", "OneOrder", func() *broken {
+		return hearing(func(deliver func([]byte), lost func(error)) (func([]byte), func(error)) {
+			return func(data []byte) { go deliver(data) }, lost
+		})
+	}},
+	{"doesn't deliver to the publisher", "AllNodesHear SeveralSubscriptions", func() *broken {
+		return publishing(func(b *Node, ctx context.Context, topic string, data []byte) error {
+			b.server.mu.Lock()
+			own := b.topics[topic]
+			delete(b.topics, topic)
+			b.server.mu.Unlock()
+			err := b.Publish(ctx, topic, data)
+			b.server.mu.Lock()
+			b.topics[topic] = append(b.topics[topic], own...)
+			b.server.mu.Unlock()
+			return err
+		})
+	}},
+	{"subscribes a little later", "SubscribedMeansDelivered", func() *broken {
+		return &broken{subscribe: func(b *Node, ctx context.Context, topic string, deliver func([]byte), lost func(error)) (func(), error) {
+			stop := make(chan func(), 1)
+			time.AfterFunc(time.Millisecond, func() {
+				s, _ := b.Subscribe(context.WithoutCancel(ctx), topic, deliver, lost)
+				stop <- s
+			})
+			return sync.OnceFunc(func() { (<-stop)() }), nil
+		}}
+	}},
+	{"one subscription a topic", "SeveralSubscriptions", func() *broken {
+		taken := map[string]bool{}
+		return &broken{subscribe: func(b *Node, ctx context.Context, topic string, deliver func([]byte), lost func(error)) (func(), error) {
+			if taken[topic] {
+				return func() {}, nil
+			}
+			taken[topic] = true
+			return b.Subscribe(ctx, topic, deliver, lost)
+		}}
+	}},
+	{"stop ends all subscriptions to the topic", "SeveralSubscriptions StopUnderLoad", func() *broken {
+		return &broken{subscribe: func(b *Node, ctx context.Context, topic string, deliver func([]byte), lost func(error)) (func(), error) {
+			stop, err := b.Subscribe(ctx, topic, deliver, lost)
+			return func() {
+				b.server.mu.Lock()
+				delete(b.topics, topic)
+				b.server.mu.Unlock()
+				stop()
+			}, err
+		}}
+	}},
+	{"stop doesn't wait", "StopMeansStopped", func() *broken {
+		return &broken{subscribe: func(b *Node, ctx context.Context, topic string, deliver func([]byte), lost func(error)) (func(), error) {
+			stop, err := b.Subscribe(ctx, topic, deliver, lost)
+			return func() { go stop() }, err
+		}}
+	}},
+	{"stop doesn't stop", "StopMeansStopped StopUnderLoad SeveralSubscriptions StopWhileAway", func() *broken {
+		return &broken{subscribe: func(b *Node, ctx context.Context, topic string, deliver func([]byte), lost func(error)) (func(), error) {
+			_, err := b.Subscribe(ctx, topic, deliver, lost)
+			return func() {}, err
+		}}
+	}},
+	{"small and capital letters are the same", "AnyName", func() *broken { return renamed(strings.ToLower) }},
+	{"topics end at NUL", "AnyName", func() *broken {
+		return renamed(func(topic string) string { topic, _, _ = strings.Cut(topic, "\x00"); return topic })
+	}},
+	{"topics are 255 bytes long at most", "AnyName", func() *broken {
+		return renamed(func(topic string) string { return topic[:min(255, len(topic))] })
+	}},
+	{"topics are text", "AnyName", func() *broken {
+		return renamed(func(topic string) string { return strings.ToValidUTF8(topic, "\ufffd") })
+	}},
+	{"topics are trimmed", "AnyName", func() *broken { return renamed(strings.TrimSpace) }},
+	{"dots are slashes", "AnyName", func() *broken {
+		return renamed(func(topic string) string { return strings.ReplaceAll(topic, "/", ".") })
+	}},
+	{"an asterisk is a pattern", "AnyName", func() *broken {
+		return publishing(func(b *Node, ctx context.Context, topic string, data []byte) error {
+			b.server.mu.Lock()
+			var patterns []string
+			for _, other := range b.server.nodes {
+				for name := range other.topics {
+					before, after, found := strings.Cut(name, "*")
+					if found && name != topic && strings.HasPrefix(topic, before) && strings.HasSuffix(topic, after) {
+						patterns = append(patterns, name)
+					}
+				}
+			}
+			b.server.mu.Unlock()
+			for _, p := range patterns {
+				b.Publish(ctx, p, data)
+			}
+			return b.Publish(ctx, topic, data)
+		})
+	}},
+	{"leaves out empty messages", "AnyData", func() *broken {
+		return publishing(func(b *Node, ctx context.Context, topic string, data []byte) error {
+			if len(data) == 0 {
+				return nil
+			}
+			return b.Publish(ctx, topic, data)
+		})
+	}},
+	{"messages are lines", "AnyData", func() *broken {
+		return publishing(func(b *Node, ctx context.Context, topic string, data []byte) error {
+			return b.Publish(ctx, topic, bytes.TrimRight(data, "\r\n"))
+		})
+	}},
+	{"keeps what is published", "AllNodesHear AnyData", func() *broken {
+		return publishing(func(b *Node, ctx context.Context, topic string, data []byte) error {
+			time.AfterFunc(time.Millisecond, func() { b.Publish(ctx, topic, data) })
+			return nil
+		})
+	}},
+	{"one slow subscriber holds up the others", "SlowSubscriber", func() *broken {
+		reader := make(chan struct{}, 1)
+		return hearing(func(deliver func([]byte), lost func(error)) (func([]byte), func(error)) {
+			return func(data []byte) {
+				reader <- struct{}{}
+				deliver(data)
+				<-reader
+			}, lost
+		})
+	}},
+	{"ignores the context", "ContextEnds", func() *broken {
+		return publishing(func(b *Node, ctx context.Context, topic string, data []byte) error {
+			return b.Publish(context.WithoutCancel(ctx), topic, data)
+		})
+	}},
+	{"ends the subscription with Subscribe's context", "ContextEnds", func() *broken {
+		return &broken{subscribe: func(b *Node, ctx context.Context, topic string, deliver func([]byte), lost func(error)) (func(), error) {
+			return b.Subscribe(ctx, topic, func(data []byte) {
+				if ctx.Err() == nil {
+					deliver(data)
+				}
+			}, lost)
+		}}
+	}},
+	{"swallows lost", "LostThenDelivered EveryGapIsReported StopWhileAway", func() *broken {
+		return hearing(func(deliver func([]byte), lost func(error)) (func([]byte), func(error)) {
+			return deliver, func(error) {}
+		})
+	}},
+	{"calls lost after the next message", "EveryGapIsReported", func() *broken {
+		return hearing(func(deliver func([]byte), lost func(error)) (func([]byte), func(error)) {
+			var late error
+			return func(data []byte) {
+				if deliver(data); late != nil {
+					lost(late)
+					late = nil
+				}
+			}, func(err error) { late = err }
+		})
+	}},
+	{"calls lost before it is subscribed again", "LostThenDelivered", func() *broken {
+		return hearing(func(deliver func([]byte), lost func(error)) (func([]byte), func(error)) {
+			var deaf atomic.Bool
+			return func(data []byte) {
+					if !deaf.Load() {
+						deliver(data)
+					}
+				}, func(err error) {
+					deaf.Store(true)
+					time.AfterFunc(100*time.Millisecond, func() { deaf.Store(false) })
+					lost(err)
+				}
+		})
+	}},
+	{"calls lost beside deliver", "EveryGapIsReported", func() *broken {
+		return hearing(func(deliver func([]byte), lost func(error)) (func([]byte), func(error)) {
+			return deliver, func(err error) {
+				go func() { time.Sleep(time.Millisecond); lost(err) }()
+			}
+		})
+	}},
+	{"doesn't subscribe again", "LostThenDelivered", func() *broken {
+		return hearing(func(deliver func([]byte), lost func(error)) (func([]byte), func(error)) {
+			var gone atomic.Bool
+			return func(data []byte) {
+				if !gone.Load() {
+					deliver(data)
+				}
+			}, func(err error) { gone.Store(true); lost(err) }
+		})
+	}},
+	{"returns nil while the broker is away", "PublishWhileAway", func() *broken {
+		return publishing(func(b *Node, ctx context.Context, topic string, data []byte) error {
+			b.Publish(ctx, topic, data)
+			return nil
+		})
+	}},
+	{"hangs while the broker is away", "PublishWhileAway", func() *broken {
+		return publishing(func(b *Node, ctx context.Context, topic string, data []byte) error {
+			<-b.connected()
+			return b.Publish(ctx, topic, data)
+		})
+	}},
+	{"a Subscribe that failed goes on", "SubscribeWhileAway", func() *broken {
+		return &broken{subscribe: func(b *Node, ctx context.Context, topic string, deliver func([]byte), lost func(error)) (func(), error) {
+			stop, err := b.Subscribe(ctx, topic, deliver, lost)
+			if err != nil {
+				go b.Subscribe(context.Background(), topic, deliver, lost)
+			}
+			return stop, err
+		}}
+	}},
+}

@@ -1,0 +1,291 @@
+// Package brokertest checks that a broker keeps the promises of [wsroom.Broker], and a store those of
+// [wsroom.PresenceStore]. [Memory] is both, within one process, for tests of programs.
+//
+//	func TestBroker(t *testing.T) {
+//		brokertest.Run(t, func(t testing.TB) brokertest.Setup {
+//			server := startServer(t)
+//			return brokertest.Setup{
+//				Open: func(t testing.TB) wsroom.Broker { return mybroker.New(connect(t, server)) },
+//				Down: func(testing.TB) { server.Stop() },
+//				Up:   func(testing.TB) { server.Start() },
+//			}
+//		})
+//	}
+package brokertest
+
+import (
+	"context"
+	"crypto/rand"
+	"fmt"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/wsroom/wsroom"
+)
+
+// patience bounds what the suite waits for; nothing takes that long unless it is broken.
+const patience = 20 * time.Second
+
+// Setup tells how to get at a server, and at brokers on it. Its functions are called by one goroutine
+// at a time; what they start they end by t.Cleanup.
+type Setup struct {
+	// Open returns a broker as a node of its own would have it, with connections of its own. All that
+	// one Setup opens are on the same server.
+	Open func(t testing.TB) wsroom.Broker
+
+	// Down takes the server away: all connections break and none is made until Up. Where they are nil,
+	// what is promised about outages isn't checked, and the test says so.
+	Down, Up func(t testing.TB)
+}
+
+type check struct {
+	name   string
+	outage bool // it takes the server away
+	run    func(t testing.TB, s Setup)
+}
+
+// Run checks each promise of wsroom.Broker in a test of its own, for which it calls setup. Setups may
+// share a server, if nobody else uses it: no topic is used twice. Messages have up to 512 KiB.
+func Run(t *testing.T, setup func(t testing.TB) Setup) {
+	for _, c := range append(deliveryChecks, outageChecks...) {
+		t.Run(c.name, func(t *testing.T) {
+			s := setup(t)
+			if c.outage && (s.Down == nil || s.Up == nil) {
+				t.Skip("the Setup has no Down and Up: not checked")
+			}
+			c.run(t, s)
+		})
+	}
+}
+
+// open returns n brokers.
+func (s Setup) open(t testing.TB, n int) []wsroom.Broker {
+	t.Helper()
+	nodes := make([]wsroom.Broker, n)
+	for i := range nodes {
+		nodes[i] = s.Open(t)
+	}
+	return nodes
+}
+
+// newTopic returns a topic that nobody has used.
+func newTopic() string { return "brokertest " + rand.Text() }
+
+// event is a message, or that some may have been missed.
+type event struct {
+	data string
+	lost bool
+}
+
+// ear is a subscriber that notes what it hears.
+type ear struct {
+	t        testing.TB
+	steady   bool // there is no outage, so nothing may be lost
+	inside   chan struct{}
+	stop     func()
+	mu       sync.Mutex // guards what follows
+	events   []event
+	finished bool
+}
+
+// listen subscribes to a topic of which nothing may get lost.
+func listen(t testing.TB, b wsroom.Broker, topic string) *ear {
+	t.Helper()
+	return subscribe(t, b, topic, true)
+}
+
+func subscribe(t testing.TB, b wsroom.Broker, topic string, steady bool) *ear {
+	t.Helper()
+	e := &ear{t: t, steady: steady, inside: make(chan struct{}, 1)}
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	stop, err := b.Subscribe(ctx, topic, e.deliver, e.lost)
+	if err != nil {
+		t.Fatalf("Subscribe to %s: %v", short(topic), err)
+	}
+	e.stop = func() {
+		stop()
+		e.mu.Lock()
+		e.finished = true
+		e.mu.Unlock()
+	}
+	t.Cleanup(e.stop)
+	return e
+}
+
+func (e *ear) deliver(data []byte) { e.note(event{data: string(data)}) }
+
+func (e *ear) lost(err error) {
+	if e.steady {
+		e.t.Errorf("lost is called without an outage: %v", err)
+	}
+	if err == nil {
+		e.t.Error("lost is called with no error")
+	}
+	e.note(event{lost: true})
+}
+
+func (e *ear) note(ev event) {
+	select {
+	case e.inside <- struct{}{}:
+		defer func() { <-e.inside }()
+	default:
+		e.t.Error("deliver or lost is called while one of them is running")
+	}
+	if ev.lost {
+		<-time.After(time.Millisecond) // so that a message beside it is found
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.finished {
+		e.t.Errorf("%v comes after stop has returned", ev)
+		return
+	}
+	e.events = append(e.events, ev)
+}
+
+// all returns what was heard so far.
+func (e *ear) all() []event {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.events[:len(e.events):len(e.events)]
+}
+
+// messages returns all messages up to one that is last, which has to come. What was published before
+// the subscription may be among them.
+func (e *ear) messages(last string) []string {
+	e.t.Helper()
+	until(e.t, "the message "+short(last)+" arrives", func() bool {
+		all := e.all()
+		return len(all) > 0 && all[len(all)-1].data == last
+	})
+	return texts(e.all())
+}
+
+func texts(events []event) []string {
+	texts := make([]string, len(events))
+	for i, ev := range events {
+		texts[i] = ev.data
+	}
+	return texts
+}
+
+// expect waits for these messages, and fails where there are others before the last.
+func (e *ear) expect(want ...string) {
+	e.t.Helper()
+	until(e.t, fmt.Sprintf("%d messages arrive, up to %s", len(want), short(want[len(want)-1])), func() bool {
+		return len(e.all()) >= len(want)
+	})
+	for i, ev := range e.all() {
+		if i >= len(want) || ev.data != want[i] {
+			e.t.Fatalf("message %d of %d is %s, want %s", i+1, len(want), short(ev.data), short(want[min(i, len(want)-1)]))
+		}
+	}
+}
+
+// losses returns how often lost was called.
+func (e *ear) losses() int {
+	n := 0
+	for _, ev := range e.all() {
+		if ev.lost {
+			n++
+		}
+	}
+	return n
+}
+
+func publish(t testing.TB, b wsroom.Broker, topic string, messages ...string) {
+	t.Helper()
+	for _, m := range messages {
+		if err := offer(t, b, topic, m); err != nil {
+			t.Errorf("Publish to %s: %v", short(topic), err)
+		}
+	}
+}
+
+// offer publishes from a buffer that is overwritten at once, for brokers must not keep it.
+func offer(t testing.TB, b wsroom.Broker, topic, message string) error {
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	data := []byte(message)
+	err := b.Publish(ctx, topic, data)
+	for i := range data {
+		data[i] ^= 0xff
+	}
+	return err
+}
+
+// insist publishes until it succeeds.
+func insist(t testing.TB, b wsroom.Broker, topic, message string) {
+	t.Helper()
+	until(t, "Publish succeeds", func() bool { return offer(t, b, topic, message) == nil })
+}
+
+// stream publishes 1, 2, 3 and so on, each until it was taken, up to the end of the test at the latest.
+// published returns the last that was taken; end ends it and returns that.
+func stream(t testing.TB, b wsroom.Broker, topic string) (published, end func() int) {
+	var taken atomic.Int64
+	halt := make(chan struct{})
+	var running sync.WaitGroup
+	running.Go(func() {
+		for n := int64(1); ; {
+			if offer(t, b, topic, fmt.Sprint(n)) == nil {
+				taken.Store(n)
+				n++
+			}
+			select {
+			case <-halt:
+				return
+			case <-time.After(50 * time.Microsecond):
+			}
+		}
+	})
+	published = func() int { return int(taken.Load()) }
+	stop := sync.OnceFunc(func() { close(halt); running.Wait() })
+	t.Cleanup(stop)
+	return published, func() int { stop(); return published() }
+}
+
+// each calls f(0) to f(n-1), 16 at a time, as long as the test hasn't failed, and returns when all have returned.
+func each(t testing.TB, n int, f func(i int)) {
+	var next atomic.Int64
+	var workers sync.WaitGroup
+	for range min(n, 16) {
+		workers.Go(func() {
+			for i := next.Add(1) - 1; i < int64(n) && !t.Failed(); i = next.Add(1) - 1 {
+				f(int(i))
+			}
+		})
+	}
+	workers.Wait()
+}
+
+// require ends the test if it has failed: what comes then needs what failed.
+func require(t testing.TB) {
+	t.Helper()
+	if t.Failed() {
+		t.FailNow()
+	}
+}
+
+// until waits for a condition that no event tells of.
+func until(t testing.TB, what string, ok func() bool) {
+	t.Helper()
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for deadline := time.Now().Add(patience); !ok(); <-tick.C {
+		if time.Now().After(deadline) {
+			t.Fatalf("waited in vain until %s", what)
+		}
+	}
+}
+
+func short(s string) string {
+	if len(s) > 40 {
+		return fmt.Sprintf("%q… (%d bytes)", strings.ToValidUTF8(s[:40], "?"), len(s))
+	}
+	return fmt.Sprintf("%q", s)
+}

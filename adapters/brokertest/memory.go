@@ -1,0 +1,251 @@
+package brokertest
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"sync"
+
+	"github.com/wsroom/wsroom"
+)
+
+var (
+	// ErrAway is what a Node's Publish returns while the node is cut off.
+	ErrAway = errors.New("brokertest: the broker is away")
+
+	errCut  = errors.New("brokertest: the broker was away")
+	errLose = errors.New("brokertest: messages were lost on purpose")
+)
+
+// Memory is a broker's server, and a presence store, within this process, with outages to order. It
+// keeps the promises of wsroom.Broker and wsroom.PresenceStore, works in testing/synctest's bubbles,
+// and has nothing to be closed. Memory isn't bounded: a slow subscriber's messages wait.
+type Memory struct {
+	presence
+
+	mu    sync.Mutex // guards what follows, what is in the nodes, and the order of messages
+	nodes []*Node
+	lose  int
+}
+
+// NewMemory returns a server with no nodes.
+func NewMemory() *Memory { return &Memory{} }
+
+// Open returns one more node's broker, which isn't cut off.
+func (m *Memory) Open() *Node {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	n := &Node{server: m, back: make(chan struct{}), topics: map[string][]*inbox{}}
+	close(n.back)
+	m.nodes = append(m.nodes, n)
+	return n
+}
+
+// Down cuts all nodes off, and presence, which then returns ErrAway; Up undoes that.
+func (m *Memory) Down() {
+	m.setAway(true)
+	for _, n := range m.all() {
+		n.Down()
+	}
+}
+
+// Up connects all nodes again, and presence.
+func (m *Memory) Up() {
+	m.setAway(false)
+	for _, n := range m.all() {
+		n.Up()
+	}
+}
+
+// Lose takes the next n messages, of any topic, from all their subscribers; Publish returns nil, and
+// lost is called in their place.
+func (m *Memory) Lose(n int) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.lose += n
+}
+
+func (m *Memory) all() []*Node {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return slices.Clone(m.nodes)
+}
+
+// Node is the wsroom.Broker of one node on a Memory.
+type Node struct {
+	server *Memory
+
+	// the server's lock guards what follows
+	back   chan struct{} // closed unless the node is cut off
+	cut    bool
+	topics map[string][]*inbox
+}
+
+// Down cuts this node off: Publish fails, Subscribe waits, and what others publish is missed.
+func (n *Node) Down() {
+	n.server.mu.Lock()
+	defer n.server.mu.Unlock()
+	if !n.cut {
+		n.cut, n.back = true, make(chan struct{})
+	}
+}
+
+// Up connects the node again and has lost called for each of its subscriptions.
+func (n *Node) Up() {
+	n.server.mu.Lock()
+	defer n.server.mu.Unlock()
+	if !n.cut {
+		return
+	}
+	n.cut = false
+	for _, inboxes := range n.topics {
+		for _, i := range inboxes {
+			i.put(item{lost: errCut})
+		}
+	}
+	close(n.back)
+}
+
+// Publish implements wsroom.Broker. It never waits.
+func (n *Node) Publish(ctx context.Context, topic string, data []byte) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	it := item{data: slices.Clone(data)}
+	n.server.mu.Lock()
+	defer n.server.mu.Unlock()
+	if n.cut {
+		return ErrAway
+	}
+	if n.server.lose > 0 {
+		n.server.lose--
+		it = item{lost: errLose}
+	}
+	for _, other := range n.server.nodes {
+		if other.cut {
+			continue
+		}
+		for _, i := range other.topics[topic] {
+			i.put(it)
+		}
+	}
+	return nil
+}
+
+// Subscribe implements wsroom.Broker.
+func (n *Node) Subscribe(ctx context.Context, topic string, deliver func([]byte), lost func(error)) (func(), error) {
+	i := &inbox{deliver: deliver, lost: lost, turn: make(chan struct{}, 1)}
+	for !n.add(topic, i) {
+		select {
+		case <-n.connected():
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		}
+	}
+	stop := func() {
+		n.remove(topic, i)
+		i.stop()
+	}
+	if err := ctx.Err(); err != nil {
+		stop()
+		return nil, err
+	}
+	return stop, nil
+}
+
+func (n *Node) connected() <-chan struct{} {
+	n.server.mu.Lock()
+	defer n.server.mu.Unlock()
+	return n.back
+}
+
+// add reports false while the node is cut off.
+func (n *Node) add(topic string, i *inbox) bool {
+	n.server.mu.Lock()
+	defer n.server.mu.Unlock()
+	if n.cut {
+		return false
+	}
+	n.topics[topic] = append(n.topics[topic], i)
+	return true
+}
+
+func (n *Node) remove(topic string, i *inbox) {
+	n.server.mu.Lock()
+	defer n.server.mu.Unlock()
+	rest := slices.DeleteFunc(n.topics[topic], func(other *inbox) bool { return other == i })
+	if n.topics[topic] = rest; len(rest) == 0 {
+		delete(n.topics, topic)
+	}
+}
+
+// inbox is what waits for one subscriber. While something does, a goroutine delivers it.
+type inbox struct {
+	deliver func([]byte)
+	lost    func(error)
+	turn    chan struct{} // holds one while the subscriber is called; a channel, for the sake of synctest
+
+	mu      sync.Mutex // guards what follows
+	waiting []item
+	busy    bool
+	stopped bool
+}
+
+// item is a message, or that some may have been missed.
+type item struct {
+	data []byte
+	lost error
+}
+
+func (i *inbox) put(it item) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if i.stopped {
+		return
+	}
+	i.waiting = append(i.waiting, it)
+	if !i.busy {
+		i.busy = true
+		go i.work() // ends when nothing waits; stop waits for what it is at
+	}
+}
+
+func (i *inbox) work() {
+	for {
+		i.turn <- struct{}{}
+		it, ok := i.next()
+		switch {
+		case !ok:
+			<-i.turn
+			return
+		case it.lost != nil:
+			i.lost(it.lost)
+		default:
+			i.deliver(slices.Clone(it.data))
+		}
+		<-i.turn
+	}
+}
+
+func (i *inbox) next() (it item, ok bool) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if len(i.waiting) == 0 {
+		i.busy = false
+		return item{}, false
+	}
+	it = i.waiting[0]
+	i.waiting = i.waiting[1:]
+	return it, true
+}
+
+// stop returns when the subscriber isn't being called, and won't be.
+func (i *inbox) stop() {
+	i.mu.Lock()
+	i.stopped, i.waiting = true, nil
+	i.mu.Unlock()
+	i.turn <- struct{}{}
+	<-i.turn
+}
+
+var _ wsroom.Broker = (*Node)(nil)

@@ -1,0 +1,141 @@
+package brokertest
+
+import (
+	"context"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/wsroom/wsroom"
+)
+
+// unleased is how long what a node enters before its first Renew is kept.
+const unleased = time.Minute
+
+// presence is the part of Memory that is a wsroom.PresenceStore; the zero value is empty.
+type presence struct {
+	mu    sync.Mutex // guards what follows
+	away  bool
+	rooms map[string]map[string]map[string]bool // room, identity, nodes
+	ends  map[string]time.Time                  // of the nodes' leases
+	held  map[string]bool                       // the nodes that have renewed
+}
+
+var _ wsroom.PresenceStore = (*Memory)(nil)
+
+// lock takes the lock for one operation, unless that can't be.
+func (p *presence) lock(ctx context.Context) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	p.mu.Lock()
+	if p.away {
+		p.mu.Unlock()
+		return ErrAway
+	}
+	if p.rooms == nil {
+		p.rooms, p.ends, p.held = map[string]map[string]map[string]bool{}, map[string]time.Time{}, map[string]bool{}
+	}
+	return nil
+}
+
+func (p *presence) setAway(away bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.away = away
+}
+
+// Enter implements wsroom.PresenceStore. It never waits, as the other methods.
+func (p *presence) Enter(ctx context.Context, room, identity, node string) (first bool, err error) {
+	if err := p.lock(ctx); err != nil {
+		return false, err
+	}
+	defer p.mu.Unlock()
+	if _, ok := p.ends[node]; !ok {
+		p.ends[node] = time.Now().Add(unleased)
+	}
+	if p.rooms[room] == nil {
+		p.rooms[room] = map[string]map[string]bool{}
+	}
+	nodes := p.rooms[room][identity]
+	if nodes == nil {
+		p.rooms[room][identity] = map[string]bool{node: true}
+		return true, nil
+	}
+	nodes[node] = true
+	return false, nil
+}
+
+// Exit implements wsroom.PresenceStore.
+func (p *presence) Exit(ctx context.Context, room, identity, node string) (last bool, err error) {
+	if err := p.lock(ctx); err != nil {
+		return false, err
+	}
+	defer p.mu.Unlock()
+	return p.exitLocked(room, identity, node), nil
+}
+
+func (p *presence) exitLocked(room, identity, node string) (last bool) {
+	nodes := p.rooms[room][identity]
+	if !nodes[node] {
+		return false
+	}
+	if delete(nodes, node); len(nodes) > 0 {
+		return false
+	}
+	if delete(p.rooms[room], identity); len(p.rooms[room]) == 0 {
+		delete(p.rooms, room)
+	}
+	return true
+}
+
+// Identities implements wsroom.PresenceStore.
+func (p *presence) Identities(ctx context.Context, room string) ([]string, error) {
+	if err := p.lock(ctx); err != nil {
+		return nil, err
+	}
+	defer p.mu.Unlock()
+	return slices.Sorted(maps.Keys(p.rooms[room])), nil
+}
+
+// Renew implements wsroom.PresenceStore.
+func (p *presence) Renew(ctx context.Context, node string, ttl time.Duration) (held bool, left map[string][]string, err error) {
+	if err := p.lock(ctx); err != nil {
+		return false, nil, err
+	}
+	defer p.mu.Unlock()
+	now, left := time.Now(), map[string][]string{}
+	for other, end := range p.ends {
+		if !now.Before(end) {
+			p.endLocked(other, left)
+		}
+	}
+	held = p.held[node]
+	p.held[node], p.ends[node] = true, now.Add(ttl)
+	return held, left, nil
+}
+
+// Leave implements wsroom.PresenceStore.
+func (p *presence) Leave(ctx context.Context, node string) (left map[string][]string, err error) {
+	if err := p.lock(ctx); err != nil {
+		return nil, err
+	}
+	defer p.mu.Unlock()
+	left = map[string][]string{}
+	p.endLocked(node, left)
+	return left, nil
+}
+
+// endLocked ends a node's entries and lease, and adds those who have left by it.
+func (p *presence) endLocked(node string, left map[string][]string) {
+	for room, identities := range p.rooms {
+		for identity := range identities {
+			if p.exitLocked(room, identity, node) {
+				left[room] = append(left[room], identity)
+			}
+		}
+	}
+	delete(p.ends, node)
+	delete(p.held, node)
+}

@@ -1,0 +1,166 @@
+package brokertest
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+)
+
+var outageChecks = []check{
+	{"PublishWhileAway", true, publishWhileAway},
+	{"SubscribeWhileAway", true, subscribeWhileAway},
+	{"StopWhileAway", true, stopWhileAway},
+	{"LostThenDelivered", true, lostThenDelivered},
+	{"EveryGapIsReported", true, everyGapIsReported},
+}
+
+// publishWhileAway: an error, within the context's time, and no longer than the outage.
+func publishWhileAway(t testing.TB, s Setup) {
+	nodes, topic := s.open(t, 2), newTopic()
+	publish(t, nodes[0], topic, "before")
+	s.Down(t)
+	for _, b := range nodes { // one that has published before and one that hasn't
+		for range 2 {
+			inTime(t, "Publish", func(ctx context.Context) error { return b.Publish(ctx, topic, []byte("while away")) })
+		}
+	}
+	s.Up(t)
+	e := subscribe(t, nodes[1], topic, false)
+	insist(t, nodes[0], topic, "after")
+	until(t, "what is published after an outage arrives", func() bool {
+		all := e.all()
+		return len(all) > 0 && all[len(all)-1].data == "after"
+	})
+}
+
+// inTime checks that f fails by the time that its context allows, some slack given.
+func inTime(t testing.TB, what string, f func(ctx context.Context) error) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	failed := make(chan error, 1)
+	go func() { failed <- f(ctx) }()
+	select {
+	case err := <-failed:
+		if err == nil {
+			t.Errorf("%s returns nil while the broker is away", what)
+		}
+	case <-time.After(2 * time.Second):
+		t.Fatalf("%s hasn't returned 2s after its context has ended", what)
+	}
+}
+
+// subscribeWhileAway: an error once the context ends, and nothing is left of it; where the context allows
+// it, Subscribe waits for the broker.
+func subscribeWhileAway(t testing.TB, s Setup) {
+	nodes, topic := s.open(t, 2), newTopic()
+	listen(t, nodes[0], newTopic()).stop() // it was connected
+	s.Down(t)
+	for _, b := range nodes {
+		inTime(t, "Subscribe", func(ctx context.Context) error {
+			stop, err := b.Subscribe(ctx, topic,
+				func([]byte) { t.Error("deliver is called though Subscribe has failed") },
+				func(error) { t.Error("lost is called though Subscribe has failed") })
+			if err == nil {
+				stop()
+			}
+			return err
+		})
+	}
+	up := make(chan struct{})
+	var waiting sync.WaitGroup
+	waiting.Go(func() {
+		e := subscribe(t, nodes[0], topic, false)
+		<-up
+		insist(t, nodes[1], topic, "after")
+		until(t, "a message arrives", func() bool { return len(e.all()) > 0 })
+	})
+	s.Up(t)
+	close(up)
+	waiting.Wait()
+}
+
+// stopWhileAway: stop returns, and holds when the broker is back.
+func stopWhileAway(t testing.TB, s Setup) {
+	nodes, topic := s.open(t, 2), newTopic()
+	stopped, stays := subscribe(t, nodes[0], topic, false), subscribe(t, nodes[0], topic, false)
+	alone := subscribe(t, nodes[0], newTopic(), false)
+	s.Down(t)
+	stopped.stop()
+	alone.stop()
+	s.Up(t)
+	until(t, "lost is called", func() bool { return stays.losses() > 0 })
+	insist(t, nodes[1], topic, "after")
+	until(t, "a message arrives", func() bool { return stays.all()[len(stays.all())-1].data == "after" })
+	again := subscribe(t, nodes[0], topic, false)
+	insist(t, nodes[1], topic, "again")
+	until(t, "a message arrives", func() bool { return len(again.all()) > 0 && len(stays.all()) > 2 })
+}
+
+// lostThenDelivered: after each of two outages each subscription is told, once it is subscribed again:
+// what is published from then on arrives.
+func lostThenDelivered(t testing.TB, s Setup) {
+	const topics = 100
+	nodes, prefix := s.open(t, 2), newTopic()
+	ears := make([]*ear, 2*topics)
+	topic := func(i int) string { return fmt.Sprint(prefix, " ", i%topics) }
+	each(t, len(ears), func(i int) { ears[i] = subscribe(t, nodes[i/topics], topic(i), false) })
+	require(t)
+	publisher := s.Open(t)
+	for round := range 2 {
+		before := make([]int, len(ears))
+		for i, e := range ears {
+			before[i] = e.losses()
+		}
+		s.Down(t)
+		s.Up(t)
+		insist(t, publisher, newTopic(), "back")
+		each(t, len(ears), func(i int) {
+			until(t, "lost is called", func() bool { return ears[i].losses() > before[i] })
+			message := fmt.Sprint("message ", round, " for ", i)
+			insist(t, publisher, topic(i), message)
+			until(t, "what is published after lost arrives", func() bool {
+				return slices.Contains(ears[i].all(), event{data: message})
+			})
+		})
+	}
+}
+
+// everyGapIsReported: numbers are published through two outages, each again until it was taken. Whoever
+// misses some is told between the one before and the one after.
+func everyGapIsReported(t testing.TB, s Setup) {
+	nodes, topic := s.open(t, 3), newTopic()
+	var ears []*ear
+	for _, b := range nodes {
+		ears = append(ears, subscribe(t, b, topic, false), subscribe(t, b, topic, false))
+	}
+	published, end := stream(t, nodes[0], topic)
+	more := func() {
+		t.Helper()
+		target := published() + 100
+		until(t, "messages are published", func() bool { return published() >= target })
+	}
+	for range 2 {
+		more()
+		s.Down(t)
+		<-time.After(20 * time.Millisecond) // for more to be offered
+		s.Up(t)
+	}
+	more()
+	for i, e := range ears {
+		if i%2 == 1 {
+			e.stop()
+		}
+	}
+	more()
+	last := fmt.Sprint(end())
+	for i, e := range ears {
+		if i%2 == 0 {
+			until(t, "the last message arrives", func() bool { return slices.Contains(e.all(), event{data: last}) })
+		}
+		noGapWithoutLost(t, e.all())
+	}
+}

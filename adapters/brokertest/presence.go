@@ -1,0 +1,378 @@
+package brokertest
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/wsroom/wsroom"
+)
+
+// PresenceSetup tells how to get at stores. What Open starts it ends by t.Cleanup.
+type PresenceSetup struct {
+	// Open returns a store as a node of its own would have it. All that one setup opens share their
+	// entries, and nobody else has any in there.
+	Open func(t testing.TB) wsroom.PresenceStore
+
+	// TTL is a lease that is long enough to be renewed in time and short enough to wait for its end. The
+	// default is 250 ms.
+	TTL time.Duration
+}
+
+type presenceCheck struct {
+	name string
+	run  func(t testing.TB, s *presenceTest)
+}
+
+// RunPresence checks each promise of wsroom.PresenceStore in a test of its own, for which it calls setup.
+func RunPresence(t *testing.T, setup func(t testing.TB) PresenceSetup) {
+	for _, c := range presenceChecks {
+		t.Run(c.name, func(t *testing.T) { c.run(t, newPresenceTest(t, setup(t))) })
+	}
+}
+
+var presenceChecks = []presenceCheck{
+	{"FirstAndLast", firstAndLast},
+	{"OneOfManyIsFirst", oneOfManyIsFirst},
+	{"OneOfManyIsLast", oneOfManyIsLast},
+	{"AnyPresenceName", anyPresenceName},
+	{"ManyEntries", manyEntries},
+	{"Leave", leave},
+	{"LapseIsFoundOnce", lapseIsFoundOnce},
+	{"LapsedNodeIsTold", lapsedNodeIsTold},
+	{"LapsedNodeComesBack", lapsedNodeComesBack},
+	{"PresenceContextEnds", presenceContextEnds},
+}
+
+// long is a lease that doesn't end.
+const long = time.Hour
+
+// presenceTest has two stores and fails the test for their errors.
+type presenceTest struct {
+	t      testing.TB
+	ttl    time.Duration
+	stores [2]wsroom.PresenceStore
+}
+
+func newPresenceTest(t testing.TB, s PresenceSetup) *presenceTest {
+	p := &presenceTest{t: t, ttl: s.TTL, stores: [2]wsroom.PresenceStore{s.Open(t), s.Open(t)}}
+	if p.ttl <= 0 {
+		p.ttl = 250 * time.Millisecond
+	}
+	return p
+}
+
+// of returns the store that a node uses.
+func (p *presenceTest) of(node string) wsroom.PresenceStore {
+	return p.stores[int(node[len(node)-1])%len(p.stores)]
+}
+
+func (p *presenceTest) context() (context.Context, context.CancelFunc) {
+	return context.WithTimeout(p.t.Context(), patience)
+}
+
+func (p *presenceTest) enter(room, identity, node string) (first bool) {
+	p.t.Helper()
+	ctx, cancel := p.context()
+	defer cancel()
+	first, err := p.of(node).Enter(ctx, room, identity, node)
+	if err != nil {
+		p.t.Errorf("Enter: %v", err)
+	}
+	return first
+}
+
+func (p *presenceTest) exit(room, identity, node string) (last bool) {
+	p.t.Helper()
+	ctx, cancel := p.context()
+	defer cancel()
+	last, err := p.of(node).Exit(ctx, room, identity, node)
+	if err != nil {
+		p.t.Errorf("Exit: %v", err)
+	}
+	return last
+}
+
+func (p *presenceTest) renew(node string, ttl time.Duration) (held bool, left string) {
+	p.t.Helper()
+	ctx, cancel := p.context()
+	defer cancel()
+	held, gone, err := p.of(node).Renew(ctx, node, ttl)
+	if err != nil {
+		p.t.Errorf("Renew: %v", err)
+	}
+	return held, list(gone)
+}
+
+func (p *presenceTest) leave(node string) (left string) {
+	p.t.Helper()
+	ctx, cancel := p.context()
+	defer cancel()
+	gone, err := p.of(node).Leave(ctx, node)
+	if err != nil {
+		p.t.Errorf("Leave: %v", err)
+	}
+	return list(gone)
+}
+
+// expect checks who is in a room, as either store sees it.
+func (p *presenceTest) expect(room string, want ...string) {
+	p.t.Helper()
+	ctx, cancel := p.context()
+	defer cancel()
+	for _, store := range p.stores {
+		got, err := store.Identities(ctx, room)
+		if err != nil {
+			p.t.Errorf("Identities: %v", err)
+		}
+		slices.Sort(got)
+		slices.Sort(want)
+		if !slices.Equal(got, want) {
+			p.t.Errorf("%d are in the room %s, want %d: %.200q, want %.200q", len(got), short(room), len(want), got, want)
+		}
+	}
+}
+
+func (p *presenceTest) check(what string, got, want any) {
+	p.t.Helper()
+	if got != want {
+		p.t.Errorf("%s is %v, want %v", what, got, want)
+	}
+}
+
+// list turns what Renew and Leave return into something to compare.
+func list(left map[string][]string) string {
+	var all []string
+	for room, identities := range left {
+		for _, identity := range identities {
+			all = append(all, room+"/"+identity)
+		}
+	}
+	slices.Sort(all)
+	return strings.Join(all, " ")
+}
+
+func (p *presenceTest) lease(nodes ...string) {
+	p.t.Helper()
+	for _, n := range nodes {
+		p.renew(n, long)
+	}
+}
+
+// firstAndLast: by way of two nodes somebody is in a room once; only the first Enter and the last Exit say so.
+func firstAndLast(t testing.TB, p *presenceTest) {
+	p.lease("n1", "n2")
+	p.expect("room")
+	p.check("Enter by a first node", p.enter("room", "ann", "n1"), true)
+	p.check("Enter again", p.enter("room", "ann", "n1"), false)
+	p.check("Enter by a second node", p.enter("room", "ann", "n2"), false)
+	p.check("Enter of somebody else", p.enter("room", "bob", "n2"), true)
+	p.check("Enter into another room", p.enter("hall", "ann", "n2"), true)
+	p.expect("room", "ann", "bob")
+	p.expect("hall", "ann")
+	p.check("Exit by one of two nodes", p.exit("room", "ann", "n1"), false)
+	p.check("Exit again", p.exit("room", "ann", "n1"), false)
+	p.check("Exit of somebody who isn't there", p.exit("room", "eve", "n1"), false)
+	p.check("Exit from a room that isn't there", p.exit("nowhere", "ann", "n1"), false)
+	p.expect("room", "ann", "bob")
+	p.check("Exit by the last node", p.exit("room", "ann", "n2"), true)
+	p.check("Exit of somebody else", p.exit("room", "bob", "n2"), true)
+	p.expect("room")
+	p.expect("hall", "ann")
+	p.check("Enter once more", p.enter("room", "ann", "n2"), true)
+}
+
+// race has 8 nodes do something at the same time and returns how many got true.
+func (p *presenceTest) race(f func(node string) bool) int {
+	var yes atomic.Int32
+	var racing sync.WaitGroup
+	for i := range 8 {
+		racing.Go(func() {
+			if f(fmt.Sprint("node ", i)) {
+				yes.Add(1)
+			}
+		})
+	}
+	racing.Wait()
+	return int(yes.Load())
+}
+
+// oneOfManyIsFirst: of many who enter at the same time exactly one is the first.
+func oneOfManyIsFirst(t testing.TB, p *presenceTest) {
+	p.race(func(node string) bool { p.lease(node); return false })
+	for i := range 10 {
+		room := fmt.Sprint("room ", i)
+		p.check("the number of first ones", p.race(func(node string) bool { return p.enter(room, "ann", node) }), 1)
+		p.expect(room, "ann")
+	}
+}
+
+// oneOfManyIsLast: of many who exit at the same time exactly one is the last.
+func oneOfManyIsLast(t testing.TB, p *presenceTest) {
+	p.race(func(node string) bool { p.lease(node); return false })
+	for i := range 10 {
+		room := fmt.Sprint("room ", i)
+		p.race(func(node string) bool { return p.enter(room, "ann", node) })
+		p.check("the number of last ones", p.race(func(node string) bool { return p.exit(room, "ann", node) }), 1)
+		p.expect(room)
+	}
+}
+
+// anyPresenceName: rooms, identities and nodes are bytes.
+func anyPresenceName(t testing.TB, p *presenceTest) {
+	names := append(oddNames(), strings.Repeat("l", 600)+"1", strings.Repeat("l", 600)+"2")
+	p.lease("n1", "n2")
+	each(t, len(names), func(i int) {
+		p.check("Enter of "+short(names[i]), p.enter("room", names[i], "n1"), true)
+		p.check("Enter into "+short(names[i]), p.enter(names[i], "ann", "n2"), true)
+		p.lease(names[i])
+		p.enter("by any node", "ann", names[i])
+	})
+	p.expect("room", names...)
+	p.expect("by any node", "ann")
+	p.check("those who leave with n1", p.leave("n1") == list(map[string][]string{"room": names}), true)
+	p.expect("room")
+	each(t, len(names), func(i int) {
+		p.expect(names[i], "ann")
+		p.check("Exit from "+short(names[i]), p.exit(names[i], "ann", "n2"), true)
+	})
+	left := 0
+	for _, name := range names {
+		if p.leave(name) != "" {
+			left++
+		}
+	}
+	p.check("the number of nodes with which ann leaves", left, 1)
+	p.expect("by any node")
+}
+
+// manyEntries: a node with many of them ends as one with few.
+func manyEntries(t testing.TB, p *presenceTest) {
+	const rooms, identities = 40, 10
+	p.lease("n1", "n2")
+	want := map[string][]string{}
+	each(t, rooms*identities, func(i int) {
+		room, identity := fmt.Sprint("room ", i%rooms), fmt.Sprint("identity ", i/rooms)
+		p.enter(room, identity, "n1")
+		if i%2 == 0 {
+			p.enter(room, identity, "n2")
+		}
+	})
+	for i := range rooms * identities {
+		if room := fmt.Sprint("room ", i%rooms); i%2 != 0 {
+			want[room] = append(want[room], fmt.Sprint("identity ", i/rooms))
+		}
+	}
+	p.check("what is left is right", p.leave("n1") == list(want), true)
+	for room := range maps.Keys(want) {
+		p.expect(room)
+	}
+}
+
+// leave: it ends a node's entries, returns those who were there by nothing else, and ends the lease.
+func leave(t testing.TB, p *presenceTest) {
+	p.lease("n1", "n2")
+	p.enter("room", "ann", "n1")
+	p.enter("room", "ann", "n2")
+	p.enter("room", "bob", "n1")
+	p.enter("hall", "bob", "n1")
+	p.check("those who leave with n1", p.leave("n1"), "hall/bob room/bob")
+	p.check("those who leave with it again", p.leave("n1"), "")
+	p.expect("room", "ann")
+	p.expect("hall")
+	held, left := p.renew("n1", long)
+	p.check("held after Leave", held, false)
+	p.check("left after Leave", left, "")
+	p.check("those who leave with n2", p.leave("n2"), "room/ann")
+	p.expect("room")
+}
+
+// lapseIsFoundOnce: what a node entered lapses when it doesn't renew, and one caller is told.
+func lapseIsFoundOnce(t testing.TB, p *presenceTest) {
+	p.race(func(node string) bool { p.lease(node); return false })
+	p.renew("dead 1", p.ttl)
+	p.renew("dead 2", p.ttl)
+	p.enter("room", "ann", "dead 1")
+	p.enter("room", "ann", "node 1")
+	p.enter("room", "bob", "dead 1")
+	p.enter("room", "bob", "dead 2")
+	p.enter("hall", "eve", "dead 2")
+	p.expect("room", "ann", "bob")
+	var mu sync.Mutex
+	var found []string
+	until(t, "those who died are found", func() bool {
+		p.race(func(node string) bool {
+			held, left := p.renew(node, long)
+			p.check("held of a node that lives", held, true)
+			mu.Lock()
+			defer mu.Unlock()
+			found = append(found, strings.Fields(left)...)
+			return false
+		})
+		return len(found) >= 2
+	})
+	slices.Sort(found)
+	p.check("who was found", strings.Join(found, " "), "hall/eve room/bob")
+	p.expect("room", "ann")
+	p.expect("hall")
+	p.check("Enter after a lapse", p.enter("hall", "eve", "node 2"), true)
+}
+
+// lapsedNodeIsTold: held is true as long as a node renews in time, and then false, once.
+func lapsedNodeIsTold(t testing.TB, p *presenceTest) {
+	held, _ := p.renew("n1", long)
+	p.check("held of a new node", held, false)
+	p.enter("room", "ann", "n1")
+	held, left := p.renew("n1", p.ttl)
+	p.check("held of a node that renews", held, true)
+	p.check("left", left, "")
+	<-time.After(p.ttl + p.ttl/2)
+	held, left = p.renew("n1", long)
+	p.check("held after the lease has lapsed", held, false)
+	p.check("left by its own lapse", left, "room/ann")
+	p.expect("room")
+	p.check("Enter after that", p.enter("room", "ann", "n1"), true)
+	held, left = p.renew("n1", long)
+	p.check("held then", held, true)
+	p.check("left then", left, "")
+	p.expect("room", "ann")
+}
+
+// lapsedNodeComesBack: it lapses, others find that, it comes back, and what it enters then stays.
+func lapsedNodeComesBack(t testing.TB, p *presenceTest) {
+	p.lease("n2")
+	p.renew("n1", p.ttl)
+	p.enter("room", "ann", "n1")
+	until(t, "another node finds the lapse", func() bool {
+		_, left := p.renew("n2", long)
+		return left == "room/ann"
+	})
+	p.check("Exit of what has lapsed", p.exit("room", "ann", "n1"), false)
+	p.check("Enter before the node knows", p.enter("room", "bob", "n1"), true)
+	held, _ := p.renew("n1", long)
+	p.check("held after the lapse", held, false)
+	p.enter("room", "bob", "n1")
+	p.check("Enter again", p.enter("room", "ann", "n1"), true)
+	_, left := p.renew("n2", long)
+	p.check("left of a node that came back", left, "")
+	p.expect("room", "ann", "bob")
+}
+
+// presenceContextEnds: a context that has ended is an error.
+func presenceContextEnds(t testing.TB, p *presenceTest) {
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := p.stores[0].Enter(ctx, "room", "ann", "n1"); err == nil {
+		t.Error("Enter returns nil though its context has ended")
+	}
+	if _, err := p.stores[0].Identities(ctx, "room"); err == nil {
+		t.Error("Identities returns nil though its context has ended")
+	}
+	p.expect("room")
+}

@@ -1,0 +1,16 @@
+module github.com/wsroom/wsroom/adapters/redisbroker
+
+go 1.25.0
+
+require (
+	github.com/redis/rueidis v1.0.79
+	github.com/wsroom/wsroom v0.0.0
+)
+
+require (
+	github.com/coder/websocket v1.8.15 // indirect
+	github.com/go-chi/chi/v5 v5.5.0 // indirect
+	golang.org/x/sys v0.47.0 // indirect
+)
+
+replace github.com/wsroom/wsroom => ../../

@@ -1,0 +1,326 @@
+// Package redisbroker carries the rooms of wsroom's hubs between nodes over Redis 7 or newer, or Valkey, by
+// publish and subscribe, and keeps in it who is where.
+//
+//	client, err := rueidis.NewClient(rueidis.ClientOption{InitAddress: []string{"127.0.0.1:6379"}})
+//	…
+//	hub := wsroom.New(wsroom.WithBroker(redisbroker.New(client)), …)
+//
+// Channels and keys begin with "wsroom:". On a cluster, channels are sharded: the topics are spread over 16
+// hash slots, by which each has one node that gives it its order.
+package redisbroker
+
+import (
+	"context"
+	"fmt"
+	"hash/fnv"
+	"math/rand/v2"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/redis/rueidis"
+)
+
+const (
+	// MaxData is the size of the largest message in bytes, by this package and by Redis' own limit for what
+	// waits for a subscriber (client-output-buffer-limit pubsub, of which it is half the default).
+	MaxData = 16 << 20
+
+	// MaxBacklog is how much may wait for one slow subscriber, in bytes. Of what comes on top nothing is
+	// delivered, and lost is called in its place.
+	MaxBacklog = 16 << 20
+
+	partitions = 16  // of the topics, on a cluster; all nodes must use the same number
+	batch      = 500 // channels in a command
+)
+
+// Broker implements wsroom.Broker. Create one with New. Its methods may be called concurrently.
+type Broker struct {
+	client  rueidis.Client
+	sharded bool
+	lines   []*line
+}
+
+// New returns a broker over a client, which it doesn't close: that is for the caller to do, when all
+// subscriptions have been stopped. The client's mode says whether it is a cluster. While there are
+// subscriptions the broker has a connection of its own for them, on a cluster up to 16.
+func New(client rueidis.Client) *Broker {
+	b := &Broker{client: client, sharded: client.Mode() == rueidis.ClientModeCluster}
+	n := 1
+	if b.sharded {
+		n = partitions
+	}
+	for range n {
+		b.lines = append(b.lines, &line{client: client, sharded: b.sharded, topics: map[string]*topic{}, wake: make(chan struct{}, 1)})
+	}
+	return b
+}
+
+// locate returns a topic's channel, and the line that subscribes to it.
+func (b *Broker) locate(topic string) (*line, string) {
+	if !b.sharded {
+		return b.lines[0], "wsroom:" + topic
+	}
+	h := fnv.New32a()
+	h.Write([]byte(topic))
+	n := h.Sum32() % partitions
+	return b.lines[n], fmt.Sprintf("wsroom:{%d}:%s", n, topic)
+}
+
+type tooLarge int
+
+func (n tooLarge) Error() string {
+	return fmt.Sprintf("redisbroker: a message of %d bytes is larger than %d", int(n), MaxData)
+}
+
+// Rejected tells that to offer the message again is no use.
+func (tooLarge) Rejected() bool { return true }
+
+// Publish implements wsroom.Broker: it returns once Redis has passed the message on. While Redis is away it
+// fails at once, or when ctx ends. The error for more than MaxData has a method Rejected that returns true.
+func (b *Broker) Publish(ctx context.Context, topic string, data []byte) error {
+	if len(data) > MaxData {
+		return tooLarge(len(data))
+	}
+	_, channel := b.locate(topic)
+	message := string(data) // a command whose context ends may be written a little later
+	cmd := b.client.B().Publish().Channel(channel).Message(message).Build()
+	if b.sharded {
+		cmd = b.client.B().Spublish().Channel(channel).Message(message).Build()
+	}
+	done := make(chan error, 1)
+	go func() { done <- b.client.Do(ctx, cmd).Error() }() // rueidis waits for a dial under way, whatever ctx says
+	select {
+	case err := <-done:
+		if err != nil {
+			return fmt.Errorf("redisbroker: publish: %w", err)
+		}
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("redisbroker: publish: %w", ctx.Err())
+	}
+}
+
+// Subscribe implements wsroom.Broker. It waits for Redis as long as ctx allows.
+func (b *Broker) Subscribe(ctx context.Context, topic string, deliver func(data []byte), lost func(error)) (stop func(), err error) {
+	if err := ctx.Err(); err != nil {
+		return nil, fmt.Errorf("redisbroker: subscribe: %w", err)
+	}
+	l, channel := b.locate(topic)
+	i := &inbox{deliver: deliver, lost: lost, joined: make(chan struct{})}
+	l.add(channel, i)
+	stop = func() {
+		l.remove(channel, i)
+		i.stop()
+	}
+	select {
+	case <-i.joined:
+		return stop, nil
+	case <-ctx.Done():
+		stop()
+		return nil, fmt.Errorf("redisbroker: subscribe: %w (last error: %v)", ctx.Err(), l.lastError())
+	}
+}
+
+// line subscribes to topics over a connection of its own, over a new one when that breaks. Its goroutine
+// is there while there are topics.
+type line struct {
+	client  rueidis.Client
+	sharded bool
+	wake    chan struct{} // holds one when topics have come or gone
+
+	mu      sync.Mutex // guards what follows; a message reaches its inboxes under it
+	running bool
+	number  int               // of the connection
+	topics  map[string]*topic // by channel
+	err     error             // by which the last connection ended
+}
+
+type topic struct {
+	asked      bool // for a subscription, on this connection
+	subscribed bool
+	inboxes    []*inbox
+}
+
+func (l *line) add(channel string, i *inbox) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	t := l.topics[channel]
+	if t == nil {
+		t = &topic{}
+		l.topics[channel] = t
+	}
+	t.inboxes = append(t.inboxes, i)
+	if t.subscribed {
+		close(i.joined)
+		return
+	}
+	if !l.running {
+		l.running = true
+		go l.run() // until there are no topics
+	}
+	notify(l.wake)
+}
+
+func (l *line) remove(channel string, i *inbox) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	t := l.topics[channel]
+	if t == nil {
+		return
+	}
+	t.inboxes = slices.DeleteFunc(t.inboxes, func(other *inbox) bool { return other == i })
+	if len(t.inboxes) == 0 {
+		notify(l.wake)
+	}
+}
+
+// notify leaves a note, if there is none yet.
+func notify(ch chan struct{}) {
+	select {
+	case ch <- struct{}{}:
+	default:
+	}
+}
+
+func (l *line) lastError() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.err
+}
+
+// run has a connection while there are topics. Between two that break it pauses, 10 ms to 1 s.
+func (l *line) run() {
+	const shortest, longest = 10 * time.Millisecond, time.Second
+	for pause := shortest; ; pause = min(2*pause, longest) {
+		began := time.Now()
+		if !l.ended(l.serve()) {
+			return
+		}
+		if time.Since(began) > longest {
+			pause = shortest
+		}
+		time.Sleep(pause/2 + rand.N(pause/2))
+	}
+}
+
+// serve subscribes and unsubscribes on one connection, until it breaks or there are no topics.
+func (l *line) serve() error {
+	conn, release := l.client.Dedicate()
+	defer release()
+	l.mu.Lock()
+	number := l.number
+	l.mu.Unlock()
+	moved := make(chan struct{}, 1)
+	broken := conn.SetPubSubHooks(rueidis.PubSubHooks{
+		OnMessage: func(m rueidis.PubSubMessage) { l.message(number, m) },
+		OnSubscription: func(s rueidis.PubSubSubscription) {
+			if !l.answer(number, s) {
+				notify(moved)
+			}
+		},
+	})
+	for {
+		join, leave, idle := l.changes()
+		if err := l.ask(conn, join, leave); err != nil || idle {
+			return err
+		}
+		select {
+		case <-l.wake:
+		case err := <-broken:
+			return fmt.Errorf("redisbroker: connection lost: %w", err)
+		case <-moved:
+			return fmt.Errorf("redisbroker: the cluster has moved the channels")
+		}
+	}
+}
+
+// ended takes note of a connection's end and reports whether another one is needed.
+func (l *line) ended(err error) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.number++
+	l.err = err
+	for channel, t := range l.topics {
+		if t.asked, t.subscribed = false, false; len(t.inboxes) == 0 {
+			delete(l.topics, channel)
+		}
+	}
+	l.running = len(l.topics) > 0
+	return l.running
+}
+
+// changes returns the channels that are to be subscribed to, and no longer.
+func (l *line) changes() (join, leave []string, idle bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for channel, t := range l.topics {
+		switch {
+		case len(t.inboxes) == 0:
+			delete(l.topics, channel)
+			if t.asked {
+				leave = append(leave, channel)
+			}
+		case !t.asked:
+			t.asked = true
+			join = append(join, channel)
+		}
+	}
+	return join, leave, len(l.topics) == 0
+}
+
+func (l *line) ask(conn rueidis.DedicatedClient, join, leave []string) error {
+	for channels := range slices.Chunk(leave, batch) {
+		cmd := conn.B().Unsubscribe().Channel(channels...).Build()
+		if l.sharded {
+			cmd = conn.B().Sunsubscribe().Channel(channels...).Build()
+		}
+		if err := conn.Do(context.Background(), cmd).Error(); err != nil {
+			return fmt.Errorf("redisbroker: unsubscribe: %w", err)
+		}
+	}
+	for channels := range slices.Chunk(join, batch) {
+		cmd := conn.B().Subscribe().Channel(channels...).Build()
+		if l.sharded {
+			cmd = conn.B().Ssubscribe().Channel(channels...).Build()
+		}
+		if err := conn.Do(context.Background(), cmd).Error(); err != nil {
+			return fmt.Errorf("redisbroker: subscribe: %w", err)
+		}
+	}
+	return nil
+}
+
+// message and answer are what the connection of that number receives, in its order.
+func (l *line) message(number int, m rueidis.PubSubMessage) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if t := l.topics[m.Channel]; t != nil && l.number == number {
+		for _, i := range t.inboxes {
+			i.put(item{data: m.Message})
+		}
+	}
+}
+
+// answer reports false where Redis has ended a subscription by itself.
+func (l *line) answer(number int, s rueidis.PubSubSubscription) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	t := l.topics[s.Channel]
+	if t == nil || !t.asked || l.number != number {
+		return true
+	}
+	if s.Kind != "subscribe" && s.Kind != "ssubscribe" {
+		return false
+	}
+	t.subscribed = true
+	for _, i := range t.inboxes {
+		select {
+		case <-i.joined: // on an earlier connection
+			i.put(item{lost: l.err})
+		default:
+			close(i.joined)
+		}
+	}
+	return true
+}

@@ -1,0 +1,310 @@
+package redisbroker_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/wsroom/wsroom"
+	"github.com/wsroom/wsroom/adapters/brokertest"
+	"github.com/wsroom/wsroom/adapters/redisbroker"
+)
+
+var (
+	_ wsroom.Broker        = (*redisbroker.Broker)(nil)
+	_ wsroom.PresenceStore = (*redisbroker.Presence)(nil)
+)
+
+func TestBroker(t *testing.T) {
+	t.Parallel()
+	brokertest.Run(t, func(t testing.TB) brokertest.Setup {
+		s := startRedis(t)
+		return brokertest.Setup{
+			Open: func(t testing.TB) wsroom.Broker { return redisbroker.New(s.connect(t)) },
+			Down: func(testing.TB) { s.stop() },
+			Up:   s.start,
+		}
+	})
+}
+
+func TestPresence(t *testing.T) {
+	t.Parallel()
+	s := startRedis(t)
+	brokertest.RunPresence(t, func(t testing.TB) brokertest.PresenceSetup {
+		client := s.connect(t)
+		if err := client.Do(t.Context(), client.B().Flushall().Build()).Error(); err != nil {
+			t.Fatal(err)
+		}
+		return brokertest.PresenceSetup{
+			Open: func(t testing.TB) wsroom.PresenceStore { return redisbroker.NewPresence(s.connect(t)) },
+		}
+	})
+}
+
+// TestCluster: on a cluster of three masters topics are sharded, and presence has one slot.
+func TestCluster(t *testing.T) {
+	t.Parallel()
+	nodes := startCluster(t)
+	open := func(t testing.TB) wsroom.Broker { return redisbroker.New(connectCluster(t, nodes)) }
+	t.Run("Broker", func(t *testing.T) {
+		brokertest.Run(t, func(testing.TB) brokertest.Setup { return brokertest.Setup{Open: open} })
+	})
+	t.Run("Presence", func(t *testing.T) {
+		brokertest.RunPresence(t, func(t testing.TB) brokertest.PresenceSetup {
+			for _, s := range nodes {
+				command(t, s, "FLUSHALL")
+			}
+			return brokertest.PresenceSetup{
+				Open: func(t testing.TB) wsroom.PresenceStore { return redisbroker.NewPresence(connectCluster(t, nodes)) },
+			}
+		})
+	})
+	t.Run("Cut", func(t *testing.T) {
+		var ears []*ear
+		b := open(t)
+		for i := range 50 {
+			ears = append(ears, listen(t, b, fmt.Sprint("cut ", i)))
+		}
+		for _, s := range nodes {
+			command(t, s, "CLIENT", "KILL", "TYPE", "PUBSUB")
+		}
+		for i, e := range ears {
+			until(t, "lost is called", func() bool { return e.losses.Load() == 1 })
+			publish(t, b, fmt.Sprint("cut ", i), "after")
+			until(t, "a message arrives", func() bool { return e.messages.Load() == 1 })
+		}
+	})
+	t.Run("SlotMoves", func(t *testing.T) { slotMoves(t, nodes, open(t)) })
+}
+
+// slotMoves: where a slot gets another master, Redis ends the subscriptions, and subscribers are told once
+// they are subscribed there.
+func slotMoves(t *testing.T, nodes []*redisServer, b wsroom.Broker) {
+	e := listen(t, b, "moves")
+	var slot, from int
+	for i, s := range nodes {
+		for _, channel := range command(t, s, "PUBSUB", "SHARDCHANNELS") {
+			key := command(t, s, "CLUSTER", "KEYSLOT", channel)
+			slot, from = atoi(t, key[0]), i
+		}
+	}
+	to := command(t, nodes[(from+1)%len(nodes)], "CLUSTER", "MYID")[0]
+	for i := range nodes { // the new master first
+		command(t, nodes[(from+1+i)%len(nodes)], "CLUSTER", "SETSLOT", fmt.Sprint(slot), "NODE", to)
+	}
+	until(t, "lost is called", func() bool { return e.losses.Load() > 0 })
+	publish(t, b, "moves", "after")
+	until(t, "a message arrives", func() bool { return e.messages.Load() == 1 })
+}
+
+// TestSlowSubscriber: what is too much for a subscriber's backlog is left out, and lost called in its place.
+func TestSlowSubscriber(t *testing.T) {
+	t.Parallel()
+	b := redisbroker.New(startRedis(t).connect(t))
+	opened := make(chan struct{})
+	var heard []string // by the subscriber, one call at a time
+	var ended atomic.Bool
+	stop, err := b.Subscribe(t.Context(), "topic", func(data []byte) {
+		<-opened
+		heard = append(heard, string(data[:2]))
+		ended.Store(string(data) == "zz")
+	}, func(error) { heard = append(heard, "lost") })
+	if err != nil {
+		t.Fatal(err)
+	}
+	filler := strings.Repeat("x", 1<<20)
+	for i := range 30 {
+		publish(t, b, "topic", fmt.Sprintf("%02d", i)+filler)
+	}
+	other := listen(t, b, "other") // when it hears, all else has been received
+	publish(t, b, "other", "fence")
+	until(t, "a message arrives", func() bool { return other.messages.Load() == 1 })
+	close(opened)
+	until(t, "the end arrives", func() bool {
+		publish(t, b, "topic", "zz")
+		return ended.Load()
+	})
+	stop()
+	i := slices.Index(heard, "lost")
+	if i < 10 || i > 25 || heard[0] != "00" || heard[i-1] != fmt.Sprintf("%02d", i-1) || heard[i+1] != "zz" {
+		t.Errorf("heard %q", heard)
+	}
+}
+
+// TestRedisCutsSubscribersOff: subscribers that Redis finds too slow are told.
+func TestRedisCutsSubscribersOff(t *testing.T) {
+	t.Parallel()
+	s := startRedis(t, "--client-output-buffer-limit", "pubsub 1mb 1mb 1")
+	b := redisbroker.New(s.connect(t))
+	e := listen(t, b, "topic")
+	publish(t, b, "topic", strings.Repeat("x", 4<<20))
+	until(t, "lost is called", func() bool { return e.losses.Load() == 1 })
+	publish(t, b, "topic", "after")
+	until(t, "a message arrives", func() bool { return e.messages.Load() == 1 })
+}
+
+// TestHungServer: Publish and Subscribe return in time from a server that takes connections and says nothing.
+func TestHungServer(t *testing.T) {
+	t.Parallel()
+	s := startRedis(t)
+	cut, connected := redisbroker.New(s.connect(t)), redisbroker.New(s.connect(t))
+	publish(t, cut, "topic", "before")
+	command(t, s, "CLIENT", "KILL", "TYPE", "NORMAL")
+	until(t, "it is connected again", func() bool { return connected.Publish(t.Context(), "topic", nil) == nil })
+	if err := s.cmd.Process.Signal(syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	var patient sync.WaitGroup
+	defer patient.Wait()
+	defer s.cmd.Process.Signal(syscall.SIGCONT)
+	patient.Go(func() { publish(t, cut, "topic", "connects, and holds up the next") })
+	began := time.Now()
+	var asking sync.WaitGroup
+	for i := range 8 {
+		b := []*redisbroker.Broker{cut, connected}[i%2]
+		asking.Go(func() {
+			ctx, cancel := context.WithTimeout(t.Context(), time.Duration(i/2)*50*time.Millisecond)
+			defer cancel()
+			if err := b.Publish(ctx, "topic", []byte("hung")); err == nil {
+				t.Error("Publish returns nil")
+			}
+			if _, err := b.Subscribe(ctx, "topic", func([]byte) {}, func(error) {}); err == nil {
+				t.Error("Subscribe returns nil")
+			}
+		})
+	}
+	asking.Wait()
+	if took := time.Since(began); took > 3*time.Second {
+		t.Errorf("they took %v instead of 150ms", took)
+	}
+}
+
+// TestNothingIsLeft: the server has no subscription any more when all have been stopped.
+func TestNothingIsLeft(t *testing.T) {
+	t.Parallel()
+	s := startRedis(t)
+	b := redisbroker.New(s.connect(t))
+	left := func(n int) {
+		t.Helper()
+		until(t, fmt.Sprint(n, " channels are left"), func() bool { return len(command(t, s, "PUBSUB", "CHANNELS")) == n })
+	}
+	var stops []func()
+	for i := range 50 {
+		stop, err := b.Subscribe(t.Context(), fmt.Sprint("topic ", i%40), func([]byte) {}, func(error) {})
+		if err != nil {
+			t.Fatal(err)
+		}
+		stops = append(stops, stop)
+	}
+	left(40)
+	for _, stop := range stops[:40] {
+		stop()
+	}
+	left(10)
+	for _, stop := range stops[40:] {
+		stop()
+	}
+	left(0)
+}
+
+// TestTooLarge: what can't be published is rejected for good.
+func TestTooLarge(t *testing.T) {
+	t.Parallel()
+	b := redisbroker.New(startRedis(t).connect(t))
+	e := listen(t, b, "topic")
+	var rejected interface{ Rejected() bool }
+	if err := b.Publish(t.Context(), "topic", make([]byte, redisbroker.MaxData+1)); !errors.As(err, &rejected) || !rejected.Rejected() {
+		t.Errorf("the error is %v", err)
+	}
+	publish(t, b, "topic", strings.Repeat("x", redisbroker.MaxData))
+	until(t, "the largest message arrives", func() bool { return e.messages.Load() == 1 })
+}
+
+// TestPresenceKeysExpire: nothing is kept for ever when all nodes die, and nothing is left when all leave.
+func TestPresenceKeysExpire(t *testing.T) {
+	t.Parallel()
+	s := startRedis(t)
+	store := redisbroker.NewPresence(s.connect(t))
+	for _, node := range []string{"n1", "n2"} {
+		if _, err := store.Enter(t.Context(), "before the lease", "ann", node); err != nil {
+			t.Fatal(err)
+		}
+		if _, _, err := store.Renew(t.Context(), node, time.Hour); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := store.Enter(t.Context(), "room", "ann", node); err != nil {
+			t.Fatal(err)
+		}
+	}
+	keys := command(t, s, "KEYS", "*")
+	if len(keys) != 5 {
+		t.Errorf("the keys are %q", keys)
+	}
+	for _, key := range keys {
+		if ttl := atoi(t, command(t, s, "TTL", key)[0]); ttl <= 0 || ttl > 24*3600 {
+			t.Errorf("%s is kept for %d s", key, ttl)
+		}
+		command(t, s, "EXPIRE", key, "3600") // as if Renew had been going on for 23 hours
+	}
+	if _, _, err := store.Renew(t.Context(), "n1", time.Hour); err != nil {
+		t.Fatal(err)
+	}
+	for _, key := range keys {
+		ttl := atoi(t, command(t, s, "TTL", key)[0])
+		if others := strings.HasSuffix(key, "n2"); ttl > 3600 == others {
+			t.Errorf("after Renew %s is kept for %d s", key, ttl)
+		}
+	}
+	for _, node := range []string{"n1", "n2"} {
+		if _, err := store.Leave(t.Context(), node); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if keys := command(t, s, "KEYS", "*"); len(keys) > 0 {
+		t.Errorf("after Leave there are the keys %q", keys)
+	}
+}
+
+// BenchmarkPublish is the time from Publish to its return.
+func BenchmarkPublish(b *testing.B) {
+	broker := redisbroker.New(startRedis(b).connect(b))
+	brokertest.BenchmarkPublish(b, broker)
+}
+
+// ear counts what it hears.
+type ear struct{ messages, losses atomic.Int32 }
+
+func listen(t testing.TB, b wsroom.Broker, topic string) *ear {
+	t.Helper()
+	e := new(ear)
+	stop, err := b.Subscribe(t.Context(), topic, func([]byte) { e.messages.Add(1) }, func(error) { e.losses.Add(1) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(stop)
+	return e
+}
+
+func publish(t testing.TB, b wsroom.Broker, topic, message string) {
+	t.Helper()
+	if err := b.Publish(t.Context(), topic, []byte(message)); err != nil {
+		t.Error(err)
+	}
+}
+
+func atoi(t testing.TB, s string) int {
+	t.Helper()
+	n, err := strconv.Atoi(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
+}

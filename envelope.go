@@ -1,0 +1,176 @@
+package wsroom
+
+import (
+	"crypto/rand"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"unicode/utf8"
+
+	"github.com/coder/websocket"
+	"github.com/wsroom/wsroom/internal/frame"
+)
+
+// An envelope is what a node publishes on a topic at a time:
+//
+//	version    1 byte
+//	node       16 bytes: who publishes
+//	messages   each as follows, led by its length (uvarint)
+//	  sequence uvarint: rises with each message of the node
+//	  back     uvarint: how much by since its last message on this topic; 0 where that isn't known
+//	  kind     1 byte: frame.Text, frame.Binary or frame.Close, and the bits below
+//	  besides  if the bit is set: number (uvarint) and, led by their lengths, names of rooms
+//	  except   if the bit is set: the same of connections' ids
+//	  payload  the rest
+//
+// That is 22 bytes around a message, and 5 around each further one in the same envelope. A node that
+// doesn't know a version, a kind or a bit leaves out what has it, and reports a gap.
+const (
+	envelopeVersion = 1
+	envelopeHead    = 1 + len(nodeID{})
+
+	kindBits    = 0x0f
+	withBesides = 0x10 // not for who is in one of these rooms, too: they have it from there
+	withExcept  = 0x20
+)
+
+// nodeID tells the hubs apart that share a broker.
+type nodeID [16]byte
+
+func newNodeID() (id nodeID) {
+	rand.Read(id[:]) // never fails
+	return id
+}
+
+// letter is a message on its way between nodes.
+type letter struct {
+	sequence, back  uint64
+	kind            byte
+	besides, except []string
+}
+
+var (
+	errVersion   = errors.New("wsroom: broker: message of a version that isn't known")
+	errMalformed = errors.New("wsroom: broker: malformed message")
+)
+
+func appendEnvelope(b []byte, node nodeID) []byte {
+	return append(append(b, envelopeVersion), node[:]...)
+}
+
+func appendLetter[P string | []byte](b []byte, l letter, payload P) []byte {
+	var scratch [64]byte
+	head := binary.AppendUvarint(scratch[:0], l.sequence)
+	head = binary.AppendUvarint(head, l.back)
+	kind := len(head)
+	head = append(head, l.kind)
+	if len(l.besides) > 0 {
+		head[kind] |= withBesides
+		head = appendNames(head, l.besides)
+	}
+	if len(l.except) > 0 {
+		head[kind] |= withExcept
+		head = appendNames(head, l.except)
+	}
+	b = binary.AppendUvarint(b, uint64(len(head)+len(payload)))
+	return append(append(b, head...), payload...)
+}
+
+func appendNames(b []byte, names []string) []byte {
+	b = binary.AppendUvarint(b, uint64(len(names)))
+	for _, name := range names {
+		b = append(binary.AppendUvarint(b, uint64(len(name))), name...)
+	}
+	return b
+}
+
+// openEnvelope returns whose envelope it is and what to read its letters from.
+func openEnvelope(b []byte) (nodeID, reader, error) {
+	switch {
+	case len(b) > 0 && b[0] != envelopeVersion:
+		return nodeID{}, nil, fmt.Errorf("%w: %d", errVersion, b[0])
+	case len(b) < envelopeHead:
+		return nodeID{}, nil, errMalformed
+	}
+	return nodeID(b[1:envelopeHead]), b[envelopeHead:], nil
+}
+
+// reader is what is still to be read. What it can't read makes it nil.
+type reader []byte
+
+// letter reads the next letter. The payload is a part of what is read.
+func (r *reader) letter() (l letter, payload []byte, err error) {
+	body := reader(r.bytes())
+	if *r == nil {
+		return l, nil, errMalformed
+	}
+	l.sequence, l.back, l.kind = body.uvarint(), body.uvarint(), body.byte()
+	if l.kind&withBesides != 0 {
+		l.besides = body.names()
+	}
+	if l.kind&withExcept != 0 {
+		l.except = body.names()
+	}
+	if body == nil {
+		return l, nil, errMalformed
+	}
+	l.kind &^= withBesides | withExcept
+	switch l.kind {
+	case frame.Text:
+		if !utf8.Valid(body) {
+			err = errMalformed
+		}
+	case frame.Close:
+		if by := closeErrorOf(body); checkClose(by.Code, by.Reason) != nil {
+			err = errMalformed
+		}
+	case frame.Binary:
+	default:
+		err = errVersion
+	}
+	return l, body, err
+}
+
+func (r *reader) uvarint() uint64 {
+	n, size := binary.Uvarint(*r)
+	if size <= 0 {
+		*r = nil
+		return 0
+	}
+	*r = (*r)[size:]
+	return n
+}
+
+func (r *reader) byte() byte {
+	if len(*r) == 0 {
+		*r = nil
+		return 0
+	}
+	b := (*r)[0]
+	*r = (*r)[1:]
+	return b
+}
+
+// bytes reads what is led by its length.
+func (r *reader) bytes() []byte {
+	n := r.uvarint()
+	if n > uint64(len(*r)) {
+		*r = nil
+		return nil
+	}
+	b := (*r)[:n:n]
+	*r = (*r)[n:]
+	return b
+}
+
+func (r *reader) names() []string {
+	var names []string
+	for n := r.uvarint(); n > 0 && *r != nil; n-- {
+		names = append(names, string(r.bytes()))
+	}
+	return names
+}
+
+func closePayload(code websocket.StatusCode, reason string) []byte {
+	return append(binary.BigEndian.AppendUint16(nil, uint16(code)), reason...)
+}

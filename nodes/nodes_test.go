@@ -1,0 +1,131 @@
+// Package nodes_test runs hubs in processes of their own over real brokers, ends processes, brokers and
+// networks under them, and accounts for every message.
+package nodes_test
+
+import (
+	"flag"
+	"testing"
+	"time"
+
+	"github.com/redis/rueidis"
+	"github.com/wsroom/wsroom"
+	"github.com/wsroom/wsroom/adapters/redisbroker"
+	"github.com/wsroom/wsroom/internal/redistest"
+)
+
+// how long members talk in each phase of a test. Run it longer for rarer faults.
+var phase = flag.Duration("phase", 500*time.Millisecond, "how long members talk between faults")
+
+// brokerKind is a broker that nodes can share.
+type brokerKind struct {
+	// connect is called in a node's process.
+	connect func(addr string) (b wsroom.Broker, disconnect func(), err error)
+	// start starts a server, or skips the test.
+	start func(t *testing.T) server
+}
+
+// server is a broker's server.
+type server struct {
+	addr  string
+	stop  func()
+	start func(t testing.TB)
+}
+
+var brokers = map[string]brokerKind{
+	"redis": {
+		connect: func(addr string) (wsroom.Broker, func(), error) {
+			client, err := rueidis.NewClient(rueidis.ClientOption{InitAddress: []string{addr}, DisableCache: true, ForceSingleClient: true})
+			if err != nil {
+				return nil, nil, err
+			}
+			return redisbroker.New(client), client.Close, nil
+		},
+		start: func(t *testing.T) server {
+			s := redistest.Start(t)
+			return server{s.Addr, s.Stop, s.Start}
+		},
+	},
+}
+
+// overEach runs a test over each broker, with three nodes; of the last one the broker is behind a bridge.
+func overEach(t *testing.T, f func(t *testing.T, s server, nodes []*node, last *bridge)) {
+	for name, kind := range brokers {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := kind.start(t)
+			last := newBridge(t, s.addr)
+			var nodes []*node
+			for _, addr := range []string{s.addr, s.addr, last.Addr().String()} {
+				nodes = append(nodes, startNode(t, name, addr))
+			}
+			f(t, s, nodes, last)
+		})
+	}
+}
+
+// Between nodes nothing is lost, nothing doubled, and all hear one order.
+func TestNodesHearOneOrder(t *testing.T) {
+	overEach(t, func(t *testing.T, s server, nodes []*node, _ *bridge) {
+		c := gather(t, nodes)
+		stop := c.talk()
+		time.Sleep(2 * *phase)
+		stop()
+		c.settle()
+		c.audit()
+		c.wantNoGaps(nodes...)
+	})
+}
+
+// A node that is killed under load takes nothing from the others.
+func TestNodeIsKilled(t *testing.T) {
+	overEach(t, func(t *testing.T, s server, nodes []*node, _ *bridge) {
+		c := gather(t, nodes)
+		stop := c.talk()
+		time.Sleep(*phase)
+		nodes[0].kill()
+		time.Sleep(*phase)
+		stop()
+		c.settle()
+		c.audit()
+		c.wantNoGaps(nodes[1:]...)
+	})
+}
+
+// While the broker's server is away nodes keep what is sent, and what they may have missed they say.
+func TestBrokerIsStoppedAndStarted(t *testing.T) {
+	overEach(t, func(t *testing.T, s server, nodes []*node, _ *bridge) {
+		c := gather(t, nodes)
+		stop := c.talk()
+		time.Sleep(*phase)
+		s.stop()
+		time.Sleep(2 * *phase)
+		s.start(t)
+		time.Sleep(2 * *phase)
+		stop()
+		c.settle()
+		c.audit()
+	})
+}
+
+// The network between one node and the broker is cut: the others lose nothing of each other's, and the
+// node says that it may have missed something.
+func TestNodeIsCutOff(t *testing.T) {
+	overEach(t, func(t *testing.T, s server, nodes []*node, last *bridge) {
+		c := gather(t, nodes)
+		stop := c.talk()
+		time.Sleep(*phase)
+		last.setCut(true)
+		time.Sleep(2 * *phase)
+		last.setCut(false)
+		time.Sleep(2 * *phase)
+		stop()
+		c.settle()
+		c.audit()
+		c.wantNoGaps(nodes[:2]...)
+		for _, room := range c.rooms {
+			if nodes[2].gapsIn(room) == 0 {
+				t.Errorf("the node that was cut off has reported no gap in %s", room)
+			}
+		}
+	})
+}

@@ -1,0 +1,391 @@
+package wsroom
+
+import (
+	"context"
+	"crypto/rand"
+	"fmt"
+	"maps"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+)
+
+const (
+	// storeTime bounds one call of a PresenceStore.
+	storeTime = 5 * time.Second
+	// leaseTime is after what time what a node that died entered lapses. It renews at a third of it.
+	leaseTime = 30 * time.Second
+)
+
+// Member is somebody who is present in a room, by however many connections.
+type Member struct {
+	Identity string
+}
+
+// WithIdentity has f say who makes the request, such as a user's name; "" for nobody that is to be
+// counted. It is asked once the request is authorized, and may be called concurrently. See Hub.Presence,
+// OnMemberJoin, OnMemberLeave and Conn.Identity.
+func WithIdentity(f func(*http.Request) string) Option {
+	return func(c *config) error {
+		c.identity = f
+		return notNil("WithIdentity", f == nil)
+	}
+}
+
+// WithPresenceStore shares presence with the hubs of other nodes, by the name of WithName. Hubs of
+// different names must not share a store's namespace. By default it is of this process.
+func WithPresenceStore(s PresenceStore) Option {
+	return func(c *config) error {
+		c.presence = s
+		return notNil("WithPresenceStore", s == nil)
+	}
+}
+
+// WithPresenceGrace sets for how long a member whose last connection has left the room counts as there,
+// so that a reload of a page isn't noticed. The default is 5 s.
+func WithPresenceGrace(d time.Duration) Option {
+	return func(c *config) error {
+		c.grace = d
+		return notNegative("WithPresenceGrace", d)
+	}
+}
+
+// OnMemberJoin calls f when the first connection of an identity has entered a room, on the node where
+// that happened. It and OnMemberLeave run one at a time, and outside of any connection's callbacks. When
+// this node has lost its lease of the PresenceStore, members may be reported to have joined again.
+func OnMemberJoin(f func(room string, m Member)) Option {
+	return func(c *config) error {
+		c.onMemberJoin = f
+		return notNil("OnMemberJoin", f == nil)
+	}
+}
+
+// OnMemberLeave calls f when the last connection of an identity has left a room and hasn't come back
+// within the grace of WithPresenceGrace, on the node where that happened; for those of a node that has
+// died or shut down on one of the others, within 45 s, or after the grace.
+func OnMemberLeave(f func(room string, m Member)) Option {
+	return func(c *config) error {
+		c.onMemberLeave = f
+		return notNil("OnMemberLeave", f == nil)
+	}
+}
+
+// Presence returns who is present in the room, on all nodes that share the PresenceStore, sorted. It
+// fails only where the store does, and then returns those of this node with the error.
+func (h *Hub) Presence(ctx context.Context, room string) ([]Member, error) {
+	if h.presence == nil {
+		return nil, nil
+	}
+	return h.presence.members(ctx, room)
+}
+
+// Identity returns what the function of WithIdentity said; "" without it.
+func (c *Conn) Identity() string {
+	id, _ := c.Get(identityKey{})
+	s, _ := id.(string)
+	return s
+}
+
+type identityKey struct{}
+
+// identify asks whose connection it is.
+func (c *Conn) identify(r *http.Request) {
+	if f := c.hub.cfg.identity; f != nil {
+		if id := f(r); id != "" {
+			c.Set(identityKey{}, id)
+		}
+	}
+}
+
+// presence keeps who is in which room of this hub, and brings its store into line with that. A hub
+// without WithIdentity has none.
+type presence struct {
+	hub    *Hub
+	store  PresenceStore
+	node   string
+	work   errands
+	leased bool // the store knows this node; belongs to work
+
+	mu      sync.Mutex                        // guards the rest
+	rooms   map[string]map[string]*attendance // by room and identity
+	renewal *time.Timer                       // nil before the first
+	closed  bool
+}
+
+// attendance is an identity's in a room. It is kept until the store has forgotten it.
+type attendance struct {
+	room, identity string
+
+	conns   int         // may be negative for a moment, where what leaves overtakes what enters
+	grace   *time.Timer // from when the last has left; nil if it never has
+	present bool        // there are connections, or were within the grace
+	entered bool        // into the store
+	retry   time.Duration
+}
+
+func newPresence(h *Hub) *presence {
+	p := &presence{hub: h, store: h.cfg.presence, node: rand.Text(), rooms: map[string]map[string]*attendance{}}
+	if p.store == nil {
+		p.store, p.leased = alone{}, true
+	}
+	return p
+}
+
+// count adds n connections of the identity to those in the room.
+func (p *presence) count(room, identity string, n int) {
+	if identity == "" {
+		return
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	a := p.attendance(room, identity)
+	a.conns += n
+	switch grace := p.hub.cfg.grace; {
+	case a.conns > 0 && !a.present:
+		a.present = true
+		p.align(a)
+	case a.conns > 0 || !a.present:
+		p.tidy(a)
+	case a.grace == nil:
+		a.grace = time.AfterFunc(grace, func() { p.miss(a) })
+	default:
+		a.grace.Reset(grace)
+	}
+}
+
+func (p *presence) attendance(room, identity string) *attendance {
+	in := p.rooms[room]
+	if in == nil {
+		in = map[string]*attendance{}
+		p.rooms[room] = in
+	}
+	a := in[identity]
+	if a == nil {
+		a = &attendance{room: room, identity: identity}
+		in[identity] = a
+	}
+	return a
+}
+
+// tidy forgets what is over; mu is locked.
+func (p *presence) tidy(a *attendance) {
+	if a.conns != 0 || a.present || a.entered {
+		return
+	}
+	if in := p.rooms[a.room]; in[a.identity] == a {
+		if delete(in, a.identity); len(in) == 0 {
+			delete(p.rooms, a.room)
+		}
+	}
+}
+
+// miss notes that the grace has passed.
+func (p *presence) miss(a *attendance) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if a.conns <= 0 && a.present && !p.closed {
+		a.present = false
+		p.align(a)
+	}
+}
+
+// align has the store brought into line; mu is locked.
+func (p *presence) align(a *attendance) {
+	p.work.add(a.room+"\x00"+a.identity, func() { p.enterOrExit(a) })
+}
+
+// enterOrExit brings the store into line, or has that tried again.
+func (p *presence) enterOrExit(a *attendance) {
+	p.mu.Lock()
+	present := a.present
+	done := present == a.entered
+	p.mu.Unlock()
+	if done {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), storeTime)
+	defer cancel()
+	var changed bool
+	err := p.lease(ctx)
+	switch {
+	case err != nil:
+	case present:
+		changed, err = p.store.Enter(ctx, p.key(a.room), a.identity, p.node)
+	default:
+		changed, err = p.store.Exit(ctx, p.key(a.room), a.identity, p.node)
+	}
+	if err != nil {
+		p.failed(err)
+		a.retry = nextRetry(a.retry)
+		time.AfterFunc(a.retry, func() {
+			p.mu.Lock()
+			defer p.mu.Unlock()
+			if !p.closed {
+				p.align(a)
+			}
+		})
+		return
+	}
+	p.mu.Lock()
+	a.entered, a.retry = present, 0
+	p.tidy(a)
+	p.mu.Unlock()
+	if changed {
+		p.tell(present, a.room, a.identity)
+	}
+}
+
+// key is the room's name in the store. Escaped, the hub's name has no colon.
+func (p *presence) key(room string) string { return p.prefix() + room }
+
+func (p *presence) prefix() string { return url.QueryEscape(p.hub.cfg.name) + ":" }
+
+// tell calls OnMemberJoin or OnMemberLeave.
+func (p *presence) tell(joined bool, room, identity string) {
+	name, f := "OnMemberJoin", p.hub.cfg.onMemberJoin
+	if !joined {
+		name, f = "OnMemberLeave", p.hub.cfg.onMemberLeave
+	}
+	if f != nil {
+		p.hub.guard(name, room, func() { f(room, Member{Identity: identity}) })
+	}
+}
+
+func (p *presence) failed(err error) {
+	p.hub.cfg.logger.Warn("wsroom: presence store failed", "err", err)
+}
+
+// lease makes the node known to the store before its first entry.
+func (p *presence) lease(ctx context.Context) error {
+	if p.leased {
+		return nil
+	}
+	if _, _, err := p.store.Renew(ctx, p.node, leaseTime); err != nil {
+		return err
+	}
+	p.leased = true
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !p.closed {
+		p.renewal = time.AfterFunc(leaseTime/3, func() { p.work.add("renew", p.renew) })
+	}
+	return nil
+}
+
+// renew prolongs the lease, enters what is present again where it has lapsed, and tells of those who
+// were there by way of a node that has died.
+func (p *presence) renew() {
+	ctx, cancel := context.WithTimeout(context.Background(), storeTime)
+	defer cancel()
+	held, left, err := p.store.Renew(ctx, p.node, leaseTime)
+	p.mu.Lock()
+	if p.closed {
+		p.mu.Unlock()
+		return
+	}
+	p.renewal.Reset(leaseTime / 3)
+	if err == nil && !held {
+		p.enterAgain()
+	}
+	p.mu.Unlock()
+	if err != nil {
+		p.failed(err)
+	}
+	for _, key := range slices.Sorted(maps.Keys(left)) {
+		room, own := strings.CutPrefix(key, p.prefix())
+		for _, identity := range left[key] {
+			if own {
+				p.tell(false, room, identity)
+			}
+		}
+	}
+}
+
+// enterAgain has everything entered that is present; mu is locked.
+func (p *presence) enterAgain() {
+	for _, in := range p.rooms {
+		for _, a := range in {
+			a.entered = false
+			p.tidy(a)
+			if a.present {
+				p.align(a)
+			}
+		}
+	}
+}
+
+// members returns those that the store knows and those of this node, which it may not know yet.
+func (p *presence) members(ctx context.Context, room string) ([]Member, error) {
+	identities, err := p.store.Identities(ctx, p.key(room))
+	p.mu.Lock()
+	for identity, a := range p.rooms[room] {
+		if a.present {
+			identities = append(identities, identity)
+		}
+	}
+	p.mu.Unlock()
+	slices.Sort(identities)
+	identities = slices.Compact(identities)
+	members := make([]Member, len(identities))
+	for i, identity := range identities {
+		members[i].Identity = identity
+	}
+	if err != nil {
+		return members, fmt.Errorf("wsroom: presence: %w", err)
+	}
+	return members, nil
+}
+
+// close gives the members the grace to come back by way of another node: that is when the lease lapses
+// then. Where there is no other, they leave.
+func (p *presence) close(ctx context.Context) {
+	p.mu.Lock()
+	if !p.closed {
+		p.end()
+	}
+	p.mu.Unlock()
+	p.work.wait(ctx)
+}
+
+func (p *presence) end() {
+	p.closed = true
+	if p.renewal != nil {
+		p.renewal.Stop()
+	}
+	_, alone := p.store.(alone)
+	for _, in := range p.rooms {
+		for _, a := range in {
+			if a.present = false; alone {
+				p.align(a)
+			}
+		}
+	}
+	if !alone {
+		p.work.add("close", p.letLapse)
+	}
+}
+
+func (p *presence) letLapse() {
+	if !p.leased {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), storeTime)
+	defer cancel()
+	if _, _, err := p.store.Renew(ctx, p.node, max(p.hub.cfg.grace, time.Second)); err != nil {
+		p.failed(err)
+	}
+}
+
+// alone is the store of a node that shares none: nobody else is there before or after.
+type alone struct{}
+
+func (alone) Enter(context.Context, string, string, string) (bool, error) { return true, nil }
+func (alone) Exit(context.Context, string, string, string) (bool, error)  { return true, nil }
+func (alone) Identities(context.Context, string) ([]string, error)        { return nil, nil }
+func (alone) Renew(context.Context, string, time.Duration) (bool, map[string][]string, error) {
+	return true, nil, nil
+}
+func (alone) Leave(context.Context, string) (map[string][]string, error) { return nil, nil }

@@ -1,0 +1,257 @@
+package wsroom
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+)
+
+const (
+	// lingerTime is how long a room's subscription outlives its last member here.
+	lingerTime = 2 * time.Second
+	// subscribeTime bounds one call of Subscribe.
+	subscribeTime = 5 * time.Second
+	// knownNodes bounds the nodes whose sequence a subscription remembers.
+	knownNodes = 1024
+)
+
+// subscription is what a node hears of one topic.
+type subscription struct {
+	cluster *cluster
+	room    string
+	rooms   []string      // the room, as a target; nil: all
+	ready   chan struct{} // closed when it hears, or members do without
+	ctx     context.Context
+	cancel  context.CancelFunc
+
+	users  int         // members here and those about to be; guarded by cluster.mu
+	linger *time.Timer // ends it where there is none; guarded by cluster.mu
+
+	mu     sync.Mutex // guards the rest; held while a message is delivered, one at a time
+	stop   func()     // nil until it is subscribed
+	from   uint64     // sequence of this node when it was
+	late   bool       // members did without it
+	closed bool
+	heard  map[nodeID]heard
+	echo   chan struct{} // closed when this node's message of the sequence awaited has come; nil: nobody waits
+	await  uint64
+}
+
+// heard is what is known of a node's messages on the topic.
+type heard struct {
+	sequence uint64 // of the last one
+	excused  bool   // that some are missing has been reported
+}
+
+func newSubscription(c *cluster, room string) *subscription {
+	s := &subscription{cluster: c, room: room, ready: make(chan struct{}), heard: map[nodeID]heard{}}
+	if room != everyRoom {
+		s.rooms = []string{room}
+	}
+	s.ctx, s.cancel = context.WithCancel(c.ctx)
+	return s
+}
+
+// run subscribes, and tries again until it works or nobody wants it any more.
+func (s *subscription) run() {
+	c, retry := s.cluster, time.Duration(0)
+	for s.ctx.Err() == nil {
+		ctx, cancel := context.WithTimeout(s.ctx, subscribeTime)
+		stop, err := c.broker.Subscribe(ctx, c.topic(s.room), s.deliver, s.lost)
+		cancel()
+		if err == nil {
+			s.subscribed(stop)
+			return
+		}
+		s.failed(err)
+		retry = nextRetry(retry)
+		select {
+		case <-time.After(retry):
+		case <-s.ctx.Done():
+		}
+	}
+}
+
+func (s *subscription) subscribed(stop func()) {
+	s.cluster.outbox.mu.Lock()
+	from := s.cluster.outbox.sequence
+	s.cluster.outbox.mu.Unlock()
+	s.mu.Lock()
+	s.stop, s.from = stop, from
+	closed, late := s.closed, s.late
+	s.mu.Unlock()
+	switch {
+	case closed:
+		stop()
+	case late:
+		s.gap("late", errors.New("wsroom: broker: subscribed late"))
+	default:
+		close(s.ready)
+	}
+}
+
+// failed lets the members in without a subscription, if that is how the hub takes an outage.
+func (s *subscription) failed(err error) {
+	hub := s.cluster.hub
+	if s.ctx.Err() != nil {
+		return
+	}
+	hub.observer.Add(MetricBrokerErrors, "", "subscribe", 1)
+	hub.cfg.logger.Warn("wsroom: broker takes no subscription", "room", s.room, "err", err)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.late && hub.cfg.outage == DeliverLocally {
+		s.late = true
+		close(s.ready)
+	}
+}
+
+// wait returns when the subscription hears.
+func (s *subscription) wait(ctx func() context.Context) error {
+	select {
+	case <-s.ready:
+		return nil
+	default:
+	}
+	patience := time.NewTimer(s.cluster.hub.cfg.outageTime)
+	defer patience.Stop()
+	select {
+	case <-s.ready:
+		return nil
+	case <-patience.C:
+		return ErrOutage
+	case <-ctx().Done():
+		return fmt.Errorf("%w: %w", ErrOutage, context.Cause(ctx()))
+	case <-s.ctx.Done():
+		return ErrShutdown
+	}
+}
+
+// expire ends the subscription if nobody has come back to it.
+func (s *subscription) expire() {
+	c := s.cluster
+	c.mu.Lock()
+	over := s.users == 0 && c.subs[s.room] == s
+	if over {
+		delete(c.subs, s.room)
+	}
+	c.mu.Unlock()
+	if over {
+		s.close()
+	}
+}
+
+// close ends the subscription. No message is delivered after it.
+func (s *subscription) close() {
+	s.cancel()
+	s.mu.Lock()
+	s.closed = true
+	stop := s.stop
+	s.mu.Unlock()
+	if stop != nil {
+		stop()
+	}
+}
+
+// lost is told by the broker that messages may have been missed.
+func (s *subscription) lost(err error) {
+	s.missed("lost", fmt.Errorf("wsroom: broker: %w", err))
+}
+
+// missed reports messages that won't come, so that their absence isn't reported again.
+func (s *subscription) missed(cause string, err error) {
+	s.mu.Lock()
+	for node, h := range s.heard {
+		h.excused = true
+		s.heard[node] = h
+	}
+	s.mu.Unlock()
+	s.gap(cause, err)
+}
+
+// gap reports that messages are missing, if somebody here was to get them.
+func (s *subscription) gap(cause string, err error) {
+	if s.cluster.inUse(s) {
+		s.cluster.gap(s.room, cause, err)
+	}
+}
+
+// deliver takes an envelope. Writing to sockets that would have to wait isn't done here, so that holding
+// mu holds nobody up but the topic's next message.
+func (s *subscription) deliver(envelope []byte) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return
+	}
+	node, letters, err := openEnvelope(envelope)
+	if err != nil {
+		s.gap("malformed", err)
+		return
+	}
+	for len(letters) > 0 {
+		l, payload, err := letters.letter()
+		if letters != nil && !s.fresh(node, l) {
+			continue
+		}
+		if err != nil {
+			s.gap("malformed", err)
+			continue
+		}
+		s.cluster.hub.receive(s.rooms, l, payload)
+	}
+	s.tellEcho(node)
+}
+
+// fresh reports whether a message hasn't come before, and notices if others before it haven't come.
+func (s *subscription) fresh(node nodeID, l letter) bool {
+	h, known := s.heard[node]
+	if known && l.sequence <= h.sequence {
+		return false
+	}
+	if known && l.back > 0 && h.sequence < l.sequence-l.back && !h.excused {
+		s.gap("sequence", errors.New("wsroom: broker: messages are missing"))
+	}
+	if !known && len(s.heard) >= knownNodes {
+		clear(s.heard)
+	}
+	s.heard[node] = heard{sequence: l.sequence}
+	return true
+}
+
+// waitFor waits until this node's message of that sequence has come back, if it will.
+func (s *subscription) waitFor(ctx context.Context, sequence uint64) {
+	s.mu.Lock()
+	own := s.cluster.node
+	if s.stop == nil || s.closed || sequence <= s.from || s.heard[own].sequence >= sequence {
+		s.mu.Unlock()
+		return
+	}
+	echo := make(chan struct{})
+	s.echo, s.await = echo, sequence
+	s.mu.Unlock()
+	select {
+	case <-echo:
+	case <-ctx.Done():
+	}
+}
+
+func (s *subscription) tellEcho(node nodeID) {
+	if s.echo != nil && node == s.cluster.node && s.heard[node].sequence >= s.await {
+		close(s.echo)
+		s.echo = nil
+	}
+}
+
+// skip says who doesn't get a letter that comes to a room; nil: everybody does.
+func (l letter) skip() func(*Conn) bool {
+	if len(l.except)+len(l.besides) == 0 {
+		return nil
+	}
+	return func(c *Conn) bool {
+		return slices.Contains(l.except, c.id) || slices.ContainsFunc(l.besides, c.isIn)
+	}
+}
