@@ -35,7 +35,7 @@ type Client struct {
 }
 
 func newClient(d *dialer, ws *websocket.Conn) *Client {
-	c := &Client{t: d.t, name: d.name, patience: d.patience, ws: ws, line: d.line, gone: d.gone, news: make(chan struct{})}
+	c := &Client{t: d.t, name: d.name, patience: d.patience, ws: ws, line: d.line.Load(), gone: d.gone, news: make(chan struct{})}
 	life, over := context.WithCancel(context.Background())
 	c.life = life
 	go func() {
