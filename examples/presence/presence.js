@@ -1,5 +1,5 @@
 import { Connection } from "./connection.js";
-import { $, hue, length, make, plain, socketURL, StateLine, storage } from "./page.js";
+import { $, hue, length, make, plain, releaseHue, socketURL, StateLine, storage } from "./page.js";
 
 const every = 50; // ms between what we send: what matters is where a cursor is, not how it got there
 const idle = 15_000; // ms; after it, a person fades
@@ -114,6 +114,7 @@ function here(person) {
 function gone(id) {
   people.get(id)?.cursor.remove();
   people.delete(id);
+  releaseHue(id);
   tellTyping();
 }
 
