@@ -32,10 +32,11 @@ type Client struct {
 	unread []message
 	taken  []message // the last few
 	ended  error     // why nothing more comes; nil while it may
+	known  bool      // the test knows of the end, or made it
 }
 
 func newClient(d *dialer, ws *websocket.Conn) *Client {
-	c := &Client{t: d.t, name: d.name, patience: d.patience, ws: ws, line: d.line, gone: d.gone, news: make(chan struct{})}
+	c := &Client{t: d.t, name: d.name, patience: d.patience, ws: ws, line: d.line.Load(), gone: d.gone, news: make(chan struct{})}
 	life, over := context.WithCancel(context.Background())
 	c.life = life
 	go func() {
@@ -236,7 +237,10 @@ func (c *Client) wait(ok func() bool) (problem string) {
 func (c *Client) ExpectClose(code websocket.StatusCode) (reason string) {
 	c.t.Helper()
 	var end error
-	problem := c.wait(func() bool { end = c.ended; return end != nil })
+	problem := c.wait(func() bool {
+		end, c.known = c.ended, true
+		return end != nil
+	})
 	if problem != "" {
 		c.fail("want the end with close code %d, %s", code, strings.Replace(problem, "nothing came", "it lives on", 1))
 	}
@@ -265,6 +269,7 @@ func (c *Client) Close(code websocket.StatusCode, reason string) {
 	c.t.Helper()
 	c.mu.Lock()
 	ended := c.ended
+	c.known = true
 	c.mu.Unlock()
 	if ended != nil {
 		return
@@ -283,4 +288,9 @@ func (c *Client) Close(code websocket.StatusCode, reason string) {
 }
 
 // CloseNow closes the connection without a close frame, as when a process is killed.
-func (c *Client) CloseNow() { _ = c.ws.CloseNow() }
+func (c *Client) CloseNow() {
+	c.mu.Lock()
+	c.known = true
+	c.mu.Unlock()
+	_ = c.ws.CloseNow()
+}

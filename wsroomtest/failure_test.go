@@ -135,6 +135,10 @@ func TestFailuresSayWhatCameInstead(t *testing.T) {
 			func(t testing.TB, hub hub, c client) { c.Cut(); c.Drain() },
 			"ann: Drain proves nothing now\n\tits line is cut",
 		},
+		"the end instead of nothing": {
+			func(t testing.TB, hub hub, c client) { hub.To().Close(4000, "bye"); c.ExpectNothing() },
+			`ann: want nothing, but the connection has ended: close code 4000, reason "bye"`,
+		},
 		"nothing while stalled": {
 			func(t testing.TB, hub hub, c client) { c.Stall(); c.ExpectNothing() },
 			"ann: ExpectNothing proves nothing now\n\tit is stalled, until Resume",

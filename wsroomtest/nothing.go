@@ -9,7 +9,8 @@ import (
 
 // ExpectNothing fails the test if there is a message that it hasn't taken, or if one is on its way: one
 // that the server sent to this client before this call, from whatever goroutine, or in the callbacks for
-// what the client sent before. It doesn't sleep. What others cause meanwhile may come later.
+// what the client sent before. It fails, too, if the connection has ended and the test doesn't know, by
+// ExpectClose, Close or CloseNow. It doesn't sleep. What others cause meanwhile may come later.
 //
 // In a bubble of testing/synctest it waits as synctest.Wait does, and so proves more: nothing comes
 // unless time passes or the test goes on. Elsewhere it exchanges two pings with the server. Each is
@@ -22,6 +23,12 @@ func (c *Client) ExpectNothing() {
 	c.t.Helper()
 	if got := c.settled("ExpectNothing"); len(got) > 0 {
 		c.fail("want nothing, got:%s", list(got))
+	}
+	c.mu.Lock()
+	ended, known := c.ended, c.known
+	c.mu.Unlock()
+	if ended != nil && !known {
+		c.fail("want nothing, but the connection has ended: %s", describeEnd(ended))
 	}
 }
 

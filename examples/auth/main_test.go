@@ -1,78 +1,66 @@
 package main
 
 import (
-	"context"
-	"errors"
-	"io"
 	"net/http"
-	"net/http/cookiejar"
 	"net/http/httptest"
 	"net/url"
+	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/coder/websocket"
-	"github.com/coder/websocket/wsjson"
+	"github.com/wsroom/wsroom/wsroomtest"
 )
 
-const partner = "https://partner.example"
+const (
+	own     = "http://example.com" // where the pages of the site under test are
+	partner = "https://partner.example"
+)
 
+// user is someone's browser, with the cookies that it has got.
 type user struct {
-	t      *testing.T
-	url    string
-	client *http.Client
+	t       *testing.T
+	site    http.Handler
+	cookies []*http.Cookie
 }
 
-// site returns what makes a user of a server that ends with the test.
-func site(t *testing.T, lifetime time.Duration) func() user {
+// site returns what makes a user.
+func site(t *testing.T, lifetime time.Duration) func() *user {
 	hub, handler := newServer(lifetime, partner)
-	srv := httptest.NewServer(handler)
-	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
-		defer cancel()
-		if err := hub.Shutdown(ctx); err != nil {
-			t.Error(err)
-		}
-		srv.Close()
-	})
-	return func() user {
-		jar, err := cookiejar.New(nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return user{t, srv.URL, &http.Client{Jar: jar}}
-	}
+	wsroomtest.CheckHub(t, hub)
+	return func() *user { return &user{t: t, site: handler} }
 }
 
-func (u user) post(path string, form url.Values) (status int, body string) {
-	u.t.Helper()
-	resp, err := u.client.PostForm(u.url+path, form)
-	if err != nil {
-		u.t.Fatal(err)
+func (u *user) post(path, origin string, form url.Values) (status int, body string) {
+	r := httptest.NewRequest("POST", path, strings.NewReader(form.Encode()))
+	r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	r.Header.Set("Origin", origin)
+	for _, c := range u.cookies {
+		r.AddCookie(c)
 	}
-	defer resp.Body.Close()
-	p, _ := io.ReadAll(resp.Body)
-	return resp.StatusCode, string(p)
+	w := httptest.NewRecorder()
+	u.site.ServeHTTP(w, r)
+	u.cookies = append(u.cookies, w.Result().Cookies()...)
+	return w.Code, w.Body.String()
 }
 
-func (u user) login(name, password string) int {
-	status, _ := u.post("/login", url.Values{"user": {name}, "password": {password}})
+func (u *user) login(name, password string) int {
+	status, _ := u.post("/login", own, url.Values{"user": {name}, "password": {password}})
 	return status
 }
 
+// connection shows a session.
+type connection struct{ *wsroomtest.Client }
+
 // connect connects as the user's browser would, from a page of origin; "" is a program.
-func (u user) connect(query, origin string) *websocket.Conn {
+func (u *user) connect(query, origin string) connection {
 	u.t.Helper()
-	header := http.Header{}
+	opts := []wsroomtest.Option{wsroomtest.WithName("/live" + query + " from " + origin), wsroomtest.WithCookies(u.cookies...)}
 	if origin != "" {
-		header.Set("Origin", origin)
+		opts = append(opts, wsroomtest.WithOrigin(origin))
 	}
-	ws, _, err := websocket.Dial(u.t.Context(), u.url+"/live"+query, &websocket.DialOptions{HTTPClient: u.client, HTTPHeader: header})
-	if err != nil {
-		u.t.Fatal(err)
-	}
-	u.t.Cleanup(func() { ws.CloseNow() })
-	return ws
+	return connection{wsroomtest.Dial(u.t, u.site, "/live"+query, opts...)}
 }
 
 type shown struct {
@@ -83,33 +71,11 @@ type shown struct {
 }
 
 // links waits until the session is shown with so many connections.
-func (u user) links(ws *websocket.Conn, n int) shown {
-	u.t.Helper()
-	ctx, cancel := context.WithTimeout(u.t.Context(), 20*time.Second)
-	defer cancel()
+func (c connection) links(n int) shown {
 	for {
 		var s shown
-		if err := wsjson.Read(ctx, ws, &s); err != nil {
-			u.t.Fatal(err)
-		}
-		if len(s.Links) == n {
+		if c.NextJSON(&s); len(s.Links) == n {
 			return s
-		}
-	}
-}
-
-// end is how the server ends the connection.
-func (u user) end(ws *websocket.Conn) websocket.CloseError {
-	u.t.Helper()
-	ctx, cancel := context.WithTimeout(u.t.Context(), 20*time.Second)
-	defer cancel()
-	for {
-		if _, _, err := ws.Read(ctx); err != nil {
-			var end websocket.CloseError
-			if !errors.As(err, &end) {
-				u.t.Fatalf("no close frame: %v", err)
-			}
-			return end
 		}
 	}
 }
@@ -118,9 +84,7 @@ func TestOnlyWhoIsLoggedInConnects(t *testing.T) {
 	visit := site(t, time.Hour)
 	u := visit()
 	for _, query := range []string{"", "?ticket=", "?ticket=guess"} {
-		if end := u.end(u.connect(query, "")); end.Code != 4401 {
-			t.Errorf("%q ended with %v, want 4401", query, end)
-		}
+		u.connect(query, "").ExpectClose(4401)
 	}
 	for name, password := range map[string]string{"ada": "compiler", "eve": "", "": ""} {
 		if status := u.login(name, password); status != http.StatusForbidden {
@@ -128,20 +92,19 @@ func TestOnlyWhoIsLoggedInConnects(t *testing.T) {
 		}
 	}
 	for _, path := range []string{"/ticket", "/extend", "/logout"} {
-		if status, _ := u.post(path, nil); status != http.StatusUnauthorized {
+		if status, _ := u.post(path, own, nil); status != http.StatusUnauthorized {
 			t.Errorf("%s without a login: %d, want 401", path, status)
 		}
 	}
 	if status := u.login("ada", "engine"); status != http.StatusOK {
 		t.Fatalf("ada's login: %d", status)
 	}
-	ws := u.connect("", u.url)
-	if s := u.links(ws, 1); s.User != "ada" || time.Until(time.UnixMilli(s.Ends)) < 50*time.Minute {
+	if s := u.connect("", own).links(1); s.User != "ada" || time.Until(time.UnixMilli(s.Ends)) < 50*time.Minute {
 		t.Errorf("ada sees %+v", s)
 	}
 	other := visit()
 	other.login("grace", "compiler")
-	if s := other.links(other.connect("", other.url), 1); s.User != "grace" {
+	if s := other.connect("", own).links(1); s.User != "grace" {
 		t.Errorf("grace sees %+v", s)
 	}
 }
@@ -150,26 +113,10 @@ func TestOnlyWhoIsLoggedInConnects(t *testing.T) {
 func TestPagesOfOtherOriginsAreRefused(t *testing.T) {
 	u := site(t, time.Hour)()
 	u.login("ada", "engine")
-	header := http.Header{"Origin": {"https://evil.example"}}
-	ws, resp, err := websocket.Dial(t.Context(), u.url+"/live", &websocket.DialOptions{HTTPClient: u.client, HTTPHeader: header})
-	if err == nil {
-		ws.CloseNow()
-		t.Error("a page of another origin connected")
-	} else if resp == nil || resp.StatusCode != http.StatusForbidden {
-		t.Errorf("it got %v, want 403", err)
-	}
-	req, err := http.NewRequestWithContext(t.Context(), "POST", u.url+"/logout", nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	req.Header.Set("Origin", "https://evil.example")
-	resp, err = u.client.Do(req)
-	if err != nil {
-		t.Fatal(err)
-	}
-	resp.Body.Close()
-	if resp.StatusCode != http.StatusForbidden {
-		t.Errorf("it logs ada out: %d", resp.StatusCode)
+	const evil = "https://evil.example"
+	wsroomtest.Refused(t, u.site, "/live", http.StatusForbidden, wsroomtest.WithCookies(u.cookies...), wsroomtest.WithOrigin(evil))
+	if status, _ := u.post("/logout", evil, nil); status != http.StatusForbidden {
+		t.Errorf("it logs ada out: %d", status)
 	}
 }
 
@@ -178,35 +125,24 @@ func TestTicketWorksOnce(t *testing.T) {
 	u, program := visit(), visit() // the program has no cookie
 	u.login("ada", "engine")
 	for _, origin := range []string{"", partner} {
-		_, ticket := u.post("/ticket", nil)
-		ws := program.connect("?ticket="+ticket, origin)
-		s := program.links(ws, 1)
+		_, ticket := u.post("/ticket", own, nil)
+		c := program.connect("?ticket="+ticket, origin)
+		s := c.links(1)
 		for _, by := range s.Links {
 			if s.User != "ada" || !by {
 				t.Errorf("from %q: %+v", origin, s)
 			}
 		}
-		if end := program.end(program.connect("?ticket="+ticket, origin)); end.Code != 4401 {
-			t.Errorf("from %q a second time: %v, want 4401", origin, end)
-		}
-		if err := ws.Close(websocket.StatusNormalClosure, ""); err != nil {
-			t.Error(err)
-		}
+		program.connect("?ticket="+ticket, origin).ExpectClose(4401) // a second time
+		c.Close(websocket.StatusNormalClosure, "")
 	}
 	// It is no cookie, and opens nothing but a connection.
-	_, ticket := u.post("/ticket", nil)
-	if status, _ := program.post("/ticket?ticket="+ticket, nil); status != http.StatusUnauthorized {
+	_, ticket := u.post("/ticket", own, nil)
+	if status, _ := program.post("/ticket?ticket="+ticket, own, nil); status != http.StatusUnauthorized {
 		t.Errorf("a ticket for a ticket: %d, want 401", status)
 	}
-	header := http.Header{"Cookie": {"session=" + ticket}}
-	ws, _, err := websocket.Dial(t.Context(), u.url+"/live", &websocket.DialOptions{HTTPHeader: header})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer ws.CloseNow()
-	if end := u.end(ws); end.Code != 4401 {
-		t.Errorf("a ticket as a cookie: %v, want 4401", end)
-	}
+	program.cookies = []*http.Cookie{{Name: "session", Value: ticket}}
+	program.connect("", "").ExpectClose(4401)
 }
 
 func TestLogoutEndsAllOfTheSession(t *testing.T) {
@@ -214,54 +150,51 @@ func TestLogoutEndsAllOfTheSession(t *testing.T) {
 	u, program, other := visit(), visit(), visit()
 	u.login("ada", "engine")
 	other.login("ada", "engine") // at another computer
-	_, ticket := u.post("/ticket", nil)
-	_, unused := u.post("/ticket", nil)
-	page, byTicket, elsewhere := u.connect("", u.url), program.connect("?ticket="+ticket, ""), other.connect("", other.url)
-	u.links(page, 2)
-	if status, _ := u.post("/logout", nil); status != http.StatusOK {
+	_, ticket := u.post("/ticket", own, nil)
+	_, unused := u.post("/ticket", own, nil)
+	page, byTicket, elsewhere := u.connect("", own), program.connect("?ticket="+ticket, ""), other.connect("", own)
+	page.links(2)
+	if status, _ := u.post("/logout", own, nil); status != http.StatusOK {
 		t.Errorf("logout: %d", status)
 	}
-	for _, ws := range []*websocket.Conn{page, byTicket} {
-		if end := u.end(ws); end != loggedOut {
-			t.Errorf("ended with %v", end)
+	for _, c := range []connection{page, byTicket} {
+		if reason := c.ExpectClose(loggedOut.Code); reason != loggedOut.Reason {
+			t.Errorf("ended with %q", reason)
 		}
 	}
 	for _, query := range []string{"", "?ticket=" + unused} {
-		if end := u.end(u.connect(query, "")); end.Code != 4401 {
-			t.Errorf("%q after the logout: %v, want 4401", query, end)
-		}
+		u.connect(query, "").ExpectClose(4401)
 	}
-	if status, _ := u.post("/extend", nil); status != http.StatusUnauthorized {
+	if status, _ := u.post("/extend", own, nil); status != http.StatusUnauthorized {
 		t.Errorf("extending it after the logout: %d, want 401", status)
 	}
-	other.links(elsewhere, 1)
-	if s := other.links(other.connect("", other.url), 2); s.User != "ada" {
+	elsewhere.links(1)
+	if s := other.connect("", own).links(2); s.User != "ada" {
 		t.Errorf("at the other computer: %+v", s)
 	}
 }
 
 func TestSessionEndsUnlessExtended(t *testing.T) {
-	t.Parallel()
-	const lifetime = 3 * time.Second
-	u := site(t, lifetime)()
-	u.login("ada", "engine")
-	ws := u.connect("", u.url)
-	first := u.links(ws, 1)
-	<-time.After(100 * time.Millisecond) // the session grows older
-	if status, _ := u.post("/extend", nil); status != http.StatusOK {
-		t.Fatalf("extend: %d", status)
-	}
-	extended := u.links(ws, 1)
-	if extended.Ends <= first.Ends {
-		t.Errorf("it ends at %d, and at %d when extended", first.Ends, extended.Ends)
-	}
-	if end := u.end(ws); end.Code != 4401 {
-		t.Errorf("ended with %v, want 4401", end)
-	}
-	if early := time.Until(time.UnixMilli(extended.Ends)); early > 0 {
-		t.Errorf("ended %v early", early)
-	}
-	if status, _ := u.post("/ticket", nil); status != http.StatusUnauthorized {
-		t.Errorf("a ticket of a session that is over: %d, want 401", status)
-	}
+	synctest.Test(t, func(t *testing.T) {
+		begin := time.Now()
+		u := site(t, time.Hour)()
+		u.login("ada", "engine")
+		c := u.connect("", own)
+		c.links(1)
+		time.Sleep(50 * time.Minute)
+		if status, _ := u.post("/extend", own, nil); status != http.StatusOK {
+			t.Fatalf("extend: %d", status)
+		}
+		extended := begin.Add(110 * time.Minute)
+		if ends := time.UnixMilli(c.links(1).Ends); !ends.Equal(extended) {
+			t.Errorf("extended, it ends at %v, want %v", ends, extended)
+		}
+		time.Sleep(time.Until(extended) - time.Second)
+		c.ExpectNothing()
+		time.Sleep(2 * time.Second)
+		c.ExpectClose(4401)
+		if status, _ := u.post("/ticket", own, nil); status != http.StatusUnauthorized {
+			t.Errorf("a ticket of a session that is over: %d, want 401", status)
+		}
+	})
 }

@@ -1,65 +1,34 @@
 package main
 
 import (
-	"context"
-	"net/http/httptest"
 	"net/url"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/coder/websocket"
-	"github.com/coder/websocket/wsjson"
+	"github.com/wsroom/wsroom/wsroomtest"
 )
 
-type visitor struct {
-	t  *testing.T
-	ws *websocket.Conn
-}
+type visitor struct{ *wsroomtest.Client }
 
-// site returns what opens a connection to a room, of a server that ends with the test.
+// site returns what opens a connection to a room.
 func site(t *testing.T) func(room, name string) visitor {
 	hub, handler := newPresence()
-	srv := httptest.NewServer(handler)
-	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
-		defer cancel()
-		if err := hub.Shutdown(ctx); err != nil {
-			t.Error(err)
-		}
-		srv.Close()
-	})
+	wsroomtest.CheckHub(t, hub)
 	return func(room, name string) visitor {
 		t.Helper()
-		ws, _, err := websocket.Dial(t.Context(), srv.URL+"/ws/"+room+"?name="+url.QueryEscape(name), nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { ws.CloseNow() })
-		return visitor{t, ws}
+		path := "/ws/" + room + "?name=" + url.QueryEscape(name)
+		return visitor{wsroomtest.Dial(t, handler, path, wsroomtest.WithName(name))}
 	}
 }
 
 // next is the next event of the type.
 func (v visitor) next(kind string) event {
-	v.t.Helper()
-	ctx, cancel := context.WithTimeout(v.t.Context(), 20*time.Second)
-	defer cancel()
 	for {
 		var e event
-		if err := wsjson.Read(ctx, v.ws, &e); err != nil {
-			v.t.Fatalf("waiting for %s: %v", kind, err)
-		}
-		if e.Type == kind {
+		if v.NextJSON(&e); e.Type == kind {
 			return e
 		}
-	}
-}
-
-func (v visitor) send(text string) {
-	v.t.Helper()
-	if err := v.ws.Write(v.t.Context(), websocket.MessageText, []byte(text)); err != nil {
-		v.t.Fatal(err)
 	}
 }
 
@@ -70,7 +39,7 @@ func TestEveryoneSeesEveryonesLatest(t *testing.T) {
 		t.Errorf("alone, Ada hears %+v", e)
 	}
 	ada.next("here") // herself
-	ada.send(`{"at":{"x":0.25,"y":7},"text":"he","typing":true}`)
+	ada.SendText(`{"at":{"x":0.25,"y":7},"text":"he","typing":true}`)
 	ada.next("here")
 
 	bob := visit("lobby", "Bob")
@@ -86,7 +55,7 @@ func TestEveryoneSeesEveryonesLatest(t *testing.T) {
 	}
 
 	// A message without a place leaves the cursor where it is.
-	ada.send(`{}`)
+	ada.SendText(`{}`)
 	for _, v := range []visitor{ada, bob} {
 		e := v.next("here")
 		if e.Person.Name == "Bob" {
@@ -96,7 +65,7 @@ func TestEveryoneSeesEveryonesLatest(t *testing.T) {
 			t.Errorf("heard %+v", e)
 		}
 	}
-	bob.ws.CloseNow()
+	bob.CloseNow()
 	if e := ada.next("gone"); e.Person.ID != hello.Person.ID {
 		t.Errorf("Ada hears %+v", e)
 	}
@@ -109,10 +78,7 @@ func TestWhatCantBeIsRefused(t *testing.T) {
 	visit := site(t)
 	witness := visit("lobby", "Ada")
 	for _, name := range []string{"", "  ", strings.Repeat("x", 25), "two\nlines"} {
-		v := visit("lobby", name)
-		if _, _, err := v.ws.Read(t.Context()); websocket.CloseStatus(err) != refused {
-			t.Errorf("%q: %v, want %d", name, err, refused)
-		}
+		visit("lobby", name).ExpectClose(refused)
 	}
 	for _, c := range []struct {
 		text string
@@ -124,17 +90,9 @@ func TestWhatCantBeIsRefused(t *testing.T) {
 		{`{"at":[1,2]}`, websocket.StatusInvalidFramePayloadData},
 		{`{"text":"` + strings.Repeat("x", 2000) + `"}`, websocket.StatusMessageTooBig},
 	} {
-		v := visit("lobby", "Eve")
-		v.next("hello")
-		v.send(c.text)
-		for {
-			if _, _, err := v.ws.Read(t.Context()); err != nil {
-				if websocket.CloseStatus(err) != c.code {
-					t.Errorf("%.20s: %v, want %d", c.text, err, c.code)
-				}
-				break
-			}
-		}
+		eve := visit("lobby", "Eve")
+		eve.SendText(c.text)
+		eve.ExpectClose(c.code)
 	}
 	visit("lobby", "Last")
 	for e := witness.next("here"); e.Person.Name != "Last"; e = witness.next("here") {
