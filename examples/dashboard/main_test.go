@@ -57,8 +57,8 @@ func next(t *testing.T, ws *websocket.Conn) []sample {
 func TestManyRequestsAreOneMessage(t *testing.T) {
 	d, url := site(t)
 	ws := watch(t, url)
-	if some := next(t, ws); len(some) != 0 {
-		t.Errorf("at first %v", some)
+	if some := next(t, ws); some == nil || len(some) != 0 {
+		t.Errorf("at first %#v, want an empty list", some)
 	}
 	for i := range 1000 {
 		d.record(time.Duration(i)*time.Millisecond, i%10 != 0)
@@ -108,7 +108,10 @@ func TestSlowPageGetsTheLatest(t *testing.T) {
 	slow, quick := watch(t, url), watch(t, url)
 	next(t, quick)
 	at, last := time.Now(), int64(0)
-	for full := false; !full; {
+	for full, n := false, 0; !full; n++ {
+		if n > 50_000 {
+			t.Fatal("nothing was dropped for the slow page")
+		}
 		at = at.Add(time.Millisecond)
 		if err := d.push(at); err != nil {
 			t.Fatal(err)
