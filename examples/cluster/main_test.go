@@ -32,7 +32,6 @@ func TestOneChatOnTwoNodes(t *testing.T) {
 		clients = append(clients, c)
 	}
 	for i, c := range clients {
-		awaitPeople(c, "of node 1", "of node 2")
 		c.SendJSON(event{Text: "<b>hello</b>"})
 		for _, d := range clients {
 			e := event{}
