@@ -15,7 +15,9 @@ import (
 	"log"
 	"net/http"
 	"os"
+	"os/signal"
 	"strings"
+	"syscall"
 	"time"
 	"unicode"
 
@@ -116,8 +118,10 @@ var (
 func main() {
 	flag.Parse()
 	if *node == "" {
-		if err := runAll(); err != nil {
-			log.Fatal(err)
+		ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+		defer stop()
+		if err := runAll(ctx); err != nil {
+			log.Print(err)
 		}
 		return
 	}

@@ -12,7 +12,6 @@ import (
 	"net/url"
 	"os"
 	"os/exec"
-	"os/signal"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -26,9 +25,9 @@ const (
 	restart = 5 * time.Second // after which a node that has ended is started again
 )
 
-// runAll starts the nodes, each a process of its own, and balances the load until it is told to stop.
-func runAll() error {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+// runAll starts the nodes, each a process of its own, and balances the load until ctx is done.
+func runAll(ctx context.Context) error {
+	ctx, stop := context.WithCancel(ctx)
 	defer stop()
 	if *redisAddr == "" && *natsURL == "" {
 		end, err := startNATS()
@@ -39,7 +38,7 @@ func runAll() error {
 	}
 	var addrs []string
 	var all sync.WaitGroup
-	defer all.Wait()
+	defer func() { stop(); all.Wait() }() // before the broker ends
 	for i := range nodes {
 		addr, err := freeAddr()
 		if err != nil {
@@ -52,7 +51,6 @@ func runAll() error {
 	context.AfterFunc(ctx, func() { srv.Close() })
 	log.Printf("listening at http://%s", srv.Addr)
 	if err := srv.ListenAndServe(); !errors.Is(err, http.ErrServerClosed) {
-		stop()
 		return err
 	}
 	return nil
