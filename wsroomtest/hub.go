@@ -7,6 +7,7 @@ import (
 	"os"
 	"runtime/pprof"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -14,12 +15,14 @@ import (
 )
 
 // CheckHub shuts the hub down at the test's end, after the clients that are dialed later have hung up. The
-// test fails unless each callback returns, the hub is empty, and no goroutine of it is left that came of the
-// test's clients, within 10 s. It returns the hub.
+// test fails unless each callback returns, the hub is empty, and no goroutine of it, or of the test's other
+// hubs, is left that came of the test's clients, within 10 s. It returns the hub.
 func CheckHub(t testing.TB, hub *wsroom.Hub) *wsroom.Hub {
 	t.Helper()
+	checked.add(t.Name(), 1)
 	t.Cleanup(func() {
 		t.Helper()
+		last := checked.add(t.Name(), -1) == 0
 		ctx, cancel := context.WithTimeout(context.Background(), patience)
 		defer cancel()
 		if err := hub.Shutdown(ctx); err != nil {
@@ -29,11 +32,37 @@ func CheckHub(t testing.TB, hub *wsroom.Hub) *wsroom.Hub {
 		if n, rooms := hub.Len(), hub.Rooms(); n != 0 || len(rooms) != 0 {
 			t.Errorf("after its Shutdown the hub has %d connections and the rooms %q", n, rooms)
 		}
+		if !last { // the last one's check is for all
+			return
+		}
 		if left := awaitEnd(t.Name()); left != "" {
 			t.Errorf("goroutines of the hub are left after its Shutdown:\n%s", left)
 		}
 	})
 	return hub
+}
+
+// checked counts each test's hubs that are still to be checked.
+var checked tallies
+
+type tallies struct {
+	mu sync.Mutex // guards n
+	n  map[string]int
+}
+
+// add returns the new count.
+func (c *tallies) add(test string, n int) int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.n == nil {
+		c.n = map[string]int{}
+	}
+	c.n[test] += n
+	left := c.n[test]
+	if left == 0 {
+		delete(c.n, test)
+	}
+	return left
 }
 
 // Main runs the package's tests, for TestMain, and returns the code to exit with: it isn't 0, either, if a

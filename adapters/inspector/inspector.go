@@ -59,11 +59,16 @@ func WithActions() Option { return func(in *Inspector) { in.actions = true } }
 
 // WithLabel tells what a connection is called on the page beside its ID, such as its user's name. Labels can be
 // searched. f is called for the connections that are shown, or for all while somebody searches; it is called
-// concurrently and must return at once.
+// concurrently and must return at once. Where it panics the label says so.
 func WithLabel(f func(c *wsroom.Conn) string) Option {
 	return func(in *Inspector) {
-		if f != nil {
-			in.sampler.label = f
+		in.sampler.label = func(c *wsroom.Conn) (label string) {
+			defer func() {
+				if v := recover(); v != nil {
+					label = fmt.Sprint("WithLabel panicked: ", v)
+				}
+			}()
+			return f(c)
 		}
 	}
 }
@@ -90,8 +95,12 @@ type Inspector struct {
 
 var _ http.Handler = (*Inspector)(nil)
 
-// New returns an Inspector of the hub on this node.
+// New returns an Inspector of the hub on this node. It panics without a hub, and with mistakes in
+// WithHubOptions.
 func New(hub *wsroom.Hub, opts ...Option) *Inspector {
+	if hub == nil {
+		panic(errors.New("inspector: no hub"))
+	}
 	in := &Inspector{sampler: sampler{hub: hub, label: func(*wsroom.Conn) string { return "" }}}
 	for _, opt := range opts {
 		if opt != nil {

@@ -232,7 +232,7 @@ func TestStatsForScripts(t *testing.T) {
 		s.dial(fmt.Sprintf("/Room-%02d?name=Guest", i))
 	}
 	for range 22 {
-		s.dial("/busy?name=Ann")
+		s.dial("/busy?name=Ann+1") // no ID has a space
 	}
 	s.dial("/busy?name=" + url.QueryEscape(hostile))
 	r := s.stats("")
@@ -253,7 +253,7 @@ func TestStatsForScripts(t *testing.T) {
 		{query: "page=-1", rooms: 46, page: 1, pages: 3, firstRoom: "/busy"},
 		{query: "search=ROOM-4", rooms: 5, page: 1, pages: 1, firstRoom: "/Room-40"},
 		{query: "search=nothing", rooms: 0, page: 1, pages: 1},
-		{query: "search=ann", rooms: 0, page: 1, pages: 1, members: 22, rows: 20, firstLabel: "Ann"},
+		{query: "search=ann+1", rooms: 0, page: 1, pages: 1, members: 22, rows: 20, firstLabel: "Ann 1"},
 		{query: "search=192.0.2.1", rooms: 0, page: 1, pages: 1, members: 68, rows: 20},
 		{query: "search=onerror", rooms: 0, page: 1, pages: 1, members: 1, rows: 1, firstLabel: hostile},
 		{query: "room=/busy&membersPage=2", rooms: 46, page: 1, pages: 3, members: 23, rows: 3, firstRoom: "/busy"},
@@ -324,6 +324,29 @@ func TestActions(t *testing.T) {
 	}
 }
 
+// An application's mistake in its label stays on the page.
+func TestLabelThatPanics(t *testing.T) {
+	s := newSite(t)
+	in := inspector.New(s.hub, inspector.WithLabel(func(*wsroom.Conn) string { panic("no user") }))
+	defer in.Shutdown(t.Context())
+	s.mux.Handle("/look/again/", in)
+	s.dial("/a")
+	page := s.dial("/look/again/live")
+	defer page.CloseNow()
+	if err := wsjson.Write(t.Context(), page, map[string]any{"look": map[string]any{"room": "/a"}}); err != nil {
+		t.Fatal(err)
+	}
+	for r := s.next(page); ; r = s.next(page) {
+		if len(r.Members.Rows) == 0 {
+			continue // of before
+		}
+		if got := r.Members.Rows[0].Label; got != "WithLabel panicked: no user" {
+			t.Errorf("the label is %q", got)
+		}
+		return
+	}
+}
+
 // What happens between two samples is told, with its cause, and who did it.
 func TestEvents(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -382,8 +405,11 @@ func TestCostsNothingWhileNobodyLooks(t *testing.T) {
 		s := newSite(t)
 		member := s.dial("/a")
 		go code(member)
-		goroutines := func() int { synctest.Wait(); return runtime.NumGoroutine() }
-		before := goroutines()
+		running := func() bool {
+			synctest.Wait()
+			buf := make([]byte, 1<<20)
+			return strings.Contains(string(buf[:runtime.Stack(buf, true)]), "adapters/inspector.(*")
+		}
 		conn := weak.Make(s.hub.Members("/a")[0])
 
 		var pages []*websocket.Conn
@@ -396,11 +422,14 @@ func TestCostsNothingWhileNobodyLooks(t *testing.T) {
 		if n := len(s.stats("").History["conns"]); n != 10 {
 			t.Errorf("%d samples in 10 s", n)
 		}
+		if !running() {
+			t.Error("nothing runs while somebody looks")
+		}
 		for _, page := range pages {
 			page.CloseNow()
 		}
-		if now := goroutines(); now != before {
-			t.Errorf("%d goroutines, before anybody looked %d", now, before)
+		if running() {
+			t.Error("a goroutine is left")
 		}
 		time.Sleep(time.Second)
 		if n := len(s.stats("").History["conns"]); n != 11 { // a reload keeps the charts

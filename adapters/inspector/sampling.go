@@ -100,7 +100,7 @@ type sample struct {
 	rates     *rates // nil in the first sample
 	history   map[string][]int
 	seen      int     // connections that were in any sample so far
-	brief     int     // connections of which events tell, or nobody can, that they were in none
+	brief     int     // connections that came and went between two samples
 	events    []event // the newest first
 }
 

@@ -1,8 +1,10 @@
 package natsbroker_test
 
 import (
+	"fmt"
 	"io"
 	"net"
+	"net/url"
 	"strconv"
 	"sync"
 	"testing"
@@ -35,6 +37,48 @@ func startNATS(t testing.TB) *natsServer {
 	s.options.Port, _ = strconv.Atoi(port) // the same when it is started again
 	t.Cleanup(s.stop)
 	return s
+}
+
+// startCluster starts three servers with JetStream on all.
+func startCluster(t testing.TB) []*natsServer {
+	t.Helper()
+	var nodes []*natsServer
+	var routes []*url.URL
+	for i := range 3 {
+		routes = append(routes, &url.URL{Scheme: "nats", Host: freeAddr(t)})
+		_, port, _ := net.SplitHostPort(freeAddr(t))
+		s := &natsServer{options: server.Options{
+			ServerName: fmt.Sprint("node", i), Host: "127.0.0.1", JetStream: true, StoreDir: t.TempDir(), NoLog: true, NoSigs: true,
+		}}
+		s.options.Port, _ = strconv.Atoi(port)
+		nodes = append(nodes, s)
+	}
+	for i, s := range nodes {
+		port, _ := strconv.Atoi(routes[i].Port())
+		s.options.Cluster = server.ClusterOpts{Name: "test", Host: "127.0.0.1", Port: port}
+		s.options.Routes = routes
+		s.start(t)
+		t.Cleanup(s.stop)
+	}
+	until(t, "the cluster is ready", func() bool {
+		for _, s := range nodes {
+			if !s.running.JetStreamIsCurrent() {
+				return false
+			}
+		}
+		return true
+	})
+	return nodes
+}
+
+func freeAddr(t testing.TB) string {
+	t.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	return ln.Addr().String()
 }
 
 func (s *natsServer) start(t testing.TB) {

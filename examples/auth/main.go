@@ -1,7 +1,7 @@
-// Auth lets a user's pages connect by a cookie, and by a ticket, which works once, what has no cookie: a
-// program, or a page of another origin. Logging out, or the session's end, ends them all.
+// Auth admits a user's pages by the login's cookie, and what has no cookie, a program or a page of another
+// origin, by a ticket that works once. Logging out, or the session's end, ends the connections of both.
 //
-//	go run ./examples/auth [further origins]   # then open http://localhost:8080; ada's password is engine
+//	go run ./examples/auth [further origins]   # then open http://localhost:8080
 package main
 
 import (
@@ -58,7 +58,7 @@ func newServer(lifetime time.Duration, origins ...string) (*wsroom.Hub, http.Han
 	return a.hub, http.NewCrossOriginProtection().Handler(mux) // no other site posts with our cookie
 }
 
-// living is the session that was found, or nil.
+// living is what was found, if it is a session that isn't over.
 func living(found any, _ bool) *session {
 	if s, ok := found.(*session); ok && !s.isOver() {
 		return s

@@ -1,6 +1,6 @@
-// Dashboard draws what a service does, as it does it. The service reports thousands of requests a
-// second; the hub is push-only and gets ten messages a second out of them. Only the latest counts: for a
-// page that is slow one message waits, the newest.
+// Dashboard draws what a service does, as it does it. The service reports a thousand requests a second
+// and more; the hub is push-only, and gets ten messages a second out of them. Only the latest counts: for
+// a page that is slow one message waits, the newest.
 //
 //	go run ./examples/dashboard   # then open http://localhost:8080
 package main
@@ -49,7 +49,7 @@ type dashboard struct {
 }
 
 func newDashboard(opts ...wsroom.Option) (*dashboard, http.Handler) {
-	d := &dashboard{since: time.Now()}
+	d := &dashboard{past: []sample{}, since: time.Now()}
 	d.hub = wsroom.New(append([]wsroom.Option{
 		wsroom.OnConnect(func(c *wsroom.Conn, _ *http.Request) error { return c.SendJSON(d.history()) }),
 		wsroom.WithSendQueue(1, 64<<10), wsroom.WithOverflow(wsroom.DropOldest),

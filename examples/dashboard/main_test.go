@@ -33,7 +33,7 @@ func (p page) next() (some []sample) {
 func TestManyRequestsAreOneMessage(t *testing.T) {
 	d, watch := site(t)
 	p := watch()
-	p.ExpectText("null")
+	p.ExpectText("[]")
 	for i := range 1000 {
 		d.record(time.Duration(i)*time.Millisecond, i%10 != 0)
 	}
