@@ -109,7 +109,8 @@ func goroutines(test string) string {
 	label := fmt.Sprintf("%q:%q", labelKey, test)
 	within := strings.TrimSuffix(label, `"`) + "/"
 	var b strings.Builder
-	for g := range strings.SplitSeq(profile.String(), "\n\n") {
+	_, all, _ := strings.Cut(profile.String(), "\n") // after the total
+	for g := range strings.SplitSeq(all, "\n\n") {
 		ours := strings.Contains(g, "wsroom/wsroom.(*") || strings.Contains(g, "wsroom/internal/frame.(*")
 		if ours && (test == "" || strings.Contains(g, label) || strings.Contains(g, within)) {
 			b.WriteString(g + "\n\n")

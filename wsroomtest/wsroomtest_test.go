@@ -327,3 +327,13 @@ func TestManyClients(t *testing.T) {
 		}
 	})
 }
+
+// A hub that is checked before the others of its test isn't taken for what the others still do.
+func TestHubsOfATestAreCheckedTogether(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		for range 3 {
+			hub := wsroomtest.CheckHub(t, echo())
+			wsroomtest.Dial(t, hub, "/a").SendText("hello")
+		}
+	})
+}

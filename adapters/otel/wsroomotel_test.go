@@ -5,16 +5,15 @@ import (
 	"fmt"
 	"log"
 	"net/http"
-	"net/http/httptest"
 	"os"
 	"regexp"
 	"slices"
 	"strings"
 	"testing"
 
-	"github.com/coder/websocket"
 	"github.com/wsroom/wsroom"
 	wsroomotel "github.com/wsroom/wsroom/adapters/otel"
+	"github.com/wsroom/wsroom/wsroomtest"
 	"go.opentelemetry.io/otel"
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/codes"
@@ -105,26 +104,14 @@ func (o *telemetry) collect() []metricdata.Metrics {
 }
 
 // serve serves the hub behind a middleware that traces each request.
-func (o *telemetry) serve(hub *wsroom.Hub) *httptest.Server {
+func (o *telemetry) serve(hub *wsroom.Hub) http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("GET /chat/{room}", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		ctx, span := o.tracer.Tracer("server").Start(r.Context(), "request")
 		defer span.End()
 		hub.ServeHTTP(w, r.WithContext(ctx))
 	}))
-	srv := httptest.NewServer(mux)
-	o.t.Cleanup(srv.Close)
-	return srv
-}
-
-func (o *telemetry) dial(srv *httptest.Server, path string) *websocket.Conn {
-	o.t.Helper()
-	conn, _, err := websocket.Dial(o.t.Context(), srv.URL+path, nil)
-	if err != nil {
-		o.t.Fatal(err)
-	}
-	o.t.Cleanup(func() { conn.CloseNow() })
-	return conn
+	return mux
 }
 
 // What happens to a hub is counted, with the route's pattern, and its gauges go back to zero.
@@ -135,20 +122,13 @@ func TestHubIsCounted(t *testing.T) {
 			c.SendTextToThisRoom(text)
 		}
 	}))
-	srv := o.serve(hub)
+	h := o.serve(hub)
 	for i := range 3 {
-		conn := o.dial(srv, fmt.Sprint("/chat/", i))
-		if err := conn.Write(t.Context(), websocket.MessageText, []byte("hello")); err != nil {
-			t.Fatal(err)
-		}
-		if _, text, err := conn.Read(t.Context()); err != nil || string(text) != "hello" {
-			t.Fatalf("%q, %v", text, err)
-		}
-		conn.CloseRead(t.Context())
+		c := wsroomtest.Dial(t, h, fmt.Sprint("/chat/", i))
+		c.SendText("hello")
+		c.ExpectText("hello")
 	}
-	if _, _, err := websocket.Dial(t.Context(), srv.URL+"/chat/%01", nil); err == nil {
-		t.Error("a bad name isn't refused")
-	}
+	wsroomtest.Refused(t, h, "/chat/%01", http.StatusBadRequest)
 	check := func(want map[string]int64) {
 		t.Helper()
 		got := o.values()
@@ -187,16 +167,10 @@ func TestUpgradesAndCallbacksAreSpans(t *testing.T) {
 		wsroom.OnConnect(func(*wsroom.Conn, *http.Request) error { return nil }),
 		wsroom.OnText(func(*wsroom.Conn, string, error) { panic("boom") }),
 		wsroom.OnClose(func(*wsroom.Conn, error) { close(closed) }))
-	srv := o.serve(hub)
-	conn := o.dial(srv, "/chat/general")
-	if err := conn.Write(t.Context(), websocket.MessageText, []byte("x")); err != nil {
-		t.Fatal(err)
-	}
-	conn.CloseRead(t.Context())
+	h := o.serve(hub)
+	wsroomtest.Dial(t, h, "/chat/general").SendText("x")
 	<-closed
-	if _, _, err := websocket.Dial(t.Context(), srv.URL+"/chat/%01", nil); err == nil {
-		t.Error("a bad name isn't refused")
-	}
+	wsroomtest.Refused(t, h, "/chat/%01", http.StatusBadRequest)
 	if err := hub.Shutdown(t.Context()); err != nil {
 		t.Fatal(err)
 	}

@@ -15,12 +15,12 @@ import (
 	"testing"
 	"time"
 
-	"github.com/coder/websocket"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	"github.com/wsroom/wsroom"
 	wsroomprom "github.com/wsroom/wsroom/adapters/prometheus"
+	"github.com/wsroom/wsroom/wsroomtest"
 )
 
 var _ wsroom.Observer = (*wsroomprom.Observer)(nil)
@@ -59,25 +59,12 @@ func TestHubIsCounted(t *testing.T) {
 	}))
 	mux := http.NewServeMux()
 	mux.Handle("GET /chat/{room}", hub)
-	srv := httptest.NewServer(mux)
-	defer srv.Close()
 	for i := range 3 {
-		conn, _, err := websocket.Dial(t.Context(), fmt.Sprintf("%s/chat/%d", srv.URL, i), nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer conn.CloseNow()
-		if err := conn.Write(t.Context(), websocket.MessageText, []byte("hello")); err != nil {
-			t.Fatal(err)
-		}
-		if _, text, err := conn.Read(t.Context()); err != nil || string(text) != "hello" {
-			t.Fatalf("%q, %v", text, err)
-		}
-		go conn.CloseRead(t.Context())
+		c := wsroomtest.Dial(t, mux, fmt.Sprint("/chat/", i))
+		c.SendText("hello")
+		c.ExpectText("hello")
 	}
-	if _, _, err := websocket.Dial(t.Context(), srv.URL+"/chat/%01", nil); err == nil {
-		t.Error("a bad name isn't refused")
-	}
+	wsroomtest.Refused(t, mux, "/chat/%01", http.StatusBadRequest)
 	want(t, reg, `
 		wsroom_connections{route="/chat/{room}"} 3
 		wsroom_rooms 3
