@@ -85,7 +85,7 @@ type shown struct {
 // links waits until the session is shown with so many connections.
 func (u user) links(ws *websocket.Conn, n int) shown {
 	u.t.Helper()
-	ctx, cancel := context.WithTimeout(u.t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(u.t.Context(), time.Minute)
 	defer cancel()
 	for {
 		var s shown
@@ -101,7 +101,7 @@ func (u user) links(ws *websocket.Conn, n int) shown {
 // end is how the server ends the connection.
 func (u user) end(ws *websocket.Conn) websocket.CloseError {
 	u.t.Helper()
-	ctx, cancel := context.WithTimeout(u.t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(u.t.Context(), time.Minute)
 	defer cancel()
 	for {
 		if _, _, err := ws.Read(ctx); err != nil {
