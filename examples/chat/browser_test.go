@@ -75,8 +75,7 @@ func testHostile(t *testing.T, b *browser.Browser) {
 		eve.Write("textarea", hostile)
 		ada.Wait(`[...document.querySelectorAll(".said")].at(-1).innerText === ` + browser.Quoted(hostile))
 		ada.WaitText(".messages", browser.Plain(name))
-	}
-	if !browser.Eval[bool](eve, browser.Unharmed) || !browser.Eval[bool](ada, browser.Unharmed) {
-		t.Error("a name or a message ran")
+		ada.CheckUnharmed()
+		eve.CheckUnharmed()
 	}
 }

@@ -108,8 +108,7 @@ func testHostile(t *testing.T, b *browser.Browser) {
 		ada.WaitText(".cursor:not(.own) .name", browser.Plain(name))
 		eve.Write("#text", hostile)
 		ada.WaitText(".cursor:not(.own) .said", hostile)
-	}
-	if !browser.Eval[bool](ada, browser.Unharmed) {
-		t.Error("a name or a text ran")
+		ada.CheckUnharmed()
+		eve.CheckUnharmed()
 	}
 }

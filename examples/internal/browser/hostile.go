@@ -14,8 +14,16 @@ var Hostile = []string{
 	`{{constructor.constructor("harmed=1")()}}`,
 }
 
-// Unharmed is a JavaScript expression: whether none of Hostile did anything in the page.
-const Unharmed = `typeof harmed === "undefined" && !document.querySelector("body img, body script:not([src]), body svg[onload]")`
+// CheckUnharmed fails the test if one of Hostile did something in the page.
+func (tab *Tab) CheckUnharmed() {
+	tab.t.Helper()
+	const unharmed = `typeof harmed === "undefined" &&
+		!document.querySelector("body img, body script:not([src]), body svg[onload]") &&
+		[...document.querySelectorAll(".name, .author, .people bdi")].every((e) => !/\p{Bidi_Control}/u.test(e.textContent))`
+	if !Eval[bool](tab, unharmed) {
+		tab.t.Error("a name or a text did more than to be shown")
+	}
+}
 
 // Plain is how the pages show a name: without what turns the text around it.
 func Plain(name string) string {
