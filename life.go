@@ -261,7 +261,9 @@ func (c *Conn) begin() bool {
 	if serve != nil {
 		c.guard("Serve", func() error {
 			err := serve(c)
-			c.end(endingBy(err))
+			if !c.end(endingBy(err)) {
+				return nil // what it returns is how it heard of the end
+			}
 			return err
 		})
 	}

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"go/ast"
 	"go/parser"
 	"go/token"
@@ -152,8 +153,13 @@ func TestOnlyFaultsAreLogged(t *testing.T) {
 			h.do(s, hub)
 			synctest.Wait()
 		})
+		told := map[string]bool{}
 		for line := range strings.Lines(b.String()) {
-			note(t, documented, logged, line)
+			what := note(t, documented, logged, line)
+			if told[what] {
+				t.Errorf("%s: logged again: %s", h.counts, what)
+			}
+			told[what] = true
 		}
 		fault := regexp.MustCompile("^$|panic|hijack|broker").MatchString(h.counts) && h.counts != "refused panic"
 		if (b.String() != "") != fault || strings.Contains(b.String(), "SECRET") {
@@ -167,8 +173,8 @@ func TestOnlyFaultsAreLogged(t *testing.T) {
 	}
 }
 
-// note adds a line's attributes to those of its message.
-func note(t *testing.T, documented map[string]logLine, logged map[string]map[string]bool, line string) {
+// note adds a line's attributes to those of its message, and returns what it tells of which room.
+func note(t *testing.T, documented map[string]logLine, logged map[string]map[string]bool, line string) string {
 	t.Helper()
 	var attributes map[string]any
 	if err := json.Unmarshal([]byte(line), &attributes); err != nil {
@@ -186,4 +192,5 @@ func note(t *testing.T, documented map[string]logLine, logged map[string]map[str
 			logged[message][name] = true
 		}
 	}
+	return fmt.Sprint(message, " ", attributes["room"])
 }

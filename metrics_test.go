@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -34,24 +35,8 @@ func TestEveryCauseIsCountedAndDocumented(t *testing.T) {
 	seen := map[string]bool{}
 	for _, h := range slices.Concat(endings(), drops(), refusalsOfRequests(), limitsOfHub(), brokerTroubles()) {
 		t.Run(h.counts, func(t *testing.T) {
-			o := &observer{sums: map[string]float64{}}
-			newHub := func() *wsroom.Hub { return wsroom.New(append(h.opts, wsroom.WithObserver(o))...) }
-			inBubble(t, newHub, func(t *testing.T, s *pipeServer, hub *wsroom.Hub) {
-				h.do(s, hub)
-				synctest.Wait()
-				if n := o.sum(h.counts); n != 1 {
-					t.Errorf("counted %v times", n)
-				}
-			})
-			for _, gauge := range []string{wsroom.MetricConns, wsroom.MetricRooms, wsroom.MetricBrokerQueue} {
-				if n := o.sum(gauge); n != 0 {
-					t.Errorf("%s is %v at the end", gauge, n)
-				}
-			}
-			for name := range o.sums {
-				if strings.Contains(name, " ") {
-					seen[name] = true
-				}
+			for name := range h.count(t) {
+				seen[name] = true
 			}
 		})
 	}
@@ -66,6 +51,43 @@ func TestEveryCauseIsCountedAndDocumented(t *testing.T) {
 			t.Errorf("not in docs/metrics.md: %s", name)
 		}
 	}
+}
+
+// count brings it about for a hub of its own, and returns what was counted with a cause.
+func (h happening) count(t *testing.T) map[string]float64 {
+	o := &observer{sums: map[string]float64{}}
+	var hub *wsroom.Hub
+	newHub := func() *wsroom.Hub {
+		hub = wsroom.New(append(h.opts, wsroom.WithObserver(o))...)
+		return hub
+	}
+	inBubble(t, newHub, func(_ *testing.T, s *pipeServer, hub *wsroom.Hub) {
+		h.do(s, hub)
+		synctest.Wait()
+	})
+	for _, gauge := range []string{wsroom.MetricConns, wsroom.MetricRooms, wsroom.MetricBrokerQueue} {
+		if n := o.sum(gauge); n != 0 {
+			t.Errorf("%s is %v at the end", gauge, n)
+		}
+	}
+	maps.DeleteFunc(o.sums, func(name string, _ float64) bool { return !strings.Contains(name, " ") })
+	if o.sums[h.counts] != 1 {
+		t.Errorf("counted: %v", o.sums)
+	}
+	ends, sums := maps.Clone(o.sums), map[string]float64{}
+	maps.DeleteFunc(ends, func(name string, _ float64) bool {
+		return !strings.HasPrefix(name, "ended ") && !strings.HasPrefix(name, "refused ")
+	})
+	for cause, n := range hub.Causes().Ended {
+		sums["ended "+cause] = float64(n)
+	}
+	for cause, n := range hub.Causes().Refused {
+		sums["refused "+cause] = float64(n)
+	}
+	if !maps.Equal(ends, sums) {
+		t.Errorf("counted: %v; in Causes: %v", ends, sums)
+	}
+	return o.sums
 }
 
 // documentedCauses are the metrics with their causes of docs/metrics.md.

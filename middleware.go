@@ -133,7 +133,7 @@ func (g *gate) lift() {
 // abort forgets a connection that was admitted and didn't get its websocket.Conn.
 func (g *gate) abort() {
 	if !g.returned {
-		g.hub.observer.Add(MetricRefused, pattern(g.request), "panic", 1)
+		g.hub.countRefusal(g.request, "panic")
 	}
 	if g.conn != nil && g.conn.ws == nil {
 		g.conn.abort()

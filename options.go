@@ -367,8 +367,8 @@ func WithJSON(marshal func(any) ([]byte, error), unmarshal func([]byte, any) err
 	}
 }
 
-// WithLogger logs what can't be returned: panics in callbacks, requests that can't be upgraded, and
-// callbacks that New ignores. By default nothing is logged.
+// WithLogger logs what can't be returned: panics in callbacks, requests that can't be upgraded, a broker's
+// outages, and callbacks that New ignores; docs/logs.md lists all. By default nothing is logged.
 func WithLogger(l *slog.Logger) Option {
 	return func(c *config) error {
 		c.logger = l
@@ -376,7 +376,7 @@ func WithLogger(l *slog.Logger) Option {
 	}
 }
 
-// WithObserver counts and times what the hub does, for metrics.
+// WithObserver counts and times what the hub does, for metrics and, if o is a Tracer, for traces.
 func WithObserver(o Observer) Option {
 	return func(c *config) error {
 		c.observer = o

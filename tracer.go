@@ -12,8 +12,8 @@ type Tracer interface {
 	// Start is told that something begins: an "upgrade", or a callback by the name of the option that
 	// registered it, such as "OnConnect" or "OnJSON". route is that of Observer. Start must return at once
 	// and may be called concurrently. end is called once, when that which began is over, on the same
-	// goroutine, with the error of an upgrade that was refused, of a callback that returned one or
-	// panicked (ErrPanic), or of a message that didn't decode (*DecodeError).
+	// goroutine, with the error of an upgrade that was refused, of a callback that panicked (ErrPanic) or
+	// ended the connection by one, or of a message that didn't decode (*DecodeError).
 	//
 	// ctx is the request's for an upgrade, and Conn.Context for a callback. What an upgrade's Start adds to
 	// it, the functions of WithRoom, WithAuthorize and OnConnect find in their request's context, and

@@ -84,7 +84,9 @@ func TestTracerHearsOfUpgradesAndCallbacks(t *testing.T) {
 		{"a panic", append(all, wsroom.OnText(func(*wsroom.Conn, string, error) { panic("boom") })), text,
 			"upgrade, OnConnect, OnJoin, OnText: panic, OnLeave, OnClose"},
 		{"Serve", append(all, wsroom.Serve(func(c *wsroom.Conn) error { _, err := c.ReadText(c.Context()); return err })), bye,
-			"upgrade, OnConnect, OnJoin, Serve: error, OnLeave, OnClose"},
+			"upgrade, OnConnect, OnJoin, Serve, OnLeave, OnClose"},
+		{"Serve that fails", []wsroom.Option{wsroom.Serve(func(*wsroom.Conn) error { return fails })}, nil,
+			"upgrade, Serve: error"},
 		{"OnConnect", []wsroom.Option{wsroom.OnConnect(func(*wsroom.Conn, *http.Request) error { return fails })}, nil,
 			"upgrade, OnConnect: error"},
 		{"OnExpire and OnDrop", []wsroom.Option{

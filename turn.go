@@ -17,20 +17,20 @@ func (c *Conn) callback(name string, f func() error) {
 // guard runs application code. A panic or runtime.Goexit in it ends the connection, and nothing else; its
 // error is for the Tracer.
 func (c *Conn) guard(name string, f func() error) {
-	guard(f, func(v any) { c.panicked(name, v) }, c.trace(name), name)
+	guard(name, f, func(v any) { c.panicked(name, v) }, c.trace(name))
 }
 
 // guard runs application code that belongs to no connection.
 func (h *Hub) guard(name, room string, f func()) {
-	guard(func() error { f(); return nil }, func(v any) {
+	guard(name, func() error { f(); return nil }, func(v any) {
 		h.cfg.logger.Error("wsroom: callback panicked", "callback", name, "room", room,
 			"panic", v, "stack", string(debug.Stack()))
-	}, h.trace(name), name)
+	}, h.trace(name))
 }
 
 // guard calls failed with what f panicked with, or if it ended the goroutine, and end, unless it is nil,
 // with what became of f.
-func guard(f func() error, failed func(v any), end func(error), name string) {
+func guard(name string, f func() error, failed func(v any), end func(error)) {
 	returned := false
 	var err error
 	defer func() {

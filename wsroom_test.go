@@ -17,6 +17,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"unsafe"
 
 	"github.com/coder/websocket"
 	"github.com/wsroom/wsroom"
@@ -821,5 +822,13 @@ func TestJoinRacesWithTheEnd(t *testing.T) {
 		if n != 0 {
 			t.Errorf("%s: OnJoin without OnLeave", key)
 		}
+	}
+}
+
+// A connection fills its size class of the allocator, which is a multiple of a cache line: 8 bytes more would
+// cost a large room a tenth.
+func TestConnKeepsItsSize(t *testing.T) {
+	if size := unsafe.Sizeof(wsroom.Conn{}); size != 448 && unsafe.Sizeof(uintptr(0)) == 8 {
+		t.Errorf("a Conn has %d bytes, not 448", size)
 	}
 }

@@ -5,14 +5,11 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"flag"
 	"fmt"
 	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
-	"os"
-	"path/filepath"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -27,8 +24,6 @@ import (
 	"github.com/wsroom/wsroom"
 	"github.com/wsroom/wsroom/adapters/inspector"
 )
-
-var shots = flag.String("shots", "", "a directory for pictures of the inspector's page")
 
 // pipe is a ResponseWriter whose connection is in memory.
 type pipe struct {
@@ -92,24 +87,6 @@ func inspected(t *testing.T, opts ...inspector.Option) (*wsroom.Hub, string) {
 
 func address(room, name string) string {
 	return "/ws?" + url.Values{"room": {room}, "name": {name}}.Encode()
-}
-
-// picture writes what the page looks like to the directory of -shots.
-func picture(t *testing.T, ctx context.Context, name string, width, height int64, scheme string) {
-	t.Helper()
-	if *shots == "" {
-		return
-	}
-	var png []byte
-	err := chromedp.Run(ctx,
-		emulation.SetEmulatedMedia().WithFeatures([]*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: scheme}}),
-		chromedp.EmulateViewport(width, height), chromedp.Sleep(300*time.Millisecond), chromedp.FullScreenshot(&png, 100))
-	if err == nil {
-		err = os.WriteFile(filepath.Join(*shots, name+".png"), png, 0o644)
-	}
-	if err != nil {
-		t.Error(err)
-	}
 }
 
 // open opens the page and fails the test if a script fails or something is refused by its policy.
@@ -259,7 +236,7 @@ func TestInspectorActs(t *testing.T) {
 	do(t, ctx, focus("#back"), enter, holds(`document.querySelector("#rooms-rows a")?.textContent === "/second"`),
 		focus("#rooms-rows a"), enter, focus("#close-room"), enter, open, chromedp.SetValue("#code", "1005"), focus("#confirm"), enter,
 		holds(`document.getElementById("dialog-error").textContent === "Close code 1005 can't be sent."`),
-		chromedp.SetValue("#code", "4002"), focus("#confirm"), enter, toast("Closed 1 connection with 4002."))
+		chromedp.SetValue("#code", "4002"), focus("#confirm"), enter, toast("Closed the room with 4002."))
 	ends(closed, websocket.CloseError{Code: 4002})
 }
 
@@ -319,13 +296,13 @@ func TestInspectorIsAccessible(t *testing.T) {
 	}
 	ctx := open(t, page)
 	for _, scheme := range []string{"light", "dark"} {
-		for _, at := range []string{"", "#room=%2Froom"} {
+		for _, at := range []string{"", "#search=guest", "#room=%2Froom"} {
 			var faults, inDialog []string
 			do(t, ctx, emulation.SetEmulatedMedia().WithFeatures([]*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: scheme}}),
-				chromedp.EmulateViewport(390, 844), chromedp.Navigate(page+at), holds(`report?.view.room === look().room`),
+				chromedp.EmulateViewport(390, 844), chromedp.Navigate(page+at), holds(`report?.view.room === look().room && report.view.search === look().search`),
 				chromedp.Evaluate(faultsScript, &faults))
 			if at != "" {
-				do(t, ctx, chromedp.Click("#members-rows button"), chromedp.Evaluate(faultsScript, &inDialog))
+				do(t, ctx, chromedp.WaitVisible("#members"), chromedp.Click("#members-rows button"), chromedp.Evaluate(faultsScript, &inDialog))
 			}
 			for _, fault := range append(faults, inDialog...) {
 				t.Errorf("%s, %s: %s", scheme, at, fault)
@@ -354,57 +331,3 @@ const faultsScript = `(() => {
 	if (document.documentElement.scrollWidth > innerWidth) faults.push("as wide as " + document.documentElement.scrollWidth);
 	return faults;
 })()`
-
-func TestInspectorPictures(t *testing.T) {
-	if *shots == "" {
-		t.Skip("only with -shots")
-	}
-	ctx := chromium(t)
-	hub, page := inspected(t, inspector.WithActions())
-	names := strings.Fields("general support design lounge random engineering sales music games travel books films news sport cooking gardening history physics maths poetry art cats dogs tea")
-	people := strings.Fields("Ada Grace Linus Margaret Edsger Barbara Donald Radia Alan Frances")
-	n := 0
-	for i, name := range names {
-		for j := range 60 / (i + 1) {
-			join(t, hub, address("/chat/"+name, people[(i+j)%10]), i == 2 && j < 3)
-			n++
-		}
-	}
-	stop := time.AfterFunc(0, func() {
-		for i := 0; t.Context().Err() == nil; i++ {
-			hub.SendTextToRoom("/chat/general", strings.Repeat("x", 300))
-			if i%7 == 0 {
-				hub.SendTextToRoom("/chat/design", strings.Repeat("x", 2000))
-			}
-			ws, _, err := websocket.Dial(t.Context(), strings.TrimSuffix(page, "/debug/hub/")+address("/chat/lobby", "Visitor"), nil)
-			if i%10 == 0 && err == nil {
-				time.AfterFunc(2500*time.Millisecond, func() { ws.Close(1001, "tab closed") })
-			} else if err == nil {
-				for range i * i % 37 {
-					ws.Write(t.Context(), websocket.MessageText, []byte("hello"))
-				}
-				if i%3 == 0 {
-					ws.Close(1000, "done")
-				} else {
-					ws.CloseNow()
-				}
-			}
-			time.Sleep(200 * time.Millisecond)
-		}
-	})
-	defer stop.Stop()
-	http.Get(strings.Replace(page, "/debug/hub/", "/ws?room=x", 1))
-	if err := chromedp.Run(ctx, chromedp.Navigate(page), chromedp.Sleep(15*time.Second)); err != nil {
-		t.Fatal(err)
-	}
-	for _, scheme := range []string{"light", "dark"} {
-		picture(t, ctx, scheme, 1280, 900, scheme)
-		picture(t, ctx, "phone-"+scheme, 390, 844, scheme)
-	}
-	chromedp.Run(ctx, chromedp.Click("#rooms-rows tr:nth-child(3) a"), chromedp.Sleep(1500*time.Millisecond))
-	picture(t, ctx, "room-light", 1280, 900, "light")
-	picture(t, ctx, "room-phone-dark", 390, 844, "dark")
-	chromedp.Run(ctx, chromedp.EmulateViewport(1280, 900), chromedp.Click("#members-rows tr:nth-child(2) button"), chromedp.Sleep(500*time.Millisecond))
-	picture(t, ctx, "dialog-light", 1280, 900, "light")
-	picture(t, ctx, "dialog-phone-dark", 390, 844, "dark")
-}

@@ -23,7 +23,7 @@ func CheckHub(t testing.TB, hub *wsroom.Hub) *wsroom.Hub {
 		ctx, cancel := context.WithTimeout(context.Background(), patience)
 		defer cancel()
 		if err := hub.Shutdown(ctx); err != nil {
-			t.Errorf("the hub's Shutdown: %v; is a callback stuck?\n%s", err, goroutines(t.Name()))
+			t.Errorf("the hub's Shutdown: %v; is a callback stuck?\n%s", err, stacks(t.Name()))
 			return
 		}
 		if n, rooms := hub.Len(), hub.Rooms(); n != 0 || len(rooms) != 0 {
@@ -53,18 +53,25 @@ func Main(m *testing.M) (code int) {
 
 // awaitEnd gives goroutines time to end, and returns those that are left.
 func awaitEnd(test string) (left string) {
-	tick := time.NewTicker(time.Millisecond)
-	defer tick.Stop()
-	for deadline := time.Now().Add(patience); time.Now().Before(deadline); <-tick.C {
+	for wait := time.Millisecond; wait < patience; wait *= 2 { // no event tells of a goroutine's end
 		if left = goroutines(test); left == "" {
 			return ""
 		}
+		<-time.After(wait)
 	}
 	return left
 }
 
 // labelKey is the label of the goroutines that serve a test's clients, and of those that they start.
 const labelKey = "wsroomtest"
+
+// stacks returns the test's goroutines or, where a server dialed by URL runs them, all.
+func stacks(test string) string {
+	if own := goroutines(test); own != "" {
+		return own
+	}
+	return goroutines("")
+}
 
 // goroutines returns the stacks of wsroom's goroutines: of a test and its subtests, or all.
 func goroutines(test string) string {

@@ -59,17 +59,24 @@ func WithActions() Option { return func(in *Inspector) { in.actions = true } }
 
 // WithLabel tells what a connection is called on the page beside its ID, such as its user's name. Labels can be
 // searched. f is called for the connections that are shown, or for all while somebody searches; it is called
-// concurrently and must return at once.
+// concurrently and must return at once. Where it panics the label says so.
 func WithLabel(f func(c *wsroom.Conn) string) Option {
 	return func(in *Inspector) {
-		if f != nil {
-			in.sampler.label = f
+		in.sampler.label = func(c *wsroom.Conn) (label string) {
+			defer func() {
+				if v := recover(); v != nil {
+					label = fmt.Sprint("WithLabel panicked: ", v)
+				}
+			}()
+			return f(c)
 		}
 	}
 }
 
 // WithHubOptions sets up the hub that the page itself connects to, such as by wsroom.WithOrigins behind a
-// proxy that changes the Host, or wsroom.WithHosts. Pages of other origins are refused by default.
+// proxy that changes the Host, wsroom.WithHosts, or wsroom.WithTrustedProxies, with which the events tell who
+// acted. Pages of other origins are refused by default, and so are more than 100 at a time. Its rooms,
+// authorization and callbacks are the inspector's.
 func WithHubOptions(opts ...wsroom.Option) Option {
 	return func(in *Inspector) { in.hubOptions = append(in.hubOptions, opts...) }
 }
@@ -88,18 +95,22 @@ type Inspector struct {
 
 var _ http.Handler = (*Inspector)(nil)
 
-// New returns an Inspector of the hub on this node.
+// New returns an Inspector of the hub on this node. It panics without a hub, and with mistakes in
+// WithHubOptions.
 func New(hub *wsroom.Hub, opts ...Option) *Inspector {
+	if hub == nil {
+		panic(errors.New("inspector: no hub"))
+	}
 	in := &Inspector{sampler: sampler{hub: hub, label: func(*wsroom.Conn) string { return "" }}}
 	for _, opt := range opts {
 		if opt != nil {
 			opt(in)
 		}
 	}
-	in.pages = wsroom.New(slices.Concat(in.hubOptions, []wsroom.Option{
+	limits := []wsroom.Option{wsroom.WithMaxConns(maxViewers), wsroom.WithMaxMessageSize(16 << 10), wsroom.WithRateLimit(20, 40)}
+	in.pages = wsroom.New(slices.Concat(limits, in.hubOptions, []wsroom.Option{
 		wsroom.WithRoom(func(*http.Request) (string, error) { return viewers, nil }),
 		wsroom.WithAuthorize(func(*http.Request, string) error { return wsroom.Until(time.Now().Add(session)) }),
-		wsroom.WithMaxConns(maxViewers), wsroom.WithMaxMessageSize(16 << 10), wsroom.WithRateLimit(20, 40),
 		wsroom.OnConnect(in.enter), wsroom.OnJSON(in.command), wsroom.OnClose(in.leave),
 	})...)
 	return in
@@ -156,15 +167,10 @@ func lastSegment(r *http.Request) string {
 }
 
 func (in *Inspector) serveJSON(w http.ResponseWriter, r *http.Request) {
-	v, err := viewOf(r.URL.Query())
-	if err != nil {
-		http.Error(w, err.Error(), http.StatusBadRequest)
-		return
-	}
 	w.Header().Set("Content-Type", "application/json")
 	encoder := json.NewEncoder(w)
 	encoder.SetIndent("", "  ")
-	_ = encoder.Encode(in.report(v)) // the client is gone
+	_ = encoder.Encode(in.report(viewOf(r.URL.Query()))) // the client is gone
 }
 
 func (in *Inspector) report(v view) *report {
@@ -214,9 +220,7 @@ func (in *Inspector) watch(ctx context.Context) {
 			return
 		}
 		for _, c := range in.pages.Members(viewers) {
-			if waiting, _ := c.Queued(); waiting == 0 { // a page that is behind needs no more
-				in.show(c)
-			}
+			in.show(c)
 		}
 		timer.Reset(time.Until(in.sampler.current().until))
 	}
@@ -266,7 +270,6 @@ var (
 	errReadOnly = errors.New("actions are switched off")
 	errNoAction = errors.New("there is no such action")
 	errGone     = errors.New("the connection has gone already")
-	errEmpty    = errors.New("the room is empty by now")
 	errNoText   = errors.New("a notice needs a text")
 )
 
@@ -287,11 +290,7 @@ func (in *Inspector) act(cmd command) (done string, err error) {
 		}
 		return fmt.Sprintf("kicked with %d", int(cmd.Code)), err
 	case "close":
-		n := len(hub.Members(cmd.Room))
-		if n == 0 {
-			return "", errEmpty
-		}
-		return fmt.Sprintf("closed %s with %d", count(n, "connection"), int(cmd.Code)), hub.To(cmd.Room).Close(cmd.Code, cmd.Text)
+		return fmt.Sprintf("closed the room with %d", int(cmd.Code)), hub.To(cmd.Room).Close(cmd.Code, cmd.Text)
 	case "notice":
 		if cmd.Text == "" {
 			return "", errNoText
@@ -302,11 +301,4 @@ func (in *Inspector) act(cmd command) (done string, err error) {
 		return "sent a notice", hub.SendTextToRoom(cmd.Room, cmd.Text)
 	}
 	return "", errNoAction
-}
-
-func count(n int, noun string) string {
-	if n != 1 {
-		noun += "s"
-	}
-	return fmt.Sprint(n, " ", noun)
 }

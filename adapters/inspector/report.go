@@ -2,7 +2,6 @@ package inspector
 
 import (
 	"cmp"
-	"fmt"
 	"net/url"
 	"slices"
 	"strconv"
@@ -22,18 +21,12 @@ type view struct {
 	MembersPage int    `json:"membersPage"` // from 1
 }
 
-func viewOf(q url.Values) (view, error) {
-	v := view{Search: q.Get("search"), Room: q.Get("room")}
-	for name, page := range map[string]*int{"page": &v.Page, "membersPage": &v.MembersPage} {
-		if text := q.Get(name); text != "" {
-			n, err := strconv.Atoi(text)
-			if err != nil {
-				return v, fmt.Errorf("%s is not a number", name)
-			}
-			*page = n
-		}
+func viewOf(q url.Values) view {
+	number := func(name string) int {
+		n, _ := strconv.Atoi(q.Get(name)) // what is no number is the first page
+		return n
 	}
-	return v, nil
+	return view{q.Get("search"), number("page"), q.Get("room"), number("membersPage")}
 }
 
 // report is what a page shows and a script gets of a sample.

@@ -21,7 +21,7 @@ const (
 	maxShare    = 20              // a sample may take one part in so many of the time
 	maxSlowest  = 10
 	maxAlike    = 8 // events of one kind in a sample; more become one with a count
-	maxEvents   = 60
+	maxEvents   = 40
 	historySize = 60
 )
 
@@ -32,7 +32,7 @@ type sampler struct {
 
 	mu    sync.Mutex // guards what follows; held while a sample is taken, so that one is enough for all
 	last  *sample    // nil when nobody has looked for a while
-	noted []event    // for the next sample
+	noted []event    // for the next sample, the newest first
 	idle  *time.Timer
 }
 
@@ -66,7 +66,7 @@ func (s *sampler) note(e event) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	e.At, e.Count = time.Now(), 1
-	s.noted = append(s.noted, e)
+	s.noted = slices.Insert(s.noted, 0, e)
 }
 
 // find returns the connection of that ID in the newest sample, nil if there is none.
@@ -87,11 +87,6 @@ type load struct {
 
 func (l load) plus(m load) load { return load{l.Messages + m.Messages, l.Bytes + m.Bytes} }
 
-// heavier orders loads, the largest first.
-func heavier(a, b load) int {
-	return cmp.Or(cmp.Compare(b.Bytes, a.Bytes), cmp.Compare(b.Messages, a.Messages))
-}
-
 // sample is the hub at one moment, and what led to it. It doesn't change any more.
 type sample struct {
 	at, until time.Time // until: the next one isn't due before
@@ -105,7 +100,7 @@ type sample struct {
 	rates     *rates // nil in the first sample
 	history   map[string][]int
 	seen      int     // connections that were in any sample so far
-	brief     int     // connections of which events tell, or nobody can, that they were in none
+	brief     int     // connections that came and went between two samples
 	events    []event // the newest first
 }
 
@@ -117,16 +112,13 @@ type room struct {
 
 func (s *sampler) takeLocked() *sample {
 	begin := time.Now()
-	next := &sample{at: begin, stats: s.hub.Stats(), causes: s.hub.Causes()}
+	next := &sample{at: begin, stats: s.hub.Stats(), causes: s.hub.Causes(), events: s.noted}
 	next.look(s.hub)
 	if s.last != nil {
 		next.compare(s.last, s.label)
 	} else {
 		next.seen = len(next.conns)
 		next.brief = next.stats.Opened - next.seen
-	}
-	for _, e := range s.noted {
-		next.events = slices.Insert(next.events, 0, e)
 	}
 	next.events = next.events[:min(len(next.events), maxEvents)]
 	next.until = begin.Add(max(interval, maxShare*time.Since(begin)))
@@ -158,7 +150,7 @@ func (s *sample) look(hub *wsroom.Hub) {
 		s.byName[name] = r
 	}
 	slices.SortStableFunc(s.rooms, func(a, b *room) int { return cmp.Compare(len(b.members), len(a.members)) })
-	slices.SortFunc(s.slowest, func(a, b *wsroom.Conn) int { return heavier(s.conns[a], s.conns[b]) })
+	slices.SortFunc(s.slowest, func(a, b *wsroom.Conn) int { return cmp.Compare(s.conns[b].Bytes, s.conns[a].Bytes) })
 	s.slowest = slices.Clone(s.slowest[:min(len(s.slowest), maxSlowest)])
 }
 
@@ -186,7 +178,7 @@ func (s *sample) compare(last *sample, label func(*wsroom.Conn) string) {
 		values := append(slices.Clone(last.history[name]), value)
 		s.history[name] = values[max(0, len(values)-historySize):]
 	}
-	s.events = append(s.news(last, label), last.events...)
+	s.events = slices.Concat(s.news(last, label), s.events, last.events)
 }
 
 // event is something that happened since the sample before.

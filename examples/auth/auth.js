@@ -41,6 +41,7 @@ $("#get").onclick = async () => {
   if (!ok) return ($("#fate").textContent = text);
   ticket = { text, until: Date.now() + good, known: new Set(since.keys()) };
   $("#command").textContent = `npx wscat -c "${socketURL("/live", { ticket: text })}"`;
+  $("#get").textContent = "Get another";
   show();
 };
 $("#copy").onclick = async () => {

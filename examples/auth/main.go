@@ -1,7 +1,7 @@
-// Auth lets a user's pages connect by a cookie, and by a ticket, which works once, what has no cookie: a
-// program, or a page of another origin. Logging out, or the session's end, ends them all.
+// Auth admits a user's pages by the login's cookie, and what has no cookie, a program or a page of another
+// origin, by a ticket that works once. Logging out, or the session's end, ends the connections of both.
 //
-//	go run ./examples/auth   # then open http://localhost:8080; ada's password is engine
+//	go run ./examples/auth [further origins]   # then open http://localhost:8080
 package main
 
 import (
@@ -11,7 +11,6 @@ import (
 	"flag"
 	"io"
 	"net/http"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -32,8 +31,9 @@ type session struct {
 	forget     *time.Timer
 }
 
-func (s *session) end() time.Time { return time.UnixMilli(s.ends.Load()) }
-func (s *session) isOver() bool   { return !s.end().After(time.Now()) }
+func (a *server) of(c *wsroom.Conn) *session { return c.Context().Value(a).(*session) }
+func (s *session) end() time.Time            { return time.UnixMilli(s.ends.Load()) }
+func (s *session) isOver() bool              { return !s.end().After(time.Now()) }
 
 type server struct {
 	hub              *wsroom.Hub
@@ -58,26 +58,28 @@ func newServer(lifetime time.Duration, origins ...string) (*wsroom.Hub, http.Han
 	return a.hub, http.NewCrossOriginProtection().Handler(mux) // no other site posts with our cookie
 }
 
-// open returns the session to which the request has a key, or nil. A ticket is gone then.
-func (a *server) open(r *http.Request) *session {
-	var found any
-	if query := r.URL.Query(); query.Has("ticket") {
-		found, _ = a.tickets.LoadAndDelete(query.Get("ticket"))
-	} else if cookie, err := r.Cookie("session"); err == nil {
-		found, _ = a.cookies.Load(cookie.Value)
-	}
+// living is what was found, if it is a session that isn't over.
+func living(found any, _ bool) *session {
 	if s, ok := found.(*session); ok && !s.isOver() {
 		return s
 	}
 	return nil
 }
 
-func (a *server) of(c *wsroom.Conn) *session { return c.Context().Value(a).(*session) }
+func (a *server) byCookie(r *http.Request) (s *session) {
+	if cookie, err := r.Cookie("session"); err == nil {
+		s = living(a.cookies.Load(cookie.Value))
+	}
+	return s
+}
 
 func (a *server) admit(r *http.Request, _ string) error {
-	s := a.open(r)
+	s := a.byCookie(r)
+	if query := r.URL.Query(); query.Has("ticket") {
+		s = living(a.tickets.LoadAndDelete(query.Get("ticket")))
+	}
 	if s == nil {
-		return &wsroom.StatusError{Status: http.StatusUnauthorized, Message: "Please log in."}
+		return &wsroom.StatusError{Status: http.StatusUnauthorized, Message: "You aren't logged in."}
 	}
 	*r = *r.WithContext(context.WithValue(r.Context(), a, s))
 	return wsroom.Until(s.end())
@@ -91,19 +93,18 @@ func (a *server) enter(c *wsroom.Conn, r *http.Request) error {
 	if s.isOver() { // a logout since admit didn't find it in the room
 		return loggedOut
 	}
-	a.show(s)
-	return nil
+	return a.show(s)
 }
 
 // show tells the session's connections of each other.
-func (a *server) show(s *session) {
+func (a *server) show(s *session) error {
 	a.showing.Lock()
 	defer a.showing.Unlock()
 	links := map[string]any{} // from a connection's ID to whether it came by a ticket
 	for _, c := range a.hub.Members(s.room) {
 		links[c.ID()], _ = c.Get("ticket")
 	}
-	a.hub.SendJSONToRoom(s.room, map[string]any{"user": s.user, "ends": s.ends.Load(), "links": links})
+	return a.hub.SendJSONToRoom(s.room, map[string]any{"user": s.user, "ends": s.ends.Load(), "links": links})
 }
 
 func (a *server) login(w http.ResponseWriter, r *http.Request) {
@@ -120,10 +121,10 @@ func (a *server) login(w http.ResponseWriter, r *http.Request) {
 }
 
 func (a *server) do(w http.ResponseWriter, r *http.Request) {
-	s, do := a.open(r), r.PathValue("do")
+	s, do := a.byCookie(r), r.PathValue("do")
 	switch {
 	case s == nil:
-		http.Error(w, "Please log in.", http.StatusUnauthorized)
+		http.Error(w, "You aren't logged in.", http.StatusUnauthorized)
 	case do == "ticket":
 		ticket := rand.Text()
 		a.tickets.Store(ticket, s)
@@ -143,7 +144,6 @@ func (a *server) do(w http.ResponseWriter, r *http.Request) {
 
 func main() {
 	lifetime := flag.Duration("session", 15*time.Minute, "how long a login lasts")
-	origins := flag.String("origin", "", "other origins whose pages may connect, by ticket")
 	flag.Parse()
-	web.Run(newServer(*lifetime, strings.Fields(*origins)...))
+	web.Run(newServer(*lifetime, flag.Args()...))
 }

@@ -3,6 +3,7 @@ import { $, make, socketURL, StateLine } from "./page.js";
 
 const span = 60_000; // ms that the chart shows
 const gap = 1_000; // ms without a sample, over which no line is drawn
+const calm = 5; // samples of which a point of a line is the mean
 
 const whole = new Intl.NumberFormat("en", { maximumFractionDigits: 0 });
 const fine = new Intl.NumberFormat("en", { minimumFractionDigits: 1, maximumFractionDigits: 1 });
@@ -15,7 +16,8 @@ const figures = [
   { name: "Watching now", unit: "", keys: ["watching"], words: ["pages that show this"], format: whole, least: 4 },
 ];
 
-let samples = []; // of the last minute, the oldest first
+let samples = []; // of the last minute, the oldest first; calmed
+let newest = []; // the last ones, as they came
 let arrivals = []; // when messages came
 let chosen = figures[0];
 let pointed = null; // from 0 to 1, where the pointer is over the chart
@@ -23,19 +25,19 @@ let pointed = null; // from 0 to 1, where the pointer is over the chart
 // ---- data
 
 function take(more) {
-  const newest = samples.at(-1)?.at ?? 0;
-  samples.push(...more.filter((s) => s.at > newest)); // what we have already comes again after a reconnect
-  const now = samples.at(-1)?.at ?? 0;
+  let now = samples.at(-1)?.at ?? 0;
+  for (const s of more) {
+    if (s.at <= now) continue; // what we have already comes again after a reconnect
+    newest = s.at - now > gap ? [s] : [...newest.slice(1 - calm), s];
+    now = s.at;
+    samples.push({ ...s, ...Object.fromEntries(["requests", "p95", "median", "failed"].map((key) => [key, mean(newest, key)])) });
+  }
   samples = samples.filter((s) => s.at >= now - span);
   arrivals = [...arrivals, Date.now()].filter((at) => at > Date.now() - 1000);
   requestAnimationFrame(draw);
 }
 
-// recent is the mean of the last second: a figure that changes ten times a second can't be read.
-function recent(key) {
-  const last = samples.filter((s) => s.at > samples.at(-1).at - 1000);
-  return last.reduce((sum, s) => sum + s[key], 0) / last.length;
-}
+const mean = (some, key) => some.reduce((sum, s) => sum + s[key], 0) / some.length;
 
 // ceiling is a round number at the chart's top, which four lines divide well.
 function ceiling({ keys, least }) {
@@ -67,7 +69,7 @@ function draw() {
   $("#waiting").hidden = true;
   for (const figure of figures) {
     const { tile, keys: [key], format } = figure;
-    $(".number", tile).textContent = format.format(recent(key));
+    $(".number", tile).textContent = format.format(samples.at(-1)[key]);
     $(".spark path", tile).setAttribute("d", outline(key, ceiling(figure), 100, 32).line);
   }
   const { clientWidth: width, clientHeight: height } = $("#plot");
@@ -80,7 +82,7 @@ function draw() {
   $(".second", chart).setAttribute("d", chosen.keys[1] ? outline(chosen.keys[1], top, width, height).line : "");
   scale(top);
   point();
-  $("#note").textContent = `${whole.format(recent("requests"))} requests a second reach this page as ${arrivals.length} messages: what waits for a slow page is the latest.`;
+  $("#note").textContent = `${whole.format(samples.at(-1).requests)} requests a second reach this page as ${arrivals.length} messages: what waits for a slow page is the latest.`;
 }
 
 let scaled = "";

@@ -1,6 +1,6 @@
-// Dashboard draws what a service does, as it does it. The service reports thousands of requests a
-// second; the hub is push-only and gets ten messages a second out of them. Only the latest counts: for a
-// page that is slow one message waits, the newest.
+// Dashboard draws what a service does, as it does it. The service reports a thousand requests a second
+// and more; the hub is push-only, and gets ten messages a second out of them. Only the latest counts: for
+// a page that is slow one message waits, the newest.
 //
 //	go run ./examples/dashboard   # then open http://localhost:8080
 package main
@@ -20,7 +20,10 @@ import (
 	"github.com/wsroom/wsroom/examples/internal/web"
 )
 
-const keep = time.Minute // what a page that opens is shown of the past
+const (
+	keep = time.Minute // what a page that opens is shown of the past
+	step = 5 * time.Millisecond
+)
 
 //go:embed index.html dashboard.css dashboard.js
 var files embed.FS
@@ -46,7 +49,7 @@ type dashboard struct {
 }
 
 func newDashboard(opts ...wsroom.Option) (*dashboard, http.Handler) {
-	d := &dashboard{since: time.Now()}
+	d := &dashboard{past: []sample{}, since: time.Now()}
 	d.hub = wsroom.New(append([]wsroom.Option{
 		wsroom.OnConnect(func(c *wsroom.Conn, _ *http.Request) error { return c.SendJSON(d.history()) }),
 		wsroom.WithSendQueue(1, 64<<10), wsroom.WithOverflow(wsroom.DropOldest),
@@ -106,15 +109,22 @@ func (d *dashboard) run(ctx context.Context, every time.Duration) {
 	}
 }
 
-// simulate stands for your service: some 2,000 requests a second, with a bad moment now and then.
+// simulate stands for your service.
 func simulate(ctx context.Context, record func(took time.Duration, ok bool)) {
-	for start, tick := time.Now(), time.Tick(5*time.Millisecond); ctx.Err() == nil; <-tick {
-		t := time.Since(start).Seconds()
-		trouble := max(0, math.Sin(t/3.5)-0.8) * 5
-		for range rand.IntN(int(13 + 5*math.Sin(t/9) + 3*math.Sin(t/2.3))) {
-			took := 18 * math.Exp(rand.NormFloat64()*(0.5+trouble/3)) * (1 + trouble)
-			record(time.Duration(took*float64(time.Millisecond)), rand.Float64() > 0.002+trouble*0.02)
-		}
+	start := time.Now()
+	for at := time.Duration(0); ctx.Err() == nil; at += step {
+		serve(at, record)
+		time.Sleep(time.Until(start.Add(at)))
+	}
+}
+
+// serve is what it does in one step: some 1,200 requests a second, with a bad moment now and then.
+func serve(since time.Duration, record func(took time.Duration, ok bool)) {
+	t := since.Seconds()
+	trouble := max(0, math.Sin(t/3.5)-0.8) * 5
+	for range rand.IntN(int(13 + 5*math.Sin(t/9) + 3*math.Sin(t/2.3))) {
+		took := 18 * math.Exp(rand.NormFloat64()*(0.5+trouble/3)) * (1 + trouble)
+		record(time.Duration(took*float64(time.Millisecond)), rand.Float64() > 0.002+trouble*0.02)
 	}
 }
 

@@ -1,5 +1,5 @@
 import { Connection } from "./connection.js";
-import { $, hue, length, make, plain, socketURL, StateLine, storage } from "./page.js";
+import { $, hue, length, make, plain, releaseHue, socketURL, StateLine, storage } from "./page.js";
 
 const every = 50; // ms between what we send: what matters is where a cursor is, not how it got there
 const idle = 15_000; // ms; after it, a person fades
@@ -49,13 +49,15 @@ function say(value, typing) {
   changed({ text: value, typing });
   if (value) silence = setTimeout(() => say("", false), typing ? idle : shown);
 }
+const clean = (value) => value.replace(/[\p{Cc}\s]+/gu, " ").trim();
 text.addEventListener("input", () => {
-  $(".send").disabled = !text.value.trim();
-  say(text.value.trim(), Boolean(text.value.trim()));
+  const value = clean(text.value);
+  $(".send").disabled = !value;
+  say(value, Boolean(value));
 });
 $("#composer").addEventListener("submit", (e) => {
   e.preventDefault();
-  const value = text.value.trim();
+  const value = clean(text.value);
   if (!value) return;
   text.value = "";
   $(".send").disabled = true;
@@ -114,6 +116,7 @@ function here(person) {
 function gone(id) {
   people.get(id)?.cursor.remove();
   people.delete(id);
+  releaseHue(id);
   tellTyping();
 }
 
@@ -177,8 +180,7 @@ const connection = new Connection(() => socketURL(`/ws/${encodeURIComponent(room
   onstate() {
     const shown = line.show(connection);
     document.body.dataset.state = shown;
-    if (shown === "stopped") $("#name-error").textContent = connection.reason;
-    if (shown === "stopped" && !$("#name-dialog").open) askName(connection.reason);
+    if (shown === "stopped") askName(connection.reason);
     census();
   },
 });
@@ -189,14 +191,14 @@ const line = new StateLine($("#state"), () => connection.open());
 function askName(error = "") {
   $("#name").value = name;
   $("#name-error").textContent = error;
-  $("#name-dialog").showModal();
+  if (!$("#name-dialog").open) $("#name-dialog").showModal();
   $("#name").select();
 }
 $("#me").onclick = () => askName();
 $("#cancel").onclick = () => $("#name-dialog").close();
 $("#name-dialog form").addEventListener("submit", (e) => {
   e.preventDefault();
-  const value = $("#name").value.trim().replace(/\s+/g, " ");
+  const value = clean($("#name").value);
   const error = !value ? "Please write a name." : length(value) > limit.name ? `That is too long by ${length(value) - limit.name}.` : "";
   $("#name-error").textContent = error;
   if (error) return;

@@ -9,15 +9,16 @@ import (
 	"testing"
 	"time"
 
+	"github.com/chromedp/cdproto/cdp"
+	"github.com/chromedp/cdproto/target"
 	"github.com/chromedp/chromedp"
 )
 
 // patience bounds what a test waits for; nothing takes that long unless it is broken.
-const patience = time.Minute
+const patience = 20 * time.Second
 
-// Browser is one profile of a Chromium, with cookies and a storage of its own.
+// Browser is a Chromium.
 type Browser struct {
-	t   *testing.T
 	ctx context.Context
 }
 
@@ -38,21 +39,38 @@ func Start(t *testing.T) *Browser {
 		chromedp.ExecPath(path), chromedp.NoSandbox, chromedp.DisableGPU,
 		chromedp.Flag("disable-quic", true), chromedp.Flag("disable-component-update", true))...)
 	t.Cleanup(cancel)
-	return newProfile(t, ctx)
-}
-
-// Other is somebody else's profile.
-func (b *Browser) Other() *Browser {
-	b.t.Helper()
-	return newProfile(b.t, b.ctx, chromedp.WithNewBrowserContext())
-}
-
-func newProfile(t *testing.T, ctx context.Context, opts ...chromedp.ContextOption) *Browser {
-	t.Helper()
-	ctx, cancel := chromedp.NewContext(ctx, opts...)
+	// What chromedp doesn't know of a newer Chromium isn't worth a line in the log.
+	ctx, cancel = chromedp.NewContext(ctx, chromedp.WithErrorf(func(string, ...any) {}))
 	t.Cleanup(cancel)
 	if err := chromedp.Run(ctx); err != nil {
 		t.Fatalf("chromium: %v", err)
 	}
-	return &Browser{t, ctx}
+	return &Browser{ctx}
+}
+
+// Person is somebody at the browser, with cookies and a storage of their own.
+type Person struct {
+	t       *testing.T
+	browser *Browser
+	profile cdp.BrowserContextID
+}
+
+// Person returns somebody new, who leaves when t ends.
+func (b *Browser) Person(t *testing.T) *Person {
+	t.Helper()
+	profile, err := target.CreateBrowserContext().Do(b.executor())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := target.DisposeBrowserContext(profile).Do(b.executor()); err != nil {
+			t.Error(err)
+		}
+	})
+	return &Person{t, b, profile}
+}
+
+// executor is for what is asked of the Chromium, not of a page.
+func (b *Browser) executor() context.Context {
+	return cdp.WithExecutor(b.ctx, chromedp.FromContext(b.ctx).Browser)
 }

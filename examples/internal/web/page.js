@@ -31,8 +31,18 @@ export const length = (text) => [...text].length;
 // plain takes the signs out of a name that turn the text around it.
 export const plain = (name) => name.replace(/\p{Bidi_Control}/gu, "");
 
-// hue gives each id a colour of its own.
-export const hue = (id) => [...id].reduce((h, c) => Math.imul(h ^ c.codePointAt(0), 16777619) >>> 0, 2166136261) % 360;
+// hue gives each id a colour of its own, mostly the same on every page, until it is released. There are
+// twelve that can be told apart.
+const hues = new Map();
+export function hue(id) {
+  if (!hues.has(id)) {
+    const first = [...id].reduce((h, c) => Math.imul(h ^ c.codePointAt(0), 16777619) >>> 0, 2166136261) % 12;
+    const slots = Array.from({ length: 12 }, (_, i) => (first + 5 * i) % 12);
+    hues.set(id, 30 * (slots.find((slot) => ![...hues.values()].includes(30 * slot)) ?? first));
+  }
+  return hues.get(id);
+}
+export const releaseHue = (id) => hues.delete(id);
 
 // socketURL is a WebSocket's address on this page's site.
 export function socketURL(path, query = {}) {
