@@ -63,8 +63,7 @@ func FuzzInflate(f *testing.F) {
 	f.Fuzz(func(t *testing.T, payload []byte, n byte, final, pings bool, sizes []byte) {
 		parts := make([]string, 1+n%16)
 		for i := range parts {
-			size := len(payload) * (i + 1) / len(parts)
-			parts[i] = string(payload[len(payload)*i/len(parts) : size])
+			parts[i] = string(payload[len(payload)*i/len(parts) : len(payload)*(i+1)/len(parts)])
 		}
 		var between []byte
 		if pings {
