@@ -16,6 +16,7 @@ import (
 
 const (
 	bucketName = "wsroom-presence"
+	markKey    = "mark"
 	markerTTL  = time.Minute // how long a key that was deleted leaves a trace
 )
 
@@ -38,22 +39,28 @@ func newBucket(js jetstream.JetStream, replicas int) bucket {
 
 // do calls f with the bucket, again where it turns out that there is none.
 func (b bucket) do(ctx context.Context, what string, f func(jetstream.KeyValue) error) error {
-	kv, err := b.js.KeyValue(ctx, bucketName)
-	if err == nil {
-		err = f(kv)
-	}
+	err := b.try(ctx, f)
 	if isMissing(err) {
-		_, err = b.js.CreateStream(ctx, b.config)
-		if err == nil || errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) {
-			if kv, err = b.js.KeyValue(ctx, bucketName); err == nil {
-				err = f(kv)
-			}
+		if err = makeStream(ctx, b.js, b.config); err == nil {
+			err = b.try(ctx, f)
 		}
 	}
 	if err != nil {
 		return fmt.Errorf("natsbroker: %s: %w", what, err)
 	}
 	return nil
+}
+
+func (b bucket) try(ctx context.Context, f func(jetstream.KeyValue) error) error {
+	var kv jetstream.KeyValue
+	err := insist(ctx, func(ctx context.Context) (err error) {
+		kv, err = b.js.KeyValue(ctx, bucketName)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	return f(kv)
 }
 
 func isMissing(err error) bool {
@@ -85,7 +92,11 @@ func decode[T any](e jetstream.KeyValueEntry) (s stored[T], err error) {
 }
 
 func get[T any](ctx context.Context, kv jetstream.KeyValue, key string) (stored[T], error) {
-	e, err := kv.Get(ctx, key)
+	var e jetstream.KeyValueEntry
+	err := insist(ctx, func(ctx context.Context) (err error) {
+		e, err = kv.Get(ctx, key)
+		return err
+	})
 	if errors.Is(err, jetstream.ErrKeyNotFound) {
 		return stored[T]{key: key}, nil
 	}
@@ -147,24 +158,36 @@ func change[T any](ctx context.Context, kv jetstream.KeyValue, key string, f fun
 	}
 }
 
-// scan calls f with all values whose keys match.
+// scan calls f with all values whose keys match, as they are when it is called. What is read comes from
+// any replica, which may be behind; so it reads on up to what it has written itself.
 func scan[T any](ctx context.Context, kv jetstream.KeyValue, keys string, f func(stored[T])) error {
-	w, err := kv.Watch(ctx, keys, jetstream.IgnoreDeletes())
+	mark, err := kv.Put(ctx, markKey, nil)
+	if err != nil {
+		return err
+	}
+	w, err := kv.WatchFiltered(ctx, []string{keys, markKey})
 	if err != nil {
 		return err
 	}
 	defer w.Stop()
+	found := map[string]stored[T]{}
 	for {
 		select {
 		case e := <-w.Updates():
-			if e == nil { // these were all
+			switch {
+			case e == nil: // all that this replica had
+			case e.Operation() != jetstream.KeyValuePut:
+				delete(found, e.Key())
+			case e.Key() != markKey:
+				if found[e.Key()], err = decode[T](e); err != nil {
+					return fmt.Errorf("key %s: %w", e.Key(), err)
+				}
+			case e.Revision() >= mark:
+				for _, s := range found {
+					f(s)
+				}
 				return nil
 			}
-			s, err := decode[T](e)
-			if err != nil {
-				return fmt.Errorf("key %s: %w", e.Key(), err)
-			}
-			f(s)
 		case <-ctx.Done():
 			return ctx.Err()
 		}

@@ -164,7 +164,9 @@ func (b *Broker) publish(ctx context.Context, topic string, m *nats.Msg) error {
 	}
 	_, err := b.js.PublishMsg(ctx, m, jetstream.WithRetryAttempts(0))
 	if errors.Is(err, jetstream.ErrNoStreamResponse) {
-		if err = b.makeStream(ctx); err == nil {
+		config := b.config
+		config.FirstSeq = uint64(time.Now().UnixNano()) // so that numbers rise even after those of a stream that is gone
+		if err = makeStream(ctx, b.js, config); err == nil {
 			_, err = b.js.PublishMsg(ctx, m, jetstream.WithRetryWait(10*time.Millisecond), jetstream.WithRetryAttempts(50))
 		}
 	}
@@ -178,15 +180,29 @@ func (b *Broker) publish(ctx context.Context, topic string, m *nats.Msg) error {
 	}
 }
 
-// makeStream makes the stream unless there is one. Its numbers begin with the time, so that they rise even
-// where a stream follows one that is gone.
-func (b *Broker) makeStream(ctx context.Context) error {
-	config := b.config
-	config.FirstSeq = uint64(time.Now().UnixNano())
-	if _, err := b.js.CreateStream(ctx, config); err != nil && !errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) {
+// makeStream makes a stream unless there is one.
+func makeStream(ctx context.Context, js jetstream.JetStream, config jetstream.StreamConfig) error {
+	err := insist(ctx, func(ctx context.Context) error {
+		_, err := js.CreateStream(ctx, config)
+		return err
+	})
+	if err != nil && !errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) {
 		return fmt.Errorf("make the stream: %w", err)
 	}
 	return nil
+}
+
+// insist asks again after half a second, for a cluster doesn't answer what it is asked of a stream that has no
+// leader yet.
+func insist(ctx context.Context, ask func(context.Context) error) error {
+	for {
+		try, cancel := context.WithTimeout(ctx, 500*time.Millisecond)
+		err := ask(try)
+		cancel()
+		if ctx.Err() != nil || !errors.Is(err, context.DeadlineExceeded) {
+			return err
+		}
+	}
 }
 
 // Subscribe implements wsroom.Broker. It returns once a message of its own has come back by way of the
