@@ -33,15 +33,30 @@ func TestBroker(t *testing.T) {
 	})
 }
 
-// TestBrokerBehindCutCable: the server lives on, only the connections are gone.
-func TestBrokerBehindCutCable(t *testing.T) {
+// TestBrokerBehindCables: the server lives on, only the connections are gone.
+func TestBrokerBehindCables(t *testing.T) {
 	t.Parallel()
 	brokertest.Run(t, func(t testing.TB) brokertest.Setup {
-		c := startCable(t, startNATS(t).addr())
+		s, cables := startNATS(t), map[wsroom.Broker]*brokertest.Cable{}
 		return brokertest.Setup{
-			Open: func(t testing.TB) wsroom.Broker { return natsbroker.New(connect(t, c.addr)) },
-			Down: func(testing.TB) { c.set(true) },
-			Up:   func(testing.TB) { c.set(false) },
+			Open: func(t testing.TB) wsroom.Broker {
+				c := brokertest.NewCable(t, s.addr())
+				b := natsbroker.New(connect(t, c.Addr()))
+				cables[b] = c
+				return b
+			},
+			Down: func(testing.TB) {
+				for _, c := range cables {
+					c.Cut()
+				}
+			},
+			Up: func(testing.TB) {
+				for _, c := range cables {
+					c.Heal()
+				}
+			},
+			Cut:  func(_ testing.TB, b wsroom.Broker) { cables[b].Cut() },
+			Heal: func(_ testing.TB, b wsroom.Broker) { cables[b].Heal() },
 		}
 	})
 }

@@ -2,11 +2,9 @@ package natsbroker_test
 
 import (
 	"fmt"
-	"io"
 	"net"
 	"net/url"
 	"strconv"
-	"sync"
 	"testing"
 	"time"
 
@@ -116,78 +114,6 @@ func connect(t testing.TB, addr string) *nats.Conn {
 	}
 	t.Cleanup(nc.Close)
 	return nc
-}
-
-// cable is a network between nodes and a server that can be cut.
-type cable struct {
-	addr   string
-	target string
-
-	mu    sync.Mutex // guards what follows
-	cut   bool
-	conns map[net.Conn]bool
-}
-
-func startCable(t testing.TB, target string) *cable {
-	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	c := &cable{addr: ln.Addr().String(), target: target, conns: map[net.Conn]bool{}}
-	var running sync.WaitGroup
-	running.Go(func() {
-		for {
-			conn, err := ln.Accept()
-			if err != nil {
-				return
-			}
-			running.Go(func() { c.carry(conn) })
-		}
-	})
-	t.Cleanup(func() {
-		ln.Close()
-		c.set(true)
-		running.Wait()
-	})
-	return c
-}
-
-func (c *cable) carry(near net.Conn) {
-	defer near.Close()
-	far, err := net.Dial("tcp", c.target)
-	if err != nil {
-		return
-	}
-	defer far.Close()
-	if !c.add(near, far) {
-		return
-	}
-	var back sync.WaitGroup
-	back.Go(func() { io.Copy(near, far); near.Close() })
-	io.Copy(far, near)
-	far.Close()
-	back.Wait()
-}
-
-func (c *cable) add(conns ...net.Conn) bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	for _, conn := range conns {
-		c.conns[conn] = true
-	}
-	return !c.cut
-}
-
-func (c *cable) set(cut bool) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.cut = cut; cut {
-		for conn := range c.conns {
-			conn.Close()
-		}
-		clear(c.conns)
-	}
 }
 
 func until(t testing.TB, what string, ok func() bool) {

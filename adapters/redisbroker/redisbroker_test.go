@@ -35,6 +35,34 @@ func TestBroker(t *testing.T) {
 	})
 }
 
+// TestBrokerBehindCables: the server lives on, only the connections are gone.
+func TestBrokerBehindCables(t *testing.T) {
+	t.Parallel()
+	brokertest.Run(t, func(t testing.TB) brokertest.Setup {
+		s, cables := startRedis(t), map[wsroom.Broker]*brokertest.Cable{}
+		return brokertest.Setup{
+			Open: func(t testing.TB) wsroom.Broker {
+				c := brokertest.NewCable(t, s.addr)
+				b := redisbroker.New(connect(t, c.Addr()))
+				cables[b] = c
+				return b
+			},
+			Down: func(testing.TB) {
+				for _, c := range cables {
+					c.Cut()
+				}
+			},
+			Up: func(testing.TB) {
+				for _, c := range cables {
+					c.Heal()
+				}
+			},
+			Cut:  func(_ testing.TB, b wsroom.Broker) { cables[b].Cut() },
+			Heal: func(_ testing.TB, b wsroom.Broker) { cables[b].Heal() },
+		}
+	})
+}
+
 func TestPresence(t *testing.T) {
 	t.Parallel()
 	s := startRedis(t)

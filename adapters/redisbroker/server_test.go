@@ -71,8 +71,13 @@ func (s *redisServer) stop() {
 
 func (s *redisServer) connect(t testing.TB) rueidis.Client {
 	t.Helper()
+	return connect(t, s.addr)
+}
+
+func connect(t testing.TB, addr string) rueidis.Client {
+	t.Helper()
 	client, err := rueidis.NewClient(rueidis.ClientOption{
-		InitAddress: []string{s.addr}, DisableCache: true, ForceSingleClient: true,
+		InitAddress: []string{addr}, DisableCache: true, ForceSingleClient: true,
 	})
 	if err != nil {
 		t.Fatal(err)
