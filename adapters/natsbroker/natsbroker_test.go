@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/wsroom/wsroom"
 	"github.com/wsroom/wsroom/adapters/brokertest"
@@ -155,6 +156,38 @@ func TestTooLarge(t *testing.T) {
 	}
 	publish(t, b, topic, string(largest))
 	until(t, "the largest message arrives", func() bool { return e.messages.Load() == 1 })
+}
+
+// TestPermissions: what README.md says that a user needs is enough.
+func TestPermissions(t *testing.T) {
+	t.Parallel()
+	s := newServer(t)
+	subjects := &server.SubjectPermission{Allow: []string{"wsroom.>", "$KV.wsroom-presence.>", "$JS.API.>", "_INBOX.>"}}
+	s.options.Users = []*server.User{{
+		Username: "wsroom", Password: "secret", Permissions: &server.Permissions{Publish: subjects, Subscribe: subjects},
+	}}
+	s.start(t)
+	nc := connect(t, "nats://wsroom:secret@"+s.addr())
+	b := natsbroker.New(nc)
+	e := listen(t, b, "topic")
+	publish(t, b, "topic", "message")
+	until(t, "a message arrives", func() bool { return e.messages.Load() == 1 })
+	store := natsbroker.NewPresence(nc)
+	if _, _, err := store.Renew(t.Context(), "node", time.Hour); err != nil {
+		t.Error(err)
+	}
+	if _, err := store.Enter(t.Context(), "room", "ann", "node"); err != nil {
+		t.Error(err)
+	}
+	if all, err := store.Identities(t.Context(), "room"); err != nil || len(all) != 1 {
+		t.Error(all, err)
+	}
+	if _, err := store.Leave(t.Context(), "node"); err != nil {
+		t.Error(err)
+	}
+	if err := nc.LastError(); err != nil {
+		t.Error(err)
+	}
 }
 
 // TestNothingIsLeft: no subscription is left on the server when all have been stopped, and in the bucket no

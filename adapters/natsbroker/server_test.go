@@ -2,6 +2,7 @@ package natsbroker_test
 
 import (
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"net/url"
 	"strconv"
@@ -21,19 +22,22 @@ type natsServer struct {
 	running *server.Server // nil while it is stopped
 }
 
-// startNATS starts a server with JetStream on a free port.
+// newServer returns a server with JetStream on a free port, to be started.
+func newServer(t testing.TB) *natsServer {
+	t.Helper()
+	_, port, _ := net.SplitHostPort(freeAddr(t))
+	s := &natsServer{options: server.Options{
+		Host: "127.0.0.1", JetStream: true, StoreDir: t.TempDir(), NoLog: true, NoSigs: true,
+	}}
+	s.options.Port, _ = strconv.Atoi(port)
+	t.Cleanup(s.stop)
+	return s
+}
+
 func startNATS(t testing.TB) *natsServer {
 	t.Helper()
-	s := &natsServer{options: server.Options{
-		Host: "127.0.0.1", Port: server.RANDOM_PORT, JetStream: true, StoreDir: t.TempDir(), NoLog: true, NoSigs: true,
-	}}
+	s := newServer(t)
 	s.start(t)
-	_, port, err := net.SplitHostPort(s.running.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	s.options.Port, _ = strconv.Atoi(port) // the same when it is started again
-	t.Cleanup(s.stop)
 	return s
 }
 
@@ -44,11 +48,8 @@ func startCluster(t testing.TB) []*natsServer {
 	var routes []*url.URL
 	for i := range 3 {
 		routes = append(routes, &url.URL{Scheme: "nats", Host: freeAddr(t)})
-		_, port, _ := net.SplitHostPort(freeAddr(t))
-		s := &natsServer{options: server.Options{
-			ServerName: fmt.Sprint("node", i), Host: "127.0.0.1", JetStream: true, StoreDir: t.TempDir(), NoLog: true, NoSigs: true,
-		}}
-		s.options.Port, _ = strconv.Atoi(port)
+		s := newServer(t)
+		s.options.ServerName = fmt.Sprint("node", i)
 		nodes = append(nodes, s)
 	}
 	for i, s := range nodes {
@@ -56,7 +57,6 @@ func startCluster(t testing.TB) []*natsServer {
 		s.options.Cluster = server.ClusterOpts{Name: "test", Host: "127.0.0.1", Port: port}
 		s.options.Routes = routes
 		s.start(t)
-		t.Cleanup(s.stop)
 	}
 	until(t, "the cluster is ready", func() bool {
 		for _, s := range nodes {
@@ -69,14 +69,19 @@ func startCluster(t testing.TB) []*natsServer {
 	return nodes
 }
 
+// freeAddr returns an address that no connection can take while a server isn't running: its port is below
+// those that the system gives out.
 func freeAddr(t testing.TB) string {
 	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	for range 100 {
+		addr := fmt.Sprint("127.0.0.1:", 20000+rand.N(12000))
+		if ln, err := net.Listen("tcp", addr); err == nil {
+			ln.Close()
+			return addr
+		}
 	}
-	defer ln.Close()
-	return ln.Addr().String()
+	t.Fatal("no port is free")
+	panic("unreachable")
 }
 
 func (s *natsServer) start(t testing.TB) {

@@ -2,6 +2,7 @@ package redisbroker_test
 
 import (
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
@@ -86,14 +87,19 @@ func connect(t testing.TB, addr string) rueidis.Client {
 	return client
 }
 
+// freeAddr returns an address that no connection can take while a server isn't running: its port is below
+// those that the system gives out.
 func freeAddr(t testing.TB) string {
 	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	for range 100 {
+		addr := fmt.Sprint("127.0.0.1:", 20000+rand.N(12000))
+		if ln, err := net.Listen("tcp", addr); err == nil {
+			ln.Close()
+			return addr
+		}
 	}
-	defer ln.Close()
-	return ln.Addr().String()
+	t.Fatal("no port is free")
+	panic("unreachable")
 }
 
 func until(t testing.TB, what string, ok func() bool) {
