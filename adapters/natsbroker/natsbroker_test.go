@@ -1,10 +1,12 @@
 package natsbroker_test
 
 import (
+	"context"
 	"errors"
 	"flag"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -296,6 +298,53 @@ func TestCluster(t *testing.T) {
 			}}
 		})
 	})
+	t.Run("ServerDies", func(t *testing.T) { serverDies(t, nodes) })
+}
+
+// serverDies: where the server that leads the stream dies, what is published goes on to arrive, and each gap
+// is reported.
+func serverDies(t *testing.T, nodes []*natsServer) {
+	leader := slices.IndexFunc(nodes, func(s *natsServer) bool {
+		return s.running.JetStreamIsStreamLeader(server.DEFAULT_GLOBAL_ACCOUNT, "wsroom")
+	})
+	if leader < 0 {
+		t.Fatal("no server leads the stream")
+	}
+	here := natsbroker.New(connect(t, nodes[(leader+1)%3].addr()), natsbroker.Replicas(3))
+	there := natsbroker.New(connect(t, nodes[(leader+2)%3].addr()), natsbroker.Replicas(3))
+	var last atomic.Int64
+	known := true
+	stop, err := there.Subscribe(t.Context(), "dies", func(data []byte) {
+		n := int64(atoi(t, string(data)))
+		if before := last.Swap(n); known && n != before && n != before+1 {
+			t.Errorf("after %d comes %d", before, n)
+		}
+		known = true
+	}, func(error) { known = false })
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer stop()
+	for n := range 2000 {
+		if n == 1000 {
+			nodes[leader].stop()
+		}
+		until(t, "a message is published", func() bool {
+			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+			defer cancel()
+			return here.Publish(ctx, "dies", []byte(strconv.Itoa(n))) == nil
+		})
+	}
+	until(t, "the last message arrives", func() bool { return last.Load() == 1999 })
+}
+
+func atoi(t testing.TB, s string) int {
+	t.Helper()
+	n, err := strconv.Atoi(s)
+	if err != nil {
+		t.Error(err)
+	}
+	return n
 }
 
 func TestPresence(t *testing.T) {
