@@ -293,9 +293,13 @@ func TestCluster(t *testing.T) {
 			if err != nil && !errors.Is(err, jetstream.ErrStreamNotFound) {
 				t.Fatal(err)
 			}
-			return brokertest.PresenceSetup{TTL: time.Second, Open: func(t testing.TB) wsroom.PresenceStore {
+			open := func(t testing.TB) wsroom.PresenceStore {
 				return natsbroker.NewPresence(connect(t, addr()), natsbroker.Replicas(3))
-			}}
+			}
+			if _, err := open(t).Identities(t.Context(), "room"); err != nil { // makes the bucket
+				t.Fatal(err)
+			}
+			return brokertest.PresenceSetup{TTL: time.Second, Open: open}
 		})
 	})
 	t.Run("ServerDies", func(t *testing.T) { serverDies(t, nodes) })

@@ -1,6 +1,7 @@
 package natsbroker_test
 
 import (
+	"context"
 	"fmt"
 	"math/rand/v2"
 	"net"
@@ -11,6 +12,7 @@ import (
 
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
 )
 
 // patience bounds what a test waits for; nothing takes that long unless it is broken.
@@ -58,13 +60,15 @@ func startCluster(t testing.TB) []*natsServer {
 		s.options.Routes = routes
 		s.start(t)
 	}
+	js, err := jetstream.New(connect(t, nodes[0].addr()))
+	if err != nil {
+		t.Fatal(err)
+	}
 	until(t, "the cluster is ready", func() bool {
-		for _, s := range nodes {
-			if !s.running.JetStreamIsCurrent() {
-				return false
-			}
-		}
-		return true
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		_, err := js.CreateStream(ctx, jetstream.StreamConfig{Name: "ready", Replicas: 3, Storage: jetstream.MemoryStorage})
+		return err == nil
 	})
 	return nodes
 }
