@@ -42,7 +42,7 @@ const (
 )
 
 var (
-	errAway = errors.New("natsbroker: not connected")
+	errAway = errors.New("not connected")
 	errCut  = errors.New("natsbroker: the connection was lost")
 	errGap  = errors.New("natsbroker: messages are missing")
 )
@@ -114,8 +114,13 @@ func (b *Broker) watch(changes <-chan nats.Status) {
 		b.cut(errAway)
 		if status == nats.CONNECTED {
 			b.online, b.cut = context.WithCancelCause(context.Background())
-			for s := range b.subs {
+		}
+		for s := range b.subs {
+			switch status {
+			case nats.CONNECTED:
 				s.cut()
+			case nats.CLOSED:
+				s.end() // for good
 			}
 		}
 		b.mu.Unlock()
@@ -160,7 +165,7 @@ func (b *Broker) publish(ctx context.Context, topic string, m *nats.Msg) error {
 	defer cancel(nil)
 	defer context.AfterFunc(online, func() { cancel(errAway) })() // the answer won't come any more
 	if online.Err() != nil {
-		return errAway
+		return fmt.Errorf("natsbroker: publish: %w", errAway)
 	}
 	_, err := b.js.PublishMsg(ctx, m, jetstream.WithRetryAttempts(0))
 	if errors.Is(err, jetstream.ErrNoStreamResponse) {

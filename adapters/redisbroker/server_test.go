@@ -2,6 +2,7 @@ package redisbroker_test
 
 import (
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
@@ -71,8 +72,13 @@ func (s *redisServer) stop() {
 
 func (s *redisServer) connect(t testing.TB) rueidis.Client {
 	t.Helper()
+	return connect(t, s.addr)
+}
+
+func connect(t testing.TB, addr string) rueidis.Client {
+	t.Helper()
 	client, err := rueidis.NewClient(rueidis.ClientOption{
-		InitAddress: []string{s.addr}, DisableCache: true, ForceSingleClient: true,
+		InitAddress: []string{addr}, DisableCache: true, ForceSingleClient: true,
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -81,14 +87,19 @@ func (s *redisServer) connect(t testing.TB) rueidis.Client {
 	return client
 }
 
+// freeAddr returns an address that no connection can take while a server isn't running: its port is below
+// those that the system gives out.
 func freeAddr(t testing.TB) string {
 	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	for range 100 {
+		addr := fmt.Sprint("127.0.0.1:", 20000+rand.N(12000))
+		if ln, err := net.Listen("tcp", addr); err == nil {
+			ln.Close()
+			return addr
+		}
 	}
-	defer ln.Close()
-	return ln.Addr().String()
+	t.Fatal("no port is free")
+	panic("unreachable")
 }
 
 func until(t testing.TB, what string, ok func() bool) {
