@@ -64,7 +64,8 @@ func newChat(logins *sessions) *wsroom.Hub {
 	return hub
 }
 
-func logout(hub *wsroom.Hub, user string) error {
+func logout(hub *wsroom.Hub, logins *sessions, id, user string) error {
+	logins.Delete(id)                                     // first: who comes in now finds it gone
 	return hub.To("user:"+user).Close(4401, "logged out") // all connections, on all nodes
 }
 
@@ -85,7 +86,7 @@ func TestCookiesAdmit(t *testing.T) {
 
 		tabs := wsroomtest.DialN(t, 2, hub, "/chat/a", loggedIn("s1"), wsroomtest.WithOrigin("http://example.com"))
 		bob := wsroomtest.Dial(t, hub, "/chat/b", loggedIn("s2"))
-		if err := logout(hub, "ann"); err != nil {
+		if err := logout(hub, logins, "s1", "ann"); err != nil {
 			t.Error(err)
 		}
 		for _, tab := range tabs {
