@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"slices"
 	"strings"
@@ -690,5 +689,3 @@ func TestSlowCallbackPushesBack(t *testing.T) {
 	}
 	t.Error("60 MB were taken behind a callback that doesn't return")
 }
-
-var _ io.Writer = (*lockedBuffer)(nil)

@@ -64,7 +64,7 @@ type config struct {
 	messageRate   rate
 	byteRate      rate
 	rateAction    RateLimitAction
-	controlRate   rate // of pings and pongs
+	overheadRate  rate // of frames that carry nothing
 	badJSON       BadJSON
 
 	maxConns, maxRooms, maxMembers int // 0: no limit
@@ -135,7 +135,8 @@ func newConfig(opts []Option) (*config, error) {
 	if c.identity == nil && (c.presence != nil || c.onMemberJoin != nil || c.onMemberLeave != nil) {
 		mistakes = append(mistakes, errors.New("wsroom: WithPresenceStore, OnMemberJoin and OnMemberLeave have no effect without WithIdentity"))
 	}
-	c.controlRate = controlRate(c.heartbeat)
+	c.overheadRate = overheadRate(c.heartbeat)
+	c.limits.Size = c.maxMessage
 	c.limits.Frame = uint64(c.maxMessage) + uint64(c.maxMessage)/4 + 64 // deflated data can be longer than inflated
 	c.choose()
 	if c.name != "" && c.logger != nil {
@@ -293,8 +294,9 @@ func WithWriteTimeout(d time.Duration) Option {
 }
 
 // WithCompression negotiates permessage-deflate without context takeover (RFC 7692) and compresses
-// messages of at least threshold bytes, once for all receivers. It is off by default: it costs
-// processor time and memory, and what mixes secrets with a stranger's text must not be compressed.
+// messages of at least threshold bytes, once for all receivers, but none written through
+// Conn.WebSocket. It is off by default: it costs processor time and memory, and what mixes secrets with a
+// stranger's text must not be compressed.
 func WithCompression(threshold int) Option {
 	return func(c *config) error {
 		c.deflateFrom = threshold
@@ -365,8 +367,8 @@ func WithJSON(marshal func(any) ([]byte, error), unmarshal func([]byte, any) err
 	}
 }
 
-// WithLogger logs what can't be returned: panics in callbacks, requests that can't be upgraded, and
-// callbacks that New ignores. By default nothing is logged.
+// WithLogger logs what can't be returned: panics in callbacks, requests that can't be upgraded, a broker's
+// outages, and callbacks that New ignores; docs/logs.md lists all. By default nothing is logged.
 func WithLogger(l *slog.Logger) Option {
 	return func(c *config) error {
 		c.logger = l
@@ -374,7 +376,7 @@ func WithLogger(l *slog.Logger) Option {
 	}
 }
 
-// WithObserver counts and times what the hub does, for metrics.
+// WithObserver counts and times what the hub does, for metrics and, if o is a Tracer, for traces.
 func WithObserver(o Observer) Option {
 	return func(c *config) error {
 		c.observer = o

@@ -282,10 +282,14 @@ func (o *outbox) published(t *outTopic, err error) {
 
 // works notes that the broker takes messages.
 func (o *outbox) works() {
-	if !o.failing.IsZero() {
-		o.cluster.hub.cfg.logger.Info("wsroom: broker takes messages again", "away", time.Since(o.failing))
-		o.failing = time.Time{}
+	if o.failing.IsZero() {
+		return
 	}
+	away := time.Since(o.failing)
+	o.failing = time.Time{}
+	o.cluster.reports.add("broker is back", func() {
+		o.cluster.hub.cfg.logger.Info("wsroom: broker takes messages again", "away", away)
+	})
 }
 
 // failed has the topic tried again later.
@@ -294,7 +298,9 @@ func (o *outbox) failed(t *outTopic, err error) {
 	hub.observer.Add(MetricBrokerErrors, "", "publish", 1)
 	if o.failing.IsZero() {
 		o.failing = time.Now()
-		hub.cfg.logger.Warn("wsroom: broker doesn't take messages", "err", err)
+		o.cluster.reports.add("broker is away", func() {
+			hub.cfg.logger.Warn("wsroom: broker doesn't take messages", "err", err)
+		})
 	}
 	if o.late(t) {
 		o.deliverLocally(t)

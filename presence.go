@@ -103,11 +103,12 @@ func (c *Conn) identify(r *http.Request) {
 // presence keeps who is in which room of this hub, and brings its store into line with that. A hub
 // without WithIdentity has none.
 type presence struct {
-	hub    *Hub
-	store  PresenceStore
-	node   string
-	work   errands
-	leased bool // the store knows this node; belongs to work
+	hub     *Hub
+	store   PresenceStore
+	node    string
+	work    errands
+	leased  bool // the store knows this node; belongs to work
+	failing bool // the last call of the store failed; belongs to work
 
 	mu      sync.Mutex                        // guards the rest
 	rooms   map[string]map[string]*attendance // by room and identity
@@ -217,8 +218,8 @@ func (p *presence) enterOrExit(a *attendance) {
 	default:
 		changed, err = p.store.Exit(ctx, p.key(a.room), a.identity, p.node)
 	}
+	p.note(err)
 	if err != nil {
-		p.failed(err)
 		a.retry = nextRetry(a.retry)
 		time.AfterFunc(a.retry, func() {
 			p.mu.Lock()
@@ -254,8 +255,12 @@ func (p *presence) tell(joined bool, room, identity string) {
 	}
 }
 
-func (p *presence) failed(err error) {
-	p.hub.cfg.logger.Warn("wsroom: presence store failed", "err", err)
+// note logs that the store begins to fail.
+func (p *presence) note(err error) {
+	if err != nil && !p.failing {
+		p.hub.cfg.logger.Warn("wsroom: presence store failed", "err", err)
+	}
+	p.failing = err != nil
 }
 
 // lease makes the node known to the store before its first entry.
@@ -291,9 +296,7 @@ func (p *presence) renew() {
 		p.enterAgain()
 	}
 	p.mu.Unlock()
-	if err != nil {
-		p.failed(err)
-	}
+	p.note(err)
 	for _, key := range slices.Sorted(maps.Keys(left)) {
 		room, own := strings.CutPrefix(key, p.prefix())
 		for _, identity := range left[key] {
@@ -374,9 +377,8 @@ func (p *presence) letLapse() {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), storeTime)
 	defer cancel()
-	if _, _, err := p.store.Renew(ctx, p.node, max(p.hub.cfg.grace, time.Second)); err != nil {
-		p.failed(err)
-	}
+	_, _, err := p.store.Renew(ctx, p.node, max(p.hub.cfg.grace, time.Second))
+	p.note(err)
 }
 
 // alone is the store of a node that shares none: nobody else is there before or after.

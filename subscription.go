@@ -66,7 +66,7 @@ func (s *subscription) run() {
 			s.subscribed(stop)
 			return
 		}
-		s.failed(err)
+		s.failed(err, retry == 0)
 		retry = nextRetry(retry)
 		select {
 		case <-time.After(retry):
@@ -93,14 +93,17 @@ func (s *subscription) subscribed(stop func()) {
 	}
 }
 
-// failed lets the members in without a subscription, if that is how the hub takes an outage.
-func (s *subscription) failed(err error) {
+// failed logs the first failure, and lets the members in without a subscription if that is how the hub takes
+// an outage.
+func (s *subscription) failed(err error, first bool) {
 	hub := s.cluster.hub
 	if s.ctx.Err() != nil {
 		return
 	}
 	hub.observer.Add(MetricBrokerErrors, "", "subscribe", 1)
-	hub.cfg.logger.Warn("wsroom: broker takes no subscription", "room", s.room, "err", err)
+	if first {
+		hub.cfg.logger.Warn("wsroom: broker takes no subscription", "room", s.room, "err", err)
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if !s.late && hub.cfg.outage == DeliverLocally {

@@ -65,10 +65,13 @@ import (
 type Hub struct {
 	cfg      *config
 	observer Observer
+	tracer   Tracer // nil unless the observer is one
 	store    store
 	cluster  *cluster  // nil without WithBroker
 	presence *presence // nil without WithIdentity
 	counters counters
+	ended    sums
+	refused  sums
 
 	heartbeat heartbeat
 	rejects   atomic.Int32 // connections that are told by a close frame that they are refused
@@ -93,7 +96,8 @@ func New(opts ...Option) *Hub {
 	if h.observer == nil {
 		h.observer = noObserver{}
 	}
-	h.store.init(cfg)
+	h.tracer, _ = cfg.observer.(Tracer)
+	h.store.init(cfg, h.observer)
 	h.heartbeat.init(cfg)
 	if cfg.broker != nil {
 		h.cluster = newCluster(h)
@@ -114,7 +118,7 @@ func New(opts ...Option) *Hub {
 // WithAuthorize, 426 for what is no upgrade, 429 and 503 over a limit, 503 after Shutdown or
 // WithHandshakeTimeout; see WithRejectMode.
 func (h *Hub) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	c, r := h.upgrade(w, r)
+	c, r := h.tracedUpgrade(w, r)
 	if c == nil {
 		return
 	}
@@ -307,6 +311,6 @@ func (h *Hub) unreserve(key string) {
 func (h *Hub) release(c *Conn) {
 	h.counters.closed.Add(1)
 	h.observer.Add(MetricConns, c.route, "", -1)
-	h.observer.Add(MetricEnded, c.route, c.ending.label, 1)
+	h.countEnd(c)
 	h.unreserve(c.key)
 }

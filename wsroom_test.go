@@ -17,6 +17,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"unsafe"
 
 	"github.com/coder/websocket"
 	"github.com/wsroom/wsroom"
@@ -556,23 +557,6 @@ func testPanic(t *testing.T, where string, blow func()) {
 	}
 }
 
-type lockedBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *lockedBuffer) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *lockedBuffer) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
-}
-
 // Shutdown delivers what is queued, closes with 1001, and returns when every callback has.
 func TestShutdownReturnsWhenEveryCallbackHas(t *testing.T) {
 	const n = 50
@@ -838,5 +822,13 @@ func TestJoinRacesWithTheEnd(t *testing.T) {
 		if n != 0 {
 			t.Errorf("%s: OnJoin without OnLeave", key)
 		}
+	}
+}
+
+// A connection fills its size class of the allocator, which is a multiple of a cache line: 8 bytes more would
+// cost a large room a tenth.
+func TestConnKeepsItsSize(t *testing.T) {
+	if size := unsafe.Sizeof(wsroom.Conn{}); size != 448 && unsafe.Sizeof(uintptr(0)) == 8 {
+		t.Errorf("a Conn has %d bytes, not 448", size)
 	}
 }

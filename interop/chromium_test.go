@@ -2,10 +2,15 @@ package interop_test
 
 import (
 	"context"
+	"encoding/base64"
 	"encoding/json"
+	"fmt"
+	"log/slog"
 	"net/http"
 	"net/url"
+	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -16,9 +21,8 @@ import (
 	"github.com/wsroom/wsroom"
 )
 
-// browse opens clients/browser.html of the server at site in a headless Chromium, has its page go
-// through the session, closes the tab, and returns "done" or what went wrong.
-func browse(t *testing.T, site string, s session) (result string) {
+// chromium starts a headless Chromium and returns a context for its tab.
+func chromium(t *testing.T) context.Context {
 	t.Helper()
 	path, err := exec.LookPath("chromium")
 	if err != nil {
@@ -32,14 +36,20 @@ func browse(t *testing.T, site string, s session) (result string) {
 	t.Cleanup(cancel)
 	ctx, cancel = chromedp.NewExecAllocator(ctx, options...)
 	t.Cleanup(cancel)
-	ctx, cancel = chromedp.NewContext(ctx)
+	ctx, cancel = chromedp.NewContext(ctx, chromedp.WithErrorf(func(string, ...any) {})) // it logs events that it doesn't know
 	t.Cleanup(cancel)
+	return ctx
+}
 
-	s.url = "ws" + strings.TrimPrefix(s.url, "http")
-	args, _ := json.Marshal(s.args())
+// browse opens a page in a headless Chromium, whose script finds args behind the #, closes the
+// tab once the promise window.result is kept, and returns its value.
+func browse(t *testing.T, address string, args ...string) (result string) {
+	t.Helper()
+	ctx := chromium(t)
+	hash, _ := json.Marshal(args)
 	wait := func(p *runtime.EvaluateParams) *runtime.EvaluateParams { return p.WithAwaitPromise(true) }
-	err = chromedp.Run(ctx,
-		chromedp.Navigate(site+"/clients/browser.html#"+url.PathEscape(string(args))),
+	err := chromedp.Run(ctx,
+		chromedp.Navigate(address+"#"+url.PathEscape(string(hash))),
 		chromedp.Evaluate("window.result", &result, wait))
 	if err != nil {
 		t.Fatalf("chromium: %v", err)
@@ -48,24 +58,34 @@ func browse(t *testing.T, site string, s session) (result string) {
 	return result
 }
 
+// socket is the URL of a WebSocket beside that of a page.
+func socket(site string) string { return "ws" + strings.TrimPrefix(site, "http") }
+
+// visit has a page of the server at site go through the session, and returns "done" or what went wrong.
+func visit(t *testing.T, site string, s session) string {
+	t.Helper()
+	s.url = socket(s.url)
+	return browse(t, site+"/clients/browser.html", s.args()...)
+}
+
 func runChromium(t *testing.T, s session) {
-	if result := browse(t, strings.TrimSuffix(s.url, "/room"), s); result != "done" {
+	if result := visit(t, strings.TrimSuffix(s.url, "/room"), s); result != "done" {
 		t.Errorf("the page says: %s", result)
 	}
 }
 
-// status notes with what a request was answered.
-type status struct {
+// answers notes with what a server answers, before it does.
+type answers struct {
 	http.ResponseWriter
-	code *atomic.Int32
+	note func(code int, header http.Header)
 }
 
-func (s status) WriteHeader(code int) {
-	s.code.Store(int32(code))
-	s.ResponseWriter.WriteHeader(code)
+func (a answers) WriteHeader(code int) {
+	a.note(code, a.Header())
+	a.ResponseWriter.WriteHeader(code)
 }
 
-func (s status) Unwrap() http.ResponseWriter { return s.ResponseWriter }
+func (a answers) Unwrap() http.ResponseWriter { return a.ResponseWriter }
 
 // A page of another origin is refused before any callback.
 func TestChromiumPageOfAnotherOriginIsRefused(t *testing.T) {
@@ -76,13 +96,64 @@ func TestChromiumPageOfAnotherOriginIsRefused(t *testing.T) {
 		wsroom.OnConnect(func(*wsroom.Conn, *http.Request) error { called(); return nil }))
 	var code atomic.Int32
 	own := serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		hub.ServeHTTP(status{w, &code}, r)
+		hub.ServeHTTP(answers{w, func(c int, _ http.Header) { code.Store(int32(c)) }}, r)
 	}))
 	other := serve(t, http.NotFoundHandler())
-	if result := browse(t, other, session{own + "/room", "", true}); result != "close 1006, waiting for open" {
+	if result := visit(t, other, session{own + "/room", "", true}); result != "close 1006, waiting for open" {
 		t.Errorf("the page says: %s", result)
 	}
 	if code.Load() != http.StatusForbidden {
 		t.Errorf("status %d, want 403", code.Load())
+	}
+}
+
+// A page brings its token as a subprotocol, and is let in, or sees why it isn't; the token is in no answer
+// and in no line of the log.
+func TestChromiumPageBringsAToken(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "log")
+	log, err := os.Create(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer log.Close()
+	const good, bad = "go?>od~token", "ba?>d~token" // base64url writes them otherwise than base64
+	hub := wsroom.New(
+		wsroom.WithSubprotocols("chat"),
+		wsroom.WithRejectMode(wsroom.CloseFrame),
+		wsroom.WithLogger(slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: slog.LevelDebug}))),
+		wsroom.WithAuthorize(func(r *http.Request, _ string) error {
+			if token, _ := wsroom.BearerToken(r); token != good {
+				return &wsroom.StatusError{Status: http.StatusUnauthorized, Message: "token unknown"}
+			}
+			return nil
+		}),
+		wsroom.OnConnect(func(c *wsroom.Conn, _ *http.Request) error { return c.SendText("welcome") }),
+		wsroom.OnText(func(*wsroom.Conn, string, error) { panic("a panic is logged") }))
+	said := make(chan string, 2)
+	site := serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		hub.ServeHTTP(answers{w, func(code int, header http.Header) {
+			if code == http.StatusSwitchingProtocols { // Chromium asks for an icon, too
+				said <- fmt.Sprint(header)
+			}
+		}}, r)
+	}))
+	for token, want := range map[string]string{
+		good: "open chat, welcome, close 1011 ",
+		bad:  "open chat, close 4401 token unknown",
+	} {
+		if result := browse(t, site+"/clients/token.html", socket(site)+"/room", token); result != want {
+			t.Errorf("the page saw %q, want %q", result, want)
+		}
+	}
+	text, err := os.ReadFile(file)
+	if !strings.Contains(string(text), "a panic is logged") {
+		t.Errorf("the log: %s, %v", text, err)
+	}
+	for _, where := range []string{string(text), await(t, said, "an answer"), await(t, said, "the other answer")} {
+		for _, token := range []string{good, bad} {
+			if strings.Contains(where, token) || strings.Contains(where, base64.RawURLEncoding.EncodeToString([]byte(token))) {
+				t.Errorf("there is the token in %s", where)
+			}
+		}
 	}
 }

@@ -11,6 +11,7 @@ require (
 	github.com/gorilla/websocket v1.5.3
 	github.com/lxzan/gws v1.8.9
 	github.com/wsroom/wsroom v0.0.0
+	github.com/wsroom/wsroom/adapters/inspector v0.0.0
 )
 
 require (
@@ -24,3 +25,5 @@ require (
 )
 
 replace github.com/wsroom/wsroom => ../
+
+replace github.com/wsroom/wsroom/adapters/inspector => ../adapters/inspector

@@ -16,10 +16,12 @@ import (
 // Owner is told what coder/websocket wants of its net.Conn. Calls come from whatever goroutine
 // uses the websocket.Conn, with no lock of Conn held but, in those for what was read, its reader's.
 type Owner interface {
-	// ControlRead tells that a ping or a pong was read. Whatever the peer sent before caughtUp, by Now,
-	// had been read by then; what was read since may have come at any time since.
-	ControlRead(caughtUp int64)
-	// Oversized tells that a data frame longer than Limits.Frame was announced to be read.
+	// Overhead tells that a ping or a pong was read, or maxLack bytes too few in fragments. Whatever the
+	// peer sent before caughtUp, by Now, had been read by then; what was read since may have come at any
+	// time since.
+	Overhead(caughtUp int64)
+	// Oversized tells that a data frame longer than Limits.Frame was announced to be read, or that a
+	// compressed message is longer than Limits.Size.
 	Oversized()
 	// Control takes a control frame that is to be sent. The payload is valid until it returns.
 	Control(opcode byte, payload []byte)
@@ -36,6 +38,7 @@ type Limits struct {
 	Message time.Duration // from the first wait for the rest of a message to its last byte
 	Write   time.Duration // a piece of at most maxWrite bytes
 	Frame   uint64        // the longest payload of a data frame; 0: any
+	Size    int64         // the longest compressed message once inflated; 0: any
 }
 
 // errCut is the stream's end within a message. coder/websocket takes io.EOF for the message's end
@@ -54,6 +57,14 @@ const readSize = 4 << 10
 // living receiver passes.
 const maxWrite = 256 << 10
 
+// fairFragment is what fragments between the first and the last of a message are to carry on average:
+// less than half of such a frame is header then. Of maxLack bytes that they lack, as 256 empty ones do,
+// the owner hears as of a ping.
+const (
+	fairFragment = 16
+	maxLack      = 256 * fairFragment
+)
+
 var readBuffers = sync.Pool{New: func() any { return new([readSize]byte) }}
 
 // Conn is the net.Conn that coder/websocket gets in place of the socket. Reading, it hands on at
@@ -68,19 +79,22 @@ type Conn struct {
 	limits   *Limits
 	raw      syscall.RawConn // nil where the socket offers none: TLS, pipes
 
-	readMu   sync.Mutex // guards the fields to the next blank line
-	in       scanner
-	buf      *[readSize]byte // nil while nothing is unread
-	r, w     int             // what is unread: buf[r:w]
-	into     []byte          // where rawRead reads to; nil for a buffer of its own
-	got      int
-	readErr  error // the socket's error, once it failed
-	waited   bool  // Wait returned, and no message has been read since
-	timed    bool  // the socket's read deadline is that of the message under way
-	armed    bool  // the socket has a read deadline, of this message or of one before
-	rushed   uint8 // reads that didn't have to wait
-	caughtUp int64 // when bytes came last that a read had waited for, by Now
-	readFunc func(fd uintptr) bool
+	readMu    sync.Mutex // guards the fields to the next blank line
+	in        scanner
+	buf       *[readSize]byte // nil while nothing is unread
+	r, w      int             // what is unread: buf[r:w]
+	into      []byte          // where rawRead reads to; nil for a buffer of its own
+	got       int
+	readErr   error // the socket's error, once it failed
+	waited    bool  // Wait returned, and no message has been read since
+	timed     bool  // the socket's read deadline is that of the message under way
+	armed     bool  // the socket has a read deadline, of this message or of one before
+	rushed    uint8 // reads that didn't have to wait
+	lack      int16 // bytes that fragments have carried too few
+	caughtUp  int64 // when bytes came last that a read had waited for, by Now
+	readFunc  func(fd uintptr) bool
+	deflate   bool       // permessage-deflate was negotiated
+	unpacking *unpacking // nil but within a compressed message
 
 	deadlineMu  sync.Mutex // guards interrupted and orders deadlines after it
 	interrupted bool
@@ -212,7 +226,7 @@ func (c *Conn) skipEmptyPong() bool {
 		return false
 	}
 	c.consume(emptyPong)
-	c.owner.ControlRead(c.caughtUp)
+	c.owner.Overhead(c.caughtUp)
 	return true
 }
 
@@ -221,6 +235,9 @@ func (c *Conn) skipEmptyPong() bool {
 func (c *Conn) Read(p []byte) (int, error) {
 	c.readMu.Lock()
 	defer c.readMu.Unlock()
+	if c.unpacking != nil {
+		return c.readPacked(p)
+	}
 	if c.r == c.w && c.in.left >= readSize && len(p) >= readSize {
 		// Deep inside a large payload: read it to where it is to go.
 		if err := c.fill(p[:min(uint64(len(p)), c.in.left)]); err != nil {
@@ -237,12 +254,15 @@ func (c *Conn) Read(p []byte) (int, error) {
 			return 0, c.readError(err)
 		}
 	}
+	if c.beginsPacked() {
+		c.unpacking = unpackings.Get().(*unpacking)
+		return c.readPacked(p)
+	}
 	n := c.scanIn(c.buf[c.r:min(c.w, c.r+len(p))])
 	copy(p, c.buf[c.r:c.r+n])
 	c.consume(n)
 	if c.oversized() { // coder/websocket would take memory for it
-		c.owner.Oversized()
-		return 0, net.ErrClosed
+		return 0, c.tooBig()
 	}
 	return n, nil
 }
@@ -259,16 +279,36 @@ func (c *Conn) scanIn(p []byte) int {
 	if end && c.in.opcode == Close {
 		c.peerClosed.Store(true)
 	}
-	if end && c.in.opcode > Close {
-		c.owner.ControlRead(c.caughtUp)
+	if end && (c.in.opcode > Close || c.in.opcode == Continuation && c.lacking()) {
+		c.owner.Overhead(c.caughtUp)
 	}
 	return n
+}
+
+// lacking weighs a continuation frame and reports whether the owner is to hear of it. A message's last
+// frame is none that has to carry anything: messages are counted elsewhere.
+func (c *Conn) lacking() bool {
+	if !c.in.fragmented {
+		return false
+	}
+	c.lack = max(0, c.lack+fairFragment-int16(min(c.in.payloadLen(), maxLack)))
+	if c.lack < maxLack {
+		return false
+	}
+	c.lack -= maxLack
+	return true
 }
 
 // oversized reports whether the current frame was announced as longer than it may be. What breaks the
 // protocol besides is for coder/websocket to refuse.
 func (c *Conn) oversized() bool {
 	return c.limits.Frame > 0 && c.in.left > c.limits.Frame && c.in.left <= math.MaxInt64 && c.in.opcode <= Binary
+}
+
+// tooBig tells the owner, who ends the connection.
+func (c *Conn) tooBig() error {
+	c.owner.Oversized()
+	return net.ErrClosed
 }
 
 // consume drops n unread bytes and gives the buffer back with the last of them.
@@ -449,137 +489,6 @@ func (c *Conn) Hangup() { _ = c.Conn.Close() }
 func (c *Conn) Close() error {
 	c.owner.Closed()
 	return nil
-}
-
-// outgoing is what coder/websocket is writing. Most connections never see it write.
-type outgoing struct {
-	scanner
-	part []byte // the bytes of a frame that isn't complete
-}
-
-// Write is for coder/websocket: it passes on the frames that p completes and keeps the rest, which
-// is less than the caller's buffer.
-func (c *Conn) Write(p []byte) (int, error) {
-	if c.out == nil {
-		c.out = new(outgoing)
-	}
-	for n := 0; n < len(p); {
-		k, end := c.out.scan(p[n:])
-		if !end {
-			c.out.part = append(c.out.part, p[n:n+k]...)
-		} else if err := c.frameWritten(p[n : n+k]); err != nil {
-			return n, err
-		}
-		n += k
-	}
-	return len(p), nil
-}
-
-// frameWritten passes on the frame that ends with last and begins with what is kept in part.
-func (c *Conn) frameWritten(last []byte) error {
-	part := c.out.part
-	c.out.part = nil
-	if c.out.opcode >= Close {
-		whole := append(part, last...)
-		c.owner.Control(c.out.opcode, whole[headerOf(whole):])
-		return nil
-	}
-	if err := c.writeData(part, last); err != nil {
-		c.owner.Failed(err)
-		return err
-	}
-	if !c.out.fragmented {
-		c.owner.MessageSent()
-	}
-	return nil
-}
-
-func (c *Conn) writeData(part, last []byte) error {
-	c.writeMu.Lock()
-	defer c.writeMu.Unlock()
-	if c.shut {
-		return net.ErrClosed
-	}
-	if len(part) > 0 && len(part)+len(last) <= readSize {
-		part, last = append(part, last...), nil
-	}
-	c.open = c.out.fragmented
-	if err := c.Send(part); err != nil {
-		return err
-	}
-	return c.Send(last)
-}
-
-// Lock takes the wire for Send and reports whether a data frame may go now; a control frame may
-// always (RFC 6455, section 5.4).
-func (c *Conn) Lock() (data bool) {
-	c.writeMu.Lock()
-	return !c.open
-}
-
-// TryLock is Lock, if the wire is free.
-func (c *Conn) TryLock() (data, ok bool) {
-	if !c.writeMu.TryLock() {
-		return false, false
-	}
-	return !c.open, true
-}
-
-// Unlock gives the wire back.
-func (c *Conn) Unlock() { c.writeMu.Unlock() }
-
-// Shut ends all writing; the caller holds the wire and has sent the close frame.
-func (c *Conn) Shut() { c.shut = true }
-
-// Send writes whole frames; the caller holds the wire. It tries without a deadline first, which
-// costs nothing, and sets one only where the socket is full. A write that failed may have cut a
-// frame, so nothing follows it: each Send returns its error.
-func (c *Conn) Send(p []byte) error {
-	for len(p) > 0 && c.sendErr == nil {
-		piece := p[:min(len(p), maxWrite)]
-		c.sendErr = c.sendPiece(piece)
-		p = p[len(piece):]
-	}
-	return c.sendErr
-}
-
-func (c *Conn) sendPiece(p []byte) error {
-	if c.raw != nil {
-		n, err := c.trySend(p)
-		if p = p[n:]; err != nil || len(p) == 0 {
-			return err
-		}
-	}
-	if err := c.SetWriteDeadline(time.Now().Add(c.limits.Write)); err != nil {
-		return err
-	}
-	if _, err := c.Conn.Write(p); err != nil {
-		return err
-	}
-	return c.SetWriteDeadline(time.Time{})
-}
-
-// CanTry reports whether TrySend can write: not over TLS.
-func (c *Conn) CanTry() bool { return c.raw != nil }
-
-// TrySend writes as much of p as the socket takes at once; the caller holds the wire, and sees to it
-// that the rest follows before anything else.
-func (c *Conn) TrySend(p []byte) (n int, err error) {
-	if c.sendErr != nil {
-		return 0, c.sendErr
-	}
-	n, c.sendErr = c.trySend(p)
-	return n, c.sendErr
-}
-
-func (c *Conn) trySend(p []byte) (n int, err error) {
-	c.pending, c.sent = p, 0
-	err = c.raw.Write(c.writeFunc)
-	c.pending = nil
-	if err == nil {
-		err = c.sendErr
-	}
-	return c.sent, err
 }
 
 var _ io.ReadWriteCloser = (*Conn)(nil)

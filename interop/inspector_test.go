@@ -1,0 +1,333 @@
+package interop_test
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/chromedp/cdproto/emulation"
+	browserlog "github.com/chromedp/cdproto/log"
+	"github.com/chromedp/cdproto/runtime"
+	"github.com/chromedp/chromedp"
+	"github.com/chromedp/chromedp/kb"
+	"github.com/coder/websocket"
+	"github.com/wsroom/wsroom"
+	"github.com/wsroom/wsroom/adapters/inspector"
+)
+
+// pipe is a ResponseWriter whose connection is in memory.
+type pipe struct {
+	*httptest.ResponseRecorder
+	conn net.Conn
+}
+
+func (p pipe) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+	return p.conn, bufio.NewReadWriter(bufio.NewReader(p.conn), bufio.NewWriter(p.conn)), nil
+}
+
+// join connects a peer in memory, which reads all that comes, unless it is stalled, and hangs up when it is
+// told to.
+func join(t *testing.T, hub http.Handler, path string, stalled bool) {
+	r := httptest.NewRequestWithContext(t.Context(), "GET", path, nil)
+	for name, value := range map[string]string{
+		"Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Version": "13", "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==",
+	} {
+		r.Header.Set(name, value)
+	}
+	client, server := net.Pipe()
+	go func() {
+		defer client.Close()
+		if stalled {
+			<-r.Context().Done()
+		}
+		buf := make([]byte, 512)
+		for err := error(nil); err == nil && buf[0] != 0x88; _, err = client.Read(buf) {
+		}
+	}()
+	hub.ServeHTTP(pipe{httptest.NewRecorder(), server}, r)
+}
+
+// inspected serves an inspector of a hub at a path of its own and returns both and the page's URL.
+func inspected(t *testing.T, opts ...inspector.Option) (*wsroom.Hub, string) {
+	t.Helper()
+	hub := wsroom.New(
+		wsroom.WithHeartbeat(0, 0), wsroom.WithWriteTimeout(patience), wsroom.WithSendQueue(4096, 64<<20),
+		wsroom.WithRoom(func(r *http.Request) (string, error) { return r.FormValue("room"), nil }),
+		wsroom.OnConnect(func(c *wsroom.Conn, r *http.Request) error { c.Set("name", r.FormValue("name")); return nil }),
+		wsroom.OnText(func(c *wsroom.Conn, text string, err error) {
+			if err == nil {
+				c.SendTextToThisRoom(text)
+			}
+		}))
+	name := func(c *wsroom.Conn) string { v, _ := c.Get("name"); s, _ := v.(string); return s }
+	in := inspector.New(hub, append(opts, inspector.WithLabel(name))...)
+	mux := http.NewServeMux()
+	mux.Handle("/debug/hub/", in)
+	mux.Handle("/ws", hub)
+	site := serve(t, mux)
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
+		defer cancel()
+		if err := errors.Join(in.Shutdown(ctx), hub.Shutdown(ctx)); err != nil {
+			t.Error(err)
+		}
+	})
+	return hub, site + "/debug/hub/"
+}
+
+func address(room, name string) string {
+	return "/ws?" + url.Values{"room": {room}, "name": {name}}.Encode()
+}
+
+// open opens the page and fails the test if a script fails or something is refused by its policy.
+func open(t *testing.T, page string) context.Context {
+	t.Helper()
+	ctx := chromium(t)
+	chromedp.ListenTarget(ctx, func(e any) {
+		switch e := e.(type) {
+		case *runtime.EventExceptionThrown:
+			t.Errorf("the page threw: %v", e.ExceptionDetails)
+		case *browserlog.EventEntryAdded:
+			if e.Entry.Source == browserlog.SourceSecurity || strings.Contains(e.Entry.Text, "Content Security Policy") {
+				t.Errorf("the page did what it must not: %s", e.Entry.Text)
+			}
+		}
+	})
+	do(t, ctx, browserlog.Enable(), chromedp.Navigate(page), holds(`report !== null`))
+	return ctx
+}
+
+func do(t *testing.T, ctx context.Context, actions ...chromedp.Action) {
+	t.Helper()
+	if err := chromedp.Run(ctx, actions...); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// holds waits until an expression of the page's is true.
+func holds(expression string, args ...any) chromedp.Action {
+	quoted := make([]any, len(args))
+	for i, arg := range args {
+		p, _ := json.Marshal(arg)
+		quoted[i] = string(p)
+	}
+	expression = fmt.Sprintf(expression, quoted...)
+	return chromedp.ActionFunc(func(ctx context.Context) error {
+		if err := chromedp.Poll(expression, nil, chromedp.WithPollingInterval(20*time.Millisecond), chromedp.WithPollingTimeout(20*time.Second)).Do(ctx); err != nil {
+			return fmt.Errorf("waited for %s: %w", expression, err)
+		}
+		return nil
+	})
+}
+
+// The page stays quick with 10,000 connections in 1,000 rooms (1,000 in 100 with -short), and has no more
+// rows than it shows.
+func TestInspectorShowsManyConnections(t *testing.T) {
+	hub, page := inspected(t)
+	rooms := 1000
+	if testing.Short() {
+		rooms = 100
+	}
+	for i := range rooms {
+		for j := range 10 {
+			join(t, hub, address(fmt.Sprintf("/chat/room-%d", i), fmt.Sprint("Guest ", i*10+j)), false)
+		}
+	}
+	ctx := open(t, page)
+	var elements int
+	do(t, ctx, holds(`document.getElementById("conns").textContent.replace(",", "") === %s`, fmt.Sprint(rooms*10)),
+		chromedp.Evaluate(`document.querySelectorAll("*").length`, &elements))
+	begin := time.Now()
+	do(t, ctx, chromedp.SendKeys("#search", fmt.Sprintf("ROOM-%d", rooms-1)), holds(`document.getElementById("rooms-rows").children.length === 1`))
+	t.Logf("%d elements; a search took %v", elements, time.Since(begin))
+	if took := time.Since(begin); took > 3*time.Second {
+		t.Errorf("a search took %v", took)
+	}
+	if elements > 1000 {
+		t.Errorf("%d elements", elements)
+	}
+}
+
+// Names that clients choose are shown as text, whatever they hold, and characters that hide or turn text
+// around are spelled out.
+func TestInspectorShowsHostileNamesAsText(t *testing.T) {
+	hub, page := inspected(t, inspector.WithActions())
+	names := []string{
+		`<img src=x onerror="document.title='pwned'">`, `"><script>document.title='pwned'</script>`,
+		"javascript:document.title='pwned'", "__proto__", strings.Repeat("W", 255), strings.Repeat("e\u0301", 85),
+		"&amp;&lt;b&gt;", "/chat/%3Cb%3E#room=x&search=y",
+	}
+	for _, name := range append(names, "/a/\u202egnp.exe") {
+		join(t, hub, address(name, name), false)
+	}
+	ctx := open(t, page)
+	for _, name := range names {
+		do(t, ctx,
+			holds(`[...document.querySelectorAll("#rooms-rows a")].some(a => a.textContent === %s && a.clientWidth > 0)`, name),
+			chromedp.Evaluate(fmt.Sprintf(`[...document.querySelectorAll("#rooms-rows a")].find(a => a.title === %q).click()`, name), nil),
+			holds(`document.getElementById("members-name").textContent === %s`, name),
+			holds(`document.querySelector("#members-rows .name")?.textContent === %s`, name),
+			chromedp.Click("#members-rows button"), holds(`document.getElementById("dialog-about").textContent.includes(%s)`, name),
+			chromedp.Click("#cancel"), chromedp.Click("#back"))
+	}
+	do(t, ctx, holds(`[...document.querySelectorAll("#rooms-rows a")].some(a => a.textContent === "/a/U+202Egnp.exe")`))
+	var title string
+	var images, wide int
+	do(t, ctx, chromedp.Title(&title), chromedp.Evaluate(`document.querySelectorAll("main img, main script").length`, &images),
+		chromedp.EmulateViewport(390, 844), chromedp.Evaluate(`document.documentElement.scrollWidth`, &wide))
+	if title != "wsroom inspector" || images != 0 || wide > 390 {
+		t.Errorf("title %q, %d images and scripts, %d pixels wide", title, images, wide)
+	}
+}
+
+// Each action is asked about first; cancelled, it isn't done. All of it works by keyboard.
+func TestInspectorActs(t *testing.T) {
+	hub, page := inspected(t, inspector.WithActions())
+	dial := func(room string) *websocket.Conn {
+		ws, _, err := websocket.Dial(t.Context(), strings.TrimSuffix(page, "/debug/hub/")+address(room, "Ann"), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { ws.CloseNow() })
+		return ws
+	}
+	ends := func(ws *websocket.Conn, want websocket.CloseError) {
+		t.Helper()
+		_, _, err := ws.Read(t.Context())
+		if got := (websocket.CloseError{}); !errors.As(err, &got) || got != want {
+			t.Errorf("the end is %v, want %v", err, want)
+		}
+	}
+	kicked, closed := dial("/first"), dial("/second")
+	ctx := open(t, page)
+	toast := func(text string) chromedp.Action {
+		return holds(`!document.getElementById("dialog").open && !document.getElementById("toast").hidden && document.getElementById("toast").textContent === %s`, text)
+	}
+	enter, open := chromedp.KeyEvent(kb.Enter), holds(`document.getElementById("dialog").open`)
+	focus := func(selector string) chromedp.Action {
+		return holds(`(document.querySelector(%s)?.focus(), document.activeElement.matches(%s))`, selector, selector)
+	}
+
+	do(t, ctx, focus("#notice-all"), enter, open, chromedp.KeyEvent("hello"), focus("#confirm"), enter, toast("Sent a notice to all."))
+	for _, ws := range []*websocket.Conn{kicked, closed} {
+		if _, p, err := ws.Read(t.Context()); string(p) != "hello" {
+			t.Errorf("%q, %v came", p, err)
+		}
+	}
+	do(t, ctx, focus("#rooms-rows tr:first-child a"), enter, holds(`document.activeElement.id === "members-title"`),
+		focus("#members-rows button"), enter, open, holds(`document.activeElement.id === "cancel"`), enter,
+		holds(`!document.getElementById("dialog").open`))
+	if hub.Len() != 2 {
+		t.Error("it was done all the same")
+	}
+	do(t, ctx, focus("#members-rows button"), enter, open, focus("#text"), chromedp.KeyEvent("enough"), focus("#confirm"), enter,
+		toast("Kicked with 1008."), holds(`document.getElementById("events").textContent.includes("kicked with 1008, by ")`))
+	ends(kicked, websocket.CloseError{Code: 1008, Reason: "enough"})
+	do(t, ctx, focus("#back"), enter, holds(`document.querySelector("#rooms-rows a")?.textContent === "/second"`),
+		focus("#rooms-rows a"), enter, focus("#close-room"), enter, open, chromedp.SetValue("#code", "1005"), focus("#confirm"), enter,
+		holds(`document.getElementById("dialog-error").textContent === "Close code 1005 can't be sent."`),
+		chromedp.SetValue("#code", "4002"), focus("#confirm"), enter, toast("Closed the room with 4002."))
+	ends(closed, websocket.CloseError{Code: 4002})
+}
+
+// Without WithActions there is nothing to press.
+func TestInspectorIsReadOnly(t *testing.T) {
+	hub, page := inspected(t)
+	join(t, hub, address("/a", "Ann"), false)
+	ctx := open(t, page+"#room=%2Fa")
+	do(t, ctx, holds(`!document.getElementById("members").hidden && document.getElementById("members-rows").children.length === 1`))
+	var buttons int
+	do(t, ctx, chromedp.Evaluate(`[...document.querySelectorAll("button")].filter(b => b.checkVisibility()).length`, &buttons))
+	if buttons != 0 {
+		t.Errorf("%d buttons", buttons)
+	}
+}
+
+// The page comes back after a restart, and says so when it isn't let in any more.
+func TestInspectorComesBack(t *testing.T) {
+	var at atomic.Pointer[http.Handler]
+	use := func(h http.Handler) { at.Store(&h) }
+	site := serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { (*at.Load()).ServeHTTP(w, r) }))
+	down := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusBadGateway) })
+	signedOut := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusUnauthorized) })
+	first, second := wsroom.New(), wsroom.New()
+	join(t, second, "/second", false)
+	in, again := inspector.New(first), inspector.New(second)
+	use(in)
+	ctx := open(t, site+"/")
+	status := func(text string) chromedp.Action {
+		return holds(`document.getElementById("status").textContent === %s`, text)
+	}
+	stop := func(in *inspector.Inspector) {
+		if err := in.Shutdown(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	do(t, ctx, status("Live"))
+	use(down)
+	stop(in)
+	do(t, ctx, status("Reconnecting…"))
+	use(again)
+	do(t, ctx, status("Live"), holds(`document.querySelector("#rooms-rows a")?.textContent === "/second"`))
+	use(signedOut)
+	stop(again)
+	do(t, ctx, status("Signed out. Reload the page."))
+}
+
+// What can be pressed or filled in has a name, text can be read in both schemes, and a phone needn't scroll
+// sideways.
+func TestInspectorIsAccessible(t *testing.T) {
+	hub, page := inspected(t, inspector.WithActions())
+	for i := range 25 {
+		join(t, hub, address("/room", fmt.Sprint("Guest ", i)), i == 0)
+	}
+	for range 3 {
+		hub.SendTextToAll("waits")
+	}
+	ctx := open(t, page)
+	for _, scheme := range []string{"light", "dark"} {
+		for _, at := range []string{"", "#search=guest", "#room=%2Froom"} {
+			var faults, inDialog []string
+			do(t, ctx, emulation.SetEmulatedMedia().WithFeatures([]*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: scheme}}),
+				chromedp.EmulateViewport(390, 844), chromedp.Navigate(page+at), holds(`report?.view.room === look().room && report.view.search === look().search`),
+				chromedp.Evaluate(faultsScript, &faults))
+			if at != "" {
+				do(t, ctx, chromedp.WaitVisible("#members"), chromedp.Click("#members-rows button"), chromedp.Evaluate(faultsScript, &inDialog))
+			}
+			for _, fault := range append(faults, inDialog...) {
+				t.Errorf("%s, %s: %s", scheme, at, fault)
+			}
+		}
+	}
+}
+
+// faultsScript lists what is nameless, too faint (WCAG 2.2, 1.4.3: a contrast of 4.5), or too wide.
+const faultsScript = `(() => {
+	const faults = [], shown = e => e.checkVisibility();
+	for (const e of [...document.querySelectorAll("button, input, textarea, a, [tabindex]")].filter(shown)) {
+		const by = e.getAttribute("aria-labelledby");
+		const name = e.getAttribute("aria-label") || by && document.getElementById(by).textContent || e.textContent || e.labels?.[0]?.textContent;
+		if (!name?.trim()) faults.push("no name: " + e.outerHTML);
+	}
+	const parse = c => c.match(/[\d.]+/g).map(Number);
+	const light = c => { const [r, g, b] = c.map(v => (v /= 255) <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4); return 0.2126 * r + 0.7152 * g + 0.0722 * b; };
+	const ground = e => { for (; e; e = e.parentElement) { const c = parse(getComputedStyle(e).backgroundColor); if (c.length === 3 || c[3] === 1) return c; } };
+	for (const e of document.querySelectorAll("body *")) {
+		if (!shown(e) || e.disabled || ![...e.childNodes].some(n => n.nodeType === 3 && n.data.trim())) continue;
+		const [a, b] = [light(parse(getComputedStyle(e).color)), light(ground(e))].sort((x, y) => y - x);
+		const contrast = (a + 0.05) / (b + 0.05);
+		if (contrast < 4.5) faults.push(contrast.toFixed(2) + ": " + e.textContent);
+	}
+	if (document.documentElement.scrollWidth > innerWidth) faults.push("as wide as " + document.documentElement.scrollWidth);
+	return faults;
+})()`
