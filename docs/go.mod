@@ -5,7 +5,7 @@ go 1.25.0
 require (
 	github.com/go-chi/chi/v5 v5.5.0
 	github.com/gorilla/websocket v1.5.3
-	github.com/olahol/melody v1.1.4
+	github.com/olahol/melody v1.4.0
 	github.com/wsroom/wsroom v0.0.0
 )
 
