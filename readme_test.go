@@ -25,7 +25,7 @@ func TestPagesShowCompiledCode(t *testing.T) {
 			}
 		}
 	}
-	if blocks < 3 {
+	if blocks < 20 {
 		t.Errorf("%d blocks of Go", blocks)
 	}
 }

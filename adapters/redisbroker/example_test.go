@@ -9,6 +9,14 @@ import (
 	"github.com/wsroom/wsroom/adapters/redisbroker"
 )
 
+type userKey struct{}
+
+// userOf says whose request it is, as WithAuthorize or a middleware in front has noted.
+func userOf(r *http.Request) string {
+	user, _ := r.Context().Value(userKey{}).(string)
+	return user
+}
+
 // A hub that shares its rooms, and who is in them, with the hubs of other nodes.
 func Example() {
 	client, err := rueidis.NewClient(rueidis.ClientOption{InitAddress: []string{"127.0.0.1:6379"}, DisableCache: true})
@@ -20,8 +28,9 @@ func Example() {
 	hub := wsroom.New(
 		wsroom.WithName("chat"),
 		wsroom.WithBroker(broker),
-		wsroom.WithIdentity(func(r *http.Request) string { return r.Header.Get("X-User") }),
+		wsroom.WithIdentity(userOf),
 		wsroom.WithPresenceStore(presence),
+		wsroom.OnMemberJoin(func(room string, m wsroom.Member) { log.Print(m.Identity, " is in ", room) }),
 	)
 	log.Fatal(http.ListenAndServe(":8080", hub))
 }
