@@ -13,7 +13,7 @@ import (
 func TestPagesShowCompiledCode(t *testing.T) {
 	compiled := ""
 	for _, source := range files(t, ".go") {
-		compiled += withoutIndent(source)
+		compiled += "\n" + withoutIndent(source)
 	}
 	blocks := 0
 	for page, text := range files(t, ".md") {
