@@ -88,6 +88,9 @@ func wrap(with func(http.ResponseWriter) http.ResponseWriter) func(http.Handler)
 
 var quiet = &middleware.DefaultLogFormatter{Logger: log.New(io.Discard, "", 0), NoColor: true}
 
+//lint:ignore SA1019 the page says why not to use it
+var realIP = middleware.RealIP
+
 // middlewares are the rows of the page's table.
 var middlewares = map[string]func(http.Handler) http.Handler{
 	"a recorder with neither Hijack nor Unwrap": wrap(func(w http.ResponseWriter) http.ResponseWriter { return &recorder{ResponseWriter: w} }),
@@ -104,7 +107,7 @@ var middlewares = map[string]func(http.Handler) http.Handler{
 	"`middleware.Compress`":         middleware.Compress(5),
 	"`middleware.Throttle`":         middleware.Throttle(1),
 	"`middleware.Timeout`":          middleware.Timeout(10 * time.Millisecond),
-	"`middleware.RealIP`":           middleware.RealIP,
+	"`middleware.RealIP`":           realIP,
 	"`middleware.ClientIPFromXFF`":  middleware.ClientIPFromXFF("10.0.0.0/8"),
 	"`middleware.CleanPath`":        middleware.CleanPath,
 	"`middleware.StripSlashes`":     middleware.StripSlashes,
@@ -183,7 +186,7 @@ func behind(t *testing.T, use func(http.Handler) http.Handler) string {
 
 // A forged header makes RealIP tell lies of the client's address, with nothing but a header.
 func TestRealIPBelievesEveryone(t *testing.T) {
-	for believes, use := range map[bool]func(http.Handler) http.Handler{true: middleware.RealIP, false: passOn} {
+	for believes, use := range map[bool]func(http.Handler) http.Handler{true: realIP, false: passOn} {
 		addresses := make(chan string, 1)
 		hub := wsroom.New(wsroom.OnConnect(func(c *wsroom.Conn, _ *http.Request) error {
 			addresses <- c.RemoteAddr()
