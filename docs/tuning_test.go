@@ -5,6 +5,9 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"strconv"
+	"strings"
 	"syscall"
 	"testing"
 
@@ -51,4 +54,53 @@ func TestSmallKernelBuffers(t *testing.T) {
 	if n := <-size; n > 128<<10 { // Linux takes twice what it is told, for its own needs
 		t.Errorf("a buffer of %d bytes", n)
 	}
+}
+
+// The page's figures are those of the benchmarks.
+func TestFiguresAreTheBenchmarks(t *testing.T) {
+	page, err := os.ReadFile("tuning.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	const cpu, memory = 3, 10 // columns: µs, KB
+	for _, f := range []struct {
+		scenario string
+		column   int
+		text     string
+		figure   float64
+	}{
+		{"idle", memory, "7.7 KB for an idle connection", 7.7},
+		{"paced", cpu, "7.6 µs where each is a system call of its own", 7.6},
+		{"flood128", cpu, "A message costs 0.3 µs a member in a busy room", 0.3},
+		{"churn", cpu, "upgrade costs 0.14 ms", 140},
+	} {
+		measured := 0.0
+		for _, row := range table(t, "../benchmarks/README.md", 0) {
+			if row[0] == f.scenario && row[1] == "wsroom" {
+				measured, _ = strconv.ParseFloat(row[f.column], 64)
+			}
+		}
+		text := strings.Join(strings.Fields(string(page)), " ")
+		if !strings.Contains(text, f.text) || measured > f.figure*1.15 || measured < f.figure*0.85 {
+			t.Errorf("%s: the benchmarks say %v; the page says, or ought to: %s", f.scenario, measured, f.text)
+		}
+	}
+	for _, row := range table(t, "tuning.md", 0) {
+		conns, err := strconv.ParseFloat(strings.ReplaceAll(row[0], ",", ""), 64)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := bytesOf(t, row[1]); got != 7700*conns {
+			t.Errorf("%s: %v bytes", row[0], got)
+		}
+	}
+}
+
+func bytesOf(t *testing.T, size string) float64 {
+	number, unit, _ := strings.Cut(size, " ")
+	n, err := strconv.ParseFloat(number, 64)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n * map[string]float64{"MB": 1e6, "GB": 1e9}[unit]
 }
