@@ -9,7 +9,10 @@ import (
 // Broker carries a hub's messages between the nodes that share it. It is made of standard types, so
 // that an adapter needs no import of wsroom; the conformance suite for one is in adapters/brokertest.
 // All methods may be called concurrently. Topics are any non-empty strings of up to 600 bytes, NUL and
-// bytes that aren't UTF-8 included; data is any bytes, an adapter documents how many.
+// bytes that aren't UTF-8 included; data is any bytes.
+//
+// A Broker that also has a method MaxData() int takes data of up to so many bytes. A send of more than that
+// returns an error.
 type Broker interface {
 	// Publish offers data to every subscriber of the topic, this process too, and returns once the
 	// broker has it. What one goroutine publishes to a topic arrives in that order, and the order is the

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"sync"
 	"time"
 
@@ -57,7 +58,8 @@ type outTopic struct {
 	local     bool // what waits has been delivered on this node
 }
 
-// publish takes a message for all nodes, or returns ErrOutage.
+// publish takes a message for all nodes, or returns ErrOutage, or an error for one that the broker is never
+// going to take.
 func publish[P string | []byte](c *cluster, t Target, kind byte, payload P) error {
 	l := letter{kind: kind}
 	for _, conn := range t.except {
@@ -66,6 +68,9 @@ func publish[P string | []byte](c *cluster, t Target, kind byte, payload P) erro
 	rooms := distinct(t.rooms)
 	if len(rooms) == 0 {
 		rooms = []string{everyRoom}
+	}
+	if err := c.fits(rooms, l, len(payload)); err != nil {
+		return err
 	}
 	o := &c.outbox
 	o.mu.Lock()
@@ -80,6 +85,28 @@ func publish[P string | []byte](c *cluster, t Target, kind byte, payload P) erro
 		put(o, room, l, payload)
 	}
 	return nil
+}
+
+// fits checks a message against the most that the broker takes.
+func (c *cluster) fits(rooms []string, l letter, size int) error {
+	around := envelopeHead + 6*maxUvarint // at the most, without names
+	for _, names := range [][]string{rooms[:len(rooms)-1], l.except} {
+		for _, name := range names {
+			around += maxUvarint + len(name)
+		}
+	}
+	if most := c.maxData(); size > most-around {
+		return fmt.Errorf("wsroom: a message of %d bytes, with up to %d around it, is more than the %d that the broker takes", size, around, most)
+	}
+	return nil
+}
+
+// maxData returns how many bytes the broker takes at most.
+func (c *cluster) maxData() int {
+	if limited, ok := c.broker.(interface{ MaxData() int }); ok {
+		return limited.MaxData()
+	}
+	return math.MaxInt
 }
 
 // distinct returns the names, each once.
@@ -154,16 +181,23 @@ func put[P string | []byte](o *outbox, room string, l letter, payload P) {
 // gather appends the message to the topic's last envelope, or to a new one.
 func gather[P string | []byte](o *outbox, t *outTopic, l letter, payload P) {
 	last := len(t.envelopes) - 1
-	if last < 0 || last == 0 && t.busy || len(t.envelopes[last])+len(payload) > maxEnvelope {
+	if last < 0 || last == 0 && t.busy {
 		if last++; last == 0 {
 			t.since = time.Now()
 		}
 		t.envelopes = append(t.envelopes, appendEnvelope(nil, o.cluster.node))
 		o.count(envelopeHead)
 	}
-	before := len(t.envelopes[last])
-	t.envelopes[last] = appendLetter(t.envelopes[last], l, payload)
-	o.count(len(t.envelopes[last]) - before)
+	e := t.envelopes[last]
+	before := len(e)
+	e = appendLetter(e, l, payload)
+	o.count(len(e) - before)
+	if len(e) > min(maxEnvelope, o.cluster.maxData()) && before > envelopeHead {
+		t.envelopes = append(t.envelopes, append(appendEnvelope(nil, o.cluster.node), e[before:]...))
+		o.count(envelopeHead)
+		e = e[:before]
+	}
+	t.envelopes[last] = e
 	if !t.busy {
 		t.busy = true
 		o.enlist(t)

@@ -264,8 +264,8 @@ func TestDropsAreCountedAndChosen(t *testing.T) {
 				}
 				last = i
 			}
-			if first != 0 {
-				t.Errorf("the first delivered is %d", first) // it was written when nothing waited
+			if first != 0 && policy == wsroom.DropNewest { // the oldest may be dropped before anything is written
+				t.Errorf("the first delivered is %d", first)
 			}
 			if newest := last == messages-1; newest != (policy == wsroom.DropOldest) {
 				t.Errorf("the last delivered is %d of %d", last, messages)
