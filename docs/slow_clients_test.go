@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -14,10 +15,13 @@ import (
 	"github.com/wsroom/wsroom/wsroomtest"
 )
 
+// account is what callbacks report, each on a goroutine of its own.
 type account struct {
-	dropped int
-	cause   error
+	dropped atomic.Int64
+	causes  chan error
 }
+
+func newAccount() *account { return &account{causes: make(chan error, 10)} }
 
 // newTicker is the page's hub for prices: the newest count.
 func newTicker(a *account) *wsroom.Hub {
@@ -25,10 +29,10 @@ func newTicker(a *account) *wsroom.Hub {
 		wsroom.WithSendQueue(16, 64<<10),
 		wsroom.WithOverflow(wsroom.DropOldest),
 		wsroom.OnDrop(func(c *wsroom.Conn, messages int) {
-			a.dropped += messages
+			a.dropped.Add(int64(messages))
 		}),
 		wsroom.OnClose(func(c *wsroom.Conn, err error) {
-			a.cause = err // ErrSlow with CloseSlow, os.ErrDeadlineExceeded after the write timeout
+			a.causes <- err // ErrSlow with CloseSlow, os.ErrDeadlineExceeded after the write timeout
 		}),
 	)
 	return hub
@@ -37,8 +41,8 @@ func newTicker(a *account) *wsroom.Hub {
 // A client that stops reading for a while gets what is newest, and the rest is reported.
 func TestDropOldestKeepsTheNewest(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var a account
-		hub := wsroomtest.CheckHub(t, newTicker(&a))
+		a := newAccount()
+		hub := wsroomtest.CheckHub(t, newTicker(a))
 		c := wsroomtest.Dial(t, hub, "/prices")
 		c.Stall()
 		const sent = 100
@@ -50,8 +54,9 @@ func TestDropOldestKeepsTheNewest(t *testing.T) {
 		synctest.Wait()
 		c.Resume()
 		got := c.Drain()
-		if len(got)+a.dropped != sent || a.dropped == 0 || !strings.HasPrefix(got[len(got)-1], fmt.Sprint(sent-1)) {
-			t.Errorf("%d came, %d were dropped, the last was %q", len(got), a.dropped, got[len(got)-1])
+		dropped := int(a.dropped.Load())
+		if len(got)+dropped != sent || dropped == 0 || !strings.HasPrefix(got[len(got)-1], fmt.Sprint(sent-1)) {
+			t.Errorf("%d came, %d were dropped, the last was %q", len(got), dropped, got[len(got)-1])
 		}
 	})
 }
@@ -59,8 +64,8 @@ func TestDropOldestKeepsTheNewest(t *testing.T) {
 // One that never reads again goes by the write timeout, though DropOldest would have room for ever.
 func TestDropOldestDoesNotKeepTheDead(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var a account
-		hub := wsroomtest.CheckHub(t, newTicker(&a))
+		a := newAccount()
+		hub := wsroomtest.CheckHub(t, newTicker(a))
 		c := wsroomtest.Dial(t, hub, "/prices")
 		c.Stall()
 		begin := time.Now()
@@ -71,9 +76,8 @@ func TestDropOldestDoesNotKeepTheDead(t *testing.T) {
 		if took := time.Since(begin); took < 9*time.Second || took > 11*time.Second {
 			t.Errorf("gone after %v", took)
 		}
-		synctest.Wait()
-		if !errors.Is(a.cause, os.ErrDeadlineExceeded) {
-			t.Errorf("ended by %v", a.cause)
+		if cause := <-a.causes; !errors.Is(cause, os.ErrDeadlineExceeded) {
+			t.Errorf("ended by %v", cause)
 		}
 	})
 }
@@ -101,8 +105,8 @@ func TestQueuesLastAsLongAsThePageSays(t *testing.T) {
 // CloseSlow tells the client, and the application.
 func TestCloseSlowSaysSo(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var a account
-		hub := wsroomtest.CheckHub(t, wsroom.New(wsroom.WithSendQueue(4, 1<<20), wsroom.OnClose(func(_ *wsroom.Conn, err error) { a.cause = err })))
+		a := newAccount()
+		hub := wsroomtest.CheckHub(t, wsroom.New(wsroom.WithSendQueue(4, 1<<20), wsroom.OnClose(func(_ *wsroom.Conn, err error) { a.causes <- err })))
 		c := wsroomtest.Dial(t, hub, "/")
 		c.Stall()
 		for range 10 {
@@ -111,8 +115,8 @@ func TestCloseSlowSaysSo(t *testing.T) {
 		}
 		c.Resume()
 		c.ExpectClose(websocket.StatusTryAgainLater)
-		if !errors.Is(a.cause, wsroom.ErrSlow) {
-			t.Errorf("ended by %v", a.cause)
+		if cause := <-a.causes; !errors.Is(cause, wsroom.ErrSlow) {
+			t.Errorf("ended by %v", cause)
 		}
 	})
 }
