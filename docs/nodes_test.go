@@ -97,6 +97,7 @@ func TestRollingRestartIsNotSeenInPresence(t *testing.T) {
 		if err := one.Shutdown(t.Context()); err != nil {
 			t.Error(err)
 		}
+		time.Sleep(3 * time.Second) // of 5
 		wsroomtest.Dial(t, two, "/a", wsroomtest.WithHeader("X-User", "ann"))
 		time.Sleep(time.Minute)
 		synctest.Wait()
