@@ -39,6 +39,12 @@
 // which OnClose, the last message callback and context.Cause(c.Context()) give. http.Server.Shutdown
 // knows nothing of upgraded connections: call Hub.Shutdown beside it.
 //
+// # Several nodes
+//
+// With WithBroker the hubs of several processes share their rooms, with one order for each room on all of
+// them; see WithOutage and OnGap for what becomes of that while the broker is away. Hub.Presence says who is
+// in a room, by WithIdentity; on all nodes, with WithPresenceStore.
+//
 // # Concurrency
 //
 // All methods of Hub, Target and Conn may be called from any goroutine and from any callback, but
