@@ -45,7 +45,8 @@ func WithPresenceStore(s PresenceStore) Option {
 }
 
 // WithPresenceGrace sets for how long a member whose last connection has left the room counts as there,
-// so that a reload of a page isn't noticed. The default is 5 s.
+// so that a reload of a page isn't noticed, nor that a node is shut down and its clients go to another. The
+// default is 5 s.
 func WithPresenceGrace(d time.Duration) Option {
 	return func(c *config) error {
 		c.grace = d
@@ -297,6 +298,11 @@ func (p *presence) renew() {
 	}
 	p.mu.Unlock()
 	p.note(err)
+	p.tellLeft(left)
+}
+
+// tellLeft tells of those whose nodes are gone, by the store's names of their rooms.
+func (p *presence) tellLeft(left map[string][]string) {
 	for _, key := range slices.Sorted(maps.Keys(left)) {
 		room, own := strings.CutPrefix(key, p.prefix())
 		for _, identity := range left[key] {
@@ -367,18 +373,26 @@ func (p *presence) end() {
 		}
 	}
 	if !alone {
-		p.work.add("close", p.letLapse)
+		p.work.add("close", p.part)
 	}
 }
 
-func (p *presence) letLapse() {
+// part ends the lease at Shutdown: after the grace, in which members come back by way of other nodes, or
+// at once where there is none.
+func (p *presence) part() {
 	if !p.leased {
 		return
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), storeTime)
 	defer cancel()
-	_, _, err := p.store.Renew(ctx, p.node, max(p.hub.cfg.grace, time.Second))
+	if grace := p.hub.cfg.grace; grace > 0 {
+		_, _, err := p.store.Renew(ctx, p.node, grace)
+		p.note(err)
+		return
+	}
+	left, err := p.store.Leave(ctx, p.node)
 	p.note(err)
+	p.tellLeft(left)
 }
 
 // alone is the store of a node that shares none: nobody else is there before or after.

@@ -160,6 +160,24 @@ func TestPresenceAcrossNodes(t *testing.T) {
 	})
 }
 
+// Without a grace, those of a node that is shut down have left at once, and it says so.
+func TestPresenceWithoutGrace(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := takeCensus(t, 2, wsroom.WithPresenceStore(brokertest.NewMemory()), wsroom.WithPresenceGrace(0))
+		ann := wsroomtest.Dial(t, c.hubs[0], "/a?as=ann")
+		wsroomtest.Dial(t, c.hubs[0], "/a?as=bob")
+		wsroomtest.Dial(t, c.hubs[1], "/a?as=bob")
+		cat := wsroomtest.Dial(t, c.hubs[1], "/a?as=cat")
+		c.want("came", "0 +ann /a", "0 +bob /a", "1 +cat /a")
+		cat.CloseNow()
+		c.want("cat has left", "1 -cat /a")
+		shutdown(t, c.hubs[0])
+		ann.ExpectClose(1001)
+		c.want("shut down", "0 -ann /a")
+		c.present("in the end", "bob")
+	})
+}
+
 // severed is the store as a node sees it that can be cut off from it.
 type severed struct {
 	wsroom.PresenceStore

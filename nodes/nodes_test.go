@@ -10,6 +10,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/redis/rueidis"
 	"github.com/wsroom/wsroom"
+	"github.com/wsroom/wsroom/adapters/brokertest"
 	"github.com/wsroom/wsroom/adapters/natsbroker"
 	"github.com/wsroom/wsroom/adapters/redisbroker"
 	"github.com/wsroom/wsroom/internal/redistest"
@@ -59,15 +60,15 @@ var brokers = map[string]brokerKind{
 	},
 }
 
-// overEach runs a test over each broker, with three nodes; of the last one the broker is behind a bridge.
-func overEach(t *testing.T, f func(t *testing.T, s brokerServer, nodes []*node, last *bridge)) {
+// overEach runs a test over each broker, with three nodes; the last one's way to the broker is a cable.
+func overEach(t *testing.T, f func(t *testing.T, s brokerServer, nodes []*node, last *brokertest.Cable)) {
 	for name, kind := range brokers {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			s := kind.start(t)
-			last := newBridge(t, s.addr)
+			last := brokertest.NewCable(t, s.addr)
 			var nodes []*node
-			for _, addr := range []string{s.addr, s.addr, last.Addr().String()} {
+			for _, addr := range []string{s.addr, s.addr, last.Addr()} {
 				nodes = append(nodes, startNode(t, name, addr))
 			}
 			f(t, s, nodes, last)
@@ -77,7 +78,7 @@ func overEach(t *testing.T, f func(t *testing.T, s brokerServer, nodes []*node, 
 
 // Between nodes nothing is lost, nothing doubled, and all hear one order.
 func TestNodesHearOneOrder(t *testing.T) {
-	overEach(t, func(t *testing.T, s brokerServer, nodes []*node, _ *bridge) {
+	overEach(t, func(t *testing.T, s brokerServer, nodes []*node, _ *brokertest.Cable) {
 		c := gather(t, nodes)
 		stop := c.talk()
 		time.Sleep(2 * *phase)
@@ -90,7 +91,7 @@ func TestNodesHearOneOrder(t *testing.T) {
 
 // A node that is killed under load takes nothing from the others.
 func TestNodeIsKilled(t *testing.T) {
-	overEach(t, func(t *testing.T, s brokerServer, nodes []*node, _ *bridge) {
+	overEach(t, func(t *testing.T, s brokerServer, nodes []*node, _ *brokertest.Cable) {
 		c := gather(t, nodes)
 		stop := c.talk()
 		time.Sleep(*phase)
@@ -105,7 +106,7 @@ func TestNodeIsKilled(t *testing.T) {
 
 // While the broker's server is away nodes keep what is sent, and what they may have missed they say.
 func TestBrokerIsStoppedAndStarted(t *testing.T) {
-	overEach(t, func(t *testing.T, s brokerServer, nodes []*node, _ *bridge) {
+	overEach(t, func(t *testing.T, s brokerServer, nodes []*node, _ *brokertest.Cable) {
 		c := gather(t, nodes)
 		stop := c.talk()
 		time.Sleep(*phase)
@@ -122,13 +123,13 @@ func TestBrokerIsStoppedAndStarted(t *testing.T) {
 // The network between one node and the broker is cut: the others lose nothing of each other's, and the
 // node says that it may have missed something.
 func TestNodeIsCutOff(t *testing.T) {
-	overEach(t, func(t *testing.T, s brokerServer, nodes []*node, last *bridge) {
+	overEach(t, func(t *testing.T, s brokerServer, nodes []*node, last *brokertest.Cable) {
 		c := gather(t, nodes)
 		stop := c.talk()
 		time.Sleep(*phase)
-		last.setCut(true)
+		last.Cut()
 		time.Sleep(2 * *phase)
-		last.setCut(false)
+		last.Heal()
 		time.Sleep(2 * *phase)
 		stop()
 		c.settle()

@@ -17,6 +17,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"math"
 	"strconv"
 	"sync"
 	"time"
@@ -148,6 +149,16 @@ func (e rejected) Unwrap() error { return e.error }
 
 // encode returns the last part of a topic's subjects.
 func encode(topic string) string { return base64.RawURLEncoding.EncodeToString([]byte(topic)) }
+
+// MaxData returns what a message may have of the server's max_payload, for a hub to refuse what is larger: it is
+// known once there has been a connection.
+func (b *Broker) MaxData() int {
+	const around = 4 << 10 // for what JetStream adds
+	if most := int(b.nc.MaxPayload()); most > around {
+		return most - around
+	}
+	return math.MaxInt
+}
 
 // Publish implements wsroom.Broker: it returns once the stream has acknowledged the message. While the
 // server is away it fails at once; a context without a deadline gets 5 seconds. The error for more than the

@@ -149,6 +149,10 @@ func TestTooLarge(t *testing.T) {
 	if err := b.Publish(t.Context(), topic, append(largest, 0)); !errors.As(err, &rejected) || !rejected.Rejected() {
 		t.Errorf("the error for the message is %v", err)
 	}
+	if err := b.Publish(t.Context(), topic, make([]byte, b.MaxData())); err != nil {
+		t.Errorf("the error for MaxData is %v", err)
+	}
+	until(t, "what MaxData allows arrives", func() bool { return e.messages.Load() == 1 })
 	rejected = nil
 	if err := b.Publish(t.Context(), topic+"t", nil); !errors.As(err, &rejected) || !rejected.Rejected() {
 		t.Errorf("the error for the topic is %v", err)

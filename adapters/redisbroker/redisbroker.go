@@ -56,6 +56,9 @@ func New(client rueidis.Client) *Broker {
 	return b
 }
 
+// MaxData returns MaxData, for a hub to refuse what is larger.
+func (b *Broker) MaxData() int { return MaxData }
+
 // locate returns a topic's channel, and the line that subscribes to it.
 func (b *Broker) locate(topic string) (*line, string) {
 	if !b.sharded {

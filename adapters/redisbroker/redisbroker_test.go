@@ -31,8 +31,8 @@ func TestBroker(t *testing.T) {
 		s := startRedis(t)
 		return brokertest.Setup{
 			Open: func(t testing.TB) wsroom.Broker { return redisbroker.New(s.connect(t)) },
-			Down: func(testing.TB) { s.stop() },
-			Up:   s.start,
+			Down: func(testing.TB) { s.Stop() },
+			Up:   s.Start,
 		}
 	})
 }
@@ -44,7 +44,7 @@ func TestBrokerBehindCables(t *testing.T) {
 		s, cables := startRedis(t), map[wsroom.Broker]*brokertest.Cable{}
 		return brokertest.Setup{
 			Open: func(t testing.TB) wsroom.Broker {
-				c := brokertest.NewCable(t, s.addr)
+				c := brokertest.NewCable(t, s.Addr)
 				b := redisbroker.New(connect(t, c.Addr()))
 				cables[b] = c
 				return b
@@ -189,12 +189,10 @@ func TestHungServer(t *testing.T) {
 	publish(t, cut, "topic", "before")
 	command(t, s, "CLIENT", "KILL", "TYPE", "NORMAL")
 	until(t, "it is connected again", func() bool { return connected.Publish(t.Context(), "topic", nil) == nil })
-	if err := s.cmd.Process.Signal(syscall.SIGSTOP); err != nil {
-		t.Fatal(err)
-	}
+	s.Signal(t, syscall.SIGSTOP)
 	var patient sync.WaitGroup
 	defer patient.Wait()
-	defer s.cmd.Process.Signal(syscall.SIGCONT)
+	defer s.Signal(t, syscall.SIGCONT)
 	patient.Go(func() { _ = cut.Publish(t.Context(), "topic", []byte("connects, and holds up the next")) })
 	<-time.After(10 * time.Millisecond) // for it to be the first
 	began := time.Now()
@@ -233,7 +231,7 @@ func TestPermissions(t *testing.T) {
 	}
 	command(t, s, append([]string{"ACL", "SETUSER", "wsroom"}, strings.Fields(rules)...)...)
 	client, err := rueidis.NewClient(rueidis.ClientOption{
-		InitAddress: []string{s.addr}, DisableCache: true, Username: "wsroom", Password: "secret",
+		InitAddress: []string{s.Addr}, DisableCache: true, Username: "wsroom", Password: "secret",
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -298,7 +296,7 @@ func TestTooLarge(t *testing.T) {
 	if err := b.Publish(t.Context(), "topic", make([]byte, redisbroker.MaxData+1)); !errors.As(err, &rejected) || !rejected.Rejected() {
 		t.Errorf("the error is %v", err)
 	}
-	publish(t, b, "topic", strings.Repeat("x", redisbroker.MaxData))
+	publish(t, b, "topic", strings.Repeat("x", b.MaxData()))
 	until(t, "the largest message arrives", func() bool { return e.messages.Load() == 1 })
 }
 

@@ -4,6 +4,7 @@ package redistest
 import (
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
@@ -82,13 +83,25 @@ func (s *Server) Stop() {
 	}
 }
 
-// FreeAddr returns an address of the loopback network where nobody listens.
-func FreeAddr(t testing.TB) string {
+// Signal sends the running server's process a signal.
+func (s *Server) Signal(t testing.TB, sig os.Signal) {
 	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
+	if err := s.cmd.Process.Signal(sig); err != nil {
 		t.Fatal(err)
 	}
-	defer ln.Close()
-	return ln.Addr().String()
+}
+
+// FreeAddr returns an address of the loopback network that no connection can take while a server isn't
+// running: its port is below those that the system gives out.
+func FreeAddr(t testing.TB) string {
+	t.Helper()
+	for range 100 {
+		addr := fmt.Sprint("127.0.0.1:", 20000+rand.N(12000))
+		if ln, err := net.Listen("tcp", addr); err == nil {
+			ln.Close()
+			return addr
+		}
+	}
+	t.Fatal("no port is free")
+	panic("unreachable")
 }
