@@ -92,16 +92,25 @@ func (s *Server) Signal(t testing.TB, sig os.Signal) {
 }
 
 // FreeAddr returns an address of the loopback network that no connection can take while a server isn't
-// running: its port is below those that the system gives out.
+// running: its port is below those that the system gives out, and so is the one 10000 above, which a node of
+// a Redis cluster takes, too.
 func FreeAddr(t testing.TB) string {
 	t.Helper()
 	for range 100 {
-		addr := fmt.Sprint("127.0.0.1:", 20000+rand.N(12000))
-		if ln, err := net.Listen("tcp", addr); err == nil {
-			ln.Close()
-			return addr
+		port := 10000 + rand.N(12000)
+		if isFree(port) && isFree(port+10000) {
+			return fmt.Sprint("127.0.0.1:", port)
 		}
 	}
 	t.Fatal("no port is free")
 	panic("unreachable")
+}
+
+func isFree(port int) bool {
+	ln, err := net.Listen("tcp", fmt.Sprint("127.0.0.1:", port))
+	if err != nil {
+		return false
+	}
+	ln.Close()
+	return true
 }
