@@ -1,11 +1,9 @@
 package inspector_test
 
 import (
-	"bufio"
 	"context"
 	"encoding/json"
 	"fmt"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -19,50 +17,25 @@ import (
 	"weak"
 
 	"github.com/coder/websocket"
-	"github.com/coder/websocket/wsjson"
 	"github.com/wsroom/wsroom"
 	"github.com/wsroom/wsroom/adapters/inspector"
+	"github.com/wsroom/wsroom/wsroomtest"
 )
 
-// memory is a RoundTripper that hands requests to the handler, and connections that it upgrades back, all in
-// memory.
-type memory struct{ http.Handler }
-
-func (m memory) RoundTrip(r *http.Request) (*http.Response, error) {
-	client, server := net.Pipe()
-	w := hijackable{httptest.NewRecorder(), server}
-	served := r.Clone(r.Context())
-	served.RequestURI, served.RemoteAddr = r.URL.RequestURI(), "192.0.2.1:1234"
-	m.ServeHTTP(w, served)
-	res := w.Result()
-	if res.StatusCode == http.StatusSwitchingProtocols {
-		res.Body = client
-	}
-	return res, nil
-}
-
-type hijackable struct {
-	*httptest.ResponseRecorder
-	conn net.Conn
-}
-
-func (h hijackable) Hijack() (net.Conn, *bufio.ReadWriter, error) {
-	return h.conn, bufio.NewReadWriter(bufio.NewReader(h.conn), bufio.NewWriter(h.conn)), nil
-}
+func TestMain(m *testing.M) { os.Exit(wsroomtest.Main(m)) }
 
 // site is a hub at /ROOM?name=NAME and an inspector at /look/.
 type site struct {
 	t   *testing.T
 	hub *wsroom.Hub
 	mux *http.ServeMux
-	in  *inspector.Inspector
 }
 
 func newSite(t *testing.T, opts ...inspector.Option) site {
 	t.Helper()
-	hub := wsroom.New(wsroom.WithHeartbeat(0, 0), wsroom.WithMaxConns(100),
+	hub := wsroomtest.CheckHub(t, wsroom.New(wsroom.WithHeartbeat(0, 0), wsroom.WithMaxConns(100),
 		wsroom.OnText(func(*wsroom.Conn, string, error) {}),
-		wsroom.OnConnect(func(c *wsroom.Conn, r *http.Request) error { c.Set("name", r.FormValue("name")); return nil }))
+		wsroom.OnConnect(func(c *wsroom.Conn, r *http.Request) error { c.Set("name", r.FormValue("name")); return nil })))
 	name := func(c *wsroom.Conn) string { v, _ := c.Get("name"); s, _ := v.(string); return s }
 	in := inspector.New(hub, append(opts, inspector.WithLabel(name))...)
 	mux := http.NewServeMux()
@@ -71,33 +44,16 @@ func newSite(t *testing.T, opts ...inspector.Option) site {
 	t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 		defer cancel()
-		for _, shutdown := range []func(context.Context) error{in.Shutdown, hub.Shutdown} {
-			if err := shutdown(ctx); err != nil {
-				t.Error(err)
-			}
+		if err := in.Shutdown(ctx); err != nil {
+			t.Error(err)
 		}
 	})
-	return site{t, hub, mux, in}
+	return site{t, hub, mux}
 }
 
-func (s site) dial(path string) *websocket.Conn {
+func (s site) dial(path string, opts ...wsroomtest.Option) *wsroomtest.Client {
 	s.t.Helper()
-	ws, _, err := websocket.Dial(s.t.Context(), "ws://test"+path, &websocket.DialOptions{HTTPClient: &http.Client{Transport: memory{s.mux}}})
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	ws.SetReadLimit(1 << 20)
-	s.t.Cleanup(func() { ws.CloseNow() })
-	return ws
-}
-
-func (s site) get(path string) *http.Response {
-	s.t.Helper()
-	res, err := memory{s.mux}.RoundTrip(httptest.NewRequest("GET", "http://test"+path, nil))
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	return res
+	return wsroomtest.Dial(s.t, s.mux, path, opts...)
 }
 
 // report is what the tests look at in stats.json.
@@ -130,42 +86,22 @@ type report struct {
 
 func (s site) stats(query string) (r report) {
 	s.t.Helper()
-	res := s.get("/look/stats.json?" + query)
-	if err := json.NewDecoder(res.Body).Decode(&r); err != nil || res.StatusCode != http.StatusOK {
-		s.t.Fatalf("stats.json?%s: status %d, %v", query, res.StatusCode, err)
+	w := httptest.NewRecorder()
+	s.mux.ServeHTTP(w, httptest.NewRequest("GET", "/look/stats.json?"+query, nil))
+	if err := json.NewDecoder(w.Body).Decode(&r); err != nil || w.Code != http.StatusOK {
+		s.t.Fatalf("stats.json?%s: status %d, %v", query, w.Code, err)
 	}
 	return r
 }
 
 // ask sends a page's command and returns the answer.
-func (s site) ask(page *websocket.Conn, command map[string]any) (r report) {
+func (s site) ask(page *wsroomtest.Client, command map[string]any) (r report) {
 	s.t.Helper()
-	if err := wsjson.Write(s.t.Context(), page, command); err != nil {
-		s.t.Fatal(err)
-	}
+	page.SendJSON(command)
 	for r.Done == "" && r.Failed == "" {
-		r = s.next(page)
+		page.NextJSON(&r)
 	}
 	return r
-}
-
-func (s site) next(page *websocket.Conn) (r report) {
-	s.t.Helper()
-	if err := wsjson.Read(s.t.Context(), page, &r); err != nil {
-		s.t.Fatal(err)
-	}
-	return r
-}
-
-// code reads until the end and returns its close code.
-func code(ws *websocket.Conn) websocket.StatusCode {
-	ctx, cancel := context.WithTimeout(context.Background(), 24*time.Hour) // of fake time, mostly
-	defer cancel()
-	for {
-		if _, _, err := ws.Read(ctx); err != nil {
-			return websocket.CloseStatus(err)
-		}
-	}
 }
 
 // Wherever it is mounted, the page finds its files, and nothing it serves may be framed, sniffed or run
@@ -218,12 +154,7 @@ func TestPageUnderAnyPath(t *testing.T) {
 // A page of another origin can't look, nor act, in the name of who visits it.
 func TestPageOfAnotherOriginIsRefused(t *testing.T) {
 	s := newSite(t, inspector.WithActions())
-	_, res, err := websocket.Dial(t.Context(), "ws://test/look/live", &websocket.DialOptions{
-		HTTPClient: &http.Client{Transport: memory{s.mux}}, HTTPHeader: http.Header{"Origin": {"https://evil.example"}},
-	})
-	if err == nil || res.StatusCode != http.StatusForbidden {
-		t.Errorf("%v, %v", res, err)
-	}
+	wsroomtest.Refused(t, s.mux, "/look/live", http.StatusForbidden, wsroomtest.WithOrigin("https://evil.example"))
 }
 
 func TestStatsForScripts(t *testing.T) {
@@ -312,15 +243,11 @@ func TestActions(t *testing.T) {
 			t.Errorf("%v: %q, %q", tc.command, got.Done, got.Failed)
 		}
 	}
-	for ws, want := range map[*websocket.Conn][]string{a: {"to all"}, b: {"to all", "to b"}, c: {"to all", "to b"}} {
-		for _, text := range want {
-			if _, p, err := ws.Read(t.Context()); err != nil || string(p) != text {
-				t.Errorf("%q came in place of %q, %v", p, text, err)
-			}
-		}
-		if got, want := code(ws), map[bool]websocket.StatusCode{true: 4001, false: 1012}[ws == a]; got != want {
-			t.Errorf("code %d, want %d", got, want)
-		}
+	a.ExpectText("to all")
+	a.ExpectClose(4001)
+	for _, ws := range []*wsroomtest.Client{b, c} {
+		ws.ExpectText("to all", "to b")
+		ws.ExpectClose(websocket.StatusServiceRestart)
 	}
 }
 
@@ -332,18 +259,13 @@ func TestLabelThatPanics(t *testing.T) {
 	s.mux.Handle("/look/again/", in)
 	s.dial("/a")
 	page := s.dial("/look/again/live")
-	defer page.CloseNow()
-	if err := wsjson.Write(t.Context(), page, map[string]any{"look": map[string]any{"room": "/a"}}); err != nil {
-		t.Fatal(err)
+	page.SendJSON(map[string]any{"look": map[string]any{"room": "/a"}})
+	var r report
+	for len(r.Members.Rows) == 0 { // of before
+		page.NextJSON(&r)
 	}
-	for r := s.next(page); ; r = s.next(page) {
-		if len(r.Members.Rows) == 0 {
-			continue // of before
-		}
-		if got := r.Members.Rows[0].Label; got != "WithLabel panicked: no user" {
-			t.Errorf("the label is %q", got)
-		}
-		return
+	if got := r.Members.Rows[0].Label; got != "WithLabel panicked: no user" {
+		t.Errorf("the label is %q", got)
 	}
 }
 
@@ -353,14 +275,12 @@ func TestEvents(t *testing.T) {
 		s := newSite(t, inspector.WithActions())
 		s.dial("/before")
 		s.stats("")
-		ann := s.dial("/a?name=Ann")
-		go code(ann)
+		s.dial("/a?name=Ann")
 		id := s.hub.Members("/a")[0].ID()
 		time.Sleep(time.Second)
 		s.stats("")
 		s.ask(s.dial("/look/live"), map[string]any{"do": "kick", "conn": id, "code": 4001, "text": "enough"})
-		brief := s.dial("/brief")
-		brief.CloseNow()
+		s.dial("/brief").CloseNow()
 		for range 30 {
 			s.dial("/crowd")
 		}
@@ -384,9 +304,9 @@ func TestEvents(t *testing.T) {
 func TestSlowest(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newSite(t)
-		s.dial("/a?name=Slow")
-		go code(s.dial("/a?name=Quick"))
-		s.hub.SendTextToAll("being written")
+		s.dial("/a?name=Slow").Stall()
+		s.dial("/a?name=Quick")
+		s.hub.SendTextToAll(strings.Repeat("being written", 100))
 		synctest.Wait()
 		s.hub.SendTextToAll("12345")
 		s.hub.SendTextToAll("12345")
@@ -404,7 +324,6 @@ func TestCostsNothingWhileNobodyLooks(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newSite(t)
 		member := s.dial("/a")
-		go code(member)
 		running := func() bool {
 			synctest.Wait()
 			buf := make([]byte, 1<<20)
@@ -412,12 +331,7 @@ func TestCostsNothingWhileNobodyLooks(t *testing.T) {
 		}
 		conn := weak.Make(s.hub.Members("/a")[0])
 
-		var pages []*websocket.Conn
-		for range 3 {
-			page := s.dial("/look/live")
-			pages = append(pages, page)
-			go code(page)
-		}
+		pages := wsroomtest.DialN(t, 3, s.mux, "/look/live")
 		time.Sleep(10*time.Second + time.Millisecond)
 		if n := len(s.stats("").History["conns"]); n != 10 {
 			t.Errorf("%d samples in 10 s", n)
@@ -453,10 +367,11 @@ func TestCostsNothingWhileNobodyLooks(t *testing.T) {
 func TestPageIsAuthenticatedAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newSite(t)
-		page := s.dial("/look/live")
+		page := s.dial("/look/live", wsroomtest.WithTimeout(time.Hour))
 		begin := time.Now()
-		if got := code(page); got != 4401 || time.Since(begin) != 15*time.Minute {
-			t.Errorf("code %d after %v", got, time.Since(begin))
+		page.ExpectClose(4401)
+		if took := time.Since(begin); took != 15*time.Minute {
+			t.Errorf("after %v", took)
 		}
 	})
 }
