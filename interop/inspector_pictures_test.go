@@ -13,6 +13,7 @@ import (
 	"github.com/coder/websocket"
 	"github.com/wsroom/wsroom"
 	"github.com/wsroom/wsroom/adapters/inspector"
+	"github.com/wsroom/wsroom/wsroomtest"
 )
 
 var shots = flag.String("shots", "", "a directory for pictures of the inspector's page")
@@ -28,7 +29,10 @@ func TestInspectorPictures(t *testing.T) {
 	for i, name := range strings.Fields("general support design lounge random engineering sales music games travel books " +
 		"films news sport cooking gardening history physics maths poetry art cats dogs tea") {
 		for j := range 60 / (i + 1) {
-			join(t, hub, address("/chat/"+name, people[(i+j)%len(people)]), i == 2 && j < 3)
+			member := wsroomtest.Dial(t, hub, address("/chat/"+name, people[(i+j)%len(people)]))
+			if i == 2 && j < 3 {
+				member.Stall()
+			}
 		}
 	}
 	go chatter(t, hub, strings.TrimSuffix(page, "/debug/hub/"))

@@ -1,14 +1,10 @@
 package interop_test
 
 import (
-	"bufio"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"net"
 	"net/http"
-	"net/http/httptest"
 	"net/url"
 	"strings"
 	"sync/atomic"
@@ -23,44 +19,13 @@ import (
 	"github.com/coder/websocket"
 	"github.com/wsroom/wsroom"
 	"github.com/wsroom/wsroom/adapters/inspector"
+	"github.com/wsroom/wsroom/wsroomtest"
 )
-
-// pipe is a ResponseWriter whose connection is in memory.
-type pipe struct {
-	*httptest.ResponseRecorder
-	conn net.Conn
-}
-
-func (p pipe) Hijack() (net.Conn, *bufio.ReadWriter, error) {
-	return p.conn, bufio.NewReadWriter(bufio.NewReader(p.conn), bufio.NewWriter(p.conn)), nil
-}
-
-// join connects a peer in memory, which reads all that comes, unless it is stalled, and hangs up when it is
-// told to.
-func join(t *testing.T, hub http.Handler, path string, stalled bool) {
-	r := httptest.NewRequestWithContext(t.Context(), "GET", path, nil)
-	for name, value := range map[string]string{
-		"Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Version": "13", "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==",
-	} {
-		r.Header.Set(name, value)
-	}
-	client, server := net.Pipe()
-	go func() {
-		defer client.Close()
-		if stalled {
-			<-r.Context().Done()
-		}
-		buf := make([]byte, 512)
-		for err := error(nil); err == nil && buf[0] != 0x88; _, err = client.Read(buf) {
-		}
-	}()
-	hub.ServeHTTP(pipe{httptest.NewRecorder(), server}, r)
-}
 
 // inspected serves an inspector of a hub at a path of its own and returns both and the page's URL.
 func inspected(t *testing.T, opts ...inspector.Option) (*wsroom.Hub, string) {
 	t.Helper()
-	hub := wsroom.New(
+	hub := wsroomtest.CheckHub(t, wsroom.New(
 		wsroom.WithHeartbeat(0, 0), wsroom.WithWriteTimeout(patience), wsroom.WithSendQueue(4096, 64<<20),
 		wsroom.WithRoom(func(r *http.Request) (string, error) { return r.FormValue("room"), nil }),
 		wsroom.OnConnect(func(c *wsroom.Conn, r *http.Request) error { c.Set("name", r.FormValue("name")); return nil }),
@@ -68,7 +33,7 @@ func inspected(t *testing.T, opts ...inspector.Option) (*wsroom.Hub, string) {
 			if err == nil {
 				c.SendTextToThisRoom(text)
 			}
-		}))
+		})))
 	name := func(c *wsroom.Conn) string { v, _ := c.Get("name"); s, _ := v.(string); return s }
 	in := inspector.New(hub, append(opts, inspector.WithLabel(name))...)
 	mux := http.NewServeMux()
@@ -78,7 +43,7 @@ func inspected(t *testing.T, opts ...inspector.Option) (*wsroom.Hub, string) {
 	t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), patience)
 		defer cancel()
-		if err := errors.Join(in.Shutdown(ctx), hub.Shutdown(ctx)); err != nil {
+		if err := in.Shutdown(ctx); err != nil {
 			t.Error(err)
 		}
 	})
@@ -140,7 +105,7 @@ func TestInspectorShowsManyConnections(t *testing.T) {
 	}
 	for i := range rooms {
 		for j := range 10 {
-			join(t, hub, address(fmt.Sprintf("/chat/room-%d", i), fmt.Sprint("Guest ", i*10+j)), false)
+			wsroomtest.Dial(t, hub, address(fmt.Sprintf("/chat/room-%d", i), fmt.Sprint("Guest ", i*10+j)))
 		}
 	}
 	ctx := open(t, page)
@@ -168,7 +133,7 @@ func TestInspectorShowsHostileNamesAsText(t *testing.T) {
 		"&amp;&lt;b&gt;", "/chat/%3Cb%3E#room=x&search=y",
 	}
 	for _, name := range append(names, "/a/\u202egnp.exe") {
-		join(t, hub, address(name, name), false)
+		wsroomtest.Dial(t, hub, address(name, name))
 	}
 	ctx := open(t, page)
 	for _, name := range names {
@@ -193,21 +158,7 @@ func TestInspectorShowsHostileNamesAsText(t *testing.T) {
 // Each action is asked about first; cancelled, it isn't done. All of it works by keyboard.
 func TestInspectorActs(t *testing.T) {
 	hub, page := inspected(t, inspector.WithActions())
-	dial := func(room string) *websocket.Conn {
-		ws, _, err := websocket.Dial(t.Context(), strings.TrimSuffix(page, "/debug/hub/")+address(room, "Ann"), nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { ws.CloseNow() })
-		return ws
-	}
-	ends := func(ws *websocket.Conn, want websocket.CloseError) {
-		t.Helper()
-		_, _, err := ws.Read(t.Context())
-		if got := (websocket.CloseError{}); !errors.As(err, &got) || got != want {
-			t.Errorf("the end is %v, want %v", err, want)
-		}
-	}
+	dial := func(room string) *wsroomtest.Client { return wsroomtest.Dial(t, hub, address(room, "Ann")) }
 	kicked, closed := dial("/first"), dial("/second")
 	ctx := open(t, page)
 	toast := func(text string) chromedp.Action {
@@ -219,11 +170,8 @@ func TestInspectorActs(t *testing.T) {
 	}
 
 	do(t, ctx, focus("#notice-all"), enter, open, chromedp.KeyEvent("hello"), focus("#confirm"), enter, toast("Sent a notice to all."))
-	for _, ws := range []*websocket.Conn{kicked, closed} {
-		if _, p, err := ws.Read(t.Context()); string(p) != "hello" {
-			t.Errorf("%q, %v came", p, err)
-		}
-	}
+	kicked.ExpectText("hello")
+	closed.ExpectText("hello")
 	do(t, ctx, focus("#rooms-rows tr:first-child a"), enter, holds(`document.activeElement.id === "members-title"`),
 		focus("#members-rows button"), enter, open, holds(`document.activeElement.id === "cancel"`), enter,
 		holds(`!document.getElementById("dialog").open`))
@@ -232,18 +180,20 @@ func TestInspectorActs(t *testing.T) {
 	}
 	do(t, ctx, focus("#members-rows button"), enter, open, focus("#text"), chromedp.KeyEvent("enough"), focus("#confirm"), enter,
 		toast("Kicked with 1008."), holds(`document.getElementById("events").textContent.includes("kicked with 1008, by ")`))
-	ends(kicked, websocket.CloseError{Code: 1008, Reason: "enough"})
+	if reason := kicked.ExpectClose(websocket.StatusPolicyViolation); reason != "enough" {
+		t.Errorf("the reason is %q", reason)
+	}
 	do(t, ctx, focus("#back"), enter, holds(`document.querySelector("#rooms-rows a")?.textContent === "/second"`),
 		focus("#rooms-rows a"), enter, focus("#close-room"), enter, open, chromedp.SetValue("#code", "1005"), focus("#confirm"), enter,
 		holds(`document.getElementById("dialog-error").textContent === "Close code 1005 can't be sent."`),
 		chromedp.SetValue("#code", "4002"), focus("#confirm"), enter, toast("Closed the room with 4002."))
-	ends(closed, websocket.CloseError{Code: 4002})
+	closed.ExpectClose(4002)
 }
 
 // Without WithActions there is nothing to press.
 func TestInspectorIsReadOnly(t *testing.T) {
 	hub, page := inspected(t)
-	join(t, hub, address("/a", "Ann"), false)
+	wsroomtest.Dial(t, hub, address("/a", "Ann"))
 	ctx := open(t, page+"#room=%2Fa")
 	do(t, ctx, holds(`!document.getElementById("members").hidden && document.getElementById("members-rows").children.length === 1`))
 	var buttons int
@@ -261,7 +211,7 @@ func TestInspectorComesBack(t *testing.T) {
 	down := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusBadGateway) })
 	signedOut := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusUnauthorized) })
 	first, second := wsroom.New(), wsroom.New()
-	join(t, second, "/second", false)
+	wsroomtest.Dial(t, second, "/second")
 	in, again := inspector.New(first), inspector.New(second)
 	use(in)
 	ctx := open(t, site+"/")
@@ -289,10 +239,13 @@ func TestInspectorComesBack(t *testing.T) {
 func TestInspectorIsAccessible(t *testing.T) {
 	hub, page := inspected(t, inspector.WithActions())
 	for i := range 25 {
-		join(t, hub, address("/room", fmt.Sprint("Guest ", i)), i == 0)
+		guest := wsroomtest.Dial(t, hub, address("/room", fmt.Sprint("Guest ", i)))
+		if i == 0 {
+			guest.Stall()
+		}
 	}
 	for range 3 {
-		hub.SendTextToAll("waits")
+		hub.SendTextToAll(strings.Repeat("waits ", 100))
 	}
 	ctx := open(t, page)
 	for _, scheme := range []string{"light", "dark"} {
