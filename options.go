@@ -120,21 +120,7 @@ func newConfig(opts []Option) (*config, error) {
 			mistakes = append(mistakes, fmt.Errorf("wsroom: %w", err))
 		}
 	}
-	if c.anyOrigin && len(c.origins) > 0 {
-		mistakes = append(mistakes, errors.New("wsroom: WithOrigins has no effect beside WithInsecureAnyOrigin"))
-	}
-	if c.rateAction != SlowDown && !c.limitsRate() {
-		mistakes = append(mistakes, errors.New("wsroom: WithRateLimitAction has no effect without WithRateLimit or WithByteRateLimit"))
-	}
-	if c.onExpire != nil && c.authorize == nil {
-		mistakes = append(mistakes, errors.New("wsroom: OnExpire has no effect without WithAuthorize, whose function gives the time"))
-	}
-	if c.broker == nil && (c.onGap != nil || c.outage != Fail) {
-		mistakes = append(mistakes, errors.New("wsroom: WithOutage and OnGap have no effect without WithBroker"))
-	}
-	if c.identity == nil && (c.presence != nil || c.onMemberJoin != nil || c.onMemberLeave != nil) {
-		mistakes = append(mistakes, errors.New("wsroom: WithPresenceStore, OnMemberJoin and OnMemberLeave have no effect without WithIdentity"))
-	}
+	mistakes = append(mistakes, c.contradictions()...)
 	c.overheadRate = overheadRate(c.heartbeat)
 	c.limits.Size = c.maxMessage
 	c.limits.Frame = uint64(c.maxMessage) + uint64(c.maxMessage)/4 + 64 // deflated data can be longer than inflated
@@ -385,8 +371,7 @@ func WithObserver(o Observer) Option {
 }
 
 // WithName names the hub, in its log lines and to keep hubs apart that share a broker. Two hubs in one
-// process never share a room.
-// A name is at most 100 bytes.
+// process never share a room. A name is at most 100 bytes.
 func WithName(name string) Option {
 	return func(c *config) error {
 		c.name = name
@@ -398,34 +383,6 @@ func WithName(name string) Option {
 }
 
 const maxHubName = 100 // bytes; with maxRoomName it bounds a broker's topics
-
-func notNil(option string, isNil bool) error {
-	if isNil {
-		return fmt.Errorf("%s: must not be nil", option)
-	}
-	return nil
-}
-
-func positive[N int | int64 | time.Duration](option string, n N) error {
-	if n <= 0 {
-		return fmt.Errorf("%s: must be positive, not %v", option, n)
-	}
-	return nil
-}
-
-func notNegative[N int | time.Duration](option string, n N) error {
-	if n < 0 {
-		return fmt.Errorf("%s: must not be negative, but is %v", option, n)
-	}
-	return nil
-}
-
-func within(option string, value, last int) error {
-	if value < 0 || value > last {
-		return fmt.Errorf("%s: unknown value %d", option, value)
-	}
-	return nil
-}
 
 func lowered(patterns []string) []string {
 	low := make([]string, len(patterns))

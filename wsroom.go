@@ -186,10 +186,9 @@ func encode[P string | []byte](h *Hub, opcode byte, payload P, deflate bool) *fr
 
 // Shutdown ends the hub: new requests get 503, every connection is closed with ErrShutdown, after
 // what is queued for it, and when every callback has returned so does Shutdown; with a broker, after it
-// has taken what was sent. With WithDrain the
-// closes are spread over the window. When ctx is done first it closes the sockets that it ended and
-// returns the context's cause. It may be called again, and waits again. Call it before, or beside,
-// http.Server.Shutdown.
+// has taken what was sent. With WithDrain the closes are spread over the window. When ctx is done first
+// it closes the sockets that it ended and returns the context's cause. It may be called again, and waits
+// again. Call it before, or beside, http.Server.Shutdown.
 func (h *Hub) Shutdown(ctx context.Context) error {
 	h.mu.Lock()
 	h.closing = true
@@ -257,7 +256,12 @@ func (h *Hub) closeAll(ctx context.Context, conns []*Conn) {
 	}
 }
 
-// reserve counts a socket, under the limits, until release. In the same critical section it looks
+var (
+	errTooManyConns  = &StatusError{Status: http.StatusServiceUnavailable, Message: "too many connections", RetryAfter: retryAfter}
+	errTooManyPerKey = &StatusError{Status: http.StatusTooManyRequests, Message: "too many connections of yours", RetryAfter: retryAfter}
+)
+
+// reserve counts a socket, under the limits, until unreserve. In the same critical section it looks
 // whether the hub is closing, so that no request slips in behind Shutdown.
 func (h *Hub) reserve(r *http.Request) (key string, err error) {
 	if h.cfg.connKey != nil {
@@ -281,26 +285,6 @@ func (h *Hub) reserve(r *http.Request) (key string, err error) {
 	return key, nil
 }
 
-// entered and left keep the books of a connection that has entered or left a room.
-func (h *Hub) entered(c *Conn, room string) {
-	h.observer.Add(MetricJoins, c.route, "", 1)
-	if h.presence != nil {
-		h.presence.count(room, c.Identity(), 1)
-	}
-}
-
-func (h *Hub) left(c *Conn, room string) {
-	if h.presence != nil {
-		h.presence.count(room, c.Identity(), -1)
-	}
-	h.unsubscribe(room)
-}
-
-var (
-	errTooManyConns  = &StatusError{Status: http.StatusServiceUnavailable, Message: "too many connections", RetryAfter: retryAfter}
-	errTooManyPerKey = &StatusError{Status: http.StatusTooManyRequests, Message: "too many connections of yours", RetryAfter: retryAfter}
-)
-
 func (h *Hub) unreserve(key string) {
 	h.mu.Lock()
 	h.open--
@@ -319,4 +303,19 @@ func (h *Hub) release(c *Conn) {
 	h.observer.Add(MetricConns, c.route, "", -1)
 	h.countEnd(c)
 	h.unreserve(c.key)
+}
+
+// entered and left keep the books of a connection that has entered or left a room.
+func (h *Hub) entered(c *Conn, room string) {
+	h.observer.Add(MetricJoins, c.route, "", 1)
+	if h.presence != nil {
+		h.presence.count(room, c.Identity(), 1)
+	}
+}
+
+func (h *Hub) left(c *Conn, room string) {
+	if h.presence != nil {
+		h.presence.count(room, c.Identity(), -1)
+	}
+	h.unsubscribe(room)
 }
