@@ -689,3 +689,17 @@ func TestSlowCallbackPushesBack(t *testing.T) {
 	}
 	t.Error("60 MB were taken behind a callback that doesn't return")
 }
+
+// Without OnConnect nothing is held back that a Shutdown could overtake.
+func TestShutdownLosesNothingOfAConnectionJustMade(t *testing.T) {
+	for range 100 {
+		hub := wsroom.New()
+		c := wsroomtest.Dial(t, hub, "/a")
+		if err := hub.SendTextToRoom("/a", "hello"); err != nil {
+			t.Fatal(err)
+		}
+		shutdown(t, hub)
+		c.ExpectText("hello")
+		c.ExpectClose(websocket.StatusGoingAway)
+	}
+}
