@@ -75,7 +75,10 @@ func newConn(h *Hub, r *http.Request, room, key string) *Conn {
 		hub: h, id: rand.Text(), room: room, route: pattern(r), key: key, remoteAddr: r.RemoteAddr,
 		request: detach(r.Context()),
 	}
-	c.queue.limit, c.queue.opening, c.queue.writing = h.cfg, new(opening), true
+	c.queue.limit, c.queue.writing = h.cfg, true
+	if h.cfg.onConnect != nil {
+		c.queue.opening = new(opening)
+	}
 	if h.cfg.limitsRate() {
 		c.buckets = new(buckets)
 	}

@@ -370,8 +370,9 @@ func WithObserver(o Observer) Option {
 	}
 }
 
-// WithName names the hub, in its log lines and to keep hubs apart that share a broker. Two hubs in one
-// process never share a room. A name is at most 100 bytes.
+// WithName names the hub, in its log lines and to keep hubs apart that share a broker: those of one name
+// share their rooms. Without a broker two hubs never do, in one process either. A name is at most 100
+// bytes.
 func WithName(name string) Option {
 	return func(c *config) error {
 		c.name = name

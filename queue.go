@@ -36,7 +36,7 @@ type queue struct {
 	done     chan struct{} // closed when closing and no writer runs or will
 }
 
-// opening is what a queue knows from before OnConnect runs until what it sent is out.
+// opening is what a queue knows from before OnConnect, if there is one, runs until what it sent is out.
 type opening struct {
 	over  bool          // OnConnect has returned
 	held  fifo          // room messages of the time before; they follow what OnConnect sent
