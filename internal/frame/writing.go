@@ -5,6 +5,10 @@ import (
 	"time"
 )
 
+// maxWrite bounds what has to pass within one write timeout, so that a large message to a slow but
+// living receiver passes.
+const maxWrite = 256 << 10
+
 // outgoing is what coder/websocket is writing. Most connections never see it write.
 type outgoing struct {
 	scanner
