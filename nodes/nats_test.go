@@ -6,12 +6,12 @@ import (
 	"testing"
 
 	"github.com/nats-io/nats-server/v2/server"
-	"github.com/wsroom/wsroom/internal/redistest"
+	"github.com/wsroom/wsroom/internal/loopback"
 )
 
 // startNATS starts a NATS server within the test. What it holds is gone when it is stopped.
 func startNATS(t *testing.T) (s brokerServer) {
-	s.addr = redistest.FreeAddr(t)
+	s.addr = loopback.FreeAddr(t)
 	_, port, _ := net.SplitHostPort(s.addr)
 	options := server.Options{Host: "127.0.0.1", JetStream: true, NoLog: true, NoSigs: true}
 	options.Port, _ = strconv.Atoi(port)

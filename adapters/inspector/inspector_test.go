@@ -375,20 +375,3 @@ func TestPageIsAuthenticatedAgain(t *testing.T) {
 		}
 	})
 }
-
-// The README's Go code is that of the example.
-func TestReadmeShowsTestedCode(t *testing.T) {
-	readme, err := os.ReadFile("README.md")
-	if err != nil {
-		t.Fatal(err)
-	}
-	example, err := os.ReadFile("example_test.go")
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, block, _ := strings.Cut(string(readme), "```go\n")
-	block, _, _ = strings.Cut(block, "```")
-	if block == "" || !strings.Contains(strings.ReplaceAll(string(example), "\n\t", "\n"), block) {
-		t.Errorf("not in example_test.go:\n%s", block)
-	}
-}

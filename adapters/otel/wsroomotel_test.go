@@ -240,29 +240,6 @@ func inPrometheus(m metricdata.Metrics) string {
 	return name
 }
 
-// The README's code is that of the example.
-func TestReadmeShowsTestedCode(t *testing.T) {
-	source, err := os.ReadFile("wsroomotel_test.go")
-	if err != nil {
-		t.Fatal(err)
-	}
-	readme, err := os.ReadFile("README.md")
-	if err != nil {
-		t.Fatal(err)
-	}
-	tested := strings.ReplaceAll(string(source), "\t", "")
-	blocks := strings.Split(string(readme), "```go\n")[1:]
-	for _, block := range blocks {
-		code, _, _ := strings.Cut(block, "```")
-		if !strings.Contains(tested, strings.ReplaceAll(code, "\t", "")) {
-			t.Errorf("not in the test:\n%s", code)
-		}
-	}
-	if len(blocks) == 0 {
-		t.Error("no code")
-	}
-}
-
 // What a hub calls while messages flow allocates nothing of the adapter's.
 func TestCountingAllocatesNothing(t *testing.T) {
 	o := newTelemetry(t)

@@ -244,29 +244,6 @@ func TestDashboardShowsTheMetrics(t *testing.T) {
 	}
 }
 
-// The README's code is that of the example.
-func TestReadmeShowsTestedCode(t *testing.T) {
-	source, err := os.ReadFile("wsroomprom_test.go")
-	if err != nil {
-		t.Fatal(err)
-	}
-	readme, err := os.ReadFile("README.md")
-	if err != nil {
-		t.Fatal(err)
-	}
-	tested := strings.ReplaceAll(string(source), "\t", "")
-	blocks := strings.Split(string(readme), "```go\n")[1:]
-	for _, block := range blocks {
-		code, _, _ := strings.Cut(block, "```")
-		if !strings.Contains(tested, strings.ReplaceAll(code, "\t", "")) {
-			t.Errorf("not in the test:\n%s", code)
-		}
-	}
-	if len(blocks) == 0 {
-		t.Error("no code")
-	}
-}
-
 // What a hub calls while messages flow allocates nothing.
 func TestCountingAllocatesNothing(t *testing.T) {
 	o := wsroomprom.New(prometheus.NewPedanticRegistry())

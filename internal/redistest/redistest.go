@@ -4,12 +4,13 @@ package redistest
 import (
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
 	"testing"
 	"time"
+
+	"github.com/wsroom/wsroom/internal/loopback"
 )
 
 // patience bounds the wait for a server to start.
@@ -34,7 +35,7 @@ func Start(t testing.TB, args ...string) *Server {
 		}
 		t.Skip(missing)
 	}
-	s := &Server{Addr: FreeAddr(t)}
+	s := &Server{Addr: loopback.FreeAddr(t)}
 	_, port, _ := net.SplitHostPort(s.Addr)
 	s.args = append([]string{"--bind", "127.0.0.1", "--port", port, "--save", "", "--appendonly", "no", "--dir", t.TempDir()}, args...)
 	s.Start(t)
@@ -89,28 +90,4 @@ func (s *Server) Signal(t testing.TB, sig os.Signal) {
 	if err := s.cmd.Process.Signal(sig); err != nil {
 		t.Fatal(err)
 	}
-}
-
-// FreeAddr returns an address of the loopback network that no connection can take while a server isn't
-// running: its port is below those that the system gives out, and so is the one 10000 above, which a node of
-// a Redis cluster takes, too.
-func FreeAddr(t testing.TB) string {
-	t.Helper()
-	for range 100 {
-		port := 10000 + rand.N(12000)
-		if isFree(port) && isFree(port+10000) {
-			return fmt.Sprint("127.0.0.1:", port)
-		}
-	}
-	t.Fatal("no port is free")
-	panic("unreachable")
-}
-
-func isFree(port int) bool {
-	ln, err := net.Listen("tcp", fmt.Sprint("127.0.0.1:", port))
-	if err != nil {
-		return false
-	}
-	ln.Close()
-	return true
 }
