@@ -1,7 +1,6 @@
 package interop_test
 
 import (
-	"context"
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
@@ -9,52 +8,23 @@ import (
 	"net/http"
 	"net/url"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync/atomic"
 	"testing"
 
-	"github.com/chromedp/cdproto/page"
-	"github.com/chromedp/cdproto/runtime"
-	"github.com/chromedp/chromedp"
 	"github.com/wsroom/wsroom"
+	"github.com/wsroom/wsroom/internal/browser"
 )
-
-// chromium starts a headless Chromium and returns a context for its tab.
-func chromium(t *testing.T) context.Context {
-	t.Helper()
-	path, err := exec.LookPath("chromium")
-	if err != nil {
-		path = "chromium"
-	}
-	need(t, path, "apt-get install chromium")
-	options := append(chromedp.DefaultExecAllocatorOptions[:],
-		chromedp.ExecPath(path), chromedp.NoSandbox, chromedp.DisableGPU,
-		chromedp.Flag("disable-quic", true), chromedp.Flag("disable-component-update", true))
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
-	t.Cleanup(cancel)
-	ctx, cancel = chromedp.NewExecAllocator(ctx, options...)
-	t.Cleanup(cancel)
-	ctx, cancel = chromedp.NewContext(ctx, chromedp.WithErrorf(func(string, ...any) {})) // it logs events that it doesn't know
-	t.Cleanup(cancel)
-	return ctx
-}
 
 // browse opens a page in a headless Chromium, whose script finds args behind the #, closes the
 // tab once the promise window.result is kept, and returns its value.
-func browse(t *testing.T, address string, args ...string) (result string) {
+func browse(t *testing.T, address string, args ...string) string {
 	t.Helper()
-	ctx := chromium(t)
 	hash, _ := json.Marshal(args)
-	wait := func(p *runtime.EvaluateParams) *runtime.EvaluateParams { return p.WithAwaitPromise(true) }
-	err := chromedp.Run(ctx,
-		chromedp.Navigate(address+"#"+url.PathEscape(string(hash))),
-		chromedp.Evaluate("window.result", &result, wait))
-	if err != nil {
-		t.Fatalf("chromium: %v", err)
-	}
-	_ = chromedp.Run(ctx, page.Close()) // it may be gone before it answers
+	tab := browser.Start(t).Person(t).Open(address+"#"+url.PathEscape(string(hash)), "WebSocket connection to ", "Failed to load resource")
+	result := browser.Eval[string](tab, "window.result")
+	tab.Close()
 	return result
 }
 

@@ -12,6 +12,7 @@ require (
 	github.com/lxzan/gws v1.8.9
 	github.com/wsroom/wsroom v0.0.0
 	github.com/wsroom/wsroom/adapters/inspector v0.0.0
+	github.com/wsroom/wsroom/internal/browser v0.0.0
 )
 
 require (
@@ -27,3 +28,5 @@ require (
 replace github.com/wsroom/wsroom => ../
 
 replace github.com/wsroom/wsroom/adapters/inspector => ../adapters/inspector
+
+replace github.com/wsroom/wsroom/internal/browser => ../internal/browser

@@ -36,12 +36,12 @@ func TestInspectorPictures(t *testing.T) {
 		}
 	}
 	go chatter(t, hub, strings.TrimSuffix(page, "/debug/hub/"))
-	ctx := open(t, page)
+	tab := open(t, page)
 	pictures := func(name string) {
 		for _, scheme := range []string{"light", "dark"} {
 			for kind, width := range map[string]int64{"wide": 1280, "phone": 390} {
 				var png []byte
-				do(t, ctx, chromedp.EmulateViewport(width, 900), chromedp.Sleep(300*time.Millisecond),
+				tab.Do(chromedp.EmulateViewport(width, 900), chromedp.Sleep(300*time.Millisecond),
 					emulation.SetEmulatedMedia().WithFeatures([]*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: scheme}}),
 					chromedp.FullScreenshot(&png, 100))
 				if err := os.WriteFile(filepath.Join(*shots, name+"-"+kind+"-"+scheme+".png"), png, 0o644); err != nil {
@@ -50,11 +50,11 @@ func TestInspectorPictures(t *testing.T) {
 			}
 		}
 	}
-	do(t, ctx, chromedp.Sleep(20*time.Second)) // for the charts
+	tab.Do(chromedp.Sleep(20 * time.Second)) // for the charts
 	pictures("rooms")
-	do(t, ctx, chromedp.Click("#rooms-rows tr:nth-child(3) a"), holds(`!document.getElementById("members").hidden`))
+	tab.Do(chromedp.Click("#rooms-rows tr:nth-child(3) a"), holds(`!document.getElementById("members").hidden`))
 	pictures("room")
-	do(t, ctx, chromedp.Click("#members-rows tr:nth-child(2) button"))
+	tab.Do(chromedp.Click("#members-rows tr:nth-child(2) button"))
 	pictures("dialog")
 }
 

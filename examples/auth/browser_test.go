@@ -9,7 +9,7 @@ import (
 	"time"
 
 	"github.com/wsroom/wsroom"
-	"github.com/wsroom/wsroom/examples/internal/browser"
+	"github.com/wsroom/wsroom/internal/browser"
 )
 
 func TestInTheBrowser(t *testing.T) {

@@ -3,7 +3,7 @@ package main
 import (
 	"testing"
 
-	"github.com/wsroom/wsroom/examples/internal/browser"
+	"github.com/wsroom/wsroom/internal/browser"
 )
 
 func TestInTheBrowser(t *testing.T) {

@@ -5,7 +5,7 @@ import (
 	"testing"
 
 	"github.com/wsroom/wsroom"
-	"github.com/wsroom/wsroom/examples/internal/browser"
+	"github.com/wsroom/wsroom/internal/browser"
 )
 
 // There is no page, so the server's own answer is taken for one: a script there logs in and talks.
@@ -14,7 +14,7 @@ func TestInTheBrowser(t *testing.T) {
 		hub := newHub()
 		return hub, handler(hub)
 	})
-	tab := browser.Start(t).Person(t).OpenRefused(s.URL + "/teams/blue")
+	tab := browser.Start(t).Person(t).Open(s.URL+"/teams/blue", "Failed to load resource")
 	tab.MayLoseServer() // it complains of being refused
 	say := func(team string) string {
 		return browser.Eval[string](tab, `new Promise((told) => {

@@ -12,7 +12,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/wsroom/wsroom/examples/internal/browser"
+	"github.com/wsroom/wsroom/internal/browser"
 )
 
 // TestMain lets the test's own program be a node.

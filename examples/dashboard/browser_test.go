@@ -7,7 +7,7 @@ import (
 	"time"
 
 	"github.com/wsroom/wsroom"
-	"github.com/wsroom/wsroom/examples/internal/browser"
+	"github.com/wsroom/wsroom/internal/browser"
 )
 
 // running is a dashboard whose service has been at work for a minute, and is until the test ends.

@@ -5,7 +5,7 @@ import (
 	"testing"
 
 	"github.com/wsroom/wsroom"
-	"github.com/wsroom/wsroom/examples/internal/browser"
+	"github.com/wsroom/wsroom/internal/browser"
 )
 
 // There is no page, so the server's own answer is taken for one: a script there talks to it.
@@ -14,7 +14,7 @@ func TestInTheBrowser(t *testing.T) {
 		hub := newHub()
 		return hub, hub
 	})
-	tab := browser.Start(t).Person(t).OpenRefused(s.URL)
+	tab := browser.Start(t).Person(t).Open(s.URL, "Failed to load resource")
 	if got := browser.Eval[string](tab, `new Promise((told) => {
 		const ws = new WebSocket(location.origin.replace("http", "ws"));
 		ws.onopen = () => ws.send("κόσμε 😀");

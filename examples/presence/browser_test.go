@@ -4,7 +4,7 @@ import (
 	"fmt"
 	"testing"
 
-	"github.com/wsroom/wsroom/examples/internal/browser"
+	"github.com/wsroom/wsroom/internal/browser"
 )
 
 // at is where the other one's cursor is in the page, rounded, or "" if it isn't there.

@@ -6,7 +6,7 @@ import (
 	"testing"
 
 	"github.com/wsroom/wsroom"
-	"github.com/wsroom/wsroom/examples/internal/browser"
+	"github.com/wsroom/wsroom/internal/browser"
 )
 
 func TestInTheBrowser(t *testing.T) {

@@ -38,19 +38,11 @@ type Tab struct {
 }
 
 // Open opens url in a window of 1200 × 760 pixels. The page must have nothing to complain of until the
-// test ends.
-func (p *Person) Open(url string) *Tab {
+// test ends, but with one of the forgiven texts.
+func (p *Person) Open(url string, forgiven ...string) *Tab {
 	p.t.Helper()
 	tab := p.window()
-	tab.Do(chromedp.Navigate(url))
-	return tab
-}
-
-// OpenRefused opens url as Open does, where the server has no page, but a word to say.
-func (p *Person) OpenRefused(url string) *Tab {
-	p.t.Helper()
-	tab := p.window()
-	tab.Forgive("Failed to load resource")
+	tab.Forgive(forgiven...)
 	tab.Do(chromedp.Navigate(url))
 	return tab
 }

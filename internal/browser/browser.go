@@ -1,5 +1,5 @@
-// Package browser opens the examples' pages in a headless Chromium, as their users would, and fails the
-// test when a page complains: by an error or a warning, a dialog, or something that its policy forbids.
+// Package browser opens pages in a headless Chromium, as their users would, for tests, and fails the test
+// when a page complains: by an error or a warning, a dialog, or something that its policy forbids.
 package browser
 
 import (
