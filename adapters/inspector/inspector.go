@@ -51,26 +51,31 @@ const policy = "default-src 'none'; script-src 'self'; style-src 'self'; img-src
 	"base-uri 'none'; form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'"
 
 // Option configures an Inspector. A nil Option is skipped.
-type Option func(*Inspector)
+type Option func(*config)
+
+type config struct {
+	actions    bool
+	label      func(*wsroom.Conn) string
+	hubOptions []wsroom.Option
+}
 
 // WithActions lets the page kick connections, close rooms and send notices. Without it they are refused.
 // What is done is among the events, with the address of who did it.
-func WithActions() Option { return func(in *Inspector) { in.actions = true } }
+func WithActions() Option { return func(c *config) { c.actions = true } }
 
 // WithLabel tells what a connection is called on the page beside its ID, such as its user's name. Labels can be
 // searched. f is called for the connections that are shown, or for all while somebody searches; it is called
 // concurrently and must return at once. Where it panics the label says so.
 func WithLabel(f func(c *wsroom.Conn) string) Option {
-	return func(in *Inspector) {
-		in.sampler.label = func(c *wsroom.Conn) (label string) {
-			defer func() {
-				if v := recover(); v != nil {
-					label = fmt.Sprint("WithLabel panicked: ", v)
-				}
-			}()
-			return f(c)
-		}
+	label := func(c *wsroom.Conn) (label string) {
+		defer func() {
+			if v := recover(); v != nil {
+				label = fmt.Sprint("WithLabel panicked: ", v)
+			}
+		}()
+		return f(c)
 	}
+	return func(c *config) { c.label = label }
 }
 
 // WithHubOptions sets up the hub that the page itself connects to, such as by wsroom.WithOrigins behind a
@@ -78,15 +83,14 @@ func WithLabel(f func(c *wsroom.Conn) string) Option {
 // acted. Pages of other origins are refused by default, and so are more than 100 at a time. Its rooms,
 // authorization and callbacks are the inspector's.
 func WithHubOptions(opts ...wsroom.Option) Option {
-	return func(in *Inspector) { in.hubOptions = append(in.hubOptions, opts...) }
+	return func(c *config) { c.hubOptions = append(c.hubOptions, opts...) }
 }
 
 // Inspector is an http.Handler. It is made by New. All methods may be called concurrently.
 type Inspector struct {
-	actions    bool
-	hubOptions []wsroom.Option
-	sampler    sampler
-	pages      *wsroom.Hub // of those who look
+	actions bool
+	sampler sampler
+	pages   *wsroom.Hub // of those who look
 
 	mu       sync.Mutex // guards what follows
 	watching int        // pages that are connected
@@ -101,14 +105,15 @@ func New(hub *wsroom.Hub, opts ...Option) *Inspector {
 	if hub == nil {
 		panic(errors.New("inspector: no hub"))
 	}
-	in := &Inspector{sampler: sampler{hub: hub, label: func(*wsroom.Conn) string { return "" }}}
+	cfg := config{label: func(*wsroom.Conn) string { return "" }}
 	for _, opt := range opts {
 		if opt != nil {
-			opt(in)
+			opt(&cfg)
 		}
 	}
+	in := &Inspector{actions: cfg.actions, sampler: sampler{hub: hub, label: cfg.label}}
 	limits := []wsroom.Option{wsroom.WithMaxConns(maxViewers), wsroom.WithMaxMessageSize(16 << 10), wsroom.WithRateLimit(20, 40)}
-	in.pages = wsroom.New(slices.Concat(limits, in.hubOptions, []wsroom.Option{
+	in.pages = wsroom.New(slices.Concat(limits, cfg.hubOptions, []wsroom.Option{
 		wsroom.WithRoom(func(*http.Request) (string, error) { return viewers, nil }),
 		wsroom.WithAuthorize(func(*http.Request, string) error { return wsroom.Until(time.Now().Add(session)) }),
 		wsroom.OnConnect(in.enter), wsroom.OnJSON(in.command), wsroom.OnClose(in.leave),
