@@ -47,21 +47,8 @@ type event struct {
 // newNode is one of the nodes. All it shares with the others is the broker and the store.
 func newNode(name string, broker wsroom.Broker, store wsroom.PresenceStore) (*wsroom.Hub, http.Handler) {
 	var hub *wsroom.Hub
-	people := func() event {
-		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
-		defer cancel()
-		members, err := hub.Presence(ctx, room)
-		if err != nil {
-			log.Print(err) // those of this node are better than none
-		}
-		e := event{Type: "people"}
-		for _, m := range members {
-			e.People = append(e.People, m.Identity)
-		}
-		return e
-	}
 	// One node hears of each who comes or goes, and tells the members on all.
-	tell := func(string, wsroom.Member) { hub.SendJSONToRoom(room, people()) }
+	tell := func(string, wsroom.Member) { hub.SendJSONToRoom(room, people(hub)) }
 	hub = wsroom.New(
 		wsroom.WithBroker(broker),
 		wsroom.WithPresenceStore(store),
@@ -78,13 +65,13 @@ func newNode(name string, broker wsroom.Broker, store wsroom.PresenceStore) (*ws
 			if c.Identity() == "" {
 				return websocket.CloseError{Code: 4400, Reason: "A name has 1 to 24 characters."}
 			}
-			return c.SendJSON(event{Type: "hello", Node: name, PID: os.Getpid(), People: people().People})
+			return c.SendJSON(event{Type: "hello", Node: name, PID: os.Getpid(), People: people(hub).People})
 		}),
 		wsroom.OnJSON(func(c *wsroom.Conn, said event, err error) {
 			switch text := strings.TrimSpace(said.Text); {
 			case err != nil: // the connection is ending
 			case text == "": // the page asks whether we are still there
-				c.SendJSON(people())
+				c.SendJSON(people(hub))
 			default:
 				e := event{Type: "text", Node: name, Name: c.Identity(), Text: text}
 				if c.SendJSONToThisRoom(e) != nil { // the broker has been away for too long
@@ -98,6 +85,21 @@ func newNode(name string, broker wsroom.Broker, store wsroom.PresenceStore) (*ws
 	mux.Handle("GET /ws", hub)
 	mux.Handle("GET /", web.Files(files))
 	return hub, mux
+}
+
+// people tells who is there, on all nodes.
+func people(hub *wsroom.Hub) event {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	members, err := hub.Presence(ctx, room)
+	if err != nil {
+		log.Print(err) // those of this node are better than none
+	}
+	e := event{Type: "people"}
+	for _, m := range members {
+		e.People = append(e.People, m.Identity)
+	}
+	return e
 }
 
 // identity is the name that a tab gives itself. A real application asks its users to log in.
