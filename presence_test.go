@@ -226,6 +226,7 @@ func TestPresenceLapsesWithItsNode(t *testing.T) {
 		for _, name := range []string{"ann", "bob"} {
 			wsroomtest.Dial(t, cut.hubs[0], "/a?as="+name)
 		}
+		synctest.Wait()
 		wsroomtest.Dial(t, well.hubs[0], "/a?as=bob")
 		cut.want("came", "0 +ann /a", "0 +bob /a")
 		well.want("bob was there already")
