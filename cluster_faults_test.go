@@ -117,6 +117,9 @@ func TestHangingSubscribeLetsMembersIn(t *testing.T) {
 	})
 }
 
+// envelopeSize is that of an empty envelope, by which a node looks whether the broker is back.
+const envelopeSize = 17
+
 // letterOf is an envelope with a first message, of a node of that number.
 func letterOf(node uint64, text string) []byte {
 	e := binary.BigEndian.AppendUint64(make([]byte, 9, 100), node)
@@ -187,4 +190,42 @@ func TestLocalDeliveryEndsWithTheOutage(t *testing.T) {
 		hub.SendTextToRoom("/a", "lost")
 		a.ExpectNothing()
 	})
+}
+
+// Who leaves a room and comes back gets nothing again that waits for the broker, or is published again.
+func TestComingBackDoublesNothing(t *testing.T) {
+	for name, fault := range map[string]func(string, []byte) (int, error){
+		"local": down,
+		"again": func(_ string, data []byte) (int, error) {
+			if data == nil { // members come and go
+				return 1, nil
+			}
+			return min(len(data)-envelopeSize, 1), errDown // probes don't arrive, messages do
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w, gaps := newWire(), make(chan string, 10)
+				hub := nodes(t, w, 1, wsroom.WithOutage(wsroom.DeliverLocally), noteGaps(gaps))[0]
+				a := wsroomtest.Dial(t, hub, "/a")
+				conn := member(t, hub, "/a")
+				conn.Join("/b")
+				w.set(fault)
+				hub.SendTextToRoom("/b", "once")
+				time.Sleep(10 * time.Second)
+				a.ExpectText("once")
+				conn.Leave("/b")
+				time.Sleep(5 * time.Second)
+				w.set(nil)
+				if conn.Join("/b"); conn.Rooms()[1] != "/b" {
+					t.Error("it isn't back")
+				}
+				time.Sleep(recovery)
+				hub.SendTextToRoom("/b", "then")
+				a.ExpectText("then")
+				a.ExpectNothing()
+				wantGaps(t, gaps)
+			})
+		})
+	}
 }

@@ -17,6 +17,8 @@ const (
 	subscribeTime = 5 * time.Second
 	// knownNodes bounds the nodes whose sequence a subscription remembers.
 	knownNodes = 1024
+	// pastRooms bounds the rooms of which what was heard is kept when their subscription has ended.
+	pastRooms = 4096
 )
 
 // subscription is what a node hears of one topic.
@@ -48,7 +50,10 @@ type heard struct {
 }
 
 func newSubscription(c *cluster, room string) *subscription {
-	s := &subscription{cluster: c, room: room, ready: make(chan struct{}), heard: map[nodeID]heard{}}
+	s := &subscription{cluster: c, room: room, ready: make(chan struct{}), heard: c.past[room]}
+	if delete(c.past, room); s.heard == nil {
+		s.heard = map[nodeID]heard{}
+	}
 	if room != everyRoom {
 		s.rooms = []string{room}
 	}
@@ -163,8 +168,28 @@ func (s *subscription) retire() bool {
 	}
 	delete(c.subs, s.room)
 	s.closed = true
+	c.keep(s)
 	c.wg.Add(1)
 	return true
+}
+
+// keep remembers what a subscription has heard, for who comes back to the room: what is published again, or
+// has been delivered locally, may be still to come. What wasn't heard in between was for nobody here.
+func (c *cluster) keep(s *subscription) {
+	for node, h := range s.heard {
+		h.excused = true
+		s.heard[node] = h
+	}
+	for room := range c.past {
+		if len(c.past) < pastRooms {
+			break
+		}
+		delete(c.past, room)
+	}
+	if len(s.heard) > 0 {
+		c.past[s.room] = s.heard
+	}
+	s.heard = nil // it is the next one's now
 }
 
 // close ends the subscription. No message is delivered after it.
