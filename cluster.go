@@ -32,11 +32,12 @@ type cluster struct {
 
 	mu     sync.Mutex // guards the rest, and the subscriptions' users and linger
 	subs   map[string]*subscription
+	past   map[string]map[nodeID]heard // by room: what subscriptions that have ended had heard
 	closed bool
 }
 
 func newCluster(h *Hub) *cluster {
-	c := &cluster{hub: h, broker: h.cfg.broker, node: newNodeID(), subs: map[string]*subscription{}}
+	c := &cluster{hub: h, broker: h.cfg.broker, node: newNodeID(), subs: map[string]*subscription{}, past: map[string]map[nodeID]heard{}}
 	c.outbox.cluster, c.outbox.topics = c, map[string]*outTopic{}
 	c.ctx, c.cancel = context.WithCancel(context.Background())
 	return c

@@ -271,7 +271,8 @@ func (g *gate) enter(key string, until time.Time) (c *Conn, cause string, err er
 	conn.identify(g.request)
 	conn.queue.deflate = g.deflate != ""
 	if err := h.store.add(conn); err != nil {
-		h.unsubscribe(everyRoom, room)
+		conn.end(endingLost("upgrade", err)) // unless a send to all has; it gives everyRoom back, once
+		h.unsubscribe(room)
 		return nil, limitCause(err), err
 	}
 	conn.expireAt(until)

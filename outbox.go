@@ -37,6 +37,7 @@ type outbox struct {
 
 	mu       sync.Mutex // guards all that follows
 	topics   map[string]*outTopic
+	enough   int    // topics, before it is worth while to look for idle ones
 	sequence uint64 // of the last message
 	bytes    int64  // in all envelopes
 	ready    []*outTopic
@@ -176,6 +177,7 @@ func put[P string | []byte](o *outbox, room string, l letter, payload P) {
 	if full || t.local {
 		o.cluster.deliver(room, appendLetter(appendEnvelope(nil, o.cluster.node), l, payload))
 	}
+	t.local = t.local && t.busy
 }
 
 // gather appends the message to the topic's last envelope, or to a new one.
@@ -219,8 +221,9 @@ func (o *outbox) deliverLocally(t *outTopic) {
 func (o *outbox) topic(room string) *outTopic {
 	t := o.topics[room]
 	if t == nil {
-		if len(o.topics) >= keptTopics {
+		if len(o.topics) >= max(o.enough, keptTopics) {
 			o.forgetIdle()
+			o.enough = 2 * len(o.topics)
 		}
 		t = &outTopic{room: room}
 		o.topics[room] = t
@@ -298,7 +301,7 @@ func (o *outbox) published(t *outTopic, err error) {
 	case errors.As(err, &rejected) && rejected.Rejected():
 		o.cluster.hub.observer.Add(MetricBrokerErrors, "", "rejected", 1)
 		if s := o.cluster.subscription(t.room); s != nil {
-			s.missed("rejected", fmt.Errorf("wsroom: broker: %w", err))
+			s.missed("rejected", fmt.Errorf("wsroom: broker: %w", err), o.cluster.node)
 		}
 	default:
 		o.failed(t, err)

@@ -108,8 +108,9 @@ type presence struct {
 	store   PresenceStore
 	node    string
 	work    errands
-	leased  bool // the store knows this node; belongs to work
-	failing bool // the last call of the store failed; belongs to work
+	leased  bool      // the store knows this node; belongs to work
+	renewed time.Time // the lease, last; belongs to work
+	failing bool      // the last call of the store failed; belongs to work
 
 	mu      sync.Mutex                        // guards the rest
 	rooms   map[string]map[string]*attendance // by room and identity
@@ -126,6 +127,7 @@ type attendance struct {
 	present bool        // there are connections, or were within the grace
 	entered bool        // into the store
 	retry   time.Duration
+	again   *time.Timer // after retry; nil if no call has failed
 }
 
 func newPresence(h *Hub) *presence {
@@ -146,7 +148,7 @@ func (p *presence) count(room, identity string, n int) {
 	a := p.attendance(room, identity)
 	a.conns += n
 	switch grace := p.hub.cfg.grace; {
-	case a.conns > 0 && !a.present:
+	case a.conns > 0 && !a.present && !p.closed:
 		a.present = true
 		p.align(a)
 	case a.conns > 0 || !a.present:
@@ -196,18 +198,23 @@ func (p *presence) miss(a *attendance) {
 
 // align has the store brought into line; mu is locked.
 func (p *presence) align(a *attendance) {
-	p.work.add(a.room+"\x00"+a.identity, func() { p.enterOrExit(a) })
+	p.work.add(a.room+"\x00"+a.identity, func() { p.enterOrExit(a.room, a.identity) })
 }
 
-// enterOrExit brings the store into line, or has that tried again.
-func (p *presence) enterOrExit(a *attendance) {
+// enterOrExit brings the store into line, or has that tried again. After close, what a store that fails
+// isn't told lapses.
+func (p *presence) enterOrExit(room, identity string) {
 	p.mu.Lock()
-	present := a.present
-	done := present == a.entered
-	p.mu.Unlock()
-	if done {
+	a := p.rooms[room][identity]
+	if a == nil || a.present == a.entered || p.closed && p.failing {
+		if a != nil {
+			p.tidy(a)
+		}
+		p.mu.Unlock()
 		return
 	}
+	present := a.present
+	p.mu.Unlock()
 	ctx, cancel := context.WithTimeout(context.Background(), storeTime)
 	defer cancel()
 	var changed bool
@@ -215,20 +222,13 @@ func (p *presence) enterOrExit(a *attendance) {
 	switch {
 	case err != nil:
 	case present:
-		changed, err = p.store.Enter(ctx, p.key(a.room), a.identity, p.node)
+		changed, err = p.store.Enter(ctx, p.key(room), identity, p.node)
 	default:
-		changed, err = p.store.Exit(ctx, p.key(a.room), a.identity, p.node)
+		changed, err = p.store.Exit(ctx, p.key(room), identity, p.node)
 	}
 	p.note(err)
 	if err != nil {
-		a.retry = nextRetry(a.retry)
-		time.AfterFunc(a.retry, func() {
-			p.mu.Lock()
-			defer p.mu.Unlock()
-			if !p.closed {
-				p.align(a)
-			}
-		})
+		p.tryAgain(a)
 		return
 	}
 	p.mu.Lock()
@@ -236,8 +236,26 @@ func (p *presence) enterOrExit(a *attendance) {
 	p.tidy(a)
 	p.mu.Unlock()
 	if changed {
-		p.tell(present, a.room, a.identity)
+		p.tell(present, room, identity)
 	}
+}
+
+// tryAgain aligns an attendance after a while.
+func (p *presence) tryAgain(a *attendance) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	a.retry = nextRetry(a.retry)
+	if a.again != nil { // one timer, however often it changes meanwhile
+		a.again.Reset(a.retry)
+		return
+	}
+	a.again = time.AfterFunc(a.retry, func() {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		if !p.closed {
+			p.align(a)
+		}
+	})
 }
 
 // key is the room's name in the store. Escaped, the hub's name has no colon.
@@ -269,36 +287,48 @@ func (p *presence) lease(ctx context.Context) error {
 	if p.leased {
 		return nil
 	}
-	if _, _, err := p.store.Renew(ctx, p.node, leaseTime); err != nil {
+	if _, err := p.prolong(ctx, leaseTime); err != nil {
 		return err
 	}
 	p.leased = true
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if !p.closed {
-		p.renewal = time.AfterFunc(leaseTime/3, func() { p.work.add("renew", p.renew) })
+		p.renewal = time.AfterFunc(leaseTime/3, func() { p.work.addFirst("renew", p.renew) })
 	}
 	return nil
 }
 
-// renew prolongs the lease, enters what is present again where it has lapsed, and tells of those who
-// were there by way of a node that has died.
+// renew prolongs the lease, and enters what is present again where it has lapsed. It goes before what
+// else there is to do, so that the lease doesn't lapse by that.
 func (p *presence) renew() {
-	ctx, cancel := context.WithTimeout(context.Background(), storeTime)
-	defer cancel()
-	held, left, err := p.store.Renew(ctx, p.node, leaseTime)
 	p.mu.Lock()
 	if p.closed {
 		p.mu.Unlock()
 		return
 	}
 	p.renewal.Reset(leaseTime / 3)
-	if err == nil && !held {
+	p.mu.Unlock()
+	ctx, cancel := context.WithTimeout(context.Background(), storeTime)
+	defer cancel()
+	held, err := p.prolong(ctx, leaseTime)
+	if p.note(err); err == nil && !held {
 		p.enterAgain()
 	}
-	p.mu.Unlock()
-	p.note(err)
+}
+
+// prolong renews the lease, and tells of those who were there by way of a node that has died. It reports
+// whether there was one; where that may have been said by an answer that was lost, there was none.
+func (p *presence) prolong(ctx context.Context, ttl time.Duration) (held bool, err error) {
+	begin := time.Now()
+	held, left, err := p.store.Renew(ctx, p.node, ttl)
+	if err != nil {
+		return false, err
+	}
+	held = held && begin.Sub(p.renewed) < leaseTime
+	p.renewed = begin
 	p.tellLeft(left)
+	return held, nil
 }
 
 // tellLeft tells of those whose nodes are gone, by the store's names of their rooms.
@@ -313,8 +343,10 @@ func (p *presence) tellLeft(left map[string][]string) {
 	}
 }
 
-// enterAgain has everything entered that is present; mu is locked.
+// enterAgain has everything entered that is present.
 func (p *presence) enterAgain() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	for _, in := range p.rooms {
 		for _, a := range in {
 			a.entered = false
@@ -386,7 +418,7 @@ func (p *presence) part() {
 	ctx, cancel := context.WithTimeout(context.Background(), storeTime)
 	defer cancel()
 	if grace := p.hub.cfg.grace; grace > 0 {
-		_, _, err := p.store.Renew(ctx, p.node, grace)
+		_, err := p.prolong(ctx, grace)
 		p.note(err)
 		return
 	}
