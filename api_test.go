@@ -417,17 +417,3 @@ func TestTwoHubsShareNoRoom(t *testing.T) {
 	a.ExpectText("of one")
 	b.ExpectText("of two")
 }
-
-// Without OnConnect nothing is held back that a Shutdown could overtake.
-func TestShutdownLosesNothingOfAConnectionJustMade(t *testing.T) {
-	for range 100 {
-		hub := wsroom.New()
-		c := wsroomtest.Dial(t, hub, "/a")
-		if err := hub.SendTextToRoom("/a", "hello"); err != nil {
-			t.Fatal(err)
-		}
-		shutdown(t, hub)
-		c.ExpectText("hello")
-		c.ExpectClose(websocket.StatusGoingAway)
-	}
-}
