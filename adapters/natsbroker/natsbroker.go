@@ -48,23 +48,27 @@ var (
 	errGap  = errors.New("natsbroker: messages are missing")
 )
 
-// Option is a setting of New or NewPresence.
-type Option func(*settings)
+// Option is an option of New and NewPresence. A nil Option is skipped.
+type Option func(*config)
 
-type settings struct{ replicas int }
+type config struct{ replicas int }
 
-// Replicas says on how many servers of a NATS cluster what is kept in memory is: 1, the default, 3 or 5.
+// WithReplicas says on how many servers of a NATS cluster what is kept in memory is: 1, the default, 3 or 5.
 // With more than one the death of a server is no outage.
-func Replicas(n int) Option { return func(s *settings) { s.replicas = n } }
+func WithReplicas(n int) Option { return func(c *config) { c.replicas = n } }
 
-func settingsOf(opts []Option) settings {
-	s := settings{replicas: 1}
+// newConfig panics for what a NATS cluster doesn't do.
+func newConfig(opts []Option) config {
+	c := config{replicas: 1}
 	for _, opt := range opts {
 		if opt != nil {
-			opt(&s)
+			opt(&c)
 		}
 	}
-	return s
+	if c.replicas != 1 && c.replicas != 3 && c.replicas != 5 {
+		panic(fmt.Errorf("natsbroker: WithReplicas: must be 1, 3 or 5, not %d", c.replicas))
+	}
+	return c
 }
 
 // Broker implements wsroom.Broker. Create one with New. Its methods may be called concurrently.
@@ -87,7 +91,7 @@ func New(nc *nats.Conn, opts ...Option) *Broker {
 	b := &Broker{nc: nc, js: newJetStream(nc), turns: make(chan struct{}, joiners), subs: map[*subscription]bool{}}
 	b.config = jetstream.StreamConfig{
 		Name: stream, Description: "the last message of each of wsroom's topics", Subjects: []string{subjectIn + "*"},
-		Storage: jetstream.MemoryStorage, Replicas: settingsOf(opts).replicas,
+		Storage: jetstream.MemoryStorage, Replicas: newConfig(opts).replicas,
 		MaxMsgsPerSubject: 1, MaxBytes: 64 << 20, MaxAge: time.Hour,
 		RePublish: &jetstream.RePublish{Source: subjectIn + "*", Destination: subjectOut + "{{wildcard(1)}}"},
 	}

@@ -283,7 +283,7 @@ func TestCluster(t *testing.T) {
 	t.Run("Broker", func(t *testing.T) {
 		brokertest.Run(t, func(testing.TB) brokertest.Setup {
 			return brokertest.Setup{Open: func(t testing.TB) wsroom.Broker {
-				return natsbroker.New(connect(t, addr()), natsbroker.Replicas(3))
+				return natsbroker.New(connect(t, addr()), natsbroker.WithReplicas(3))
 			}}
 		})
 	})
@@ -298,7 +298,7 @@ func TestCluster(t *testing.T) {
 				t.Fatal(err)
 			}
 			open := func(t testing.TB) wsroom.PresenceStore {
-				return natsbroker.NewPresence(connect(t, addr()), natsbroker.Replicas(3))
+				return natsbroker.NewPresence(connect(t, addr()), natsbroker.WithReplicas(3))
 			}
 			if _, err := open(t).Identities(t.Context(), "room"); err != nil { // makes the bucket
 				t.Fatal(err)
@@ -318,8 +318,8 @@ func serverDies(t *testing.T, nodes []*natsServer) {
 	if leader < 0 {
 		t.Fatal("no server leads the stream")
 	}
-	here := natsbroker.New(connect(t, nodes[(leader+1)%3].addr()), natsbroker.Replicas(3))
-	there := natsbroker.New(connect(t, nodes[(leader+2)%3].addr()), natsbroker.Replicas(3))
+	here := natsbroker.New(connect(t, nodes[(leader+1)%3].addr()), natsbroker.WithReplicas(3))
+	there := natsbroker.New(connect(t, nodes[(leader+2)%3].addr()), natsbroker.WithReplicas(3))
 	var last atomic.Int64
 	known := true
 	stop, err := there.Subscribe(t.Context(), "dies", func(data []byte) {

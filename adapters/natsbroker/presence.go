@@ -20,7 +20,7 @@ type Presence struct{ bucket bucket }
 // NewPresence returns a store over a connection, which it doesn't close; it does nothing before it is used,
 // and makes the bucket when there is none. It panics if the connection's options exclude JetStream.
 func NewPresence(nc *nats.Conn, opts ...Option) *Presence {
-	return &Presence{newBucket(newJetStream(nc), settingsOf(opts).replicas)}
+	return &Presence{newBucket(newJetStream(nc), newConfig(opts).replicas)}
 }
 
 // entry is an identity in a room. Names are bytes, which JSON's strings aren't.

@@ -3,7 +3,6 @@ package natsbroker_test
 import (
 	"context"
 	"fmt"
-	"math/rand/v2"
 	"net"
 	"net/url"
 	"strconv"
@@ -13,6 +12,7 @@ import (
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+	"github.com/wsroom/wsroom/internal/loopback"
 )
 
 // patience bounds what a test waits for; nothing takes that long unless it is broken.
@@ -27,7 +27,7 @@ type natsServer struct {
 // newServer returns a server with JetStream on a free port, to be started.
 func newServer(t testing.TB) *natsServer {
 	t.Helper()
-	_, port, _ := net.SplitHostPort(freeAddr(t))
+	_, port, _ := net.SplitHostPort(loopback.FreeAddr(t))
 	s := &natsServer{options: server.Options{
 		Host: "127.0.0.1", JetStream: true, StoreDir: t.TempDir(), NoLog: true, NoSigs: true,
 	}}
@@ -49,7 +49,7 @@ func startCluster(t testing.TB) []*natsServer {
 	var nodes []*natsServer
 	var routes []*url.URL
 	for i := range 3 {
-		routes = append(routes, &url.URL{Scheme: "nats", Host: freeAddr(t)})
+		routes = append(routes, &url.URL{Scheme: "nats", Host: loopback.FreeAddr(t)})
 		s := newServer(t)
 		s.options.ServerName = fmt.Sprint("node", i)
 		nodes = append(nodes, s)
@@ -71,21 +71,6 @@ func startCluster(t testing.TB) []*natsServer {
 		return err == nil
 	})
 	return nodes
-}
-
-// freeAddr returns an address that no connection can take while a server isn't running: its port is below
-// those that the system gives out.
-func freeAddr(t testing.TB) string {
-	t.Helper()
-	for range 100 {
-		addr := fmt.Sprint("127.0.0.1:", 20000+rand.N(12000))
-		if ln, err := net.Listen("tcp", addr); err == nil {
-			ln.Close()
-			return addr
-		}
-	}
-	t.Fatal("no port is free")
-	panic("unreachable")
 }
 
 func (s *natsServer) start(t testing.TB) {
