@@ -12,7 +12,7 @@ import (
 // bytes that aren't UTF-8 included; data is any bytes.
 //
 // A Broker that also has a method MaxData() int takes data of up to so many bytes. A send of more than that
-// returns an error.
+// returns an error. It is called for each send, and mustn't wait.
 type Broker interface {
 	// Publish offers data to every subscriber of the topic, this process too, and returns once the
 	// broker has it. While the broker is known to be away it may fail at once. What one goroutine publishes to a topic arrives in that order, and the order is the
@@ -67,7 +67,9 @@ const (
 // WithBroker makes the hub one of several nodes that share a broker, and the rooms theirs: what is sent
 // to a room reaches its members on all nodes that have a hub of this name (see WithName), in one order.
 // It goes through the broker also for members on this node: so a send returns before it is queued for
-// them. Rooms, Members, Len, Stats and the limits are those of this node.
+// them. A send to several rooms has its place in the order of each by itself: who is in some of them has it
+// from the first that Hub.To named, and who enters or leaves one while it is on its way may get it twice, or
+// not at all. After a gap, what a node had to publish again may have another place. Rooms, Members, Len, Stats and the limits are those of this node.
 func WithBroker(b Broker) Option {
 	return func(c *config) error {
 		c.broker = b

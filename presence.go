@@ -122,12 +122,12 @@ type presence struct {
 type attendance struct {
 	room, identity string
 
-	conns   int         // may be negative for a moment, where what leaves overtakes what enters
-	grace   *time.Timer // from when the last has left; nil if it never has
-	present bool        // there are connections, or were within the grace
-	entered bool        // into the store
-	retry   time.Duration
-	again   *time.Timer // after retry; nil if no call has failed
+	conns   int           // may be negative for a moment, where what leaves overtakes what enters
+	grace   *time.Timer   // from when the last has left; nil if it never has
+	present bool          // there are connections, or were within the grace
+	entered bool          // into the store
+	retry   time.Duration // what it waited for after its last call, which failed and may have had its effect; 0: it worked
+	again   *time.Timer   // after retry; nil if no call has failed
 }
 
 func newPresence(h *Hub) *presence {
@@ -176,7 +176,7 @@ func (p *presence) attendance(room, identity string) *attendance {
 
 // tidy forgets what is over; mu is locked.
 func (p *presence) tidy(a *attendance) {
-	if a.conns != 0 || a.present || a.entered {
+	if a.conns != 0 || a.present || a.entered || a.retry > 0 {
 		return
 	}
 	if in := p.rooms[a.room]; in[a.identity] == a {
@@ -204,27 +204,19 @@ func (p *presence) align(a *attendance) {
 // enterOrExit brings the store into line, or has that tried again. After close, what a store that fails
 // isn't told lapses.
 func (p *presence) enterOrExit(room, identity string) {
-	p.mu.Lock()
-	a := p.rooms[room][identity]
-	if a == nil || a.present == a.entered || p.closed && p.failing {
-		if a != nil {
-			p.tidy(a)
-		}
-		p.mu.Unlock()
+	a, present, news, unsure := p.due(room, identity)
+	if a == nil {
 		return
 	}
-	present := a.present
-	p.mu.Unlock()
 	ctx, cancel := context.WithTimeout(context.Background(), storeTime)
 	defer cancel()
-	var changed bool
 	err := p.lease(ctx)
-	switch {
-	case err != nil:
-	case present:
-		changed, err = p.store.Enter(ctx, p.key(room), identity, p.node)
-	default:
-		changed, err = p.store.Exit(ctx, p.key(room), identity, p.node)
+	changed := false
+	if err == nil {
+		if a, present, news, unsure = p.due(room, identity); a == nil { // it had lapsed
+			return
+		}
+		changed, err = p.change(ctx, a, present, unsure && news)
 	}
 	p.note(err)
 	if err != nil {
@@ -235,9 +227,42 @@ func (p *presence) enterOrExit(room, identity string) {
 	a.entered, a.retry = present, 0
 	p.tidy(a)
 	p.mu.Unlock()
-	if changed {
+	if changed && news {
 		p.tell(present, room, identity)
 	}
+}
+
+// due returns the attendance if there is something to do for it: news for the store or, because it is
+// unsure whether a call had its effect, to make sure.
+func (p *presence) due(room, identity string) (a *attendance, present, news, unsure bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	a = p.rooms[room][identity]
+	if a == nil || p.closed && p.failing {
+		return nil, false, false, false
+	}
+	present, news, unsure = a.present, a.present != a.entered, a.retry > 0
+	if !news && (!unsure || p.lapsed()) {
+		a.retry = 0
+		p.tidy(a)
+		return nil, false, false, false
+	}
+	return a, present, news, unsure
+}
+
+// change enters or exits, and reports whether that makes a difference to others. With undo it does the
+// opposite first: a call that failed may have made the difference already, and nobody has been told.
+func (p *presence) change(ctx context.Context, a *attendance, present, undo bool) (changed bool, err error) {
+	do, opposite := p.store.Exit, p.store.Enter
+	if present {
+		do, opposite = opposite, do
+	}
+	if undo {
+		if _, err := opposite(ctx, p.key(a.room), a.identity, p.node); err != nil {
+			return false, err
+		}
+	}
+	return do(ctx, p.key(a.room), a.identity, p.node)
 }
 
 // tryAgain aligns an attendance after a while.
@@ -282,18 +307,25 @@ func (p *presence) note(err error) {
 	p.failing = err != nil
 }
 
-// lease makes the node known to the store before its first entry.
+// lapsed reports whether the lease has, so that nothing is left in the store that this node entered.
+func (p *presence) lapsed() bool { return p.renewal != nil && time.Since(p.renewed) >= leaseTime }
+
+// lease makes the node known to the store, before its first entry and where the lease has lapsed.
 func (p *presence) lease(ctx context.Context) error {
-	if p.leased {
+	if p.leased && !p.lapsed() {
 		return nil
 	}
-	if _, err := p.prolong(ctx, leaseTime); err != nil {
+	held, err := p.prolong(ctx, leaseTime)
+	if err != nil {
 		return err
+	}
+	if p.leased && !held {
+		p.enterAgain()
 	}
 	p.leased = true
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if !p.closed {
+	if !p.closed && p.renewal == nil {
 		p.renewal = time.AfterFunc(leaseTime/3, func() { p.work.addFirst("renew", p.renew) })
 	}
 	return nil
@@ -349,7 +381,7 @@ func (p *presence) enterAgain() {
 	defer p.mu.Unlock()
 	for _, in := range p.rooms {
 		for _, a := range in {
-			a.entered = false
+			a.entered, a.retry = false, 0
 			p.tidy(a)
 			if a.present {
 				p.align(a)

@@ -339,6 +339,52 @@ func TestLostAnswerOfTheStore(t *testing.T) {
 	})
 }
 
+// A call that had its effect though it failed leaves no ghost, hides nobody, and is told of once.
+func TestCallsThatFailAndHaveEffect(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		memory := brokertest.NewMemory()
+		store := &severed{PresenceStore: memory}
+		c := takeCensus(t, 1, wsroom.WithPresenceStore(store), wsroom.WithPresenceGrace(0))
+		well := takeCensus(t, 1, wsroom.WithPresenceStore(memory))
+		hub := c.hubs[0]
+		wsroomtest.Dial(t, hub, "/home?as=zoe")
+		c.want("zoe", "0 +zoe /home")
+		blind := func(f func()) { // the store's answers are lost
+			store.deaf.Store(true)
+			f()
+			synctest.Wait()
+		}
+		heal := func() {
+			store.deaf.Store(false)
+			time.Sleep(5 * time.Second)
+		}
+		var ann *wsroomtest.Client
+		come := func() { ann = wsroomtest.Dial(t, hub, "/a?as=ann") }
+		leave := func() { ann.CloseNow() }
+
+		blind(come)
+		well.present("entered", "ann")
+		heal()
+		c.want("she is told of", "0 +ann /a")
+		blind(leave)
+		well.present("left")
+		heal()
+		c.want("she has left", "0 -ann /a")
+		blind(come)
+		leave()
+		heal()
+		well.present("no ghost")
+		c.want("she came and went unseen")
+		come()
+		c.want("she is back", "0 +ann /a")
+		blind(leave)
+		come()
+		heal()
+		well.present("not hidden", "ann")
+		c.want("she stayed")
+	})
+}
+
 // What a store that hangs isn't told doesn't hold up Shutdown.
 func TestHangingStoreDoesNotHoldUpShutdown(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
