@@ -52,6 +52,8 @@ func (tr *trial) Cleanup(f func()) {
 
 // try runs check with time that passes by itself, and returns its failures.
 func try(t *testing.T, check func(testing.TB)) []string {
+	defer func(before time.Duration) { patience = before }(patience)
+	patience = time.Second
 	tr := &trial{TB: t}
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
@@ -219,10 +221,10 @@ var brokenBrokers = []struct {
 		})
 	}},
 	{"drops a message in a hundred", "OneOrder StopUnderLoad EveryGapIsReported", func() *broken {
-		n := 0
+		var n atomic.Int64
 		return hearing(func(deliver func([]byte), lost func(error)) (func([]byte), func(error)) {
 			return func(data []byte) {
-				if n++; n%100 != 0 {
+				if n.Add(1)%100 != 0 {
 					deliver(data)
 				}
 			}, lost

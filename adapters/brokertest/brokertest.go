@@ -27,7 +27,7 @@ import (
 )
 
 // patience bounds what the suite waits for; nothing takes that long unless it is broken.
-const patience = 20 * time.Second
+var patience = 20 * time.Second
 
 // Setup tells how to get at a server, and at brokers on it. Its functions are called by one goroutine
 // at a time; what they start they end by t.Cleanup.
@@ -212,9 +212,7 @@ func offer(t testing.TB, b wsroom.Broker, topic, message string) error {
 	defer cancel()
 	data := []byte(message)
 	err := b.Publish(ctx, topic, data)
-	for i := range data {
-		data[i] ^= 0xff
-	}
+	clear(data)
 	return err
 }
 

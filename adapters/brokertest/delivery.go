@@ -288,7 +288,7 @@ func slowSubscriber(t testing.TB, s Setup) {
 		t.Fatal(err)
 	}
 	t.Cleanup(stop)
-	filler := strings.Repeat("x", 128<<10)
+	filler := strings.Repeat("x", 64<<10)
 	for i := range messages {
 		publish(t, nodes[1], topic, fmt.Sprintf("%03d", i)+filler)
 	}

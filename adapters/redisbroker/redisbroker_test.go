@@ -165,7 +165,8 @@ func TestHungServer(t *testing.T) {
 	var patient sync.WaitGroup
 	defer patient.Wait()
 	defer s.cmd.Process.Signal(syscall.SIGCONT)
-	patient.Go(func() { publish(t, cut, "topic", "connects, and holds up the next") })
+	patient.Go(func() { _ = cut.Publish(t.Context(), "topic", []byte("connects, and holds up the next")) })
+	<-time.After(10 * time.Millisecond) // for it to be the first
 	began := time.Now()
 	var asking sync.WaitGroup
 	for i := range 8 {

@@ -1,0 +1,91 @@
+package natsbroker
+
+import (
+	"errors"
+	"sync"
+)
+
+var errSlow = errors.New("natsbroker: the subscriber is too slow")
+
+// inbox is what waits for one subscriber. While something does, a goroutine delivers it.
+type inbox struct {
+	deliver func(data []byte)
+	lost    func(error)
+	turn    sync.Mutex // held while the subscriber is called
+
+	mu      sync.Mutex // guards what follows
+	waiting []item
+	bytes   int // of the messages that wait
+	busy    bool
+	stopped bool
+}
+
+// item is a message, or that some may have been missed.
+type item struct {
+	data []byte
+	lost error
+}
+
+// put never waits: what is too much is left out, and lost takes its place.
+func (i *inbox) put(it item) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if i.stopped {
+		return
+	}
+	if i.bytes > 0 && i.bytes+len(it.data) > MaxBacklog {
+		if i.waiting[len(i.waiting)-1].lost != nil {
+			return
+		}
+		it = item{lost: errSlow}
+	}
+	i.waiting = append(i.waiting, it)
+	i.bytes += len(it.data)
+	if !i.busy {
+		i.busy = true
+		go i.work() // ends when nothing waits; stop waits for what it is at
+	}
+}
+
+func (i *inbox) work() {
+	for i.next() {
+	}
+}
+
+// next delivers what has waited longest, if there is anything.
+func (i *inbox) next() bool {
+	i.turn.Lock()
+	defer i.turn.Unlock()
+	it, ok := i.take()
+	switch {
+	case !ok:
+	case it.lost != nil:
+		i.lost(it.lost)
+	default:
+		i.deliver(it.data)
+	}
+	return ok
+}
+
+func (i *inbox) take() (it item, ok bool) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if len(i.waiting) == 0 {
+		i.waiting, i.busy = nil, false
+		return item{}, false
+	}
+	it = i.waiting[0]
+	i.waiting[0] = item{}
+	i.waiting = i.waiting[1:]
+	i.bytes -= len(it.data)
+	return it, true
+}
+
+// stop returns when the subscriber isn't being called, and won't be.
+func (i *inbox) stop() {
+	i.mu.Lock()
+	i.stopped, i.waiting, i.bytes = true, nil, 0
+	i.mu.Unlock()
+	i.turn.Lock() // waits for the call under way
+	defer i.turn.Unlock()
+}

@@ -1,0 +1,282 @@
+package natsbroker_test
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/wsroom/wsroom"
+	"github.com/wsroom/wsroom/adapters/brokertest"
+	"github.com/wsroom/wsroom/adapters/natsbroker"
+)
+
+var (
+	_ wsroom.Broker        = (*natsbroker.Broker)(nil)
+	_ wsroom.PresenceStore = (*natsbroker.Presence)(nil)
+)
+
+func TestBroker(t *testing.T) {
+	t.Parallel()
+	brokertest.Run(t, func(t testing.TB) brokertest.Setup {
+		s := startNATS(t)
+		return brokertest.Setup{
+			Open: func(t testing.TB) wsroom.Broker { return natsbroker.New(connect(t, s.addr())) },
+			Down: func(testing.TB) { s.stop() },
+			Up:   s.start,
+		}
+	})
+}
+
+// TestBrokerBehindCutCable: the server lives on, only the connections are gone.
+func TestBrokerBehindCutCable(t *testing.T) {
+	t.Parallel()
+	brokertest.Run(t, func(t testing.TB) brokertest.Setup {
+		c := startCable(t, startNATS(t).addr())
+		return brokertest.Setup{
+			Open: func(t testing.TB) wsroom.Broker { return natsbroker.New(connect(t, c.addr)) },
+			Down: func(testing.TB) { c.set(true) },
+			Up:   func(testing.TB) { c.set(false) },
+		}
+	})
+}
+
+// TestGaps: a message that the server passed on but that never came is missed when the next one comes.
+func TestGaps(t *testing.T) {
+	t.Parallel()
+	s := startNATS(t)
+	nc := connect(t, s.addr())
+	b := natsbroker.New(nc)
+	e := listen(t, b, "topic")
+	publish(t, b, "topic", "one")
+	until(t, "a message arrives", func() bool { return e.messages.Load() == 1 })
+	js, err := jetstream.New(nc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	stream, err := js.Stream(t.Context(), "wsroom")
+	if err != nil {
+		t.Fatal(err)
+	}
+	config := stream.CachedInfo().Config
+	deaf := config
+	deaf.RePublish = &jetstream.RePublish{Source: "wsroom.in.nobody", Destination: "wsroom.out.nobody"}
+	if _, err := js.UpdateStream(t.Context(), deaf); err != nil {
+		t.Fatal(err)
+	}
+	publish(t, b, "topic", "two")
+	if _, err := js.UpdateStream(t.Context(), config); err != nil {
+		t.Fatal(err)
+	}
+	publish(t, b, "topic", "three")
+	until(t, "a message arrives", func() bool { return e.messages.Load() == 2 })
+	if n := e.losses.Load(); n != 1 {
+		t.Errorf("lost is called %d times", n)
+	}
+	publish(t, b, "topic", "four")
+	until(t, "a message arrives", func() bool { return e.messages.Load() == 3 })
+	if n := e.losses.Load(); n != 1 {
+		t.Errorf("lost is called %d times", n)
+	}
+}
+
+// TestSlowSubscriber: what is too much for a subscriber's backlog is left out, and lost called in its place.
+func TestSlowSubscriber(t *testing.T) {
+	t.Parallel()
+	b := natsbroker.New(connect(t, startNATS(t).addr()))
+	opened := make(chan struct{})
+	var heard []string // by the subscriber, one call at a time
+	var ended atomic.Bool
+	stop, err := b.Subscribe(t.Context(), "topic", func(data []byte) {
+		<-opened
+		heard = append(heard, string(data[:2]))
+		ended.Store(string(data) == "zz")
+	}, func(error) { heard = append(heard, "lost") })
+	if err != nil {
+		t.Fatal(err)
+	}
+	filler := strings.Repeat("x", 1<<20-1000)
+	for i := range 30 {
+		publish(t, b, "topic", fmt.Sprintf("%02d", i)+filler)
+	}
+	other := listen(t, b, "other")
+	publish(t, b, "other", "not kept waiting")
+	until(t, "a message arrives", func() bool { return other.messages.Load() == 1 })
+	close(opened)
+	until(t, "the end arrives", func() bool {
+		publish(t, b, "topic", "zz")
+		return ended.Load()
+	})
+	stop()
+	i := slices.Index(heard, "lost")
+	if i < 10 || i > 25 || heard[0] != "00" || heard[i-1] != fmt.Sprintf("%02d", i-1) {
+		t.Errorf("heard %q", heard)
+	}
+}
+
+// TestTooLarge: what can't be published is rejected for good.
+func TestTooLarge(t *testing.T) {
+	t.Parallel()
+	nc := connect(t, startNATS(t).addr())
+	b := natsbroker.New(nc)
+	topic := strings.Repeat("t", natsbroker.MaxTopic)
+	e := listen(t, b, topic)
+	largest := make([]byte, nc.MaxPayload())
+	var rejected interface{ Rejected() bool }
+	if err := b.Publish(t.Context(), topic, append(largest, 0)); !errors.As(err, &rejected) || !rejected.Rejected() {
+		t.Errorf("the error for the message is %v", err)
+	}
+	rejected = nil
+	if err := b.Publish(t.Context(), topic+"t", nil); !errors.As(err, &rejected) || !rejected.Rejected() {
+		t.Errorf("the error for the topic is %v", err)
+	}
+	if _, err := b.Subscribe(t.Context(), topic+"t", func([]byte) {}, func(error) {}); err == nil {
+		t.Error("Subscribe to a topic that is too long returns nil")
+	}
+	publish(t, b, topic, string(largest))
+	until(t, "the largest message arrives", func() bool { return e.messages.Load() == 1 })
+}
+
+// TestNothingIsLeft: no subscription is left on the server when all have been stopped, and in the bucket no
+// key when all nodes have left.
+func TestNothingIsLeft(t *testing.T) {
+	t.Parallel()
+	s := startNATS(t)
+	nc := connect(t, s.addr())
+	b := natsbroker.New(nc)
+	before := nc.NumSubscriptions()
+	var stops []func()
+	for i := range 20 {
+		stop, err := b.Subscribe(t.Context(), fmt.Sprint("topic ", i%10), func([]byte) {}, func(error) {})
+		if err != nil {
+			t.Fatal(err)
+		}
+		stops = append(stops, stop)
+	}
+	for _, stop := range stops {
+		stop()
+	}
+	if n := nc.NumSubscriptions(); n > before+1 { // one for all answers
+		t.Errorf("%d subscriptions are left", n-before)
+	}
+	store := natsbroker.NewPresence(nc)
+	if _, _, err := store.Renew(t.Context(), "node", time.Hour); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := store.Enter(t.Context(), "room", "ann", "node"); err != nil {
+		t.Fatal(err)
+	}
+	if left, err := store.Leave(t.Context(), "node"); err != nil || len(left) != 1 {
+		t.Fatalf("left is %v, the error %v", left, err)
+	}
+	js, err := jetstream.New(nc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	kv, err := js.KeyValue(t.Context(), "wsroom-presence")
+	if err != nil {
+		t.Fatal(err)
+	}
+	keys, err := kv.Keys(t.Context())
+	if !slices.Equal(keys, []string{"mark"}) { // by which a reader knows how far it has read
+		t.Errorf("the keys %q are left: %v", keys, err)
+	}
+}
+
+// TestPresenceAfterRestart: what was in memory is gone with the server, which nodes are told.
+func TestPresenceAfterRestart(t *testing.T) {
+	t.Parallel()
+	s := startNATS(t)
+	nc := connect(t, s.addr())
+	store := natsbroker.NewPresence(nc)
+	for range 2 {
+		until(t, "the server is back", nc.IsConnected)
+		if held, left, err := store.Renew(t.Context(), "node", time.Hour); held || len(left) > 0 || err != nil {
+			t.Errorf("held is %v, left %v, the error %v", held, left, err)
+		}
+		if first, err := store.Enter(t.Context(), "room", "ann", "node"); !first || err != nil {
+			t.Errorf("first is %v, the error %v", first, err)
+		}
+		s.stop()
+		until(t, "the connection is gone", func() bool { return !nc.IsConnected() })
+		s.start(t)
+	}
+}
+
+// BenchmarkPublish is the time from Publish to its return.
+func BenchmarkPublish(b *testing.B) {
+	brokertest.BenchmarkPublish(b, natsbroker.New(connect(b, startNATS(b).addr())))
+}
+
+var cluster = flag.Bool("cluster", false, "test on a cluster of three servers, too: half a minute")
+
+// TestCluster: on three servers, each broker and store on the next one. It runs with the flag -cluster.
+func TestCluster(t *testing.T) {
+	if !*cluster {
+		t.Skip("it takes half a minute: go test -run Cluster . -cluster")
+	}
+	nodes := startCluster(t)
+	next := 0
+	addr := func() string {
+		next++
+		return nodes[next%len(nodes)].addr()
+	}
+	t.Run("Broker", func(t *testing.T) {
+		brokertest.Run(t, func(testing.TB) brokertest.Setup {
+			return brokertest.Setup{Open: func(t testing.TB) wsroom.Broker {
+				return natsbroker.New(connect(t, addr()), natsbroker.Replicas(3))
+			}}
+		})
+	})
+	t.Run("Presence", func(t *testing.T) {
+		brokertest.RunPresence(t, func(t testing.TB) brokertest.PresenceSetup {
+			js, err := jetstream.New(connect(t, addr()))
+			if err != nil {
+				t.Fatal(err)
+			}
+			err = js.DeleteStream(t.Context(), "KV_wsroom-presence") // of the check before
+			if err != nil && !errors.Is(err, jetstream.ErrStreamNotFound) {
+				t.Fatal(err)
+			}
+			return brokertest.PresenceSetup{TTL: time.Second, Open: func(t testing.TB) wsroom.PresenceStore {
+				return natsbroker.NewPresence(connect(t, addr()), natsbroker.Replicas(3))
+			}}
+		})
+	})
+}
+
+func TestPresence(t *testing.T) {
+	t.Parallel()
+	brokertest.RunPresence(t, func(t testing.TB) brokertest.PresenceSetup {
+		s := startNATS(t)
+		return brokertest.PresenceSetup{
+			Open: func(t testing.TB) wsroom.PresenceStore { return natsbroker.NewPresence(connect(t, s.addr())) },
+		}
+	})
+}
+
+// ear counts what it hears.
+type ear struct{ messages, losses atomic.Int32 }
+
+func listen(t testing.TB, b wsroom.Broker, topic string) *ear {
+	t.Helper()
+	e := new(ear)
+	stop, err := b.Subscribe(t.Context(), topic, func([]byte) { e.messages.Add(1) }, func(error) { e.losses.Add(1) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(stop)
+	return e
+}
+
+func publish(t testing.TB, b wsroom.Broker, topic, message string) {
+	t.Helper()
+	if err := b.Publish(t.Context(), topic, []byte(message)); err != nil {
+		t.Error(err)
+	}
+}
