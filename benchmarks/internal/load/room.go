@@ -116,13 +116,18 @@ func (r *Room) joined() bool {
 	return true
 }
 
-// caughtUp says whether all who heard all senders got the last message. The senders themselves must be
-// among them, once something was sent.
+// caughtUp says whether all who heard all senders got the last message, and somebody did, once something
+// was sent: a server's first member that sends hears all the others.
 func (r *Room) caughtUp() bool {
-	for i, m := range r.members {
-		if last := m.last.Load(); last < r.seq && (last > 0 || i < r.senders && r.seq >= uint64(r.senders)) && !m.stalled {
+	heard := r.seq < uint64(r.senders)
+	for _, m := range r.members {
+		switch last := m.last.Load(); {
+		case m.stalled:
+		case last >= r.seq:
+			heard = true
+		case last > 0:
 			return false
 		}
 	}
-	return true
+	return heard
 }
