@@ -19,7 +19,7 @@ import (
 // brokerPatience bounds the wait for a broker to start.
 const brokerPatience = 10 * time.Second
 
-var errNoRedis = errors.New("redis-server isn't installed")
+var errNoRedis = errors.New("redis-server" + server.NotInstalled)
 
 // A broker is a process that carries messages between nodes.
 type broker struct {

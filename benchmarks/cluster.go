@@ -57,7 +57,7 @@ func clusterRooms(nodes int) scenario {
 // library's one node without a broker, the median of the senders' own messages.
 func clusterTable(results []result) string {
 	rows := [][]string{{"scenario", "library", "a second", "nodes' CPU µs", "broker's", "objects",
-		"own p50 ms", "own p99 ms", "added p50", "added p99", "all p99", "lost", "doubled", ""}}
+		"own p50 ms", "own p99 ms", "added p50", "added p99", "all p99", "lost", "doubled", "reordered", ""}}
 	for _, r := range results {
 		rows = append(rows, append([]string{r.scenario.name, r.library.Name}, r.clusterCells(results)...))
 	}
@@ -68,10 +68,13 @@ func (r result) clusterCells(results []result) []string {
 	f := r.figures
 	cells := []string{thousands(f.rate), number(f.cpu()), missing, number(f.objects),
 		number(f.own50 * 1e3), number(f.own99 * 1e3), missing, missing, number(f.p99 * 1e3),
-		strconv.Itoa(f.lost), strconv.Itoa(f.doubled), note(f)}
+		strconv.Itoa(f.lost), strconv.Itoa(f.doubled), strconv.Itoa(f.reordered), note(f)}
 	if f.rate == 0 {
 		blank(cells[:9])
 		return cells
+	}
+	if f.objects == 0 {
+		blank(cells[3:4])
 	}
 	if r.library.Broker == "" {
 		return cells

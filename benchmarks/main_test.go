@@ -36,7 +36,7 @@ func TestEveryLibraryDeliversEveryMessage(t *testing.T) {
 				if plan.Deflate && !lib.Deflates {
 					return
 				}
-				if f.note != "" || f.rate == 0 || f.cpu() == 0 || f.lost+f.doubled+f.ended > 0 {
+				if f.note != "" || f.rate == 0 || f.cpu() == 0 || f.lost+f.doubled+f.reordered+f.ended > 0 {
 					t.Error(f.summary())
 				}
 			})
@@ -52,7 +52,7 @@ func TestEveryScenarioRuns(t *testing.T) {
 			sc.plan.Members = min(sc.plan.Members, 20)
 			sc.plan.Rooms = min(sc.plan.Rooms, 50)
 			f := runOnce(t.Context(), sc, server.Libraries[0], "")
-			if f.note != "" || f.lost+f.doubled+f.ended > 0 {
+			if f.note != "" || f.lost+f.doubled+f.reordered+f.ended > 0 {
 				t.Error(f.summary())
 			}
 		})

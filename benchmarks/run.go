@@ -78,6 +78,11 @@ type run struct {
 }
 
 func (r *run) start(ctx context.Context, lib server.Library, profiles string) (err error) {
+	if lib.Missing != nil {
+		if err := lib.Missing(); err != nil {
+			return err
+		}
+	}
 	nodes := 1
 	if lib.Broker != "" {
 		if r.broker, err = startBroker(ctx, lib.Broker); err != nil {

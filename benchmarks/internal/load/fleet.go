@@ -90,25 +90,24 @@ func (f *Fleet) dialAll(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// join connects one member and sends the dialect's greeting.
+// join connects one member as the dialect wants it.
 func (f *Fleet) join(ctx context.Context, m *Member) error {
 	conn, err := dial(ctx, f.addrs[m.number%len(f.addrs)], m.stalled)
 	if err != nil {
 		return err
 	}
 	defer conn.Close()
-	rest, err := handshake(conn, f.dialect.Path(m.room.name), f.plan.Deflate, make([]byte, 4<<10))
+	buf := make([]byte, 4<<10)
+	rest, err := handshake(conn, f.dialect.Path(m.room.name), f.plan.Deflate, buf)
 	if err != nil {
 		return err
 	}
-	m.rest = append(m.rest, rest...)
-	if m.fd, err = descriptor(conn); err != nil {
+	if rest, err = f.greet(conn, m.room.name, rest, buf); err != nil {
 		return err
 	}
-	if greeting := f.dialect.Greeting(m.room.name); greeting != nil {
-		return m.answer(opText, greeting)
-	}
-	return nil
+	m.rest = append(m.rest, rest...)
+	m.fd, err = descriptor(conn)
+	return err
 }
 
 // Settle sends messages to every room until each of its members has got one: from then on all

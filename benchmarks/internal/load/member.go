@@ -140,10 +140,10 @@ func (m *Member) line(line []byte) error {
 	switch {
 	case ok:
 		m.saw(s)
-	case !m.fleet.dialect.Lines:
+	case m.fleet.dialect.Ping == "":
 		return errors.New("load: not a message of this run")
-	case string(line) == "{}":
-		return m.answer(opText, line)
+	case string(line) == m.fleet.dialect.Ping:
+		return m.answer(opText, []byte(m.fleet.dialect.Pong))
 	case bytes.Contains(line, []byte(`"error"`)):
 		return fmt.Errorf("load: the server answers %s", line)
 	}

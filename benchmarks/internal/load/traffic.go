@@ -98,24 +98,20 @@ func (f *Fleet) cycle(ctx context.Context, buf []byte) error {
 	}
 	defer conn.Close()
 	room := f.rooms[0].name
-	if _, err := handshake(conn, f.dialect.Path(room), false, buf); err != nil {
+	rest, err := handshake(conn, f.dialect.Path(room), false, buf)
+	if err != nil {
+		return err
+	}
+	if _, err := f.greet(conn, room, rest, buf); err != nil {
 		return err
 	}
 	if err := conn.SetDeadline(time.Now().Add(handshakeTimeout)); err != nil {
 		return err
 	}
-	if greeting := f.dialect.Greeting(room); greeting != nil {
-		if _, err := conn.Write(appendFrame(nil, opText, clientMask, greeting)); err != nil {
-			return err
-		}
-		if err := readUntil(conn, buf, f.dialect.Welcome); err != nil {
-			return err
-		}
-	}
 	if _, err := conn.Write(appendFrame(nil, opClose, clientMask, []byte{0x03, 0xe8})); err != nil {
 		return err
 	}
-	if err := readUntil(conn, buf, ""); !errors.Is(err, io.EOF) {
+	if _, err := io.Copy(io.Discard, conn); err != nil {
 		return fmt.Errorf("load: after the close frame: %w", err)
 	}
 	return nil

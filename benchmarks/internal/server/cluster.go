@@ -30,9 +30,11 @@ const (
 var Clustered = []Library{
 	{Name: "wsroom redis", Dialect: load.Plain, Broker: Redis, New: newWsroomRedis},
 	{Name: "centrifuge redis", Dialect: load.Centrifuge, Broker: Redis, New: newCentrifuge},
+	{Name: "socket.io redis", Dialect: load.SocketIO, Broker: Redis, Run: runSocketIO, Missing: socketIOMissing},
 	{Name: "wsroom nats", Dialect: load.Plain, Broker: NATS, New: newWsroomNATS},
 	{Name: "wsroom", Dialect: load.Plain, New: newWsroom},
 	{Name: "centrifuge", Dialect: load.Centrifuge, New: newCentrifuge},
+	{Name: "socket.io", Dialect: load.SocketIO, Run: runSocketIO, Missing: socketIOMissing},
 }
 
 func newWsroomRedis(o Options) http.Handler {

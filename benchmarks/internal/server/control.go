@@ -67,6 +67,9 @@ func Main(args []string, in io.Reader, out io.Writer) error {
 	if at < 0 {
 		return fmt.Errorf("server: no library %q", *name)
 	}
+	if run := libraries[at].Run; run != nil {
+		return run(*broker)
+	}
 	p := process{handler: libraries[at].New(Options{Deflate: *deflate, Idle: *idle, Broker: *broker}), sendBuffer: *sendBuffer}
 	if *profile != "" {
 		var err error

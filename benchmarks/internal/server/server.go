@@ -43,6 +43,11 @@ type Library struct {
 	Deflates bool
 	Broker   string // what carries its rooms between nodes; "" where there is one node
 	New      func(Options) http.Handler
+
+	// For what isn't Go, in place of New: Run becomes the server that Main describes, and Missing says what
+	// isn't installed.
+	Run     func(broker string) error
+	Missing func() error
 }
 
 // A joiner can measure what joining and leaving a room costs while there are many.
