@@ -12,13 +12,13 @@ import (
 
 const membersOfNode = 1000
 
-// clusters lists the scenarios of several nodes. In each some member of every node sends.
+// clusters lists the scenarios of several nodes, and of one that has a broker all the same. In each some
+// member of every node sends.
 func clusters(quick bool) []scenario {
-	sizes := []int{2, 3}
+	all, sizes := []scenario{clusterPaced(1), clusterRooms(1)}, []int{2, 3}
 	if quick {
-		sizes = []int{2}
+		all, sizes = nil, []int{2}
 	}
-	var all []scenario
 	for _, nodes := range sizes {
 		all = append(all, clusterFlood(nodes), clusterPaced(nodes), clusterRooms(nodes))
 	}
@@ -57,7 +57,7 @@ func clusterRooms(nodes int) scenario {
 // library's one node without a broker, the median of the senders' own messages.
 func clusterTable(results []result) string {
 	rows := [][]string{{"scenario", "library", "a second", "nodes' CPU µs", "broker's", "objects",
-		"own p50 ms", "own p99 ms", "added p50", "added p99", "all p99", "lost", "doubled", "reordered", ""}}
+		"own p50 ms", "own p99 ms", "added p50", "added p99", "all p50", "all p99", "lost", "doubled", "reordered", ""}}
 	for _, r := range results {
 		rows = append(rows, append([]string{r.scenario.name, r.library.Name}, r.clusterCells(results)...))
 	}
@@ -67,10 +67,10 @@ func clusterTable(results []result) string {
 func (r result) clusterCells(results []result) []string {
 	f := r.figures
 	cells := []string{thousands(f.rate), number(f.cpu()), missing, number(f.objects),
-		number(f.own50 * 1e3), number(f.own99 * 1e3), missing, missing, number(f.p99 * 1e3),
+		number(f.own50 * 1e3), number(f.own99 * 1e3), missing, missing, number(f.p50 * 1e3), number(f.p99 * 1e3),
 		strconv.Itoa(f.lost), strconv.Itoa(f.doubled), strconv.Itoa(f.reordered), note(f)}
 	if f.rate == 0 {
-		blank(cells[:9])
+		blank(cells[:10])
 		return cells
 	}
 	if f.objects == 0 {

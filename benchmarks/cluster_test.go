@@ -36,16 +36,16 @@ func TestEveryClusterDeliversEveryMessage(t *testing.T) {
 
 func TestClusterTable(t *testing.T) {
 	sc := clusterPaced(2)
-	alone, together := figures{rate: 10, user: 1, objects: 3, own50: 0.001, own99: 0.002}, figures{rate: 20, user: 2, broker: 0.5, own50: 0.0015, own99: 0.005, lost: 1}
+	alone, together := figures{rate: 10, user: 1, objects: 3, own50: 0.001, own99: 0.002}, figures{rate: 20, user: 2, broker: 0.5, p50: 0.007, p99: 0.009, own50: 0.0015, own99: 0.005, lost: 1}
 	table := clusterTable([]result{
 		{sc, server.Library{Name: "a redis", Broker: server.Redis}, together},
 		{sc, server.Library{Name: "b redis", Broker: server.Redis}, figures{note: errNoRedis.Error()}},
 		{sc, server.Library{Name: "a"}, alone},
 	})
 	for _, want := range []string{
-		"| cluster 2 paced | a redis | 20 | 2.00 | 0.500 | – | 1.50 | 5.00 | 0.500 | 3.00 | 0.000 | 1 | 0 | 0 |  |\n",
-		"| cluster 2 paced | b redis | – | – | – | – | – | – | – | – | – | 0 | 0 | 0 | redis-server isn't installed |\n",
-		"| cluster 2 paced | a | 10 | 1.00 | – | 3.00 | 1.00 | 2.00 | – | – | 0.000 | 0 | 0 | 0 |  |\n",
+		"| cluster 2 paced | a redis | 20 | 2.00 | 0.500 | – | 1.50 | 5.00 | 0.500 | 3.00 | 7.00 | 9.00 | 1 | 0 | 0 |  |\n",
+		"| cluster 2 paced | b redis | – | – | – | – | – | – | – | – | – | – | 0 | 0 | 0 | redis-server isn't installed |\n",
+		"| cluster 2 paced | a | 10 | 1.00 | – | 3.00 | 1.00 | 2.00 | – | – | 0.000 | 0.000 | 0 | 0 | 0 |  |\n",
 	} {
 		if !strings.Contains(table, want) {
 			t.Errorf("no row %s in\n%s", want, table)
