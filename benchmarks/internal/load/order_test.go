@@ -56,3 +56,25 @@ func TestMemberHasReachedWhatAllSendersSent(t *testing.T) {
 		}
 	}
 }
+
+func TestRoomIsCaughtUp(t *testing.T) {
+	for _, c := range []struct {
+		sent, first, second uint64 // first and second: what these members have reached
+		want                bool
+	}{
+		{1, 0, 0, true},  // nothing was sent
+		{3, 0, 0, false}, // nobody has it yet
+		{3, 3, 0, true},  // the second member is still on its way in
+		{5, 5, 3, false},
+		{5, 5, 5, true},
+	} {
+		members := crowd(2, 2)
+		r := members[0].room
+		r.seq = c.sent
+		members[0].last.Store(c.first)
+		members[1].last.Store(c.second)
+		if got := r.caughtUp(); got != c.want {
+			t.Errorf("%+v: %t", c, got)
+		}
+	}
+}
