@@ -21,7 +21,7 @@ func runSocketIO(broker string) error {
 
 func socketIOMissing() error {
 	if _, err := exec.LookPath("node"); err != nil {
-		return errors.New("Node.js" + NotInstalled)
+		return errors.New("node" + NotInstalled)
 	}
 	if _, err := os.Stat(socketIODir() + "/node_modules"); err != nil {
 		return errors.New("Socket.IO" + NotInstalled)
