@@ -5,9 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log"
 	"net"
 	"net/http"
+	"net/http/httptest"
+	"runtime"
 	"slices"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -242,5 +246,119 @@ func TestHandshakeTimeoutEndsWithTheHandshake(t *testing.T) {
 				<-ends
 			})
 		}
+	}
+}
+
+func TestWithAuthorizeDecides(t *testing.T) {
+	for _, test := range []struct {
+		what       string
+		err        error
+		status     int
+		body       string
+		retryAfter string
+	}{
+		{"allow", nil, 101, "", ""},
+		{"any error", errors.New("hunter2"), 403, "Forbidden", ""},
+		{"StatusError", &wsroom.StatusError{Status: 401, Message: "log in"}, 401, "log in", ""},
+		{"wrapped StatusError", fmt.Errorf("hunter2: %w", &wsroom.StatusError{Status: 402, Message: "pay"}), 402, "pay", ""},
+		{"without a message", &wsroom.StatusError{Status: 404}, 404, "Not Found", ""},
+		{"to come again", &wsroom.StatusError{Status: 429, RetryAfter: time.Minute}, 429, "Too Many Requests", "60"},
+		{"to upgrade", &wsroom.StatusError{Status: 426}, 426, "Upgrade Required", ""},
+		{"no error status", &wsroom.StatusError{Status: 101}, 500, "Internal Server Error", ""},
+	} {
+		t.Run(test.what, func(t *testing.T) {
+			var asked []string
+			hub := wsroom.New(
+				wsroom.WithRoom(wsroom.ByPathValue("room")),
+				wsroom.WithSubprotocols("x"),
+				wsroom.WithCompression(0),
+				wsroom.WithAuthorize(func(r *http.Request, room string) error {
+					asked = append(asked, r.URL.String()+" "+room)
+					return test.err
+				}))
+			srv := serve(t, muxOf("/chat/{room}", hub), hub)
+			p := knock(t, srv, upgradeRequest("/chat/%61?token=1", "Sec-WebSocket-Protocol: x", "Sec-WebSocket-Extensions: permessage-deflate"))
+			if !slices.Equal(asked, []string{"/chat/%61?token=1 a"}) {
+				t.Errorf("asked for %q", asked)
+			}
+			if test.err == nil {
+				if p.res.StatusCode != 101 {
+					t.Errorf("got %d %s", p.res.StatusCode, p.body)
+				}
+				return
+			}
+			wantRefusal(t, p, test.status)
+			if got := strings.TrimSpace(p.body); got != test.body {
+				t.Errorf("got %q, want %q", got, test.body)
+			}
+			if got := p.res.Header.Get("Retry-After"); got != test.retryAfter {
+				t.Errorf("Retry-After is %q, want %q", got, test.retryAfter)
+			}
+			nothingLeft(t, hub)
+		})
+	}
+}
+
+func TestAfterShutdownRequestsGet503(t *testing.T) {
+	hub := wsroom.New(tellRoom())
+	page := func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, "page") }
+	srv := serve(t, hub.Middleware(http.HandlerFunc(page)), hub)
+	p := knock(t, srv, upgradeRequest("/a"))
+	p.readText()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		p.closeCode()
+		p.Close()
+	}()
+	shutdown(t, hub)
+	await(t, done, "the close frame")
+	for range 3 {
+		p := knock(t, srv, upgradeRequest("/a"))
+		wantRefusal(t, p, http.StatusServiceUnavailable, "shutting down")
+		wantRetryAfter(t, p)
+	}
+	wantRefusal(t, knock(t, srv, upgradeRequest("/a", "Sec-WebSocket-Version: 12")), http.StatusBadRequest)
+	if status, body := get(t, srv, "/a"); status != http.StatusOK || body != "page" {
+		t.Errorf("a request that is no upgrade got %d %q", status, body)
+	}
+	nothingLeft(t, hub)
+}
+
+// TestPanicBeforeTheUpgradeFreesWhatWasReserved leaves the panic to net/http, and the one place that
+// the limits allow to the next request.
+func TestPanicBeforeTheUpgradeFreesWhatWasReserved(t *testing.T) {
+	trap := func(where string, r *http.Request) {
+		switch r.URL.Query().Get("do") {
+		case where + " panic":
+			panic("boom in " + where)
+		case where + " exit":
+			runtime.Goexit()
+		}
+	}
+	hub := wsroom.New(tellRoom(), wsroom.WithMaxConns(1), wsroom.WithMaxRooms(1), wsroom.WithMaxMembers(1),
+		wsroom.WithMaxConnsPer(func(r *http.Request) string { trap("key", r); return "k" }, 1),
+		wsroom.WithRoom(func(r *http.Request) (string, error) { trap("room", r); return "r", nil }),
+		wsroom.WithAuthorize(func(r *http.Request, _ string) error { trap("authorize", r); return nil }))
+	logged := &lockedBuffer{}
+	srv := serveConfigured(t, hub, func(srv *httptest.Server) {
+		srv.Config.ErrorLog = log.New(logged, "", 0)
+		srv.Start()
+	}, hub)
+	for _, where := range []string{"key", "room", "authorize"} {
+		for _, what := range []string{"panic", "exit"} {
+			conn := connect(t, srv)
+			io.WriteString(conn, upgradeRequest("/?do="+where+"%20"+what))
+			if rest, err := io.ReadAll(conn); len(rest) > 0 || err != nil {
+				t.Errorf("%s in %s: the client got %q, %v", what, where, rest, err)
+			}
+		}
+		if !strings.Contains(logged.String(), "boom in "+where) {
+			t.Errorf("net/http didn't see the panic in %s", where)
+		}
+	}
+	nothingLeft(t, hub)
+	if p := knock(t, srv, upgradeRequest("/")); p.res.StatusCode != 101 {
+		t.Errorf("the next request got %d %s", p.res.StatusCode, p.body)
 	}
 }

@@ -90,7 +90,7 @@ func TestSubprotocolsAreNoTokens(t *testing.T) {
 func TestBearerTokenIsNeverEchoedOrLogged(t *testing.T) {
 	const secret = "s3cr3t-t0k3n"
 	for _, mode := range []wsroom.RejectMode{wsroom.HTTP, wsroom.CloseFrame} {
-		logged := &safeBuffer{}
+		logged := &lockedBuffer{}
 		got := make(chan string, 1)
 		hub := wsroom.New(
 			wsroom.WithLogger(slog.New(slog.NewTextHandler(logged, &slog.HandlerOptions{Level: slog.LevelDebug}))),

@@ -9,10 +9,13 @@ import (
 // Broker carries a hub's messages between the nodes that share it. It is made of standard types, so
 // that an adapter needs no import of wsroom; the conformance suite for one is in adapters/brokertest.
 // All methods may be called concurrently. Topics are any non-empty strings of up to 600 bytes, NUL and
-// bytes that aren't UTF-8 included; data is any bytes, an adapter documents how many.
+// bytes that aren't UTF-8 included; data is any bytes.
+//
+// A Broker that also has a method MaxData() int takes data of up to so many bytes. A send of more than that
+// returns an error.
 type Broker interface {
 	// Publish offers data to every subscriber of the topic, this process too, and returns once the
-	// broker has it. What one goroutine publishes to a topic arrives in that order, and the order is the
+	// broker has it. While the broker is known to be away it may fail at once. What one goroutine publishes to a topic arrives in that order, and the order is the
 	// same for all subscribers. It must not keep data. It waits no longer than ctx allows, neither for
 	// a broker that is away. After an error the data may have been published nevertheless; the hub may
 	// offer it again and leaves out what it sees twice. An error with a method Rejected() bool that
@@ -22,7 +25,8 @@ type Broker interface {
 	// in the topic's order; ctx bounds only the wait for that. deliver must not keep data. A topic may
 	// be subscribed to several times. A subscription survives a reconnect: lost is called when messages
 	// may have been missed, once the topic is subscribed to again, in the order of deliveries and never
-	// beside one. When stop returns, deliver and lost are not running and won't run again; stop may be
+	// beside one; it may come although nothing was missed. A slow deliver holds up no other subscription.
+	// When stop returns, deliver and lost are not running and won't run again; stop may be
 	// called more than once, but not from within them.
 	Subscribe(ctx context.Context, topic string, deliver func(data []byte), lost func(error)) (stop func(), err error)
 }
@@ -44,7 +48,8 @@ type PresenceStore interface {
 	// of nodes whose lease has lapsed, and returns, by room, the identities that were there by way of
 	// none but them: each to one caller.
 	Renew(ctx context.Context, node string, ttl time.Duration) (held bool, left map[string][]string, err error)
-	// Leave ends all of node's entries and its lease, at once.
+	// Leave ends all of node's entries and its lease, at once, and returns, by room, the identities that
+	// were there by way of no other node.
 	Leave(ctx context.Context, node string) (left map[string][]string, err error)
 }
 
@@ -88,7 +93,8 @@ func WithBrokerBuffer(d time.Duration, bytes int64) Option {
 }
 
 // OnGap calls f when the members of a room on this node may have missed messages: because the connection
-// to the broker was lost, or a message was, or a node sent what this one doesn't understand. For messages
+// to the broker was lost, or a message was, or a node sent what this one doesn't understand. What was being
+// published when the connection was lost may come after it, later than to the members on other nodes. For messages
 // to all, room is "". Calls come one at a time, and outside of any connection's callbacks; those for a
 // room may be merged while f runs. A gap is also logged and told to the Observer.
 func OnGap(f func(room string, err error)) Option {

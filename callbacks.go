@@ -170,7 +170,7 @@ func OnLeave(f func(c *Conn, room string)) Option {
 }
 
 // OnDrop calls f with the number of messages that DropOldest or DropNewest dropped for c since the
-// last call.
+// last call. Sending to c from f drops once more, and f is called again.
 func OnDrop(f func(c *Conn, messages int)) Option {
 	return func(c *config) error {
 		c.onDrop = f

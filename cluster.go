@@ -21,22 +21,23 @@ const (
 // What is sent goes by way of the outbox to the broker, and from there to the subscriptions of all nodes
 // that have members, this one too: so that all members see one order.
 type cluster struct {
-	hub    *Hub
-	broker Broker
-	node   nodeID
-	outbox outbox
-	gaps   errands         // calls of OnGap
-	ctx    context.Context // done at the end of Shutdown
-	cancel context.CancelFunc
-	wg     sync.WaitGroup // publishers and subscribers
+	hub     *Hub
+	broker  Broker
+	node    nodeID
+	outbox  outbox
+	reports errands         // what is logged, and calls of OnGap: with no lock held
+	ctx     context.Context // done at the end of Shutdown
+	cancel  context.CancelFunc
+	wg      sync.WaitGroup // publishers and subscribers
 
 	mu     sync.Mutex // guards the rest, and the subscriptions' users and linger
 	subs   map[string]*subscription
+	past   map[string]map[nodeID]heard // by room: what subscriptions that have ended had heard
 	closed bool
 }
 
 func newCluster(h *Hub) *cluster {
-	c := &cluster{hub: h, broker: h.cfg.broker, node: newNodeID(), subs: map[string]*subscription{}}
+	c := &cluster{hub: h, broker: h.cfg.broker, node: newNodeID(), subs: map[string]*subscription{}, past: map[string]map[nodeID]heard{}}
 	c.outbox.cluster, c.outbox.topics = c, map[string]*outTopic{}
 	c.ctx, c.cancel = context.WithCancel(context.Background())
 	return c
@@ -141,10 +142,12 @@ func (c *cluster) deliver(room string, envelope []byte) {
 func (c *cluster) gap(room, cause string, err error) {
 	h := c.hub
 	h.observer.Add(MetricBrokerGaps, "", cause, 1)
-	h.cfg.logger.Warn("wsroom: messages of other nodes may be missing", "room", room, "err", err)
-	if f := h.cfg.onGap; f != nil {
-		c.gaps.add(room, func() { h.guard("OnGap", room, func() { f(room, err) }) })
-	}
+	c.reports.add("gap "+room, func() {
+		h.cfg.logger.Warn("wsroom: messages of other nodes may be missing", "room", room, "cause", cause, "err", err)
+		if f := h.cfg.onGap; f != nil {
+			h.guard("OnGap", room, func() { f(room, err) })
+		}
+	})
 }
 
 // settle waits, within limits, until what was taken has been delivered on this node.
@@ -181,7 +184,7 @@ func (c *cluster) close(ctx context.Context) {
 		s.close()
 	}
 	c.wg.Wait()
-	c.gaps.wait(ctx)
+	c.reports.wait(ctx)
 }
 
 // receive does what a letter says, for the room's members on this node.

@@ -693,6 +693,45 @@ func TestGapsAreReported(t *testing.T) {
 	}
 }
 
+// limited is a broker that takes no more than 1000 bytes.
+type limited struct{ *wire }
+
+func (limited) MaxData() int { return 1000 }
+
+func (l limited) Publish(ctx context.Context, topic string, data []byte) error {
+	if len(data) > 1000 {
+		return fmt.Errorf("too large: %w", rejected{errDown})
+	}
+	return l.wire.Publish(ctx, topic, data)
+}
+
+// A message that the broker never takes is an error of the send, where the broker says so before.
+func TestMessageLargerThanTheBrokerTakes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		gaps := make(chan string, 10)
+		hub := nodes(t, limited{newWire()}, 1, noteGaps(gaps))[0]
+		c := wsroomtest.Dial(t, hub, "/a")
+		target, taken := hub.To("/a", "/b", "/c").Except(member(t, hub, "/a")), 0
+		for size := range 1100 {
+			errs := []error{hub.SendTextToRoom("/a", strings.Repeat("x", size)), target.SendText(strings.Repeat("x", size))}
+			if (errs[0] != nil) != (size > 923) || errs[1] != nil && size < 800 {
+				t.Fatalf("%d bytes: %v", size, errs)
+			}
+			if errs[0] == nil {
+				taken++
+			}
+			if size%10 == 0 { // in between they gather
+				synctest.Wait()
+			}
+		}
+		synctest.Wait()
+		if got := c.Drain(); len(got) != taken {
+			t.Errorf("%d of %d came", len(got), taken)
+		}
+		wantGaps(t, gaps)
+	})
+}
+
 type rejected struct{ error }
 
 func (rejected) Rejected() bool { return true }

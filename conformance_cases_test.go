@@ -200,19 +200,21 @@ func deflateCases() []exchange {
 		{"7.2.3.2", "the same twice", sends(compressed(hello), compressed(hello)), answers("text Hello", "text Hello")},
 		{"7.2.3.2", "what refers to the message before, though the contexts end with it", compressed("\xf2\x00\x11\x00\x00"), answers("refused 1002")},
 		{"7.2.3.3", "stored block", compressed("\x00\x05\x00\xfa\xffHello\x00"), answers("text Hello")},
-		// A message behind it would be refused: coder/websocket keeps what follows the final block.
 		{"7.2.3.4", "final block", compressed(final), answers("text Hello")},
+		{"7.2.3.4", "final block, and other messages", sends(compressed(final), compressed(final), text("plain"), compressed(hello)), answers("text Hello", "text Hello", "text plain", "text Hello")},
+		{"7.2.3.4", "final block, and no other behind it", sends(compressed(final[:7]), compressed(hello)), answers("text Hello", "text Hello")},
+		{"7.2.3.4", "final blocks", compressed(final[:7] + final[:7] + hello), answers("text HelloHelloHello")},
 		{"7.2.3.5", "two blocks", compressed("\xf2\x48\x05\x00\x00\x00\xff\xff\xca\xc9\xc9\x07\x00"), answers("text Hello")},
 		{"7.2.3.6", "empty text", compressed("\x00"), answers("text ")},
 		{"7.2.3.6", "empty text of two blocks", compressed("\x02\x00"), answers("text ")},
 		{"7.2.3.6", "no payload at all", compressed(""), answers("text ")},
-		// A stored block that is cut is refused nowhere: it takes the tail of section 7.2.2 for its own.
-		{"7.2.3.3", "stored block cut short", masked(rawFrame(0xc2, "\x00\x0a\x00\xf5\xffHello")), answers("binary Hello\x00\x00\xff\xff")},
+		{"7.2.3.3", "stored block cut short", masked(rawFrame(0xc2, "\x00\x0a\x00\xf5\xffHello")), answers("refused 1002")},
+		{"7.2.3.1", "block cut short", compressed(hello[:4]), answers("refused 1002")},
 	}
 }
 
-// An offer is accepted without context takeover and with windows of any size, or declined (RFC 7692,
-// section 7.1); of several the first that can be is.
+// An offer is accepted without context takeover, with any window of the client's and the largest of
+// the server's, or declined (RFC 7692, section 7.1); of several the first that can be is.
 func TestCompressionOffersAreAnswered(t *testing.T) {
 	const accepted = "permessage-deflate; client_no_context_takeover; server_no_context_takeover"
 	srv := serve(t, wsroom.New(wsroom.WithCompression(100)))
@@ -238,12 +240,19 @@ func TestCompressionOffersAreAnswered(t *testing.T) {
 		{"permessage-deflate; unknown=1", ""},
 		{"permessage-bzip2", ""},
 		{"x-webkit-deflate-frame", ""},
-		// What follows is to be declined, or answered in kind, but nothing depends on it: the server
-		// always compresses with no more than 15 bits, and inflates with any.
-		{"permessage-deflate; server_max_window_bits=15", accepted},
-		{"permessage-deflate; client_max_window_bits=16", accepted},
-		{"permessage-deflate; client_max_window_bits=08", accepted},
-		{"permessage-deflate; client_no_context_takeover; client_no_context_takeover", accepted},
+		{"permessage-deflate; server_max_window_bits=15", accepted + "; server_max_window_bits=15"},
+		{"permessage-deflate; server_max_window_bits=14, permessage-deflate; server_max_window_bits=15; client_max_window_bits=15", accepted + "; server_max_window_bits=15"},
+		{"permessage-deflate; server_max_window_bits=015", ""},
+		{"permessage-deflate; client_max_window_bits=7", ""},
+		{"permessage-deflate; client_max_window_bits=16", ""},
+		{"permessage-deflate; client_max_window_bits=08", ""},
+		{"permessage-deflate; client_max_window_bits=+9", ""},
+		{"permessage-deflate; client_max_window_bits=", ""},
+		{"permessage-deflate; client_no_context_takeover; client_no_context_takeover", ""},
+		{"permessage-deflate; client_max_window_bits=9; client_max_window_bits", ""},
+		{"permessage-deflate;", ""},
+		{"permessage-deflate; client_max_window_bits=16, permessage-deflate; client_max_window_bits=15", accepted},
+		{`x-unknown; a="b, permessage-deflate, c"`, ""},
 	} {
 		t.Run(c.offers, func(t *testing.T) {
 			p := knock(t, srv, upgradeRequest("/a", "Sec-WebSocket-Extensions: "+c.offers))

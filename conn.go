@@ -57,7 +57,7 @@ type Conn struct {
 	badClose   atomic.Int32 // the close code with which coder/websocket refused what it read
 	reading    atomic.Bool  // a reading method of ours is inside coder/websocket
 	buckets    *buckets     // of the rate limits; nil without any
-	controls   bucket       // of pings and pongs; belongs to the reader
+	overhead   bucket       // of frames that carry nothing; belongs to the reader
 	freshAt    int64        // when the reading goroutine was last replaced, by frame.Now
 	wroteAt    atomic.Int64 // when something was written last, by frame.Now
 	pingedAt   atomic.Int64 // when the last ping was written, by frame.Now; 0 while it is queued
@@ -75,7 +75,10 @@ func newConn(h *Hub, r *http.Request, room, key string) *Conn {
 		hub: h, id: rand.Text(), room: room, route: pattern(r), key: key, remoteAddr: r.RemoteAddr,
 		request: detach(r.Context()),
 	}
-	c.queue.limit, c.queue.opening, c.queue.writing = h.cfg, new(opening), true
+	c.queue.limit, c.queue.writing = h.cfg, true
+	if h.cfg.onConnect != nil {
+		c.queue.opening = new(opening)
+	}
 	if h.cfg.limitsRate() {
 		c.buckets = new(buckets)
 	}
@@ -187,6 +190,10 @@ func (c *Conn) WebSocket() *websocket.Conn {
 	c.ready.Wait()
 	return c.ws
 }
+
+// Queued returns how much waits to be written to this connection: messages, and bytes of their frames.
+// Of a client that keeps up it is next to nothing, of a connection that is ending 0.
+func (c *Conn) Queued() (messages int, bytes int64) { return c.queue.waiting() }
 
 // SendText queues a text message for this connection. It returns nil only if the message was queued;
 // otherwise ErrClosed, ErrSlow, ErrQueueFull, or an error for text that isn't valid UTF-8.

@@ -28,6 +28,7 @@ import (
 const (
 	envelopeVersion = 1
 	envelopeHead    = 1 + len(nodeID{})
+	maxUvarint      = binary.MaxVarintLen64
 
 	kindBits    = 0x0f
 	withBesides = 0x10 // not for who is in one of these rooms, too: they have it from there

@@ -2,6 +2,7 @@ package wsroom
 
 import (
 	"context"
+	"slices"
 	"sync"
 )
 
@@ -23,14 +24,25 @@ type errand struct {
 func (e *errands) add(key string, run func()) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if e.waiting[key] {
+	e.insert(len(e.todo), errand{key, run})
+}
+
+// addFirst adds an errand that goes before all that wait.
+func (e *errands) addFirst(key string, run func()) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.insert(0, errand{key, run})
+}
+
+func (e *errands) insert(at int, next errand) {
+	if e.waiting[next.key] {
 		return
 	}
 	if e.waiting == nil {
 		e.waiting = map[string]bool{}
 	}
-	e.waiting[key] = true
-	e.todo = append(e.todo, errand{key, run})
+	e.waiting[next.key] = true
+	e.todo = slices.Insert(e.todo, at, next)
 	if !e.running {
 		e.running = true
 		go e.runAll()

@@ -29,8 +29,8 @@ var (
 	ErrHeartbeat = errors.New("wsroom: peer does not answer")
 
 	// ErrRateLimited ends a connection over WithRateLimit or WithByteRateLimit, with Disconnect, and one
-	// whose peer sends more pings and pongs than 10 a second, or 20 at once (close code 1008). The cause
-	// says which.
+	// whose peer sends too many pings, pongs or tiny fragments, see WithRateLimit (close code 1008). The
+	// cause says which.
 	ErrRateLimited = errors.New("wsroom: rate limit exceeded")
 
 	// ErrExpired ends a connection at the time that Until set, unless OnExpire renewed it (close code

@@ -8,8 +8,6 @@ import (
 	"log"
 	"net/http"
 	"net/http/httptest"
-	"os/signal"
-	"syscall"
 	"time"
 
 	"github.com/coder/websocket"
@@ -134,25 +132,4 @@ func Example_authentication() {
 	// ann
 	// chat StatusNormalClosure
 	// chat StatusCode(4401)
-}
-
-// Serve and stop: Hub.Shutdown beside http.Server.Shutdown, which knows nothing of upgraded
-// connections.
-func ExampleHub_Shutdown() {
-	hub := wsroom.New(wsroom.WithDrain(5 * time.Second))
-	srv := &http.Server{Addr: ":8080", Handler: hub, ReadHeaderTimeout: 5 * time.Second}
-
-	run := func() {
-		ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
-		defer stop()
-		go srv.ListenAndServe()
-		<-ctx.Done()
-
-		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
-		defer cancel()
-		if err := errors.Join(hub.Shutdown(ctx), srv.Shutdown(ctx)); err != nil {
-			log.Print(err)
-		}
-	}
-	_ = run
 }

@@ -3,7 +3,6 @@ package wsroom_test
 import (
 	"bufio"
 	"bytes"
-	"context"
 	"encoding/base64"
 	"errors"
 	"io"
@@ -141,14 +140,8 @@ func FuzzHandshake(f *testing.F) {
 		f.Fatal(err)
 	}
 	go srv.Serve(listener)
-	f.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), patience)
-		defer cancel()
-		if err := hub.Shutdown(ctx); err != nil {
-			f.Error(err)
-		}
-		srv.Close()
-	})
+	f.Cleanup(func() { srv.Close() })
+	wsroomtest.CheckHub(f, hub)
 	// exchange sends the bytes, and that there are no more, and returns the answer.
 	exchange := func(t *testing.T, raw []byte) *http.Response {
 		conn, err := net.Dial("unix", listener.Addr().String())

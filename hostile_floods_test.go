@@ -1,6 +1,7 @@
 package wsroom_test
 
 import (
+	"bytes"
 	"errors"
 	"net/http/httptest"
 	"slices"
@@ -73,12 +74,11 @@ func TestHostileControlFloods(t *testing.T) {
 	})
 }
 
-// Endless empty fragments, and messages of which a byte comes each second, end by the message timeout
-// and take no memory; endless fragments of a byte may be too long before.
+// Endless fragments that are empty, or hold a byte, end with 1008 within a second, messages of which a byte
+// comes each second by the message timeout. Neither takes memory.
 func TestHostileFragments(t *testing.T) {
 	timeout := time.Duration(scale(1, 10)) * time.Second
-	var a attackers
-	opts := []wsroom.Option{a.onClose(), wsroom.WithMessageTimeout(timeout)}
+	opts := []wsroom.Option{wsroom.WithMessageTimeout(timeout)}
 	withBystanders(t, opts, func(t *testing.T, _ *wsroom.Hub, srv *httptest.Server) {
 		begun := string(rawFrame(0x01, ""))
 		n := scale(100, 334)
@@ -97,8 +97,10 @@ func TestHostileFragments(t *testing.T) {
 		if t.Logf("heap grew by %d KiB", grown>>10); grown > 1<<20 && !underRace() {
 			t.Error("which is too much")
 		}
-		single.want(timeout+time.Second, 1008, 1009)
-		for _, s := range []*siege{empty, drips, heads, frags} {
+		for _, s := range []*siege{empty, single} {
+			s.want(time.Second, 1008)
+		}
+		for _, s := range []*siege{drips, heads, frags} {
 			s.want(timeout+time.Second, 1008)
 		}
 	})
@@ -144,6 +146,63 @@ func TestPingsHaveABudget(t *testing.T) {
 				}
 			})
 		}
+	}
+}
+
+// Fragments may be small, and as many as fit into a message of the default size in pieces of 8 bytes may
+// come at once; endless ones that carry next to nothing are a flood.
+func TestFragmentsHaveABudget(t *testing.T) {
+	const second = time.Second
+	for name, test := range map[string]struct {
+		fragment string // of a cycle, what is sent after each pause
+		n        int
+		pause    time.Duration
+		times    int
+		flood    bool
+	}{
+		"pieces of 8 bytes":     {"12345678", 8190, 0, 1, false},
+		"a 4 KiB piece, often":  {strings.Repeat("x", 4<<10), 1, second / 1000, 15, false},
+		"bytes, with pauses":    {"x", 1, second / 1000, 20000, false},
+		"empty, at once":        {"", 5000, 0, 1, false},
+		"empty, at once again":  {"", 5000, 2 * second, 10, false},
+		"empty, 2,500 a second": {"", 250, second / 10, 100, false},
+		"empty, in a flood":     {"", 5400, 0, 1, true},
+		"empty, 5,000 a second": {"", 500, second / 10, 100, true},
+		"bytes, in a flood":     {"x", 5800, 0, 1, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var ends chan end
+			got := make(chan int, 1)
+			onText := wsroom.OnText(func(c *wsroom.Conn, text string, err error) {
+				if err == nil {
+					got <- len(text)
+				}
+			})
+			opts := []wsroom.Option{onText, wsroom.WithMessageTimeout(time.Hour), wsroom.WithHeartbeat(0, 0)}
+			inBubble(t, hubWithEnds(&ends, opts...), func(t *testing.T, s *pipeServer, hub *wsroom.Hub) {
+				c := s.dialRaw("/a")
+				go c.closeFrame()
+				c.frame(0x01, "")
+				fragments := bytes.Repeat(rawFrame(0x00, test.fragment), test.n)
+				for range test.times {
+					time.Sleep(test.pause)
+					c.Write(fragments) // fails where the flood was ended
+				}
+				c.Write(rawFrame(0x80, ""))
+				select {
+				case n := <-got:
+					if want := len(test.fragment) * test.n * test.times; n != want || test.flood {
+						t.Errorf("a message of %d bytes came, sent were %d", n, want)
+					}
+				case e := <-ends:
+					if !test.flood || !errors.Is(e.err, wsroom.ErrRateLimited) {
+						t.Errorf("ended by %v", e.err)
+					}
+				case <-time.After(second):
+					t.Error("neither message nor end")
+				}
+			})
+		})
 	}
 }
 

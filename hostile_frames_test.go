@@ -139,18 +139,15 @@ func inFragments(p string) string {
 	return string(rawFrame(0x41, p[:len(p)/2])) + string(rawFrame(0x80, p[len(p)/2:]))
 }
 
-// A hundred bombs, each a GiB of zeros in a MB, take no memory; those in frames that are short enough
-// to be let in take that of their inflating, some 45 KiB each, but not of what comes out.
+// A hundred bombs, each a GiB of zeros in a MB, take no memory, nor do those in frames that are short enough
+// to be let in.
 func TestHostileBombs(t *testing.T) {
 	block := deflatedZeros()
 	small := strings.Repeat(block, 60<<10/len(block))
-	for name, test := range map[string]struct {
-		sent []byte
-		most int64
-	}{
-		"a GiB":        {rawFrame(0xc1, strings.Repeat(block, 1<<10)), 2 << 20},
-		"60 KiB of it": {rawFrame(0xc1, small), 6 << 20},
-		"in fragments": {[]byte(inFragments(small)), 6 << 20},
+	for name, sent := range map[string][]byte{
+		"a GiB":        rawFrame(0xc1, strings.Repeat(block, 1<<10)),
+		"60 KiB of it": rawFrame(0xc1, small),
+		"in fragments": []byte(inFragments(small)),
 	} {
 		t.Run(name, func(t *testing.T) {
 			hub := wsroom.New(wsroom.OnText(discardText), wsroom.WithCompression(0))
@@ -163,14 +160,14 @@ func TestHostileBombs(t *testing.T) {
 			var wg sync.WaitGroup
 			for _, c := range conns {
 				wg.Go(func() {
-					go c.Write(test.sent) // it may fail: nobody reads all of it
+					go c.Write(sent) // it may fail: nobody reads all of it
 					if code, _, err := c.closeFrame(); code != 1009 {
 						t.Errorf("close code %d, want 1009; %v", code, err)
 					}
 				})
 			}
 			wg.Wait()
-			if grown := heapInUse() - heap; grown > test.most {
+			if grown := heapInUse() - heap; grown > 2<<20 {
 				t.Errorf("heap grew by %d KiB", grown>>10)
 			}
 		})

@@ -106,7 +106,7 @@ func TestHostileTogether(t *testing.T) {
 	few, many := 20, scale(50, 1000)
 	bomb := strings.Repeat(deflatedZeros(), 50)
 	for name, line := range map[string]string{
-		"one processor": "GOMAXPROCS=1", "256 MiB": "GOMEMLIMIT=200MiB",
+		"one processor": "GOMAXPROCS=1 GOMEMLIMIT=200MiB", "256 MiB": "GOMEMLIMIT=200MiB",
 	} {
 		t.Run(name, func(t *testing.T) {
 			srv, peak := serveRemotely(t, line)

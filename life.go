@@ -32,7 +32,7 @@ type ending struct {
 
 var (
 	endingSlow    = rid("slow", ErrSlow, websocket.StatusTryAgainLater, "too slow")
-	endingFlood   = rid("control_rate", fmt.Errorf("%w: pings and pongs", ErrRateLimited), websocket.StatusPolicyViolation, "too many pings or pongs")
+	endingFlood   = rid("overhead", fmt.Errorf("%w: pings, pongs or fragments", ErrRateLimited), websocket.StatusPolicyViolation, "too many pings, pongs or small fragments")
 	endingTooBig  = rid("too_big", fmt.Errorf("wsroom: read: frame announced: %w", websocket.ErrMessageTooBig), websocket.StatusMessageTooBig, "message too big")
 	endingNotUTF8 = rid("not_utf8", errNotUTF8, websocket.StatusInvalidFramePayloadData, "text must be UTF-8")
 )
@@ -110,7 +110,7 @@ func (c *Conn) end(e ending) bool {
 		c.hub.left(c, room)
 	}
 	c.hub.unsubscribe(everyRoom)
-	c.queue.close(e.farewell(), e.drop)
+	c.hub.countLost(c, c.queue.close(e.farewell(), e.drop))
 	if wire != nil {
 		c.windUp(wire, &e)
 	}
@@ -183,12 +183,12 @@ func (c *Conn) open(r *http.Request) {
 	if f == nil {
 		c.connected = true
 	} else {
-		c.callback("OnConnect", func() {
-			if err := f(c, r); err != nil {
+		c.callback("OnConnect", func() error {
+			err := f(c, r)
+			if c.connected = err == nil; !c.connected {
 				c.end(endingBy(err))
-				return
 			}
-			c.connected = true
+			return err
 		})
 	}
 	if c.queue.release() {
@@ -259,7 +259,13 @@ func (c *Conn) begin() bool {
 	}
 	serve := c.hub.cfg.serve
 	if serve != nil {
-		c.guard("Serve", func() { c.end(endingBy(serve(c))) })
+		c.guard("Serve", func() error {
+			err := serve(c)
+			if !c.end(endingBy(err)) {
+				return nil // what it returns is how it heard of the end
+			}
+			return err
+		})
 	}
 	return serve == nil
 }
@@ -269,7 +275,7 @@ func (c *Conn) finish() {
 	cause := c.cause() // it has left every room then
 	defer c.hangUp()
 	if f := c.hub.cfg.onClose; f != nil {
-		defer c.callback("OnClose", func() { f(c, cause) })
+		defer c.callback("OnClose", func() error { f(c, cause); return nil })
 	}
 	if !c.connected {
 		return
@@ -281,13 +287,15 @@ func (c *Conn) finish() {
 
 // fail gives the message callback its err, once.
 func (c *Conn) fail(err error) {
-	if last := c.hub.cfg.last; last != nil {
-		c.callback(last.name, func() {
-			if !c.finished {
-				c.finished = true
-				last.fail(c, err)
-			}
-		})
+	last := c.hub.cfg.last
+	if last == nil {
+		return
+	}
+	c.turn.Lock()
+	defer c.turn.Unlock()
+	if !c.finished {
+		c.finished = true
+		c.guard(last.name, func() error { last.fail(c, err); return nil })
 	}
 }
 
@@ -320,7 +328,7 @@ func (c *Conn) readEnding(err error) ending {
 	case code != 0:
 		return rid("protocol", cause, code, "protocol error")
 	case errors.Is(socketErr, os.ErrDeadlineExceeded):
-		return rid("timeout", fmt.Errorf("wsroom: message took too long: %w", socketErr),
+		return rid("message_timeout", fmt.Errorf("wsroom: message took too long: %w", socketErr),
 			websocket.StatusPolicyViolation, "message took too long")
 	case socketErr != nil:
 		return endingLost("read", socketErr)

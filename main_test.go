@@ -1,10 +1,15 @@
 package wsroom_test
 
 import (
+	"bytes"
 	"context"
+	"io"
+	"log"
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -90,4 +95,65 @@ func until(t testing.TB, what string, ok func() bool) {
 			t.Fatalf("waited in vain until %s", what)
 		}
 	}
+}
+
+// nothingLeft waits until the hub holds no connection and no room.
+func nothingLeft(t testing.TB, hub *wsroom.Hub) {
+	t.Helper()
+	until(t, "the hub is empty", func() bool {
+		s := hub.Stats()
+		return hub.Len() == 0 && len(hub.Rooms()) == 0 && s.Conns == 0 && s.Rooms == 0 && s.Opened == s.Closed
+	})
+}
+
+// serveConfigured is serve with a server that is configured before it starts. Its log goes nowhere.
+func serveConfigured(t *testing.T, h http.Handler, configure func(srv *httptest.Server), hubs ...*wsroom.Hub) *httptest.Server {
+	t.Helper()
+	srv := httptest.NewUnstartedServer(h)
+	srv.Config.ErrorLog = log.New(io.Discard, "", 0)
+	t.Cleanup(func() {
+		for _, hub := range hubs {
+			shutdown(t, hub)
+			nothingLeft(t, hub)
+		}
+		srv.Close()
+	})
+	configure(srv)
+	return srv
+}
+
+func echo() wsroom.Option {
+	return wsroom.OnText(func(c *wsroom.Conn, text string, err error) {
+		if err == nil {
+			c.SendText(text)
+		}
+	})
+}
+
+// callbackCount counts calls into the application.
+func callbackCount(n *atomic.Int32) []wsroom.Option {
+	return []wsroom.Option{
+		wsroom.WithRoom(func(r *http.Request) (string, error) { n.Add(1); return wsroom.ByPath(r) }),
+		wsroom.WithAuthorize(func(*http.Request, string) error { n.Add(1); return nil }),
+		wsroom.WithMaxConnsPer(func(*http.Request) string { n.Add(1); return "" }, 100),
+		wsroom.OnConnect(func(*wsroom.Conn, *http.Request) error { n.Add(1); return nil }),
+	}
+}
+
+// lockedBuffer is a bytes.Buffer for several goroutines.
+type lockedBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (l *lockedBuffer) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *lockedBuffer) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
 }

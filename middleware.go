@@ -59,50 +59,46 @@ func isToken(s string) bool {
 	})
 }
 
-// upgrade turns the request into a connection in its room, or answers it and returns nil. The request
-// that it returns is what OnConnect gets.
-func (h *Hub) upgrade(w http.ResponseWriter, r *http.Request) (*Conn, *http.Request) {
+// upgrade turns the request into a connection in its room, or answers it and returns why it is refused.
+// The request that it returns is what OnConnect gets.
+func (h *Hub) upgrade(w http.ResponseWriter, r *http.Request) (*Conn, *http.Request, error) {
 	if r.ProtoMajor >= 2 {
-		h.noteRefusal(r, "protocol", &StatusError{
+		refused := &StatusError{
 			Status:  http.StatusUpgradeRequired,
 			Message: "WebSocket needs HTTP/1.1, and this request came over " + r.Proto + "; serve this route over HTTP/1.1 only (TLS NextProtos)",
-		}).answer(w, r)
-		return nil, nil
+		}
+		h.countRefusal(r, "protocol")
+		refused.answer(w, r)
+		return nil, nil, refused
 	}
 	g := &gate{ResponseWriter: w, hub: h}
+	if h.cfg.deflateFrom >= 0 {
+		g.deflate = acceptDeflate(r.Header)
+	}
 	g.limit.Context, g.limit.deadline = r.Context(), time.Now().Add(h.cfg.handshake)
 	defer g.limit.end()
 	g.request = r.WithContext(&g.limit)
 	g.request.RemoteAddr = h.cfg.clientAddr(r)
 	defer g.abort()
-	ws, err := websocket.Accept(g, g.request, h.acceptOptions())
+	ws, err := websocket.Accept(g, g.request, &websocket.AcceptOptions{
+		InsecureSkipVerify: true, // the gate checks the origin, before it calls the application
+		Subprotocols:       h.cfg.subprotocols,
+	})
+	g.returned = true
 	if err != nil {
 		if g.broken { // the 101 is out, and there is no socket: hang up, or the client would wait
 			panic(http.ErrAbortHandler)
 		}
 		if !g.answered { // coder/websocket refused the handshake, with its reason
-			h.observer.Add(MetricRefused, pattern(r), "handshake", 1)
+			h.countRefusal(r, "handshake")
 		}
-		return nil, nil
+		return nil, nil, err
 	}
 	ws.SetReadLimit(h.cfg.maxMessage)
 	g.reader.Reset(g.conn.wire) // coder/websocket put a reader of early bytes in between; the wire has them
 	g.conn.ws = ws
 	g.conn.ready.Done()
-	return g.conn, g.request
-}
-
-func (h *Hub) acceptOptions() *websocket.AcceptOptions {
-	mode := websocket.CompressionDisabled
-	if h.cfg.deflateFrom >= 0 {
-		mode = websocket.CompressionNoContextTakeover
-	}
-	return &websocket.AcceptOptions{
-		InsecureSkipVerify:   true, // the gate checks the origin, before it calls the application
-		Subprotocols:         h.cfg.subprotocols,
-		CompressionMode:      mode,
-		CompressionThreshold: h.cfg.deflateFrom,
-	}
+	return g.conn, g.request, nil
 }
 
 // gate is the ResponseWriter that coder/websocket gets. Once the handshake has proved valid, coder
@@ -113,10 +109,13 @@ type gate struct {
 	hub      *Hub
 	request  *http.Request // a copy, with the client's address, and the limit until lift
 	limit    limited       // the request's context until then; the 101 must be out by its deadline
+	deflate  string        // the answer to an offer to compress; "" for none
+	room     string        // "" until it is named
 	conn     *Conn
 	reader   *bufio.Reader // what coder/websocket reads from
 	answered bool          // by us; coder's own answer isn't sent
 	broken   bool          // the 101 is out, and there is no socket
+	returned bool          // from coder/websocket; not set if the application panicked
 }
 
 // late reports whether the deadline has passed.
@@ -133,6 +132,9 @@ func (g *gate) lift() {
 
 // abort forgets a connection that was admitted and didn't get its websocket.Conn.
 func (g *gate) abort() {
+	if !g.returned {
+		g.hub.countRefusal(g.request, "panic")
+	}
 	if g.conn != nil && g.conn.ws == nil {
 		g.conn.abort()
 	}
@@ -158,6 +160,9 @@ func (g *gate) Write(p []byte) (int, error) {
 
 // Hijack admits the request and hands coder/websocket a frame.Conn over its socket.
 func (g *gate) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+	if g.deflate != "" {
+		g.Header().Set("Sec-WebSocket-Extensions", g.deflate)
+	}
 	conn, cause, err := g.admit()
 	if err != nil {
 		g.refuse(cause, err)
@@ -166,11 +171,18 @@ func (g *gate) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	g.conn, g.answered = conn, true
 	socket, buffered, err := g.switchProtocols(g.limit.deadline)
 	if err != nil {
-		g.hub.observer.Add(MetricRefused, pattern(g.request), "hijack", 1)
+		cause := "hijack"
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			cause = "timeout"
+		}
+		g.hub.countRefusal(g.request, cause)
 		return nil, nil, err
 	}
 	early, _ := buffered.Reader.Peek(buffered.Reader.Buffered())
 	wire := frame.NewConn(socket, early, (*transport)(conn), &g.hub.cfg.limits)
+	if g.deflate != "" {
+		wire.AcceptDeflate()
+	}
 	conn.attach(wire)
 	// The smallest buffers: the frame.Conn has its own while there is something to read, and puts
 	// frames together itself.
@@ -187,7 +199,7 @@ func (g *gate) switchProtocols(deadline time.Time) (net.Conn, *bufio.ReadWriter,
 	socket, buffered, err := server.Hijack() // it drops an error of the write
 	switch {
 	case err != nil:
-		g.hub.cfg.logger.Error("wsroom: hijacking failed", "err", err)
+		g.logger().Error("wsroom: hijacking failed", "cause", "hijack", "err", err)
 	case !time.Now().Before(deadline):
 		err = os.ErrDeadlineExceeded
 		frame.Kill(socket)
@@ -205,46 +217,63 @@ func (g *gate) admit() (c *Conn, cause string, err error) {
 	if err := hijackable(g.ResponseWriter); err != nil {
 		return nil, "hijack", err
 	}
-	if err := h.checkSite(r); err != nil {
-		return nil, "origin", err
+	if cause, err := h.checkSite(r); err != nil {
+		return nil, cause, err
 	}
 	key, err := h.reserve(r)
 	if err != nil {
-		return nil, "limit", err
+		return nil, limitCause(err), err
 	}
 	defer func() {
 		if c == nil { // refused, or the application panicked
 			h.unreserve(key)
 		}
 	}()
-	room, until, cause, err := h.ask(r)
+	until, cause, err := g.ask()
 	if g.late() {
 		return nil, "timeout", errTooLate
 	}
 	if err != nil {
 		return nil, cause, err
 	}
-	return g.enter(room, key, until)
+	return g.enter(key, until)
+}
+
+// limitCause is the cause, for metrics, of a refusal by reserve or by the store.
+func limitCause(err error) string {
+	switch err {
+	case errTooManyConns:
+		return "max_conns"
+	case errTooManyPerKey:
+		return "max_conns_per"
+	case errTooManyRooms:
+		return "max_rooms"
+	case errTooManyMembers:
+		return "max_members"
+	default:
+		return "shutdown"
+	}
 }
 
 var errAway = &StatusError{Status: http.StatusServiceUnavailable, Message: "not available right now", RetryAfter: retryAfter}
 
 // enter makes the connection of an admitted request and puts it in its room.
-func (g *gate) enter(room, key string, until time.Time) (c *Conn, cause string, err error) {
-	h := g.hub
+func (g *gate) enter(key string, until time.Time) (c *Conn, cause string, err error) {
+	h, room := g.hub, g.room
 	if !h.store.hasSpace(room) {
-		return nil, "limit", errTooManyRooms
+		return nil, limitCause(errTooManyRooms), errTooManyRooms
 	}
 	if err := h.subscribe(g.request.Context, everyRoom, room); err != nil {
 		return nil, "broker", errAway
 	}
 	g.lift()
 	conn := newConn(h, g.request, room, key)
-	conn.queue.deflate = g.Header().Get("Sec-WebSocket-Extensions") != ""
 	conn.identify(g.request)
+	conn.queue.deflate = g.deflate != ""
 	if err := h.store.add(conn); err != nil {
-		h.unsubscribe(everyRoom, room)
-		return nil, "limit", err
+		conn.end(endingLost("upgrade", err)) // unless a send to all has; it gives everyRoom back, once
+		h.unsubscribe(room)
+		return nil, limitCause(err), err
 	}
 	conn.expireAt(until)
 	h.entered(conn, room)
@@ -252,16 +281,17 @@ func (g *gate) enter(room, key string, until time.Time) (c *Conn, cause string, 
 }
 
 // ask has the application name the room and admit the request. The time is when it expires; zero: never.
-func (h *Hub) ask(r *http.Request) (room string, until time.Time, cause string, err error) {
-	room, err = h.cfg.room(r)
+func (g *gate) ask() (until time.Time, cause string, err error) {
+	room, err := g.hub.cfg.room(g.request)
 	if err != nil {
-		return "", until, "room", roomError(err)
+		return until, "room", roomError(err)
 	}
 	if err := checkRoomName(room); err != nil {
-		return "", until, "room", err
+		return until, "room", err
 	}
-	until, err = h.authorize(r, room)
-	return room, until, "authorize", err
+	g.room = room
+	until, err = g.hub.authorize(g.request, room)
+	return until, "authorize", err
 }
 
 // authorize asks the function of WithAuthorize. The time is when the connection expires; zero: never.
@@ -286,15 +316,15 @@ func (h *Hub) authorize(r *http.Request, room string) (t time.Time, err error) {
 }
 
 // checkSite refuses hosts and origins that aren't allowed.
-func (h *Hub) checkSite(r *http.Request) error {
+func (h *Hub) checkSite(r *http.Request) (cause string, err error) {
 	host := strings.ToLower(r.Host)
 	if len(h.cfg.hosts) > 0 && !matchesHost(h.cfg.hosts, host) {
-		return &StatusError{Status: http.StatusForbidden, Message: "host not allowed"}
+		return "host", &StatusError{Status: http.StatusForbidden, Message: "host not allowed"}
 	}
 	if h.cfg.anyOrigin || originAllowed(r, h.cfg.origins) {
-		return nil
+		return "", nil
 	}
-	return &StatusError{Status: http.StatusForbidden, Message: "origin not allowed"}
+	return "origin", &StatusError{Status: http.StatusForbidden, Message: "origin not allowed"}
 }
 
 func matchesHost(patterns []string, host string) bool {

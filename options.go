@@ -64,7 +64,7 @@ type config struct {
 	messageRate   rate
 	byteRate      rate
 	rateAction    RateLimitAction
-	controlRate   rate // of pings and pongs
+	overheadRate  rate // of frames that carry nothing
 	badJSON       BadJSON
 
 	maxConns, maxRooms, maxMembers int // 0: no limit
@@ -120,22 +120,9 @@ func newConfig(opts []Option) (*config, error) {
 			mistakes = append(mistakes, fmt.Errorf("wsroom: %w", err))
 		}
 	}
-	if c.anyOrigin && len(c.origins) > 0 {
-		mistakes = append(mistakes, errors.New("wsroom: WithOrigins has no effect beside WithInsecureAnyOrigin"))
-	}
-	if c.rateAction != SlowDown && !c.limitsRate() {
-		mistakes = append(mistakes, errors.New("wsroom: WithRateLimitAction has no effect without WithRateLimit or WithByteRateLimit"))
-	}
-	if c.onExpire != nil && c.authorize == nil {
-		mistakes = append(mistakes, errors.New("wsroom: OnExpire has no effect without WithAuthorize, whose function gives the time"))
-	}
-	if c.broker == nil && (c.onGap != nil || c.outage != Fail) {
-		mistakes = append(mistakes, errors.New("wsroom: WithOutage and OnGap have no effect without WithBroker"))
-	}
-	if c.identity == nil && (c.presence != nil || c.onMemberJoin != nil || c.onMemberLeave != nil) {
-		mistakes = append(mistakes, errors.New("wsroom: WithPresenceStore, OnMemberJoin and OnMemberLeave have no effect without WithIdentity"))
-	}
-	c.controlRate = controlRate(c.heartbeat)
+	mistakes = append(mistakes, c.contradictions()...)
+	c.overheadRate = overheadRate(c.heartbeat)
+	c.limits.Size = c.maxMessage
 	c.limits.Frame = uint64(c.maxMessage) + uint64(c.maxMessage)/4 + 64 // deflated data can be longer than inflated
 	c.choose()
 	if c.name != "" && c.logger != nil {
@@ -293,8 +280,9 @@ func WithWriteTimeout(d time.Duration) Option {
 }
 
 // WithCompression negotiates permessage-deflate without context takeover (RFC 7692) and compresses
-// messages of at least threshold bytes, once for all receivers. It is off by default: it costs
-// processor time and memory, and what mixes secrets with a stranger's text must not be compressed.
+// messages of at least threshold bytes, once for all receivers, but none written through
+// Conn.WebSocket. It is off by default: it costs processor time and memory, and what mixes secrets with a
+// stranger's text must not be compressed.
 func WithCompression(threshold int) Option {
 	return func(c *config) error {
 		c.deflateFrom = threshold
@@ -365,8 +353,8 @@ func WithJSON(marshal func(any) ([]byte, error), unmarshal func([]byte, any) err
 	}
 }
 
-// WithLogger logs what can't be returned: panics in callbacks, requests that can't be upgraded, and
-// callbacks that New ignores. By default nothing is logged.
+// WithLogger logs what can't be returned: panics in callbacks, requests that can't be upgraded, a broker's
+// outages, and callbacks that New ignores; docs/logs.md lists all. By default nothing is logged.
 func WithLogger(l *slog.Logger) Option {
 	return func(c *config) error {
 		c.logger = l
@@ -374,7 +362,7 @@ func WithLogger(l *slog.Logger) Option {
 	}
 }
 
-// WithObserver counts and times what the hub does, for metrics.
+// WithObserver counts and times what the hub does, for metrics and, if o is a Tracer, for traces.
 func WithObserver(o Observer) Option {
 	return func(c *config) error {
 		c.observer = o
@@ -382,9 +370,9 @@ func WithObserver(o Observer) Option {
 	}
 }
 
-// WithName names the hub, in its log lines and to keep hubs apart that share a broker. Two hubs in one
-// process never share a room.
-// A name is at most 100 bytes.
+// WithName names the hub, in its log lines and to keep hubs apart that share a broker: those of one name
+// share their rooms. Without a broker two hubs never do, in one process either. A name is at most 100
+// bytes.
 func WithName(name string) Option {
 	return func(c *config) error {
 		c.name = name
@@ -396,34 +384,6 @@ func WithName(name string) Option {
 }
 
 const maxHubName = 100 // bytes; with maxRoomName it bounds a broker's topics
-
-func notNil(option string, isNil bool) error {
-	if isNil {
-		return fmt.Errorf("%s: must not be nil", option)
-	}
-	return nil
-}
-
-func positive[N int | int64 | time.Duration](option string, n N) error {
-	if n <= 0 {
-		return fmt.Errorf("%s: must be positive, not %v", option, n)
-	}
-	return nil
-}
-
-func notNegative[N int | time.Duration](option string, n N) error {
-	if n < 0 {
-		return fmt.Errorf("%s: must not be negative, but is %v", option, n)
-	}
-	return nil
-}
-
-func within(option string, value, last int) error {
-	if value < 0 || value > last {
-		return fmt.Errorf("%s: unknown value %d", option, value)
-	}
-	return nil
-}
 
 func lowered(patterns []string) []string {
 	low := make([]string, len(patterns))

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"sync"
 	"time"
 
@@ -36,6 +37,7 @@ type outbox struct {
 
 	mu       sync.Mutex // guards all that follows
 	topics   map[string]*outTopic
+	enough   int    // topics, before it is worth while to look for idle ones
 	sequence uint64 // of the last message
 	bytes    int64  // in all envelopes
 	ready    []*outTopic
@@ -57,7 +59,8 @@ type outTopic struct {
 	local     bool // what waits has been delivered on this node
 }
 
-// publish takes a message for all nodes, or returns ErrOutage.
+// publish takes a message for all nodes, or returns ErrOutage, or an error for one that the broker is never
+// going to take.
 func publish[P string | []byte](c *cluster, t Target, kind byte, payload P) error {
 	l := letter{kind: kind}
 	for _, conn := range t.except {
@@ -66,6 +69,9 @@ func publish[P string | []byte](c *cluster, t Target, kind byte, payload P) erro
 	rooms := distinct(t.rooms)
 	if len(rooms) == 0 {
 		rooms = []string{everyRoom}
+	}
+	if err := c.fits(rooms, l, len(payload)); err != nil {
+		return err
 	}
 	o := &c.outbox
 	o.mu.Lock()
@@ -80,6 +86,28 @@ func publish[P string | []byte](c *cluster, t Target, kind byte, payload P) erro
 		put(o, room, l, payload)
 	}
 	return nil
+}
+
+// fits checks a message against the most that the broker takes.
+func (c *cluster) fits(rooms []string, l letter, size int) error {
+	around := envelopeHead + 6*maxUvarint // at the most, without names
+	for _, names := range [][]string{rooms[:len(rooms)-1], l.except} {
+		for _, name := range names {
+			around += maxUvarint + len(name)
+		}
+	}
+	if most := c.maxData(); size > most-around {
+		return fmt.Errorf("wsroom: a message of %d bytes, with up to %d around it, is more than the %d that the broker takes", size, around, most)
+	}
+	return nil
+}
+
+// maxData returns how many bytes the broker takes at most.
+func (c *cluster) maxData() int {
+	if limited, ok := c.broker.(interface{ MaxData() int }); ok {
+		return limited.MaxData()
+	}
+	return math.MaxInt
 }
 
 // distinct returns the names, each once.
@@ -149,21 +177,29 @@ func put[P string | []byte](o *outbox, room string, l letter, payload P) {
 	if full || t.local {
 		o.cluster.deliver(room, appendLetter(appendEnvelope(nil, o.cluster.node), l, payload))
 	}
+	t.local = t.local && t.busy
 }
 
 // gather appends the message to the topic's last envelope, or to a new one.
 func gather[P string | []byte](o *outbox, t *outTopic, l letter, payload P) {
 	last := len(t.envelopes) - 1
-	if last < 0 || last == 0 && t.busy || len(t.envelopes[last])+len(payload) > maxEnvelope {
+	if last < 0 || last == 0 && t.busy {
 		if last++; last == 0 {
 			t.since = time.Now()
 		}
 		t.envelopes = append(t.envelopes, appendEnvelope(nil, o.cluster.node))
 		o.count(envelopeHead)
 	}
-	before := len(t.envelopes[last])
-	t.envelopes[last] = appendLetter(t.envelopes[last], l, payload)
-	o.count(len(t.envelopes[last]) - before)
+	e := t.envelopes[last]
+	before := len(e)
+	e = appendLetter(e, l, payload)
+	o.count(len(e) - before)
+	if len(e) > min(maxEnvelope, o.cluster.maxData()) && before > envelopeHead {
+		t.envelopes = append(t.envelopes, append(appendEnvelope(nil, o.cluster.node), e[before:]...))
+		o.count(envelopeHead)
+		e = e[:before]
+	}
+	t.envelopes[last] = e
 	if !t.busy {
 		t.busy = true
 		o.enlist(t)
@@ -185,8 +221,9 @@ func (o *outbox) deliverLocally(t *outTopic) {
 func (o *outbox) topic(room string) *outTopic {
 	t := o.topics[room]
 	if t == nil {
-		if len(o.topics) >= keptTopics {
+		if len(o.topics) >= max(o.enough, keptTopics) {
 			o.forgetIdle()
+			o.enough = 2 * len(o.topics)
 		}
 		t = &outTopic{room: room}
 		o.topics[room] = t
@@ -264,7 +301,7 @@ func (o *outbox) published(t *outTopic, err error) {
 	case errors.As(err, &rejected) && rejected.Rejected():
 		o.cluster.hub.observer.Add(MetricBrokerErrors, "", "rejected", 1)
 		if s := o.cluster.subscription(t.room); s != nil {
-			s.missed("rejected", fmt.Errorf("wsroom: broker: %w", err))
+			s.missed("rejected", fmt.Errorf("wsroom: broker: %w", err), o.cluster.node)
 		}
 	default:
 		o.failed(t, err)
@@ -282,10 +319,14 @@ func (o *outbox) published(t *outTopic, err error) {
 
 // works notes that the broker takes messages.
 func (o *outbox) works() {
-	if !o.failing.IsZero() {
-		o.cluster.hub.cfg.logger.Info("wsroom: broker takes messages again", "away", time.Since(o.failing))
-		o.failing = time.Time{}
+	if o.failing.IsZero() {
+		return
 	}
+	away := time.Since(o.failing)
+	o.failing = time.Time{}
+	o.cluster.reports.add("broker is back", func() {
+		o.cluster.hub.cfg.logger.Info("wsroom: broker takes messages again", "away", away)
+	})
 }
 
 // failed has the topic tried again later.
@@ -294,7 +335,9 @@ func (o *outbox) failed(t *outTopic, err error) {
 	hub.observer.Add(MetricBrokerErrors, "", "publish", 1)
 	if o.failing.IsZero() {
 		o.failing = time.Now()
-		hub.cfg.logger.Warn("wsroom: broker doesn't take messages", "err", err)
+		o.cluster.reports.add("broker is away", func() {
+			hub.cfg.logger.Warn("wsroom: broker doesn't take messages", "err", err)
+		})
 	}
 	if o.late(t) {
 		o.deliverLocally(t)

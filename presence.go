@@ -45,7 +45,8 @@ func WithPresenceStore(s PresenceStore) Option {
 }
 
 // WithPresenceGrace sets for how long a member whose last connection has left the room counts as there,
-// so that a reload of a page isn't noticed. The default is 5 s.
+// so that a reload of a page isn't noticed, nor that a node is shut down and its clients go to another. The
+// default is 5 s.
 func WithPresenceGrace(d time.Duration) Option {
 	return func(c *config) error {
 		c.grace = d
@@ -103,11 +104,13 @@ func (c *Conn) identify(r *http.Request) {
 // presence keeps who is in which room of this hub, and brings its store into line with that. A hub
 // without WithIdentity has none.
 type presence struct {
-	hub    *Hub
-	store  PresenceStore
-	node   string
-	work   errands
-	leased bool // the store knows this node; belongs to work
+	hub     *Hub
+	store   PresenceStore
+	node    string
+	work    errands
+	leased  bool      // the store knows this node; belongs to work
+	renewed time.Time // the lease, last; belongs to work
+	failing bool      // the last call of the store failed; belongs to work
 
 	mu      sync.Mutex                        // guards the rest
 	rooms   map[string]map[string]*attendance // by room and identity
@@ -124,6 +127,7 @@ type attendance struct {
 	present bool        // there are connections, or were within the grace
 	entered bool        // into the store
 	retry   time.Duration
+	again   *time.Timer // after retry; nil if no call has failed
 }
 
 func newPresence(h *Hub) *presence {
@@ -144,7 +148,7 @@ func (p *presence) count(room, identity string, n int) {
 	a := p.attendance(room, identity)
 	a.conns += n
 	switch grace := p.hub.cfg.grace; {
-	case a.conns > 0 && !a.present:
+	case a.conns > 0 && !a.present && !p.closed:
 		a.present = true
 		p.align(a)
 	case a.conns > 0 || !a.present:
@@ -194,18 +198,23 @@ func (p *presence) miss(a *attendance) {
 
 // align has the store brought into line; mu is locked.
 func (p *presence) align(a *attendance) {
-	p.work.add(a.room+"\x00"+a.identity, func() { p.enterOrExit(a) })
+	p.work.add(a.room+"\x00"+a.identity, func() { p.enterOrExit(a.room, a.identity) })
 }
 
-// enterOrExit brings the store into line, or has that tried again.
-func (p *presence) enterOrExit(a *attendance) {
+// enterOrExit brings the store into line, or has that tried again. After close, what a store that fails
+// isn't told lapses.
+func (p *presence) enterOrExit(room, identity string) {
 	p.mu.Lock()
-	present := a.present
-	done := present == a.entered
-	p.mu.Unlock()
-	if done {
+	a := p.rooms[room][identity]
+	if a == nil || a.present == a.entered || p.closed && p.failing {
+		if a != nil {
+			p.tidy(a)
+		}
+		p.mu.Unlock()
 		return
 	}
+	present := a.present
+	p.mu.Unlock()
 	ctx, cancel := context.WithTimeout(context.Background(), storeTime)
 	defer cancel()
 	var changed bool
@@ -213,20 +222,13 @@ func (p *presence) enterOrExit(a *attendance) {
 	switch {
 	case err != nil:
 	case present:
-		changed, err = p.store.Enter(ctx, p.key(a.room), a.identity, p.node)
+		changed, err = p.store.Enter(ctx, p.key(room), identity, p.node)
 	default:
-		changed, err = p.store.Exit(ctx, p.key(a.room), a.identity, p.node)
+		changed, err = p.store.Exit(ctx, p.key(room), identity, p.node)
 	}
+	p.note(err)
 	if err != nil {
-		p.failed(err)
-		a.retry = nextRetry(a.retry)
-		time.AfterFunc(a.retry, func() {
-			p.mu.Lock()
-			defer p.mu.Unlock()
-			if !p.closed {
-				p.align(a)
-			}
-		})
+		p.tryAgain(a)
 		return
 	}
 	p.mu.Lock()
@@ -234,8 +236,26 @@ func (p *presence) enterOrExit(a *attendance) {
 	p.tidy(a)
 	p.mu.Unlock()
 	if changed {
-		p.tell(present, a.room, a.identity)
+		p.tell(present, room, identity)
 	}
+}
+
+// tryAgain aligns an attendance after a while.
+func (p *presence) tryAgain(a *attendance) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	a.retry = nextRetry(a.retry)
+	if a.again != nil { // one timer, however often it changes meanwhile
+		a.again.Reset(a.retry)
+		return
+	}
+	a.again = time.AfterFunc(a.retry, func() {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		if !p.closed {
+			p.align(a)
+		}
+	})
 }
 
 // key is the room's name in the store. Escaped, the hub's name has no colon.
@@ -254,8 +274,12 @@ func (p *presence) tell(joined bool, room, identity string) {
 	}
 }
 
-func (p *presence) failed(err error) {
-	p.hub.cfg.logger.Warn("wsroom: presence store failed", "err", err)
+// note logs that the store begins to fail.
+func (p *presence) note(err error) {
+	if err != nil && !p.failing {
+		p.hub.cfg.logger.Warn("wsroom: presence store failed", "err", err)
+	}
+	p.failing = err != nil
 }
 
 // lease makes the node known to the store before its first entry.
@@ -263,37 +287,52 @@ func (p *presence) lease(ctx context.Context) error {
 	if p.leased {
 		return nil
 	}
-	if _, _, err := p.store.Renew(ctx, p.node, leaseTime); err != nil {
+	if _, err := p.prolong(ctx, leaseTime); err != nil {
 		return err
 	}
 	p.leased = true
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if !p.closed {
-		p.renewal = time.AfterFunc(leaseTime/3, func() { p.work.add("renew", p.renew) })
+		p.renewal = time.AfterFunc(leaseTime/3, func() { p.work.addFirst("renew", p.renew) })
 	}
 	return nil
 }
 
-// renew prolongs the lease, enters what is present again where it has lapsed, and tells of those who
-// were there by way of a node that has died.
+// renew prolongs the lease, and enters what is present again where it has lapsed. It goes before what
+// else there is to do, so that the lease doesn't lapse by that.
 func (p *presence) renew() {
-	ctx, cancel := context.WithTimeout(context.Background(), storeTime)
-	defer cancel()
-	held, left, err := p.store.Renew(ctx, p.node, leaseTime)
 	p.mu.Lock()
 	if p.closed {
 		p.mu.Unlock()
 		return
 	}
 	p.renewal.Reset(leaseTime / 3)
-	if err == nil && !held {
+	p.mu.Unlock()
+	ctx, cancel := context.WithTimeout(context.Background(), storeTime)
+	defer cancel()
+	held, err := p.prolong(ctx, leaseTime)
+	if p.note(err); err == nil && !held {
 		p.enterAgain()
 	}
-	p.mu.Unlock()
+}
+
+// prolong renews the lease, and tells of those who were there by way of a node that has died. It reports
+// whether there was one; where that may have been said by an answer that was lost, there was none.
+func (p *presence) prolong(ctx context.Context, ttl time.Duration) (held bool, err error) {
+	begin := time.Now()
+	held, left, err := p.store.Renew(ctx, p.node, ttl)
 	if err != nil {
-		p.failed(err)
+		return false, err
 	}
+	held = held && begin.Sub(p.renewed) < leaseTime
+	p.renewed = begin
+	p.tellLeft(left)
+	return held, nil
+}
+
+// tellLeft tells of those whose nodes are gone, by the store's names of their rooms.
+func (p *presence) tellLeft(left map[string][]string) {
 	for _, key := range slices.Sorted(maps.Keys(left)) {
 		room, own := strings.CutPrefix(key, p.prefix())
 		for _, identity := range left[key] {
@@ -304,8 +343,10 @@ func (p *presence) renew() {
 	}
 }
 
-// enterAgain has everything entered that is present; mu is locked.
+// enterAgain has everything entered that is present.
 func (p *presence) enterAgain() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	for _, in := range p.rooms {
 		for _, a := range in {
 			a.entered = false
@@ -364,19 +405,26 @@ func (p *presence) end() {
 		}
 	}
 	if !alone {
-		p.work.add("close", p.letLapse)
+		p.work.add("close", p.part)
 	}
 }
 
-func (p *presence) letLapse() {
+// part ends the lease at Shutdown: after the grace, in which members come back by way of other nodes, or
+// at once where there is none.
+func (p *presence) part() {
 	if !p.leased {
 		return
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), storeTime)
 	defer cancel()
-	if _, _, err := p.store.Renew(ctx, p.node, max(p.hub.cfg.grace, time.Second)); err != nil {
-		p.failed(err)
+	if grace := p.hub.cfg.grace; grace > 0 {
+		_, err := p.prolong(ctx, grace)
+		p.note(err)
+		return
 	}
+	left, err := p.store.Leave(ctx, p.node)
+	p.note(err)
+	p.tellLeft(left)
 }
 
 // alone is the store of a node that shares none: nobody else is there before or after.

@@ -36,7 +36,7 @@ type queue struct {
 	done     chan struct{} // closed when closing and no writer runs or will
 }
 
-// opening is what a queue knows from before OnConnect runs until what it sent is out.
+// opening is what a queue knows from before OnConnect, if there is one, runs until what it sent is out.
 type opening struct {
 	over  bool          // OnConnect has returned
 	held  fifo          // room messages of the time before; they follow what OnConnect sent
@@ -81,6 +81,20 @@ func (q *queue) push(m *frame.Message, own bool) pushed {
 	q.ready.push(m)
 	p.wake = q.wakeLocked()
 	return p
+}
+
+// waiting returns what isn't on its way to the socket yet.
+func (q *queue) waiting() (messages int, bytes int64) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.closing || q.broken { // the sums aren't kept any more
+		return 0, 0
+	}
+	messages, bytes = int(q.ready.len), q.bytes
+	if o := q.opening; o != nil {
+		messages, bytes = messages+int(o.held.len), bytes+o.bytes
+	}
+	return messages, bytes
 }
 
 // holding reports whether OnConnect runs, or is yet to, and messages of rooms are held back.
@@ -196,17 +210,27 @@ func (q *queue) pushControl(opcode byte, payload []byte, ping bool) (wake bool) 
 }
 
 // close lets nothing more in. What is ready still goes out unless drop is set, then the close frame,
-// if there is one. It is called once.
-func (q *queue) close(farewell []byte, drop bool) {
+// if there is one. It returns how many messages are lost by that. It is called once.
+func (q *queue) close(farewell []byte, drop bool) (lost int) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	q.closing, q.farewell = true, farewell
 	q.done = make(chan struct{})
 	if drop {
-		q.ready.clear()
+		lost = q.dropReady()
 	}
 	q.freeWaiters()
-	q.opening = nil // what is held reaches nobody
+	if o := q.opening; o != nil {
+		lost += int(o.held.len) // it reaches nobody
+		q.opening = nil
+	}
+	return lost
+}
+
+func (q *queue) dropReady() (lost int) {
+	lost = int(q.ready.len)
+	q.ready.clear()
+	return lost
 }
 
 // finish starts the writer of what close left to send. The socket must be there by now.
@@ -252,6 +276,7 @@ type batch struct {
 	control  []byte
 	pinged   bool
 	farewell []byte
+	lost     int // messages that the close frame leaves behind
 	buf      []byte
 }
 
@@ -280,7 +305,7 @@ func (b *batch) free() {
 func (q *queue) take(b *batch, data bool) bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	b.n, b.farewell = 0, nil
+	b.n, b.farewell, b.lost = 0, nil, 0
 	b.control, b.pinged = q.control, q.pinged
 	q.control, q.pinged = nil, false
 	if data {
@@ -288,6 +313,7 @@ func (q *queue) take(b *batch, data bool) bool {
 	}
 	if q.closing && (q.ready.len == 0 || !data) {
 		b.farewell, q.farewell = q.farewell, nil
+		b.lost = q.dropReady()
 	}
 	if b.n == 0 && len(b.control) == 0 && len(b.farewell) == 0 {
 		q.endWriter()
@@ -320,17 +346,18 @@ func (q *queue) takeReady(b *batch) {
 	}
 }
 
-// fail drops everything after a failed write; the writer ends.
-func (q *queue) fail() {
+// fail drops everything after a failed write, and returns how many messages; the writer ends.
+func (q *queue) fail() (lost int) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	q.broken = true
-	q.ready.clear()
+	lost = q.dropReady()
 	if o := q.opening; o != nil {
 		o.sent, o.bytes = 0, 0
 	}
 	q.control, q.farewell = nil, nil
 	q.endWriter()
+	return lost
 }
 
 func (q *queue) endWriter() {

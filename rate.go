@@ -20,9 +20,10 @@ const (
 
 // WithRateLimit limits the messages that one client sends, by a token bucket: perSecond on average
 // and burst at once. There is no limit by default. Over it the hub reads more slowly, so that TCP
-// pushes back; see WithRateLimitAction. Pings and pongs have a budget of their own, always: 10 a second
-// and 20 at once, which the answers to the hub's pings never exceed. Over it the connection ends with
-// ErrRateLimited and close code 1008.
+// pushes back; see WithRateLimitAction. What carries nothing has a budget of its own, always: 10 pings
+// and pongs a second and 20 at once, which the answers to the hub's pings never exceed. 256 empty
+// fragments of messages count as one of them, fragments of 16 bytes or more on average don't count. Over
+// it the connection ends with ErrRateLimited and close code 1008.
 func WithRateLimit(perSecond, burst int) Option {
 	return func(c *config) error {
 		c.messageRate = rate{int64(perSecond), int64(burst)}
@@ -62,9 +63,9 @@ func (r rate) time(n int64) int64 {
 	return int64(min(float64(n)/float64(r.perSecond)*float64(time.Second), most))
 }
 
-// controlRate is the budget for pings and pongs, with room for the answers to the hub's own pings, twice
-// over.
-func controlRate(heartbeat time.Duration) rate {
+// overheadRate is the budget for frames that carry nothing, with room for the answers to the hub's own
+// pings, twice over.
+func overheadRate(heartbeat time.Duration) rate {
 	r := rate{perSecond: 10, burst: 20}
 	if heartbeat > 0 {
 		r.perSecond += int64(2 * time.Second / heartbeat)

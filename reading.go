@@ -91,9 +91,9 @@ func (c *Conn) handle() bool {
 		_ = c.refuseKind()
 		return false
 	}
-	c.callback(h.name, func() { err = h.take(c, *scratch) })
+	c.callback(h.name, func() error { err = h.take(c, *scratch); return err })
 	if err != nil && c.judge(err) {
-		c.callback(h.name, func() { h.fail(c, err) })
+		c.callback(h.name, func() error { h.fail(c, err); return nil })
 	}
 	c.runEvents()
 	return !c.isEnded()

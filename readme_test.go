@@ -8,27 +8,63 @@ import (
 	"testing"
 )
 
-// The README's Go code is that of the examples in example_test.go, which are compiled and run.
-func TestReadmeShowsTestedCode(t *testing.T) {
-	readme, err := os.ReadFile("README.md")
-	if err != nil {
-		t.Fatal(err)
+// The Go code of the README and the pages is compiled: each block stands, but for its indent, in a Go file
+// of this repository.
+func TestPagesShowCompiledCode(t *testing.T) {
+	compiled := ""
+	for _, source := range files(t, ".go") {
+		compiled += "\n" + withoutIndent(source)
 	}
-	source, err := os.ReadFile("example_test.go")
-	if err != nil {
-		t.Fatal(err)
-	}
-	tested := withoutIndent(string(source))
-	blocks := strings.Split(string(readme), "```go\n")[1:]
-	if len(blocks) < 3 {
-		t.Fatalf("%d blocks of Go in the README", len(blocks))
-	}
-	for _, block := range blocks {
-		code, _, ok := strings.Cut(block, "```")
-		if !ok || !strings.Contains(tested, withoutIndent(code)) {
-			t.Errorf("not in example_test.go:\n%s", code)
+	blocks := 0
+	for page, text := range files(t, ".md") {
+		for _, block := range strings.Split(text, "```go\n")[1:] {
+			blocks++
+			code, _, ok := strings.Cut(block, "```")
+			if !ok || !strings.Contains(compiled, "\n"+withoutIndent(code)) {
+				t.Errorf("%s shows what no Go file has:\n%s", page, code)
+			}
 		}
 	}
+	if blocks < 20 {
+		t.Errorf("%d blocks of Go", blocks)
+	}
+}
+
+// Each page is linked from the README, and what a page links to exists.
+func TestPagesAreLinked(t *testing.T) {
+	pages := files(t, ".md")
+	for page, text := range pages {
+		for _, link := range pageLink.FindAllStringSubmatch(text, -1) {
+			if _, err := os.Stat(filepath.Join(filepath.Dir(page), link[1])); err != nil {
+				t.Errorf("%s: %v", page, err)
+			}
+		}
+		if filepath.Dir(page) == "docs" && !strings.Contains(pages["README.md"], "("+filepath.ToSlash(page)) {
+			t.Errorf("the README doesn't link to %s", page)
+		}
+	}
+}
+
+var pageLink = regexp.MustCompile(`\]\(([^):#]+)(?:#[^)]*)?\)`)
+
+// files are the repository's files whose names end so, by path.
+func files(t *testing.T, ending string) map[string]string {
+	t.Helper()
+	found := map[string]string{}
+	for _, folder := range []string{"", "*/", "*/*/"} {
+		paths, err := filepath.Glob(folder + "*" + ending)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, path := range paths {
+			text, err := os.ReadFile(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			found[path] = string(text)
+		}
+	}
+	return found
 }
 
 func withoutIndent(s string) string {
@@ -70,20 +106,10 @@ var testName = regexp.MustCompile(`\b(Test|Fuzz)\w+`)
 func testNames(t *testing.T) map[string]bool {
 	t.Helper()
 	names := map[string]bool{}
-	for _, pattern := range []string{"*_test.go", "*/*_test.go", "*/*/*_test.go"} {
-		files, err := filepath.Glob(pattern)
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, file := range files {
-			source, err := os.ReadFile(file)
-			if err != nil {
-				t.Fatal(err)
-			}
-			for line := range strings.Lines(string(source)) {
-				if strings.HasPrefix(line, "func ") {
-					names[testName.FindString(line)] = true
-				}
+	for _, source := range files(t, "_test.go") {
+		for line := range strings.Lines(source) {
+			if strings.HasPrefix(line, "func ") {
+				names[testName.FindString(line)] = true
 			}
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net/http"
 	"strconv"
 	"strings"
@@ -49,9 +50,9 @@ const maxUnheard = 64 << 10
 // refuse answers a valid handshake that isn't to be upgraded.
 func (g *gate) refuse(cause string, err error) {
 	g.answered = true
-	h, refused := g.hub, g.hub.noteRefusal(g.request, cause, err)
-	if cause != "hijack" && cause != "origin" && h.mayReject() {
-		defer h.rejects.Add(-1)
+	refused := g.noteRefusal(cause, err)
+	if cause != "hijack" && cause != "host" && cause != "origin" && g.hub.mayReject() {
+		defer g.hub.rejects.Add(-1)
 		g.reject(refused)
 		return
 	}
@@ -126,14 +127,26 @@ func (e *StatusError) closeReason() string {
 }
 
 // noteRefusal counts a refusal, logs it if the server is at fault, and returns what the client gets.
-func (h *Hub) noteRefusal(r *http.Request, cause string, err error) *StatusError {
-	h.observer.Add(MetricRefused, pattern(r), cause, 1)
+func (g *gate) noteRefusal(cause string, err error) *StatusError {
+	g.hub.countRefusal(g.request, cause)
 	refused := &StatusError{Status: http.StatusInternalServerError}
 	errors.As(err, &refused)
 	if s := refused.status(); s == http.StatusInternalServerError || s == http.StatusNotImplemented {
-		h.cfg.logger.Error("wsroom: request can't be upgraded", "cause", cause, "err", err)
+		g.logger().Error("wsroom: request can't be upgraded", "cause", cause, "err", err)
 	}
 	return refused
+}
+
+// logger logs with what is known of the request: its route, and its room and connection once it has them.
+func (g *gate) logger() *slog.Logger {
+	l := g.hub.cfg.logger.With("route", pattern(g.request))
+	if g.room != "" {
+		l = l.With("room", g.room)
+	}
+	if g.conn != nil {
+		l = l.With("conn", g.conn.id)
+	}
+	return l
 }
 
 // answer is the refusal by HTTP.

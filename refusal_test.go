@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -240,7 +241,7 @@ func (endless) Read(p []byte) (int, error) { return len(p), nil }
 
 // A hijack that fails hangs up here, too.
 func TestCloseFrameWithoutASocketHangsUp(t *testing.T) {
-	logged := &safeBuffer{}
+	logged := &lockedBuffer{}
 	hub := wsroom.New(wsroom.WithRejectMode(wsroom.CloseFrame), deny(403), wsroom.WithLogger(slog.New(slog.NewTextHandler(logged, nil))))
 	srv := serveConfigured(t, wrap(hub, func(w http.ResponseWriter) http.ResponseWriter { return &promising{w} }),
 		(*httptest.Server).Start, hub)
@@ -251,5 +252,51 @@ func TestCloseFrameWithoutASocketHangsUp(t *testing.T) {
 	}
 	if n := strings.Count(logged.String(), "hijacking failed"); n != 1 {
 		t.Errorf("logged %d times:\n%s", n, logged)
+	}
+}
+
+// refusals counts by cause.
+type refusals struct {
+	mu sync.Mutex
+	n  map[string]int
+}
+
+func (o *refusals) Add(metric, route, cause string, n int) {
+	if metric == wsroom.MetricRefused {
+		o.mu.Lock()
+		defer o.mu.Unlock()
+		o.n[route+" "+cause] += n
+	}
+}
+
+func (o *refusals) Record(string, string, string, float64) {}
+
+func TestRefusalsAreCountedByCause(t *testing.T) {
+	seen := &refusals{n: map[string]int{}}
+	hub := wsroom.New(wsroom.WithObserver(seen), wsroom.WithMaxConns(1), wsroom.WithRoom(wsroom.ByPathValue("room")),
+		wsroom.WithAuthorize(func(r *http.Request, room string) error {
+			if room == "closed" {
+				return errors.New("no")
+			}
+			return nil
+		}))
+	srv := serve(t, muxOf("GET /chat/{room}", hub), hub)
+	knock(t, srv, upgradeRequest("/chat/a", "Sec-WebSocket-Version: 12"))
+	get(t, srv, "/chat/a")
+	knock(t, srv, upgradeRequest("/chat/a", "Origin: null"))
+	knock(t, srv, upgradeRequest("/chat/%01"))
+	knock(t, srv, upgradeRequest("/chat/closed"))
+	knock(t, srv, upgradeRequest("/chat/a"))
+	knock(t, srv, upgradeRequest("/chat/a"))
+	seen.mu.Lock()
+	defer seen.mu.Unlock()
+	want := map[string]int{"handshake": 2, "origin": 1, "room": 1, "authorize": 1, "max_conns": 1}
+	if len(seen.n) != len(want) {
+		t.Errorf("got %v", seen.n)
+	}
+	for cause, n := range want {
+		if got := seen.n["/chat/{room} "+cause]; got != n {
+			t.Errorf("%s: got %d, want %d", cause, got, n)
+		}
 	}
 }

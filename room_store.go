@@ -27,6 +27,7 @@ type store struct {
 	closed   atomic.Bool  // no connection is added any more
 
 	maxRooms, maxMembers int // 0: no limit
+	observer             Observer
 }
 
 type shard struct {
@@ -80,8 +81,8 @@ var (
 	errShutDown       = &StatusError{Status: http.StatusServiceUnavailable, Message: "shutting down", RetryAfter: retryAfter}
 )
 
-func (s *store) init(cfg *config) {
-	s.seed = maphash.MakeSeed()
+func (s *store) init(cfg *config, o Observer) {
+	s.seed, s.observer = maphash.MakeSeed(), o
 	s.maxRooms, s.maxMembers = cfg.maxRooms, cfg.maxMembers
 	for i := range s.shards {
 		s.shards[i].rooms = map[string]*room{}
@@ -122,7 +123,7 @@ func (s *store) remove(c *Conn) (left []string) {
 	return slices.DeleteFunc(c.Rooms(), func(name string) bool {
 		sh := s.shardOf(name)
 		sh.mu.Lock()
-		defer sh.mu.Unlock()
+		defer s.unlockRooms(sh, len(sh.rooms))
 		return !s.leaveLocked(sh, c, name)
 	})
 }
@@ -145,7 +146,7 @@ func (s *store) removeHome(c *Conn) {
 func (s *store) join(c *Conn, name string) (entered bool, err error) {
 	sh := s.shardOf(name)
 	sh.mu.Lock()
-	defer sh.mu.Unlock()
+	defer s.unlockRooms(sh, len(sh.rooms))
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.ending != nil {
@@ -196,7 +197,7 @@ func (s *store) roomLocked(sh *shard, name string) (*room, error) {
 func (s *store) leave(c *Conn, name string) (left bool, err error) {
 	sh := s.shardOf(name)
 	sh.mu.Lock()
-	defer sh.mu.Unlock()
+	defer s.unlockRooms(sh, len(sh.rooms))
 	if c.isEnded() { // the one who ended it takes it out of its rooms
 		return false, ErrClosed
 	}
@@ -219,6 +220,15 @@ func (s *store) leaveLocked(sh *shard, c *Conn, name string) (left bool) {
 		s.rooms.Add(-1)
 	}
 	return true
+}
+
+// unlockRooms gives the shard's lock back, and tells the observer if it has not as many rooms as before.
+func (s *store) unlockRooms(sh *shard, before int) {
+	opened := len(sh.rooms) - before
+	sh.mu.Unlock()
+	if opened != 0 {
+		s.observer.Add(MetricRooms, "", "", opened)
+	}
 }
 
 // visit calls f for the connections in any of the rooms once each, or for everyone if there are none,

@@ -9,6 +9,8 @@ import (
 // concurrently and from hot paths: they must return at once and must not call the hub. route is the
 // pattern under which the request was routed ("" where there is none), cause a word from a fixed set;
 // neither ever names a room, an address or a user.
+//
+// An Observer that is a Tracer, too, hears of upgrades and callbacks.
 type Observer interface {
 	// Add adds n to a counter, or to a gauge, for which n may be negative.
 	Add(metric, route, cause string, n int)
@@ -16,9 +18,11 @@ type Observer interface {
 	Record(metric, route, cause string, value float64)
 }
 
-// The metrics that an Observer hears of. How many rooms there are is in Stats.
+// The metrics that an Observer hears of, with the route of the connection or request and, where that is
+// said, a cause. docs/metrics.md lists all causes.
 const (
-	MetricConns       = "conns"        // gauge: connections
+	MetricConns       = "conns"        // gauge: connections, until their last callback has returned
+	MetricRooms       = "rooms"        // gauge: rooms with a member; no route
 	MetricJoins       = "joins"        // counter: rooms entered
 	MetricRefused     = "refused"      // counter: requests refused, by cause
 	MetricEnded       = "ended"        // counter: connections ended, by cause
@@ -26,9 +30,9 @@ const (
 	MetricMessagesOut = "messages_out" // counter
 	MetricBytesIn     = "bytes_in"     // counter: payload
 	MetricBytesOut    = "bytes_out"    // counter: frames as written
-	MetricDropped     = "dropped"      // counter: messages dropped on full queues
-	MetricFanOut      = "fan_out"      // distribution: receivers of a message; no route
-	MetricQueueTime   = "queue_time"   // distribution: seconds from a send to its write
+	MetricDropped     = "dropped"      // counter: messages for a connection that weren't written to it, by cause
+	MetricFanOut      = "fan_out"      // distribution: receivers of a message on this node; no route
+	MetricQueueTime   = "queue_time"   // distribution: seconds from a send to its write, of the oldest message in each write
 
 	MetricBrokerGaps   = "broker_gaps"   // counter: times that messages of other nodes may have been missed, by cause
 	MetricBrokerErrors = "broker_errors" // counter: failed calls of the broker, by cause
@@ -82,6 +86,7 @@ func (h *Hub) countIn(c *Conn, size int) {
 func (h *Hub) countOut(c *Conn, b *batch, bytes int) {
 	h.counters.sent.Add(int64(b.n))
 	h.counters.sentBytes.Add(int64(bytes))
+	h.countLost(c, b.lost)
 	if h.cfg.observer == nil {
 		return
 	}
@@ -92,7 +97,19 @@ func (h *Hub) countOut(c *Conn, b *batch, bytes int) {
 	}
 }
 
+// countDrops counts messages that found a full queue, or had to make room in it.
 func (h *Hub) countDrops(c *Conn, n int) {
 	h.counters.dropped.Add(int64(n))
-	h.observer.Add(MetricDropped, c.route, "queue_full", n)
+	cause := "newest"
+	if h.cfg.overflow == DropOldest {
+		cause = "oldest"
+	}
+	h.observer.Add(MetricDropped, c.route, cause, n)
+}
+
+// countLost counts messages that were still queued when their connection ended.
+func (h *Hub) countLost(c *Conn, n int) {
+	if n > 0 {
+		h.observer.Add(MetricDropped, c.route, "ended", n)
+	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -16,6 +17,8 @@ const (
 	subscribeTime = 5 * time.Second
 	// knownNodes bounds the nodes whose sequence a subscription remembers.
 	knownNodes = 1024
+	// pastRooms bounds the rooms of which what was heard is kept when their subscription has ended.
+	pastRooms = 4096
 )
 
 // subscription is what a node hears of one topic.
@@ -47,7 +50,10 @@ type heard struct {
 }
 
 func newSubscription(c *cluster, room string) *subscription {
-	s := &subscription{cluster: c, room: room, ready: make(chan struct{}), heard: map[nodeID]heard{}}
+	s := &subscription{cluster: c, room: room, ready: make(chan struct{}), heard: c.past[room]}
+	if delete(c.past, room); s.heard == nil {
+		s.heard = map[nodeID]heard{}
+	}
 	if room != everyRoom {
 		s.rooms = []string{room}
 	}
@@ -66,7 +72,7 @@ func (s *subscription) run() {
 			s.subscribed(stop)
 			return
 		}
-		s.failed(err)
+		s.failed(err, retry == 0)
 		retry = nextRetry(retry)
 		select {
 		case <-time.After(retry):
@@ -93,20 +99,31 @@ func (s *subscription) subscribed(stop func()) {
 	}
 }
 
-// failed lets the members in without a subscription, if that is how the hub takes an outage.
-func (s *subscription) failed(err error) {
+// failed logs the first failure.
+func (s *subscription) failed(err error, first bool) {
 	hub := s.cluster.hub
 	if s.ctx.Err() != nil {
 		return
 	}
 	hub.observer.Add(MetricBrokerErrors, "", "subscribe", 1)
-	hub.cfg.logger.Warn("wsroom: broker takes no subscription", "room", s.room, "err", err)
+	if first {
+		hub.cfg.logger.Warn("wsroom: broker takes no subscription", "room", s.room, "err", err)
+	}
+	_ = s.doWithout() // where it can't, whoever waits may yet be lucky
+}
+
+// doWithout lets the members in without a subscription if that is how the hub takes an outage.
+func (s *subscription) doWithout() error {
+	if s.cluster.hub.cfg.outage != DeliverLocally {
+		return ErrOutage
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if !s.late && hub.cfg.outage == DeliverLocally {
+	if !s.late && s.stop == nil {
 		s.late = true
 		close(s.ready)
 	}
+	return nil
 }
 
 // wait returns when the subscription hears.
@@ -122,7 +139,7 @@ func (s *subscription) wait(ctx func() context.Context) error {
 	case <-s.ready:
 		return nil
 	case <-patience.C:
-		return ErrOutage
+		return s.doWithout()
 	case <-ctx().Done():
 		return fmt.Errorf("%w: %w", ErrOutage, context.Cause(ctx()))
 	case <-s.ctx.Done():
@@ -132,16 +149,47 @@ func (s *subscription) wait(ctx func() context.Context) error {
 
 // expire ends the subscription if nobody has come back to it.
 func (s *subscription) expire() {
-	c := s.cluster
-	c.mu.Lock()
-	over := s.users == 0 && c.subs[s.room] == s
-	if over {
-		delete(c.subs, s.room)
-	}
-	c.mu.Unlock()
-	if over {
+	if s.retire() {
+		defer s.cluster.wg.Done()
 		s.close()
 	}
+}
+
+// retire makes way for another subscription of the room, if nobody uses this one. It delivers nothing any
+// more then: both would. The caller is to close it, and then tell the cluster, which waits.
+func (s *subscription) retire() bool {
+	c := s.cluster
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if s.users > 0 || c.subs[s.room] != s {
+		return false
+	}
+	delete(c.subs, s.room)
+	s.closed = true
+	c.keep(s)
+	c.wg.Add(1)
+	return true
+}
+
+// keep remembers what a subscription has heard, for who comes back to the room: what is published again, or
+// has been delivered locally, may be still to come. What wasn't heard in between was for nobody here.
+func (c *cluster) keep(s *subscription) {
+	for node, h := range s.heard {
+		h.excused = true
+		s.heard[node] = h
+	}
+	for room := range c.past {
+		if len(c.past) < pastRooms {
+			break
+		}
+		delete(c.past, room)
+	}
+	if len(s.heard) > 0 {
+		c.past[s.room] = s.heard
+	}
+	s.heard = nil // it is the next one's now
 }
 
 // close ends the subscription. No message is delivered after it.
@@ -161,11 +209,11 @@ func (s *subscription) lost(err error) {
 	s.missed("lost", fmt.Errorf("wsroom: broker: %w", err))
 }
 
-// missed reports messages that won't come, so that their absence isn't reported again.
-func (s *subscription) missed(cause string, err error) {
+// missed reports messages that won't come from any of the nodes, so that their absence isn't reported again.
+func (s *subscription) missed(cause string, err error, nodes ...nodeID) {
 	s.mu.Lock()
 	for node, h := range s.heard {
-		h.excused = true
+		h.excused = h.excused || len(nodes) == 0 || slices.Contains(nodes, node)
 		s.heard[node] = h
 	}
 	s.mu.Unlock()
@@ -216,7 +264,8 @@ func (s *subscription) fresh(node nodeID, l letter) bool {
 		s.gap("sequence", errors.New("wsroom: broker: messages are missing"))
 	}
 	if !known && len(s.heard) >= knownNodes {
-		clear(s.heard)
+		own := s.cluster.node // what it has delivered locally is still to come
+		maps.DeleteFunc(s.heard, func(other nodeID, _ heard) bool { return other != own })
 	}
 	s.heard[node] = heard{sequence: l.sequence}
 	return true
@@ -230,8 +279,11 @@ func (s *subscription) waitFor(ctx context.Context, sequence uint64) {
 		s.mu.Unlock()
 		return
 	}
-	echo := make(chan struct{})
-	s.echo, s.await = echo, sequence
+	if s.echo == nil {
+		s.echo = make(chan struct{})
+	}
+	echo := s.echo
+	s.await = max(s.await, sequence)
 	s.mu.Unlock()
 	select {
 	case <-echo:

@@ -13,12 +13,12 @@ import (
 // transport is what the frame.Conn beneath coder/websocket sees of a Conn.
 type transport Conn
 
-// ControlRead ends the connection of a peer that sends too many pings and pongs. While nobody reads,
-// because a callback runs, they gather: so the time since the peer was last known to have nothing
+// Overhead ends the connection of a peer that sends too many frames which carry nothing. While nobody
+// reads, because a callback runs, they gather: so the time since the peer was last known to have nothing
 // more to say counts in full, whatever comes how fast at its end.
-func (t *transport) ControlRead(caughtUp int64) {
+func (t *transport) Overhead(caughtUp int64) {
 	c := (*Conn)(t)
-	wait := c.controls.take(1, c.hub.cfg.controlRate, caughtUp)
+	wait := c.overhead.take(1, c.hub.cfg.overheadRate, caughtUp)
 	if wait > time.Duration(frame.Now()-caughtUp) {
 		c.end(endingFlood)
 	}

@@ -8,41 +8,49 @@ import (
 )
 
 // callback runs a callback in its turn.
-func (c *Conn) callback(name string, f func()) {
+func (c *Conn) callback(name string, f func() error) {
 	c.turn.Lock()
 	defer c.turn.Unlock()
 	c.guard(name, f)
 }
 
-// guard runs application code. A panic or runtime.Goexit in it ends the connection, and nothing else.
-func (c *Conn) guard(name string, f func()) {
-	guard(f, func(v any) { c.panicked(name, v) })
+// guard runs application code. A panic or runtime.Goexit in it ends the connection, and nothing else; its
+// error is for the Tracer.
+func (c *Conn) guard(name string, f func() error) {
+	guard(name, f, func(v any) { c.panicked(name, v) }, c.trace(name))
 }
 
 // guard runs application code that belongs to no connection.
 func (h *Hub) guard(name, room string, f func()) {
-	guard(f, func(v any) {
+	guard(name, func() error { f(); return nil }, func(v any) {
 		h.cfg.logger.Error("wsroom: callback panicked", "callback", name, "room", room,
 			"panic", v, "stack", string(debug.Stack()))
-	})
+	}, h.trace(name))
 }
 
-// guard calls failed with what f panicked with, or if it ended the goroutine.
-func guard(f func(), failed func(v any)) {
+// guard calls failed with what f panicked with, or if it ended the goroutine, and end, unless it is nil,
+// with what became of f.
+func guard(name string, f func() error, failed func(v any), end func(error)) {
 	returned := false
+	var err error
 	defer func() {
-		if returned {
-			return
+		if !returned {
+			v := recover()
+			if v == nil {
+				v = "runtime.Goexit was called"
+			}
+			failed(v)
+			err = panicError(name, v)
 		}
-		v := recover()
-		if v == nil {
-			v = "runtime.Goexit was called"
+		if end != nil {
+			end(err)
 		}
-		failed(v)
 	}()
-	f()
+	err = f()
 	returned = true
 }
+
+func panicError(name string, v any) error { return fmt.Errorf("%w: %s: %v", ErrPanic, name, v) }
 
 // panicked ends the connection.
 func (c *Conn) panicked(name string, v any) {
@@ -52,7 +60,7 @@ func (c *Conn) panicked(name string, v any) {
 	c.hub.cfg.logger.Error("wsroom: callback panicked", "callback", name, "room", c.room, "conn", c.id,
 		"panic", v, "stack", string(debug.Stack()))
 	c.end(ending{
-		cause: fmt.Errorf("%w: %s: %v", ErrPanic, name, v), label: "panic",
+		cause: panicError(name, v), label: "panic",
 		code: websocket.StatusInternalError, budget: closeBudget,
 	})
 }
@@ -146,7 +154,7 @@ func (c *Conn) runEvents() {
 // callbacks.
 func (c *Conn) report() {
 	for e, ok := c.nextEvent(); ok; e, ok = c.nextEvent() {
-		c.guard(e.name, func() { e.run(c, e.room) })
+		c.guard(e.name, func() error { e.run(c, e.room); return nil })
 	}
 }
 

@@ -1,6 +1,8 @@
 package wsroom
 
 import (
+	"errors"
+	"os"
 	"runtime"
 	"sync"
 	"sync/atomic"
@@ -84,7 +86,7 @@ func (c *Conn) written(b *batch, size int, err error) outcome {
 	}
 	c.wire.Unlock()
 	if err != nil {
-		c.queue.fail()
+		c.hub.countLost(c, b.n+b.lost+c.queue.fail())
 		c.writeFailed(err)
 		return empty
 	}
@@ -98,7 +100,13 @@ func (c *Conn) written(b *batch, size int, err error) outcome {
 }
 
 // writeFailed ends the connection. Whoever closed the socket on purpose has ended it before.
-func (c *Conn) writeFailed(err error) { c.end(endingLost("write", err)) }
+func (c *Conn) writeFailed(err error) {
+	e := endingLost("write", err)
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		e.label = "write_timeout"
+	}
+	c.end(e)
+}
 
 // wake writes to a connection whose queue told the caller to, by itself or by a goroutine.
 func (c *Conn) wake() {

@@ -39,6 +39,12 @@
 // which OnClose, the last message callback and context.Cause(c.Context()) give. http.Server.Shutdown
 // knows nothing of upgraded connections: call Hub.Shutdown beside it.
 //
+// # Several nodes
+//
+// With WithBroker the hubs of several processes share their rooms, with one order for each room on all of
+// them; see WithOutage and OnGap for what becomes of that while the broker is away. Hub.Presence says who is
+// in a room, by WithIdentity; on all nodes, with WithPresenceStore.
+//
 // # Concurrency
 //
 // All methods of Hub, Target and Conn may be called from any goroutine and from any callback, but
@@ -65,10 +71,13 @@ import (
 type Hub struct {
 	cfg      *config
 	observer Observer
+	tracer   Tracer // nil unless the observer is one
 	store    store
 	cluster  *cluster  // nil without WithBroker
 	presence *presence // nil without WithIdentity
 	counters counters
+	ended    sums
+	refused  sums
 
 	heartbeat heartbeat
 	rejects   atomic.Int32 // connections that are told by a close frame that they are refused
@@ -93,7 +102,8 @@ func New(opts ...Option) *Hub {
 	if h.observer == nil {
 		h.observer = noObserver{}
 	}
-	h.store.init(cfg)
+	h.tracer, _ = cfg.observer.(Tracer)
+	h.store.init(cfg, h.observer)
 	h.heartbeat.init(cfg)
 	if cfg.broker != nil {
 		h.cluster = newCluster(h)
@@ -114,7 +124,7 @@ func New(opts ...Option) *Hub {
 // WithAuthorize, 426 for what is no upgrade, 429 and 503 over a limit, 503 after Shutdown or
 // WithHandshakeTimeout; see WithRejectMode.
 func (h *Hub) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	c, r := h.upgrade(w, r)
+	c, r := h.tracedUpgrade(w, r)
 	if c == nil {
 		return
 	}
@@ -176,10 +186,9 @@ func encode[P string | []byte](h *Hub, opcode byte, payload P, deflate bool) *fr
 
 // Shutdown ends the hub: new requests get 503, every connection is closed with ErrShutdown, after
 // what is queued for it, and when every callback has returned so does Shutdown; with a broker, after it
-// has taken what was sent. With WithDrain the
-// closes are spread over the window. When ctx is done first it closes the sockets that it ended and
-// returns the context's cause. It may be called again, and waits again. Call it before, or beside,
-// http.Server.Shutdown.
+// has taken what was sent. With WithDrain the closes are spread over the window. When ctx is done first
+// it closes the sockets that it ended and returns the context's cause. It may be called again, and waits
+// again. Call it before, or beside, http.Server.Shutdown.
 func (h *Hub) Shutdown(ctx context.Context) error {
 	h.mu.Lock()
 	h.closing = true
@@ -247,7 +256,12 @@ func (h *Hub) closeAll(ctx context.Context, conns []*Conn) {
 	}
 }
 
-// reserve counts a socket, under the limits, until release. In the same critical section it looks
+var (
+	errTooManyConns  = &StatusError{Status: http.StatusServiceUnavailable, Message: "too many connections", RetryAfter: retryAfter}
+	errTooManyPerKey = &StatusError{Status: http.StatusTooManyRequests, Message: "too many connections of yours", RetryAfter: retryAfter}
+)
+
+// reserve counts a socket, under the limits, until unreserve. In the same critical section it looks
 // whether the hub is closing, so that no request slips in behind Shutdown.
 func (h *Hub) reserve(r *http.Request) (key string, err error) {
 	if h.cfg.connKey != nil {
@@ -271,26 +285,6 @@ func (h *Hub) reserve(r *http.Request) (key string, err error) {
 	return key, nil
 }
 
-// entered and left keep the books of a connection that has entered or left a room.
-func (h *Hub) entered(c *Conn, room string) {
-	h.observer.Add(MetricJoins, c.route, "", 1)
-	if h.presence != nil {
-		h.presence.count(room, c.Identity(), 1)
-	}
-}
-
-func (h *Hub) left(c *Conn, room string) {
-	if h.presence != nil {
-		h.presence.count(room, c.Identity(), -1)
-	}
-	h.unsubscribe(room)
-}
-
-var (
-	errTooManyConns  = &StatusError{Status: http.StatusServiceUnavailable, Message: "too many connections", RetryAfter: retryAfter}
-	errTooManyPerKey = &StatusError{Status: http.StatusTooManyRequests, Message: "too many connections of yours", RetryAfter: retryAfter}
-)
-
 func (h *Hub) unreserve(key string) {
 	h.mu.Lock()
 	h.open--
@@ -307,6 +301,21 @@ func (h *Hub) unreserve(key string) {
 func (h *Hub) release(c *Conn) {
 	h.counters.closed.Add(1)
 	h.observer.Add(MetricConns, c.route, "", -1)
-	h.observer.Add(MetricEnded, c.route, c.ending.label, 1)
+	h.countEnd(c)
 	h.unreserve(c.key)
+}
+
+// entered and left keep the books of a connection that has entered or left a room.
+func (h *Hub) entered(c *Conn, room string) {
+	h.observer.Add(MetricJoins, c.route, "", 1)
+	if h.presence != nil {
+		h.presence.count(room, c.Identity(), 1)
+	}
+}
+
+func (h *Hub) left(c *Conn, room string) {
+	if h.presence != nil {
+		h.presence.count(room, c.Identity(), -1)
+	}
+	h.unsubscribe(room)
 }

@@ -23,15 +23,24 @@ import (
 
 const handshakeKey = "dGhlIHNhbXBsZSBub25jZQ=="
 
-// A sink is a client that takes everything and never says anything.
+// A sink is a client that takes everything and says what it is given to say.
 type sink struct {
 	net.Conn // nil: nothing else is called
 	taken    *atomic.Int64
+	says     chan []byte // frames
 	closed   chan struct{}
 	once     sync.Once
 }
 
-func (s *sink) Read([]byte) (int, error)         { <-s.closed; return 0, net.ErrClosed }
+func (s *sink) Read(p []byte) (int, error) {
+	select {
+	case frame := <-s.says:
+		return copy(p, frame), nil
+	case <-s.closed:
+		return 0, net.ErrClosed
+	}
+}
+
 func (s *sink) Write(p []byte) (int, error)      { s.taken.Add(int64(len(p))); return len(p), nil }
 func (s *sink) Close() error                     { s.once.Do(func() { close(s.closed) }); return nil }
 func (s *sink) LocalAddr() net.Addr              { return &net.TCPAddr{} }
@@ -95,7 +104,7 @@ func (h *bench) connect() *sink {
 	if h.deflate {
 		r.Header.Set("Sec-WebSocket-Extensions", "permessage-deflate; server_no_context_takeover; client_no_context_takeover")
 	}
-	conn := &sink{taken: &h.taken, closed: make(chan struct{})}
+	conn := &sink{taken: &h.taken, says: make(chan []byte), closed: make(chan struct{})}
 	h.ServeHTTP(hijacked{httptest.NewRecorder(), conn}, r)
 	return conn
 }
@@ -150,6 +159,45 @@ func BenchmarkBroadcast(b *testing.B) {
 				h.flood(b, ahead, func() error { return h.SendTextToRoom("/bench", text) })
 			})
 		}
+	}
+}
+
+// idleObserver is told everything and does nothing; as a tracer, too.
+type idleObserver struct{}
+
+func (idleObserver) Add(string, string, string, int)        {}
+func (idleObserver) Record(string, string, string, float64) {}
+
+type idleTracer struct{ idleObserver }
+
+func (idleTracer) Start(ctx context.Context, _, _ string) (context.Context, func(error)) {
+	return ctx, func(error) {}
+}
+
+// BenchmarkObserver compares what a message costs that is read, handed to a callback and sent to a room of
+// ten: without an Observer, with one, and with one that traces.
+func BenchmarkObserver(b *testing.B) {
+	for _, test := range []struct {
+		name string
+		opts []wsroom.Option
+	}{
+		{"none", nil},
+		{"metrics", []wsroom.Option{wsroom.WithObserver(idleObserver{})}},
+		{"traces", []wsroom.Option{wsroom.WithObserver(idleTracer{})}},
+	} {
+		b.Run(test.name, func(b *testing.B) {
+			text := strings.Repeat("x", 128)
+			h := newBench(b, 10, false, append(test.opts, wsroom.OnText(func(c *wsroom.Conn, _ string, err error) {
+				if err == nil {
+					_ = c.SendTextToThisRoom(text)
+				}
+			}))...)
+			frame := []byte("\x81\x82\x00\x00\x00\x00hi") // masked with zeros
+			h.flood(b, 1, func() error {
+				h.sinks[0].says <- frame
+				return nil
+			})
+		})
 	}
 }
 

@@ -11,6 +11,8 @@ require (
 	github.com/gorilla/websocket v1.5.3
 	github.com/lxzan/gws v1.8.9
 	github.com/wsroom/wsroom v0.0.0
+	github.com/wsroom/wsroom/adapters/inspector v0.0.0
+	github.com/wsroom/wsroom/internal/browser v0.0.0
 )
 
 require (
@@ -24,3 +26,7 @@ require (
 )
 
 replace github.com/wsroom/wsroom => ../
+
+replace github.com/wsroom/wsroom/adapters/inspector => ../adapters/inspector
+
+replace github.com/wsroom/wsroom/internal/browser => ../internal/browser

@@ -2,7 +2,6 @@
 package interop_test
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"hash/crc32"
@@ -16,6 +15,7 @@ import (
 
 	"github.com/coder/websocket"
 	"github.com/wsroom/wsroom"
+	"github.com/wsroom/wsroom/wsroomtest"
 )
 
 // patience bounds what a test waits for; nothing takes that long unless it is broken.
@@ -163,13 +163,7 @@ func serve(t *testing.T, h http.Handler) string {
 	srv := httptest.NewServer(mux)
 	t.Cleanup(srv.Close)
 	if hub, ok := h.(*wsroom.Hub); ok {
-		t.Cleanup(func() {
-			ctx, cancel := context.WithTimeout(context.Background(), patience)
-			defer cancel()
-			if err := hub.Shutdown(ctx); err != nil {
-				t.Errorf("Shutdown: %v", err)
-			}
-		})
+		wsroomtest.CheckHub(t, hub)
 	}
 	return srv.URL
 }

@@ -164,7 +164,7 @@ func (m *member) isGone() bool {
 }
 
 // audit accounts for every message: none is doubled, all have heard them in one order, and of what a
-// hub took nothing is missing but where the node has reported a gap in the room.
+// hub took nothing is missing, or comes late, but where the node has reported a gap in the room.
 func (c *crowd) audit() {
 	c.t.Helper()
 	for _, room := range c.rooms {
@@ -223,17 +223,30 @@ func (c *crowd) places(m *member) map[string]int {
 	return places
 }
 
-// compare checks that two heard what both did in one order.
+// underWay is how many messages at most were about to be published when a node lost the broker.
+const underWay = 20
+
+// compare checks that two heard what both did in one order. Where there was a gap, what was under way then
+// may have come later than to others.
 func (c *crowd) compare(places map[string]int, m, other *member) {
 	c.t.Helper()
-	last := -1
+	shared, tails := 0, []int{} // tails: the least last place of a run of so many in order
 	for _, text := range other.heard {
 		if at, ok := places[text]; ok {
-			if at < last {
-				c.t.Fatalf("%s and %s heard %q in another order", m.name, other.name, text)
+			shared++
+			if i, _ := slices.BinarySearch(tails, at); i < len(tails) {
+				tails[i] = at
+			} else {
+				tails = append(tails, at)
 			}
-			last = at
 		}
+	}
+	late := shared - len(tails)
+	if late > 0 && m.node.gapsIn(m.room)+other.node.gapsIn(m.room) == 0 {
+		c.t.Errorf("%s and %s heard %d messages in another order, without a gap", m.name, other.name, late)
+	}
+	if late > underWay {
+		c.t.Errorf("%s and %s heard %d messages in another order", m.name, other.name, late)
 	}
 }
 

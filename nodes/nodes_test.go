@@ -7,8 +7,11 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats.go"
 	"github.com/redis/rueidis"
 	"github.com/wsroom/wsroom"
+	"github.com/wsroom/wsroom/adapters/brokertest"
+	"github.com/wsroom/wsroom/adapters/natsbroker"
 	"github.com/wsroom/wsroom/adapters/redisbroker"
 	"github.com/wsroom/wsroom/internal/redistest"
 )
@@ -21,17 +24,27 @@ type brokerKind struct {
 	// connect is called in a node's process.
 	connect func(addr string) (b wsroom.Broker, disconnect func(), err error)
 	// start starts a server, or skips the test.
-	start func(t *testing.T) server
+	start func(t *testing.T) brokerServer
 }
 
-// server is a broker's server.
-type server struct {
+// brokerServer is a broker's server.
+type brokerServer struct {
 	addr  string
 	stop  func()
 	start func(t testing.TB)
 }
 
 var brokers = map[string]brokerKind{
+	"nats": {
+		connect: func(addr string) (wsroom.Broker, func(), error) {
+			nc, err := nats.Connect("nats://"+addr, nats.MaxReconnects(-1), nats.ReconnectWait(200*time.Millisecond))
+			if err != nil {
+				return nil, nil, err
+			}
+			return natsbroker.New(nc), nc.Close, nil
+		},
+		start: startNATS,
+	},
 	"redis": {
 		connect: func(addr string) (wsroom.Broker, func(), error) {
 			client, err := rueidis.NewClient(rueidis.ClientOption{InitAddress: []string{addr}, DisableCache: true, ForceSingleClient: true})
@@ -40,22 +53,22 @@ var brokers = map[string]brokerKind{
 			}
 			return redisbroker.New(client), client.Close, nil
 		},
-		start: func(t *testing.T) server {
+		start: func(t *testing.T) brokerServer {
 			s := redistest.Start(t)
-			return server{s.Addr, s.Stop, s.Start}
+			return brokerServer{s.Addr, s.Stop, s.Start}
 		},
 	},
 }
 
-// overEach runs a test over each broker, with three nodes; of the last one the broker is behind a bridge.
-func overEach(t *testing.T, f func(t *testing.T, s server, nodes []*node, last *bridge)) {
+// overEach runs a test over each broker, with three nodes; the last one's way to the broker is a cable.
+func overEach(t *testing.T, f func(t *testing.T, s brokerServer, nodes []*node, last *brokertest.Cable)) {
 	for name, kind := range brokers {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			s := kind.start(t)
-			last := newBridge(t, s.addr)
+			last := brokertest.NewCable(t, s.addr)
 			var nodes []*node
-			for _, addr := range []string{s.addr, s.addr, last.Addr().String()} {
+			for _, addr := range []string{s.addr, s.addr, last.Addr()} {
 				nodes = append(nodes, startNode(t, name, addr))
 			}
 			f(t, s, nodes, last)
@@ -65,7 +78,7 @@ func overEach(t *testing.T, f func(t *testing.T, s server, nodes []*node, last *
 
 // Between nodes nothing is lost, nothing doubled, and all hear one order.
 func TestNodesHearOneOrder(t *testing.T) {
-	overEach(t, func(t *testing.T, s server, nodes []*node, _ *bridge) {
+	overEach(t, func(t *testing.T, s brokerServer, nodes []*node, _ *brokertest.Cable) {
 		c := gather(t, nodes)
 		stop := c.talk()
 		time.Sleep(2 * *phase)
@@ -78,7 +91,7 @@ func TestNodesHearOneOrder(t *testing.T) {
 
 // A node that is killed under load takes nothing from the others.
 func TestNodeIsKilled(t *testing.T) {
-	overEach(t, func(t *testing.T, s server, nodes []*node, _ *bridge) {
+	overEach(t, func(t *testing.T, s brokerServer, nodes []*node, _ *brokertest.Cable) {
 		c := gather(t, nodes)
 		stop := c.talk()
 		time.Sleep(*phase)
@@ -93,7 +106,7 @@ func TestNodeIsKilled(t *testing.T) {
 
 // While the broker's server is away nodes keep what is sent, and what they may have missed they say.
 func TestBrokerIsStoppedAndStarted(t *testing.T) {
-	overEach(t, func(t *testing.T, s server, nodes []*node, _ *bridge) {
+	overEach(t, func(t *testing.T, s brokerServer, nodes []*node, _ *brokertest.Cable) {
 		c := gather(t, nodes)
 		stop := c.talk()
 		time.Sleep(*phase)
@@ -110,13 +123,13 @@ func TestBrokerIsStoppedAndStarted(t *testing.T) {
 // The network between one node and the broker is cut: the others lose nothing of each other's, and the
 // node says that it may have missed something.
 func TestNodeIsCutOff(t *testing.T) {
-	overEach(t, func(t *testing.T, s server, nodes []*node, last *bridge) {
+	overEach(t, func(t *testing.T, s brokerServer, nodes []*node, last *brokertest.Cable) {
 		c := gather(t, nodes)
 		stop := c.talk()
 		time.Sleep(*phase)
-		last.setCut(true)
+		last.Cut()
 		time.Sleep(2 * *phase)
-		last.setCut(false)
+		last.Heal()
 		time.Sleep(2 * *phase)
 		stop()
 		c.settle()

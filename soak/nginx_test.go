@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/wsroom/wsroom/internal/loopback"
 )
 
 // startNginx starts nginx in front of a server, with the location block of docs/behind-a-proxy.md, and
@@ -26,7 +28,7 @@ func startNginx(t *testing.T, upstream string) string {
 		t.Skip("nginx isn't installed")
 	}
 	dir := t.TempDir()
-	addr := freeAddr(t)
+	addr := loopback.FreeAddr(t)
 	config := fmt.Sprintf(nginxConfig, addr, upstream, documentedLocation(t))
 	if err := os.WriteFile(filepath.Join(dir, "nginx.conf"), []byte(config), 0o600); err != nil {
 		t.Fatal(err)
@@ -85,14 +87,4 @@ func documentedLocation(t *testing.T) string {
 		t.Fatal("docs/behind-a-proxy.md shows no configuration of nginx")
 	}
 	return location
-}
-
-func freeAddr(t *testing.T) string {
-	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer ln.Close()
-	return ln.Addr().String()
 }

@@ -199,8 +199,8 @@ func (f *fleet) checkRefused(begin time.Time) (late int) {
 	}
 }
 
-// checkSpread checks that the closes are spread evenly: in each fifth of the window, which begins with
-// the first of them, about a fifth.
+// checkSpread checks that the closes are spread: over most of the window, which begins with the first of
+// them, and with no more than three fifths of them in one fifth of it, for a busy machine may hold some up.
 func (f *fleet) checkSpread(begin time.Time, drain time.Duration) {
 	first := slices.MinFunc(f.readers, func(a, b *reader) int { return a.at.Compare(b.at) }).at
 	var fifths [6]int // and those that came late
@@ -215,12 +215,11 @@ func (f *fleet) checkSpread(begin time.Time, drain time.Duration) {
 	if drain == 0 {
 		return
 	}
-	fair := len(f.readers) / 5
-	for _, n := range fifths[:5] {
-		if n < fair/3 || n > 2*fair {
-			f.t.Errorf("closes in each fifth of the window, and after it: %v", fifths)
-			return
-		}
+	if last := slices.MaxFunc(f.readers, func(a, b *reader) int { return a.at.Compare(b.at) }).at; last.Sub(first) < drain/2 {
+		f.t.Errorf("all were closed within %v, of %v", last.Sub(first), drain)
+	}
+	if n := slices.Max(fifths[:]); n > 3*len(f.readers)/5 {
+		f.t.Errorf("%d of %d were closed in one fifth of the window", n, len(f.readers))
 	}
 }
 

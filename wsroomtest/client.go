@@ -6,11 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"slices"
 	"strings"
 	"sync"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/coder/websocket"
@@ -27,26 +25,29 @@ type Client struct {
 	line     *line
 	gone     <-chan struct{} // as dialer's
 	pings    time.Time       // when all that the server takes may be sent again
+	life     context.Context // done once nothing more comes
 
 	mu     sync.Mutex    // guards what follows
 	news   chan struct{} // closed when something comes
 	unread []message
 	taken  []message // the last few
 	ended  error     // why nothing more comes; nil while it may
+	known  bool      // the test knows of the end, or made it
 }
 
 func newClient(d *dialer, ws *websocket.Conn) *Client {
-	c := &Client{t: d.t, name: d.name, patience: d.patience, ws: ws, line: d.line, gone: d.gone, news: make(chan struct{})}
-	read := make(chan struct{})
+	c := &Client{t: d.t, name: d.name, patience: d.patience, ws: ws, line: d.line.Load(), gone: d.gone, news: make(chan struct{})}
+	life, over := context.WithCancel(context.Background())
+	c.life = life
 	go func() {
-		defer close(read)
+		defer over()
 		c.read()
 	}()
 	c.t.Cleanup(func() {
 		c.t.Helper()
 		_ = ws.CloseNow()
 		c.line.hangUp()
-		<-read
+		<-life.Done()
 		c.awaitServer()
 	})
 	return c
@@ -79,7 +80,7 @@ func (c *Client) awaitServer() {
 	select {
 	case <-c.gone:
 	case <-time.After(c.patience):
-		c.t.Errorf("%s: hung up %v ago, and the server hasn't let go; is a callback stuck?\n%s", c.name, c.patience, goroutines(c.t.Name()))
+		c.t.Errorf("%s: hung up %v ago, and the server hasn't let go; is a callback stuck?\n%s", c.name, c.patience, stacks(c.t.Name()))
 	}
 }
 
@@ -236,7 +237,10 @@ func (c *Client) wait(ok func() bool) (problem string) {
 func (c *Client) ExpectClose(code websocket.StatusCode) (reason string) {
 	c.t.Helper()
 	var end error
-	problem := c.wait(func() bool { end = c.ended; return end != nil })
+	problem := c.wait(func() bool {
+		end, c.known = c.ended, true
+		return end != nil
+	})
 	if problem != "" {
 		c.fail("want the end with close code %d, %s", code, strings.Replace(problem, "nothing came", "it lives on", 1))
 	}
@@ -245,87 +249,6 @@ func (c *Client) ExpectClose(code websocket.StatusCode) (reason string) {
 		c.fail("want the end with close code %d, got: %s", code, describeEnd(end))
 	}
 	return by.Reason
-}
-
-// ExpectNothing fails the test if there is a message that it hasn't taken, or if one is on its way: one
-// that the server sent before this call, from whatever goroutine, or in the callbacks for what this client
-// sent before. It doesn't sleep. What others cause meanwhile may come later or not at all.
-//
-// In a bubble of testing/synctest it waits as synctest.Wait does, and so proves more: nothing comes
-// unless time passes or the test goes on. Elsewhere it exchanges two pings with the server, each of
-// which is answered after the callbacks for what was sent before it. The first answer leaves together with
-// some of what waits, if anything does, and so ahead of the second. The server must be reading: a
-// callback of this client's that doesn't return fails the test. A hub takes 10 pings a second of a client,
-// so that after 8 calls in a row each waits for its turn, 200 ms.
-func (c *Client) ExpectNothing() {
-	c.t.Helper()
-	if got := c.settled("ExpectNothing"); len(got) > 0 {
-		c.fail("want nothing, got:%s", list(got))
-	}
-}
-
-// Drain waits as ExpectNothing does, takes all messages and returns them, text and binary, in order.
-func (c *Client) Drain() []string {
-	c.t.Helper()
-	got := c.settled("Drain")
-	texts := make([]string, len(got))
-	for i, m := range got {
-		texts[i] = string(m.data)
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.unread = c.unread[len(got):]
-	c.taken = slices.Clone(got[max(0, len(got)-remembered):])
-	return texts
-}
-
-// settled returns what is unread once nothing more is on its way.
-func (c *Client) settled(caller string) []message {
-	c.t.Helper()
-	if state := c.line.state(); state != "" {
-		c.fail("%s proves nothing: %s", caller, state)
-	}
-	if !waitInBubble() {
-		c.exchangePings(caller)
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.unread
-}
-
-// waitInBubble is synctest.Wait, if this is a bubble.
-func waitInBubble() (ok bool) {
-	defer func() { ok = recover() == nil }()
-	synctest.Wait()
-	return true
-}
-
-const (
-	pingTime  = 220 * time.Millisecond // what two pings cost of the server's budget
-	pingsOnce = 8                      // twice as many pings may be sent at once
-)
-
-func (c *Client) exchangePings(caller string) {
-	c.t.Helper()
-	now := time.Now()
-	if c.pings.Before(now) {
-		c.pings = now
-	}
-	c.pings = c.pings.Add(pingTime)
-	<-time.After(c.pings.Sub(now) - pingsOnce*pingTime)
-	ctx, cancel := context.WithTimeout(context.Background(), c.patience)
-	defer cancel()
-	for range 2 {
-		err := c.ws.Ping(ctx)
-		switch {
-		case err == nil:
-		case ctx.Err() != nil:
-			c.fail("%s: no answer to a ping within %v: the server isn't reading; is a callback stuck?", caller, c.patience)
-		default: // it ends
-			c.wait(func() bool { return c.ended != nil })
-			return
-		}
-	}
 }
 
 // Stall has the client read nothing more, not even pings, until Resume; what it has read can be taken. A
@@ -346,6 +269,7 @@ func (c *Client) Close(code websocket.StatusCode, reason string) {
 	c.t.Helper()
 	c.mu.Lock()
 	ended := c.ended
+	c.known = true
 	c.mu.Unlock()
 	if ended != nil {
 		return
@@ -364,4 +288,9 @@ func (c *Client) Close(code websocket.StatusCode, reason string) {
 }
 
 // CloseNow closes the connection without a close frame, as when a process is killed.
-func (c *Client) CloseNow() { _ = c.ws.CloseNow() }
+func (c *Client) CloseNow() {
+	c.mu.Lock()
+	c.known = true
+	c.mu.Unlock()
+	_ = c.ws.CloseNow()
+}

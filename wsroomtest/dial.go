@@ -12,6 +12,7 @@ import (
 	"runtime/pprof"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/coder/websocket"
@@ -19,7 +20,8 @@ import (
 
 // Dial connects a client to handler, over a line in memory through a net/http server: no port is opened,
 // and in a bubble of testing/synctest all of it runs on fake time. With a nil handler path is the URL of
-// a server that runs, such as httptest's. When it returns, the client is in its room.
+// a server that runs, such as httptest's. When it returns, the client is in its room, but OnConnect may still
+// run.
 //
 // If the server refuses, the test fails. At the test's end the client hangs up, and the test fails if the
 // server doesn't let go of the connection within the client's patience, because a callback is stuck.
@@ -69,8 +71,8 @@ type dialer struct {
 	url     string
 	log     lockedBuffer // of the server in memory: panics of the handler
 
-	line *line
-	gone <-chan struct{} // closed when the server in memory has closed its end; nil for a URL
+	line atomic.Pointer[line] // set by the transport's goroutine, which may be late
+	gone <-chan struct{}      // closed when the server in memory has closed its end; nil for a URL
 }
 
 func newDialer(t testing.TB, handler http.Handler, path string, opts []Option) *dialer {
@@ -94,8 +96,8 @@ func (d *dialer) dial() (*Client, *http.Response, error) {
 	defer cancel()
 	ws, res, err := websocket.Dial(ctx, d.url, &d.config.dial)
 	if err != nil {
-		if d.line != nil {
-			d.line.hangUp()
+		if l := d.line.Load(); l != nil {
+			l.hangUp()
 		}
 		return nil, res, err
 	}
@@ -110,11 +112,14 @@ func (d *dialer) connect(ctx context.Context, network, addr string) (net.Conn, e
 		if err != nil {
 			return nil, err
 		}
-		d.line = newClientLine(conn)
-		return d.line, nil
+		l := newLine(conn)
+		d.line.Store(l)
+		return l, nil
 	}
-	client, server, gone := newLine(d.remoteAddr)
-	d.line, d.gone = newClientLine(client), gone
+	client, server, gone := newPipe(d.remoteAddr)
+	l := newLine(client)
+	d.gone = gone
+	d.line.Store(l)
 	srv := &http.Server{
 		Handler:     d.handler,
 		BaseContext: func(net.Listener) context.Context { return d.ctx },
@@ -123,7 +128,7 @@ func (d *dialer) connect(ctx context.Context, network, addr string) (net.Conn, e
 	pprof.Do(ctx, pprof.Labels(labelKey, d.t.Name()), func(context.Context) {
 		_ = srv.Serve(&oneConn{conn: server}) // leaves a goroutine that serves it
 	})
-	return d.line, nil
+	return l, nil
 }
 
 // failure says why there is no connection.
@@ -153,7 +158,7 @@ func (l *oneConn) Accept() (net.Conn, error) {
 }
 
 func (l *oneConn) Close() error   { return nil }
-func (l *oneConn) Addr() net.Addr { return address("192.0.2.1:80") }
+func (l *oneConn) Addr() net.Addr { return serverAddr }
 
 // lockedBuffer is a bytes.Buffer for several goroutines.
 type lockedBuffer struct {

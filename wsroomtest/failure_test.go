@@ -45,6 +45,12 @@ func TestFailuresSayWhatCameInstead(t *testing.T) {
 			func(t testing.TB, hub hub, c client) { c.ExpectText("hi") },
 			`ann: want the text "hi", but nothing came for 10s`,
 		},
+		"one of several, with a time of its own": {
+			func(t testing.TB, hub hub, _ client) {
+				wsroomtest.DialN(t, 2, hub, "/a", wsroomtest.WithTimeout(time.Minute))[1].ExpectText("hi")
+			},
+			`/a #2: want the text "hi", but nothing came for 1m0s`,
+		},
 		"the end instead of a text": {
 			func(t testing.TB, hub hub, c client) { hub.To().Close(4000, "bye"); c.ExpectText("hi") },
 			`ann: want the text "hi", but the connection has ended: close code 4000, reason "bye"`,
@@ -125,9 +131,17 @@ func TestFailuresSayWhatCameInstead(t *testing.T) {
 			},
 			"ann: want nothing, got:\n\t\tthe text \"0\"\n\t\tthe text \"1\"\n\t\tthe text \"2\"\n\t\tthe text \"3\"\n\t\tthe text \"4\"\n\t\tand 2 more...",
 		},
+		"messages while cut": {
+			func(t testing.TB, hub hub, c client) { c.Cut(); c.Drain() },
+			"ann: Drain proves nothing now\n\tits line is cut",
+		},
+		"the end instead of nothing": {
+			func(t testing.TB, hub hub, c client) { hub.To().Close(4000, "bye"); c.ExpectNothing() },
+			`ann: want nothing, but the connection has ended: close code 4000, reason "bye"`,
+		},
 		"nothing while stalled": {
 			func(t testing.TB, hub hub, c client) { c.Stall(); c.ExpectNothing() },
-			"ann: ExpectNothing proves nothing: it is stalled, until Resume...",
+			"ann: ExpectNothing proves nothing now\n\tit is stalled, until Resume",
 		},
 		"a text while cut": {
 			func(t testing.TB, hub hub, c client) { c.Cut(); hub.SendTextToAll("hi"); c.ExpectText("hi") },
@@ -161,6 +175,7 @@ func TestFailuresSayWhatCameInstead(t *testing.T) {
 		"sends that aren't read": {
 			func(t testing.TB, hub hub, c client) {
 				c.SendText("stuck")
+				synctest.Wait()
 				c.SendText(strings.Repeat("x", 65<<10))
 			},
 			"ann: sending the text \"" + strings.Repeat("x", 200) + "\"… and 66360 bytes more: the server hasn't read for 10s...",
@@ -188,6 +203,7 @@ func TestFailuresSayWhatCameInstead(t *testing.T) {
 				got := record(t, func(t testing.TB) {
 					c := wsroomtest.Dial(t, hub, "/a", wsroomtest.WithName("ann"))
 					t.Cleanup(func() { close(release) })
+					synctest.Wait() // OnConnect's time is over
 					tc.test(t, hub, c)
 				})
 				begin, rest := strings.CutSuffix(tc.want, "...")
@@ -201,6 +217,7 @@ func TestFailuresSayWhatCameInstead(t *testing.T) {
 
 // Outside a bubble a server that doesn't read can't say that nothing comes.
 func TestNothingNeedsAServerThatReads(t *testing.T) {
+	t.Parallel()
 	reads, release := make(chan struct{}), make(chan struct{})
 	hub := wsroom.New(wsroom.OnText(func(_ *wsroom.Conn, _ string, err error) {
 		if err == nil {
@@ -209,13 +226,13 @@ func TestNothingNeedsAServerThatReads(t *testing.T) {
 		}
 	}))
 	got := record(t, func(t testing.TB) {
-		c := wsroomtest.Dial(t, hub, "/a", wsroomtest.WithTimeout(50*time.Millisecond))
+		c := wsroomtest.Dial(t, hub, "/a", wsroomtest.WithTimeout(time.Second))
 		t.Cleanup(func() { close(release) })
 		c.SendText("stuck")
 		<-reads
 		c.ExpectNothing()
 	})
-	want := "/a: ExpectNothing: no answer to a ping within 50ms: the server isn't reading; is a callback stuck?"
+	want := "/a: ExpectNothing: no answer to a ping within 1s: the server isn't reading; is a callback stuck?"
 	if got != want {
 		t.Errorf("got  %s\nwant %s", got, want)
 	}
@@ -252,12 +269,6 @@ func TestDialFailuresSayWhatCameInstead(t *testing.T) {
 			func(t testing.TB) { wsroomtest.Dial(t, nil, "http://127.0.0.1:1/a") },
 			`http://127.0.0.1:1/a: dial: failed to WebSocket dial: ...`,
 		},
-		"a name": {
-			func(t testing.TB) {
-				wsroomtest.DialN(t, 2, hub, "/a", wsroomtest.WithTimeout(time.Millisecond))[1].ExpectText("x")
-			},
-			`/a #2: want the text "x", but nothing came for 1ms`,
-		},
 	} {
 		begin, rest := strings.CutSuffix(tc.want, "...")
 		if got := record(t, tc.test); got != tc.want && !(rest && strings.HasPrefix(got, begin)) {
@@ -282,6 +293,31 @@ func TestStuckCallbacksFailTheTest(t *testing.T) {
 		} {
 			if !strings.Contains(got, want) {
 				t.Errorf("%s\nlacks %s", got, want)
+			}
+		}
+	})
+}
+
+// blocker is JSON that takes its time.
+type blocker struct{ release chan struct{} }
+
+func (b blocker) MarshalJSON() ([]byte, error) { <-b.release; return []byte("1"), nil }
+
+// A goroutine that is left inside the hub after all callbacks have returned fails the test, with its stack.
+func TestGoroutinesThatAreLeftFailTheTest(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		release := make(chan struct{})
+		got := record(t, func(t testing.TB) {
+			hub := wsroomtest.CheckHub(t, wsroom.New(wsroom.OnConnect(func(c *wsroom.Conn, _ *http.Request) error {
+				go c.SendJSON(blocker{release})
+				return nil
+			})))
+			wsroomtest.Dial(t, hub, "/a")
+		})
+		close(release)
+		for _, want := range []string{"goroutines of the hub are left after its Shutdown:\n", "blocker.MarshalJSON+"} {
+			if !strings.Contains(got, want) {
+				t.Errorf("%q lacks %q", got, want)
 			}
 		}
 	})

@@ -7,6 +7,7 @@ import (
 	"os"
 	"runtime/pprof"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -14,26 +15,54 @@ import (
 )
 
 // CheckHub shuts the hub down at the test's end, after the clients that are dialed later have hung up. The
-// test fails unless each callback returns, the hub is empty, and no goroutine of it is left that came of the
-// test's clients, within 10 s. It returns the hub.
+// test fails unless each callback returns, the hub is empty, and no goroutine of it, or of the test's other
+// hubs, is left that came of the test's clients, within 10 s. It returns the hub.
 func CheckHub(t testing.TB, hub *wsroom.Hub) *wsroom.Hub {
 	t.Helper()
+	checked.add(t.Name(), 1)
 	t.Cleanup(func() {
 		t.Helper()
+		last := checked.add(t.Name(), -1) == 0
 		ctx, cancel := context.WithTimeout(context.Background(), patience)
 		defer cancel()
 		if err := hub.Shutdown(ctx); err != nil {
-			t.Errorf("the hub's Shutdown: %v; is a callback stuck?\n%s", err, goroutines(t.Name()))
+			t.Errorf("the hub's Shutdown: %v; is a callback stuck?\n%s", err, stacks(t.Name()))
 			return
 		}
 		if n, rooms := hub.Len(), hub.Rooms(); n != 0 || len(rooms) != 0 {
 			t.Errorf("after its Shutdown the hub has %d connections and the rooms %q", n, rooms)
+		}
+		if !last { // the last one's check is for all
+			return
 		}
 		if left := awaitEnd(t.Name()); left != "" {
 			t.Errorf("goroutines of the hub are left after its Shutdown:\n%s", left)
 		}
 	})
 	return hub
+}
+
+// checked counts each test's hubs that are still to be checked.
+var checked tallies
+
+type tallies struct {
+	mu sync.Mutex // guards n
+	n  map[string]int
+}
+
+// add returns the new count.
+func (c *tallies) add(test string, n int) int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.n == nil {
+		c.n = map[string]int{}
+	}
+	c.n[test] += n
+	left := c.n[test]
+	if left == 0 {
+		delete(c.n, test)
+	}
+	return left
 }
 
 // Main runs the package's tests, for TestMain, and returns the code to exit with: it isn't 0, either, if a
@@ -53,18 +82,25 @@ func Main(m *testing.M) (code int) {
 
 // awaitEnd gives goroutines time to end, and returns those that are left.
 func awaitEnd(test string) (left string) {
-	tick := time.NewTicker(time.Millisecond)
-	defer tick.Stop()
-	for deadline := time.Now().Add(patience); time.Now().Before(deadline); <-tick.C {
+	for wait := time.Millisecond; wait < patience; wait *= 2 { // no event tells of a goroutine's end
 		if left = goroutines(test); left == "" {
 			return ""
 		}
+		<-time.After(wait)
 	}
 	return left
 }
 
 // labelKey is the label of the goroutines that serve a test's clients, and of those that they start.
 const labelKey = "wsroomtest"
+
+// stacks returns the test's goroutines or, where a server dialed by URL runs them, all.
+func stacks(test string) string {
+	if own := goroutines(test); own != "" {
+		return own
+	}
+	return goroutines("")
+}
 
 // goroutines returns the stacks of wsroom's goroutines: of a test and its subtests, or all.
 func goroutines(test string) string {
@@ -73,7 +109,8 @@ func goroutines(test string) string {
 	label := fmt.Sprintf("%q:%q", labelKey, test)
 	within := strings.TrimSuffix(label, `"`) + "/"
 	var b strings.Builder
-	for g := range strings.SplitSeq(profile.String(), "\n\n") {
+	_, all, _ := strings.Cut(profile.String(), "\n") // after the total
+	for g := range strings.SplitSeq(all, "\n\n") {
 		ours := strings.Contains(g, "wsroom/wsroom.(*") || strings.Contains(g, "wsroom/internal/frame.(*")
 		if ours && (test == "" || strings.Contains(g, label) || strings.Contains(g, within)) {
 			b.WriteString(g + "\n\n")

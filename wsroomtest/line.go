@@ -18,7 +18,7 @@ type line struct {
 	stalled, cut, closed bool
 }
 
-func newClientLine(conn net.Conn) *line {
+func newLine(conn net.Conn) *line {
 	l := &line{Conn: conn}
 	l.change = sync.NewCond(&l.mu)
 	return l
@@ -94,9 +94,6 @@ func (l *line) stop(cut bool) {
 func (l *line) resume() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.cut {
-		return
-	}
 	l.stalled = false
 	_ = l.SetReadDeadline(time.Time{})
 	l.change.Broadcast()

@@ -24,13 +24,15 @@ type end struct {
 	closed        func()
 }
 
-// newLine returns the two ends of a connection in memory. gone is closed when the server has closed its own.
-func newLine(remoteAddr string) (client, server *end, gone <-chan struct{}) {
-	const here = address("192.0.2.1:80")
+// serverAddr is where servers in memory are, in a network for documentation (RFC 5737).
+const serverAddr address = "192.0.2.80:80"
+
+// newPipe returns the two ends of a connection in memory. gone is closed when the server has closed its own.
+func newPipe(remoteAddr string) (client, server *end, gone <-chan struct{}) {
 	up, down := newFlow(toServer), newFlow(toClient)
 	closed := make(chan struct{})
-	client = &end{in: down, out: up, local: address(remoteAddr), remote: here, closed: func() {}}
-	server = &end{in: up, out: down, local: here, remote: address(remoteAddr), closed: sync.OnceFunc(func() { close(closed) })}
+	client = &end{in: down, out: up, local: address(remoteAddr), remote: serverAddr, closed: func() {}}
+	server = &end{in: up, out: down, local: serverAddr, remote: address(remoteAddr), closed: sync.OnceFunc(func() { close(closed) })}
 	return client, server, closed
 }
 

@@ -1,6 +1,7 @@
 package wsroomtest_test
 
 import (
+	"flag"
 	"fmt"
 	"os"
 	"runtime"
@@ -59,4 +60,16 @@ func (r *recorder) Errorf(format string, args ...any) {
 func (r *recorder) Fatalf(format string, args ...any) {
 	r.Errorf(format, args...)
 	runtime.Goexit()
+}
+
+// run runs a test inside an example and prints what came of it. The flag -v would print more.
+func run(test func(t *testing.T)) {
+	verbose := flag.Lookup("test.v").Value
+	before := verbose.String()
+	verbose.Set("false")
+	defer verbose.Set(before)
+	all := func(pattern, name string) (bool, error) { return true, nil }
+	if testing.RunTests(all, []testing.InternalTest{{Name: "Test", F: test}}) {
+		fmt.Println("PASS")
+	}
 }

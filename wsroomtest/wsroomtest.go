@@ -22,8 +22,8 @@
 //
 // Whatever a client waits for is an event, with one bound for all, WithTimeout. Nothing sleeps. In a bubble
 // of testing/synctest hub, server, line and clients run on fake time: heartbeats, timeouts, expiry and
-// draining take no time then, and ExpectNothing is exact. Make the hub and
-// dial in the bubble, with the bubble's t.
+// draining take no time then, and ExpectNothing is exact. Make the hub and dial in the bubble, with the
+// bubble's t, and not by URL.
 //
 // # Concurrency
 //

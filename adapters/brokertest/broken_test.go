@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"math/rand/v2"
 	"runtime"
 	"strings"
 	"sync"
@@ -168,6 +169,8 @@ func brokenSetup(t testing.TB, broker func() *broken) Setup {
 				<-time.After(5 * time.Millisecond)
 			}
 		},
+		Cut:  func(_ testing.TB, b wsroom.Broker) { b.(*broken).Down() },
+		Heal: func(_ testing.TB, b wsroom.Broker) { b.(*broken).Up() },
 	}
 }
 
@@ -204,7 +207,7 @@ var brokenBrokers = []struct {
 					i.put(item{data: bytes.Clone(data)})
 				}
 				b.server.mu.Unlock()
-				runtime.Gosched()
+				<-time.After(rand.N(100 * time.Microsecond))
 			}
 			return nil
 		})
@@ -367,12 +370,12 @@ var brokenBrokers = []struct {
 			}, lost)
 		}}
 	}},
-	{"swallows lost", "LostThenDelivered EveryGapIsReported StopWhileAway", func() *broken {
+	{"swallows lost", "LostThenDelivered EveryGapIsReported StopWhileAway OneNodeIsCutOff", func() *broken {
 		return hearing(func(deliver func([]byte), lost func(error)) (func([]byte), func(error)) {
 			return deliver, func(error) {}
 		})
 	}},
-	{"calls lost after the next message", "EveryGapIsReported", func() *broken {
+	{"calls lost after the next message", "EveryGapIsReported OneNodeIsCutOff", func() *broken {
 		return hearing(func(deliver func([]byte), lost func(error)) (func([]byte), func(error)) {
 			var late error
 			return func(data []byte) {

@@ -39,12 +39,36 @@ type Setup struct {
 	// Down takes the server away: all connections break and none is made until Up. Where they are nil,
 	// what is promised about outages isn't checked, and the test says so.
 	Down, Up func(t testing.TB)
+
+	// Cut does the same to one that Open returned alone, until Heal; see Cable. Where they are nil, what is
+	// promised about one node's outage isn't checked, and the test says so.
+	Cut, Heal func(t testing.TB, b wsroom.Broker)
 }
 
 type check struct {
-	name   string
-	outage bool // it takes the server away
-	run    func(t testing.TB, s Setup)
+	name  string
+	needs need
+	run   func(t testing.TB, s Setup)
+}
+
+// need is what a check needs of a Setup beside Open.
+type need int
+
+const (
+	nothing need = iota
+	downAndUp
+	cutAndHeal
+)
+
+// has reports whether the Setup has that, and what it is called.
+func (s Setup) has(n need) (ok bool, name string) {
+	switch n {
+	case downAndUp:
+		return s.Down != nil && s.Up != nil, "Down and Up"
+	case cutAndHeal:
+		return s.Cut != nil && s.Heal != nil, "Cut and Heal"
+	}
+	return true, ""
 }
 
 // Run checks each promise of wsroom.Broker in a test of its own, for which it calls setup. Setups may
@@ -53,8 +77,8 @@ func Run(t *testing.T, setup func(t testing.TB) Setup) {
 	for _, c := range append(deliveryChecks, outageChecks...) {
 		t.Run(c.name, func(t *testing.T) {
 			s := setup(t)
-			if c.outage && (s.Down == nil || s.Up == nil) {
-				t.Skip("the Setup has no Down and Up: not checked")
+			if ok, name := s.has(c.needs); !ok {
+				t.Skipf("the Setup has no %s: not checked", name)
 			}
 			c.run(t, s)
 		})

@@ -19,7 +19,7 @@ var (
 
 // Memory is a broker's server, and a presence store, within this process, with outages to order. It
 // keeps the promises of wsroom.Broker and wsroom.PresenceStore, works in testing/synctest's bubbles,
-// and has nothing to be closed. Memory isn't bounded: a slow subscriber's messages wait.
+// and has nothing to be closed. What waits for a slow subscriber isn't bounded.
 type Memory struct {
 	presence
 

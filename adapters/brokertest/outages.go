@@ -10,11 +10,12 @@ import (
 )
 
 var outageChecks = []check{
-	{"PublishWhileAway", true, publishWhileAway},
-	{"SubscribeWhileAway", true, subscribeWhileAway},
-	{"StopWhileAway", true, stopWhileAway},
-	{"LostThenDelivered", true, lostThenDelivered},
-	{"EveryGapIsReported", true, everyGapIsReported},
+	{"PublishWhileAway", downAndUp, publishWhileAway},
+	{"SubscribeWhileAway", downAndUp, subscribeWhileAway},
+	{"StopWhileAway", downAndUp, stopWhileAway},
+	{"LostThenDelivered", downAndUp, lostThenDelivered},
+	{"EveryGapIsReported", downAndUp, everyGapIsReported},
+	{"OneNodeIsCutOff", cutAndHeal, oneNodeIsCutOff},
 }
 
 // publishWhileAway: an error, within the context's time, and no longer than the outage.
@@ -162,5 +163,36 @@ func everyGapIsReported(t testing.TB, s Setup) {
 			until(t, "the last message arrives", func() bool { return slices.Contains(e.all(), event{data: last}) })
 		}
 		noGapWithoutLost(t, e.all())
+	}
+}
+
+// oneNodeIsCutOff: what the others publish meanwhile it misses, and is told; the others notice nothing.
+func oneNodeIsCutOff(t testing.TB, s Setup) {
+	nodes, topic, idle := s.open(t, 2), newTopic(), newTopic()
+	whole, cut, quiet := listen(t, nodes[0], topic), subscribe(t, nodes[1], topic, false), subscribe(t, nodes[1], idle, false)
+	published, end := stream(t, nodes[0], topic)
+	for range 2 {
+		before, losses := published(), quiet.losses()
+		until(t, "messages are published", func() bool { return published() > before+50 })
+		s.Cut(t, nodes[1])
+		inTime(t, "Publish", func(ctx context.Context) error { return nodes[1].Publish(ctx, idle, []byte("cut off")) })
+		before = published()
+		until(t, "messages are published", func() bool { return published() > before+50 })
+		s.Heal(t, nodes[1])
+		until(t, "lost is called", func() bool { return quiet.losses() > losses })
+		insist(t, nodes[1], idle, "healed")
+		until(t, "a message arrives", func() bool {
+			all := quiet.all()
+			return all[len(all)-1].data == "healed"
+		})
+	}
+	until(t, "lost is called", func() bool { return cut.losses() > 1 })
+	before := published()
+	until(t, "messages are published", func() bool { return published() > before+1 })
+	last := fmt.Sprint(end())
+	until(t, "the last message arrives", func() bool { return slices.Contains(cut.all(), event{data: last}) })
+	noGapWithoutLost(t, cut.all())
+	if first := contiguous(t, whole.messages(last)); first != 1 {
+		t.Errorf("the first message to arrive is %d", first)
 	}
 }

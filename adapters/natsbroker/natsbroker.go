@@ -17,6 +17,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"math"
 	"strconv"
 	"sync"
 	"time"
@@ -42,7 +43,7 @@ const (
 )
 
 var (
-	errAway = errors.New("natsbroker: not connected")
+	errAway = errors.New("not connected")
 	errCut  = errors.New("natsbroker: the connection was lost")
 	errGap  = errors.New("natsbroker: messages are missing")
 )
@@ -114,8 +115,13 @@ func (b *Broker) watch(changes <-chan nats.Status) {
 		b.cut(errAway)
 		if status == nats.CONNECTED {
 			b.online, b.cut = context.WithCancelCause(context.Background())
-			for s := range b.subs {
+		}
+		for s := range b.subs {
+			switch status {
+			case nats.CONNECTED:
 				s.cut()
+			case nats.CLOSED:
+				s.end() // for good
 			}
 		}
 		b.mu.Unlock()
@@ -144,6 +150,16 @@ func (e rejected) Unwrap() error { return e.error }
 // encode returns the last part of a topic's subjects.
 func encode(topic string) string { return base64.RawURLEncoding.EncodeToString([]byte(topic)) }
 
+// MaxData returns what a message may have of the server's max_payload, for a hub to refuse what is larger: it is
+// known once there has been a connection.
+func (b *Broker) MaxData() int {
+	const around = 4 << 10 // for what JetStream adds
+	if most := int(b.nc.MaxPayload()); most > around {
+		return most - around
+	}
+	return math.MaxInt
+}
+
 // Publish implements wsroom.Broker: it returns once the stream has acknowledged the message. While the
 // server is away it fails at once; a context without a deadline gets 5 seconds. The error for more than the
 // server's max_payload, or a topic longer than MaxTopic, has a method Rejected that returns true.
@@ -160,7 +176,7 @@ func (b *Broker) publish(ctx context.Context, topic string, m *nats.Msg) error {
 	defer cancel(nil)
 	defer context.AfterFunc(online, func() { cancel(errAway) })() // the answer won't come any more
 	if online.Err() != nil {
-		return errAway
+		return fmt.Errorf("natsbroker: publish: %w", errAway)
 	}
 	_, err := b.js.PublishMsg(ctx, m, jetstream.WithRetryAttempts(0))
 	if errors.Is(err, jetstream.ErrNoStreamResponse) {

@@ -1,15 +1,18 @@
 package natsbroker_test
 
 import (
+	"context"
 	"errors"
 	"flag"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/wsroom/wsroom"
 	"github.com/wsroom/wsroom/adapters/brokertest"
@@ -33,15 +36,30 @@ func TestBroker(t *testing.T) {
 	})
 }
 
-// TestBrokerBehindCutCable: the server lives on, only the connections are gone.
-func TestBrokerBehindCutCable(t *testing.T) {
+// TestBrokerBehindCables: the server lives on, only the connections are gone.
+func TestBrokerBehindCables(t *testing.T) {
 	t.Parallel()
 	brokertest.Run(t, func(t testing.TB) brokertest.Setup {
-		c := startCable(t, startNATS(t).addr())
+		s, cables := startNATS(t), map[wsroom.Broker]*brokertest.Cable{}
 		return brokertest.Setup{
-			Open: func(t testing.TB) wsroom.Broker { return natsbroker.New(connect(t, c.addr)) },
-			Down: func(testing.TB) { c.set(true) },
-			Up:   func(testing.TB) { c.set(false) },
+			Open: func(t testing.TB) wsroom.Broker {
+				c := brokertest.NewCable(t, s.addr())
+				b := natsbroker.New(connect(t, c.Addr()))
+				cables[b] = c
+				return b
+			},
+			Down: func(testing.TB) {
+				for _, c := range cables {
+					c.Cut()
+				}
+			},
+			Up: func(testing.TB) {
+				for _, c := range cables {
+					c.Heal()
+				}
+			},
+			Cut:  func(_ testing.TB, b wsroom.Broker) { cables[b].Cut() },
+			Heal: func(_ testing.TB, b wsroom.Broker) { cables[b].Heal() },
 		}
 	})
 }
@@ -131,6 +149,10 @@ func TestTooLarge(t *testing.T) {
 	if err := b.Publish(t.Context(), topic, append(largest, 0)); !errors.As(err, &rejected) || !rejected.Rejected() {
 		t.Errorf("the error for the message is %v", err)
 	}
+	if err := b.Publish(t.Context(), topic, make([]byte, b.MaxData())); err != nil {
+		t.Errorf("the error for MaxData is %v", err)
+	}
+	until(t, "what MaxData allows arrives", func() bool { return e.messages.Load() == 1 })
 	rejected = nil
 	if err := b.Publish(t.Context(), topic+"t", nil); !errors.As(err, &rejected) || !rejected.Rejected() {
 		t.Errorf("the error for the topic is %v", err)
@@ -140,6 +162,38 @@ func TestTooLarge(t *testing.T) {
 	}
 	publish(t, b, topic, string(largest))
 	until(t, "the largest message arrives", func() bool { return e.messages.Load() == 1 })
+}
+
+// TestPermissions: what README.md says that a user needs is enough.
+func TestPermissions(t *testing.T) {
+	t.Parallel()
+	s := newServer(t)
+	subjects := &server.SubjectPermission{Allow: []string{"wsroom.>", "$KV.wsroom-presence.>", "$JS.API.>", "_INBOX.>"}}
+	s.options.Users = []*server.User{{
+		Username: "wsroom", Password: "secret", Permissions: &server.Permissions{Publish: subjects, Subscribe: subjects},
+	}}
+	s.start(t)
+	nc := connect(t, "nats://wsroom:secret@"+s.addr())
+	b := natsbroker.New(nc)
+	e := listen(t, b, "topic")
+	publish(t, b, "topic", "message")
+	until(t, "a message arrives", func() bool { return e.messages.Load() == 1 })
+	store := natsbroker.NewPresence(nc)
+	if _, _, err := store.Renew(t.Context(), "node", time.Hour); err != nil {
+		t.Error(err)
+	}
+	if _, err := store.Enter(t.Context(), "room", "ann", "node"); err != nil {
+		t.Error(err)
+	}
+	if all, err := store.Identities(t.Context(), "room"); err != nil || len(all) != 1 {
+		t.Error(all, err)
+	}
+	if _, err := store.Leave(t.Context(), "node"); err != nil {
+		t.Error(err)
+	}
+	if err := nc.LastError(); err != nil {
+		t.Error(err)
+	}
 }
 
 // TestNothingIsLeft: no subscription is left on the server when all have been stopped, and in the bucket no
@@ -243,11 +297,62 @@ func TestCluster(t *testing.T) {
 			if err != nil && !errors.Is(err, jetstream.ErrStreamNotFound) {
 				t.Fatal(err)
 			}
-			return brokertest.PresenceSetup{TTL: time.Second, Open: func(t testing.TB) wsroom.PresenceStore {
+			open := func(t testing.TB) wsroom.PresenceStore {
 				return natsbroker.NewPresence(connect(t, addr()), natsbroker.Replicas(3))
-			}}
+			}
+			if _, err := open(t).Identities(t.Context(), "room"); err != nil { // makes the bucket
+				t.Fatal(err)
+			}
+			return brokertest.PresenceSetup{TTL: time.Second, Open: open}
 		})
 	})
+	t.Run("ServerDies", func(t *testing.T) { serverDies(t, nodes) })
+}
+
+// serverDies: where the server that leads the stream dies, what is published goes on to arrive, and each gap
+// is reported.
+func serverDies(t *testing.T, nodes []*natsServer) {
+	leader := slices.IndexFunc(nodes, func(s *natsServer) bool {
+		return s.running.JetStreamIsStreamLeader(server.DEFAULT_GLOBAL_ACCOUNT, "wsroom")
+	})
+	if leader < 0 {
+		t.Fatal("no server leads the stream")
+	}
+	here := natsbroker.New(connect(t, nodes[(leader+1)%3].addr()), natsbroker.Replicas(3))
+	there := natsbroker.New(connect(t, nodes[(leader+2)%3].addr()), natsbroker.Replicas(3))
+	var last atomic.Int64
+	known := true
+	stop, err := there.Subscribe(t.Context(), "dies", func(data []byte) {
+		n := int64(atoi(t, string(data)))
+		if before := last.Swap(n); known && n != before && n != before+1 {
+			t.Errorf("after %d comes %d", before, n)
+		}
+		known = true
+	}, func(error) { known = false })
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer stop()
+	for n := range 2000 {
+		if n == 1000 {
+			nodes[leader].stop()
+		}
+		until(t, "a message is published", func() bool {
+			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+			defer cancel()
+			return here.Publish(ctx, "dies", []byte(strconv.Itoa(n))) == nil
+		})
+	}
+	until(t, "the last message arrives", func() bool { return last.Load() == 1999 })
+}
+
+func atoi(t testing.TB, s string) int {
+	t.Helper()
+	n, err := strconv.Atoi(s)
+	if err != nil {
+		t.Error(err)
+	}
+	return n
 }
 
 func TestPresence(t *testing.T) {

@@ -1,17 +1,18 @@
 package natsbroker_test
 
 import (
+	"context"
 	"fmt"
-	"io"
+	"math/rand/v2"
 	"net"
 	"net/url"
 	"strconv"
-	"sync"
 	"testing"
 	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
 )
 
 // patience bounds what a test waits for; nothing takes that long unless it is broken.
@@ -23,19 +24,22 @@ type natsServer struct {
 	running *server.Server // nil while it is stopped
 }
 
-// startNATS starts a server with JetStream on a free port.
+// newServer returns a server with JetStream on a free port, to be started.
+func newServer(t testing.TB) *natsServer {
+	t.Helper()
+	_, port, _ := net.SplitHostPort(freeAddr(t))
+	s := &natsServer{options: server.Options{
+		Host: "127.0.0.1", JetStream: true, StoreDir: t.TempDir(), NoLog: true, NoSigs: true,
+	}}
+	s.options.Port, _ = strconv.Atoi(port)
+	t.Cleanup(s.stop)
+	return s
+}
+
 func startNATS(t testing.TB) *natsServer {
 	t.Helper()
-	s := &natsServer{options: server.Options{
-		Host: "127.0.0.1", Port: server.RANDOM_PORT, JetStream: true, StoreDir: t.TempDir(), NoLog: true, NoSigs: true,
-	}}
+	s := newServer(t)
 	s.start(t)
-	_, port, err := net.SplitHostPort(s.running.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	s.options.Port, _ = strconv.Atoi(port) // the same when it is started again
-	t.Cleanup(s.stop)
 	return s
 }
 
@@ -46,11 +50,8 @@ func startCluster(t testing.TB) []*natsServer {
 	var routes []*url.URL
 	for i := range 3 {
 		routes = append(routes, &url.URL{Scheme: "nats", Host: freeAddr(t)})
-		_, port, _ := net.SplitHostPort(freeAddr(t))
-		s := &natsServer{options: server.Options{
-			ServerName: fmt.Sprint("node", i), Host: "127.0.0.1", JetStream: true, StoreDir: t.TempDir(), NoLog: true, NoSigs: true,
-		}}
-		s.options.Port, _ = strconv.Atoi(port)
+		s := newServer(t)
+		s.options.ServerName = fmt.Sprint("node", i)
 		nodes = append(nodes, s)
 	}
 	for i, s := range nodes {
@@ -58,27 +59,33 @@ func startCluster(t testing.TB) []*natsServer {
 		s.options.Cluster = server.ClusterOpts{Name: "test", Host: "127.0.0.1", Port: port}
 		s.options.Routes = routes
 		s.start(t)
-		t.Cleanup(s.stop)
+	}
+	js, err := jetstream.New(connect(t, nodes[0].addr()))
+	if err != nil {
+		t.Fatal(err)
 	}
 	until(t, "the cluster is ready", func() bool {
-		for _, s := range nodes {
-			if !s.running.JetStreamIsCurrent() {
-				return false
-			}
-		}
-		return true
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		_, err := js.CreateStream(ctx, jetstream.StreamConfig{Name: "ready", Replicas: 3, Storage: jetstream.MemoryStorage})
+		return err == nil
 	})
 	return nodes
 }
 
+// freeAddr returns an address that no connection can take while a server isn't running: its port is below
+// those that the system gives out.
 func freeAddr(t testing.TB) string {
 	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	for range 100 {
+		addr := fmt.Sprint("127.0.0.1:", 20000+rand.N(12000))
+		if ln, err := net.Listen("tcp", addr); err == nil {
+			ln.Close()
+			return addr
+		}
 	}
-	defer ln.Close()
-	return ln.Addr().String()
+	t.Fatal("no port is free")
+	panic("unreachable")
 }
 
 func (s *natsServer) start(t testing.TB) {
@@ -116,78 +123,6 @@ func connect(t testing.TB, addr string) *nats.Conn {
 	}
 	t.Cleanup(nc.Close)
 	return nc
-}
-
-// cable is a network between nodes and a server that can be cut.
-type cable struct {
-	addr   string
-	target string
-
-	mu    sync.Mutex // guards what follows
-	cut   bool
-	conns map[net.Conn]bool
-}
-
-func startCable(t testing.TB, target string) *cable {
-	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	c := &cable{addr: ln.Addr().String(), target: target, conns: map[net.Conn]bool{}}
-	var running sync.WaitGroup
-	running.Go(func() {
-		for {
-			conn, err := ln.Accept()
-			if err != nil {
-				return
-			}
-			running.Go(func() { c.carry(conn) })
-		}
-	})
-	t.Cleanup(func() {
-		ln.Close()
-		c.set(true)
-		running.Wait()
-	})
-	return c
-}
-
-func (c *cable) carry(near net.Conn) {
-	defer near.Close()
-	far, err := net.Dial("tcp", c.target)
-	if err != nil {
-		return
-	}
-	defer far.Close()
-	if !c.add(near, far) {
-		return
-	}
-	var back sync.WaitGroup
-	back.Go(func() { io.Copy(near, far); near.Close() })
-	io.Copy(far, near)
-	far.Close()
-	back.Wait()
-}
-
-func (c *cable) add(conns ...net.Conn) bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	for _, conn := range conns {
-		c.conns[conn] = true
-	}
-	return !c.cut
-}
-
-func (c *cable) set(cut bool) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.cut = cut; cut {
-		for conn := range c.conns {
-			conn.Close()
-		}
-		clear(c.conns)
-	}
 }
 
 func until(t testing.TB, what string, ok func() bool) {

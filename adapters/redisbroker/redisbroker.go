@@ -11,6 +11,7 @@ package redisbroker
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"hash/fnv"
 	"math/rand/v2"
@@ -56,6 +57,9 @@ func New(client rueidis.Client) *Broker {
 	return b
 }
 
+// MaxData returns MaxData, for a hub to refuse what is larger.
+func (b *Broker) MaxData() int { return MaxData }
+
 // locate returns a topic's channel, and the line that subscribes to it.
 func (b *Broker) locate(topic string) (*line, string) {
 	if !b.sharded {
@@ -84,21 +88,29 @@ func (b *Broker) Publish(ctx context.Context, topic string, data []byte) error {
 	}
 	_, channel := b.locate(topic)
 	message := string(data) // a command whose context ends may be written a little later
-	cmd := b.client.B().Publish().Channel(channel).Message(message).Build()
-	if b.sharded {
-		cmd = b.client.B().Spublish().Channel(channel).Message(message).Build()
-	}
-	done := make(chan error, 1)
-	go func() { done <- b.client.Do(ctx, cmd).Error() }() // rueidis waits for a dial under way, whatever ctx says
-	select {
-	case err := <-done:
-		if err != nil {
-			return fmt.Errorf("redisbroker: publish: %w", err)
+	for ctx.Err() == nil {
+		done := make(chan error, 1)
+		go func() { done <- b.send(ctx, channel, message) }() // rueidis waits for a dial under way, whatever ctx says
+		select {
+		case err := <-done:
+			switch {
+			case err == nil:
+				return nil
+			case errors.Is(err, context.Canceled) && ctx.Err() == nil: // another caller's, whose dial this one shared
+			default:
+				return fmt.Errorf("redisbroker: publish: %w", err)
+			}
+		case <-ctx.Done():
 		}
-		return nil
-	case <-ctx.Done():
-		return fmt.Errorf("redisbroker: publish: %w", ctx.Err())
 	}
+	return fmt.Errorf("redisbroker: publish: %w", ctx.Err())
+}
+
+func (b *Broker) send(ctx context.Context, channel, message string) error {
+	if b.sharded {
+		return b.client.Do(ctx, b.client.B().Spublish().Channel(channel).Message(message).Build()).Error()
+	}
+	return b.client.Do(ctx, b.client.B().Publish().Channel(channel).Message(message).Build()).Error()
 }
 
 // Subscribe implements wsroom.Broker. It waits for Redis as long as ctx allows.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -13,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/redis/rueidis"
 	"github.com/wsroom/wsroom"
 	"github.com/wsroom/wsroom/adapters/brokertest"
 	"github.com/wsroom/wsroom/adapters/redisbroker"
@@ -29,8 +31,36 @@ func TestBroker(t *testing.T) {
 		s := startRedis(t)
 		return brokertest.Setup{
 			Open: func(t testing.TB) wsroom.Broker { return redisbroker.New(s.connect(t)) },
-			Down: func(testing.TB) { s.stop() },
-			Up:   s.start,
+			Down: func(testing.TB) { s.Stop() },
+			Up:   s.Start,
+		}
+	})
+}
+
+// TestBrokerBehindCables: the server lives on, only the connections are gone.
+func TestBrokerBehindCables(t *testing.T) {
+	t.Parallel()
+	brokertest.Run(t, func(t testing.TB) brokertest.Setup {
+		s, cables := startRedis(t), map[wsroom.Broker]*brokertest.Cable{}
+		return brokertest.Setup{
+			Open: func(t testing.TB) wsroom.Broker {
+				c := brokertest.NewCable(t, s.Addr)
+				b := redisbroker.New(connect(t, c.Addr()))
+				cables[b] = c
+				return b
+			},
+			Down: func(testing.TB) {
+				for _, c := range cables {
+					c.Cut()
+				}
+			},
+			Up: func(testing.TB) {
+				for _, c := range cables {
+					c.Heal()
+				}
+			},
+			Cut:  func(_ testing.TB, b wsroom.Broker) { cables[b].Cut() },
+			Heal: func(_ testing.TB, b wsroom.Broker) { cables[b].Heal() },
 		}
 	})
 }
@@ -159,12 +189,10 @@ func TestHungServer(t *testing.T) {
 	publish(t, cut, "topic", "before")
 	command(t, s, "CLIENT", "KILL", "TYPE", "NORMAL")
 	until(t, "it is connected again", func() bool { return connected.Publish(t.Context(), "topic", nil) == nil })
-	if err := s.cmd.Process.Signal(syscall.SIGSTOP); err != nil {
-		t.Fatal(err)
-	}
+	s.Signal(t, syscall.SIGSTOP)
 	var patient sync.WaitGroup
 	defer patient.Wait()
-	defer s.cmd.Process.Signal(syscall.SIGCONT)
+	defer s.Signal(t, syscall.SIGCONT)
 	patient.Go(func() { _ = cut.Publish(t.Context(), "topic", []byte("connects, and holds up the next")) })
 	<-time.After(10 * time.Millisecond) // for it to be the first
 	began := time.Now()
@@ -185,6 +213,49 @@ func TestHungServer(t *testing.T) {
 	asking.Wait()
 	if took := time.Since(began); took > 3*time.Second {
 		t.Errorf("they took %v instead of 150ms", took)
+	}
+}
+
+// TestPermissions: what README.md says that a user needs is enough.
+func TestPermissions(t *testing.T) {
+	t.Parallel()
+	s := startRedis(t)
+	readme, err := os.ReadFile("README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rules, _ := strings.Cut(string(readme), "ACL SETUSER wsroom ")
+	rules, _, found := strings.Cut(rules, "\n")
+	if !found {
+		t.Fatal("README.md gives no ACL")
+	}
+	command(t, s, append([]string{"ACL", "SETUSER", "wsroom"}, strings.Fields(rules)...)...)
+	client, err := rueidis.NewClient(rueidis.ClientOption{
+		InitAddress: []string{s.Addr}, DisableCache: true, Username: "wsroom", Password: "secret",
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(client.Close)
+	b := redisbroker.New(client)
+	e := listen(t, b, "topic")
+	publish(t, b, "topic", "message")
+	until(t, "a message arrives", func() bool { return e.messages.Load() == 1 })
+	store := redisbroker.NewPresence(client)
+	if _, _, err := store.Renew(t.Context(), "node", time.Hour); err != nil {
+		t.Error(err)
+	}
+	if _, err := store.Enter(t.Context(), "room", "ann", "node"); err != nil {
+		t.Error(err)
+	}
+	if all, err := store.Identities(t.Context(), "room"); err != nil || len(all) != 1 {
+		t.Error(all, err)
+	}
+	if _, err := store.Exit(t.Context(), "room", "ann", "node"); err != nil {
+		t.Error(err)
+	}
+	if _, err := store.Leave(t.Context(), "node"); err != nil {
+		t.Error(err)
 	}
 }
 
@@ -225,7 +296,7 @@ func TestTooLarge(t *testing.T) {
 	if err := b.Publish(t.Context(), "topic", make([]byte, redisbroker.MaxData+1)); !errors.As(err, &rejected) || !rejected.Rejected() {
 		t.Errorf("the error is %v", err)
 	}
-	publish(t, b, "topic", strings.Repeat("x", redisbroker.MaxData))
+	publish(t, b, "topic", strings.Repeat("x", b.MaxData()))
 	until(t, "the largest message arrives", func() bool { return e.messages.Load() == 1 })
 }
 

@@ -3,92 +3,40 @@ package redisbroker_test
 import (
 	"fmt"
 	"net"
-	"os"
-	"os/exec"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/redis/rueidis"
+	"github.com/wsroom/wsroom/internal/redistest"
 )
 
 // patience bounds what a test waits for; nothing takes that long unless it is broken.
 const patience = 20 * time.Second
 
-// redisServer is Debian's redis-server, or whatever else of that name there is.
-type redisServer struct {
-	addr string
-	args []string
-	cmd  *exec.Cmd // nil while it is stopped
-}
+// redisServer is a server with clients.
+type redisServer struct{ *redistest.Server }
 
-// startRedis starts a server on a free port, without persistence. Where there is none to be started the
-// test is skipped; with WSROOM_INTEROP=all it fails.
 func startRedis(t testing.TB, args ...string) *redisServer {
 	t.Helper()
-	if _, err := exec.LookPath("redis-server"); err != nil {
-		const missing = "redis-server isn't installed: apt-get install redis-server"
-		if os.Getenv("WSROOM_INTEROP") == "all" {
-			t.Fatal(missing)
-		}
-		t.Skip(missing)
-	}
-	s := &redisServer{addr: freeAddr(t)}
-	_, port, _ := net.SplitHostPort(s.addr)
-	s.args = append([]string{"--bind", "127.0.0.1", "--port", port, "--save", "", "--appendonly", "no", "--dir", t.TempDir()}, args...)
-	s.start(t)
-	t.Cleanup(s.stop)
-	return s
-}
-
-func (s *redisServer) start(t testing.TB) {
-	t.Helper()
-	cmd := exec.Command("redis-server", s.args...)
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	s.cmd = cmd
-	until(t, "redis-server answers", func() bool {
-		c, err := net.Dial("tcp", s.addr)
-		if err != nil {
-			return false
-		}
-		defer c.Close()
-		c.SetDeadline(time.Now().Add(time.Second))
-		fmt.Fprint(c, "PING\r\n")
-		n, _ := c.Read(make([]byte, 16))
-		return n > 0
-	})
-}
-
-func (s *redisServer) stop() {
-	if s.cmd != nil {
-		_ = s.cmd.Process.Kill() // it was running until here, or the test has failed
-		_ = s.cmd.Wait()
-		s.cmd = nil
-	}
+	return &redisServer{redistest.Start(t, args...)}
 }
 
 func (s *redisServer) connect(t testing.TB) rueidis.Client {
 	t.Helper()
+	return connect(t, s.Addr)
+}
+
+func connect(t testing.TB, addr string) rueidis.Client {
+	t.Helper()
 	client, err := rueidis.NewClient(rueidis.ClientOption{
-		InitAddress: []string{s.addr}, DisableCache: true, ForceSingleClient: true,
+		InitAddress: []string{addr}, DisableCache: true, ForceSingleClient: true,
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(client.Close)
 	return client
-}
-
-func freeAddr(t testing.TB) string {
-	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer ln.Close()
-	return ln.Addr().String()
 }
 
 func until(t testing.TB, what string, ok func() bool) {
@@ -129,7 +77,7 @@ func startCluster(t testing.TB) []*redisServer {
 		nodes = append(nodes, s)
 	}
 	for _, s := range nodes[1:] {
-		host, port, _ := net.SplitHostPort(nodes[0].addr)
+		host, port, _ := net.SplitHostPort(nodes[0].Addr)
 		command(t, s, "CLUSTER", "MEET", host, port)
 	}
 	for _, s := range nodes {
@@ -143,7 +91,7 @@ func startCluster(t testing.TB) []*redisServer {
 
 func connectCluster(t testing.TB, nodes []*redisServer) rueidis.Client {
 	t.Helper()
-	client, err := rueidis.NewClient(rueidis.ClientOption{InitAddress: []string{nodes[0].addr}, DisableCache: true})
+	client, err := rueidis.NewClient(rueidis.ClientOption{InitAddress: []string{nodes[0].Addr}, DisableCache: true})
 	if err != nil {
 		t.Fatal(err)
 	}

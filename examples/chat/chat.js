@@ -1,53 +1,23 @@
 import { Connection } from "./connection.js";
+import { $, hue, length, make, plain, socketURL, StateLine, storage } from "./page.js";
 
 const limit = { text: 1000, name: 32, rows: 500, outbox: 50, rooms: 8 };
 const grace = 4_000; // ms; who is back by then never left,
 const restart = 30_000; // and after a restart people take longer
 const together = 5 * 60e6; // µs between the messages of one group
 
-const $ = (selector, root = document) => root.querySelector(selector);
-
-function make(tag, className = "", text = "") {
-  const element = document.createElement(tag);
-  element.className = className;
-  element.textContent = text;
-  return element;
-}
-
-// Storage may be full or forbidden: then nothing is remembered.
-const storage = (area) => ({
-  get(key, otherwise) {
-    try {
-      return JSON.parse(area().getItem(`chat.${key}`)) ?? otherwise;
-    } catch {
-      return otherwise;
-    }
-  },
-  set(key, value) {
-    try {
-      area().setItem(`chat.${key}`, JSON.stringify(value));
-    } catch {}
-  },
-});
-const browser = storage(() => localStorage);
-const tab = storage(() => sessionStorage);
+const browser = storage(() => localStorage, "chat");
+const tab = storage(() => sessionStorage, "chat");
 
 const random = () => Array.from(crypto.getRandomValues(new Uint8Array(16)), (b) => b.toString(16).padStart(2, "0")).join("");
 
 const me = { name: browser.get("name", ""), secret: browser.get("me", "") || random() };
 browser.set("me", me.secret);
 
-const length = (text) => [...text].length;
 const clock = new Intl.DateTimeFormat(undefined, { hour: "numeric", minute: "2-digit" });
 const calendar = new Intl.DateTimeFormat(undefined, { weekday: "long", day: "numeric", month: "long" });
 const full = new Intl.DateTimeFormat(undefined, { dateStyle: "full", timeStyle: "medium" });
 const list = new Intl.ListFormat("en");
-
-// plain takes the signs out of a name that turn the text around it.
-const plain = (name) => name.replace(/\p{Bidi_Control}/gu, "");
-
-// hue gives each person a colour of their own.
-const hue = (id) => Math.round((parseInt(id.slice(0, 6), 16) / 0xffffff) * 360);
 
 // linked appends text, with its web addresses as links.
 function linked(parent, text) {
@@ -87,7 +57,7 @@ class Room {
   #people = new Map(); // by whom: {name, conns, timer}
   #outbox;
   #stick = true; // at the bottom, and to stay there
-  #ticker;
+  #line;
   #connection;
   #resized;
 
@@ -98,15 +68,15 @@ class Room {
     this.#outbox = tab.get(`outbox.${name}`, []);
     this.#build();
     for (const item of this.#outbox) this.#queue(item);
-    this.#connection = new Connection(() => this.#url(), (e) => this.#event(e), () => this.#state());
+    this.#connection = new Connection(() => this.#url(), {
+      onmessage: (e) => this.#event(e),
+      onstate: () => this.#state(),
+    });
     this.#state();
   }
 
   #url() {
-    const url = new URL(`/ws/${encodeURIComponent(this.name)}`, location);
-    url.protocol = url.protocol.replace("http", "ws");
-    url.search = new URLSearchParams({ name: me.name, me: me.secret });
-    return url;
+    return socketURL(`/ws/${encodeURIComponent(this.name)}`, { name: me.name, me: me.secret });
   }
 
   connect() {
@@ -116,7 +86,7 @@ class Room {
   close() {
     this.#connection.close();
     this.#resized.disconnect();
-    clearInterval(this.#ticker);
+    this.#line.stop();
     for (const p of this.#people.values()) clearTimeout(p.timer);
     this.section.remove();
     this.tab.remove();
@@ -135,7 +105,6 @@ class Room {
   #build() {
     const at = (selector) => $(selector, this.section);
     this.el = {
-      label: at(".label"), announce: at(".announce"), retry: at(".retry"),
       count: at(".count"), number: at(".number"), spoken: at(".spoken"), people: at(".people"),
       scroll: at(".scroll"), empty: at(".empty"), messages: at(".messages"), outbox: at(".outbox"), pill: at(".pill"),
       form: at(".composer"), text: at("textarea"), send: at(".send"), note: at(".note"), left: at(".left"),
@@ -150,7 +119,7 @@ class Room {
     el.text.setAttribute("aria-label", `Message to ${name}`);
     el.text.placeholder = "Write a message";
     el.text.value = tab.get(`draft.${name}`, "");
-    el.retry.onclick = () => this.connect();
+    this.#line = new StateLine(at(".state"), () => this.connect());
 
     this.tab.type = "button";
     this.tab.append(make("bdi", "", name), make("span", "badge"));
@@ -239,23 +208,8 @@ class Room {
   // ---- the connection's side
 
   #state() {
-    const { state, until, reason } = this.#connection;
-    const { label, announce, retry } = this.el;
-    if (state !== "open") this.#ready = false;
-    clearInterval(this.#ticker);
-    const shown = this.#ready ? "open" : state === "open" ? "connecting" : state === "waiting" && !navigator.onLine ? "offline" : state;
-    this.section.dataset.state = this.tab.dataset.state = shown;
-    announce.textContent = { open: "Connected", connecting: "", waiting: "Connection lost", offline: "Offline", stopped: reason }[shown] ?? "";
-    retry.hidden = !["waiting", "offline", "stopped"].includes(shown);
-    retry.textContent = shown === "stopped" ? "Try again" : "Try now";
-    const tell = () => {
-      const seconds = Math.ceil((until - Date.now()) / 1000);
-      label.textContent = {
-        idle: "Not connected", open: "Connected", connecting: "Connecting…", waiting: `Connecting in ${seconds} s`, offline: "Offline", stopped: "Disconnected",
-      }[shown];
-    };
-    tell();
-    if (shown === "waiting") this.#ticker = setInterval(tell, 250);
+    if (this.#connection.state !== "open") this.#ready = false;
+    this.section.dataset.state = this.tab.dataset.state = this.#line.show(this.#connection, this.#ready);
     this.#fates();
   }
 

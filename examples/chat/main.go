@@ -4,31 +4,24 @@
 package main
 
 import (
-	"context"
 	"crypto/sha256"
 	"embed"
-	"errors"
-	"flag"
 	"fmt"
-	"log"
-	"net"
 	"net/http"
-	"os"
-	"os/signal"
 	"slices"
 	"strings"
 	"sync"
-	"syscall"
 	"time"
 	"unicode"
 
 	"github.com/coder/websocket"
 	"github.com/wsroom/wsroom"
+	"github.com/wsroom/wsroom/examples/internal/web"
 )
 
 const keepTexts, keepRooms, refused = 100, 256, 4400 // a room's texts, rooms with texts, "don't try again"
 
-//go:embed index.html chat.css chat.js connection.js
+//go:embed index.html chat.css chat.js
 var files embed.FS
 
 type event struct {
@@ -60,12 +53,9 @@ func newChat() (*wsroom.Hub, http.Handler) {
 	)
 	mux := http.NewServeMux()
 	mux.Handle("GET /ws/{room}", c.hub)
-	mux.HandleFunc("GET /r/{rooms}", func(w http.ResponseWriter, r *http.Request) {
-		w.Header().Set("Content-Security-Policy", "default-src 'self'; img-src data:; frame-ancestors 'none'")
-		http.ServeFileFS(w, r, files, "index.html")
-	})
+	mux.Handle("GET /r/{rooms}", web.File(files, "index.html"))
 	mux.Handle("GET /{$}", http.RedirectHandler("/r/general", http.StatusFound))
-	mux.Handle("GET /", http.FileServerFS(files))
+	mux.Handle("GET /", web.Files(files))
 	return c.hub, mux
 }
 
@@ -128,22 +118,5 @@ func (c *chat) send(conn *wsroom.Conn, kind, text, key string) {
 }
 
 func main() {
-	addr := flag.String("addr", ":8080", "address to listen on")
-	flag.Parse()
-	ln, err := net.Listen("tcp", *addr)
-	if err != nil {
-		log.Fatal(err)
-	}
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	hub, handler := newChat()
-	srv := &http.Server{Handler: handler, ReadHeaderTimeout: 5 * time.Second}
-	go func() { log.Print(srv.Serve(ln)); stop() }()
-	log.Printf("chat is at http://%s", strings.Replace(ln.Addr().String(), "[::]", "localhost", 1))
-	<-ctx.Done()
-	stop() // a second signal ends it at once
-	end, cancel := context.WithTimeout(context.Background(), 10*time.Second)
-	defer cancel()
-	if err := errors.Join(hub.Shutdown(end), srv.Shutdown(end)); err != nil {
-		log.Fatal(err)
-	}
+	web.Run(newChat())
 }

@@ -1,97 +1,50 @@
 package main
 
 import (
-	"context"
-	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/coder/websocket"
-	"github.com/coder/websocket/wsjson"
 	"github.com/wsroom/wsroom"
+	"github.com/wsroom/wsroom/wsroomtest"
 )
 
 type site struct {
 	t   *testing.T
-	ctx context.Context
 	hub *wsroom.Hub
-	url string
+	http.Handler
 }
 
 func newSite(t *testing.T) site {
 	t.Parallel()
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	hub, handler := newChat()
-	srv := httptest.NewServer(handler)
-	t.Cleanup(func() {
-		cancel()
-		end, cancel := context.WithTimeout(context.Background(), 10*time.Second)
-		defer cancel()
-		if err := hub.Shutdown(end); err != nil {
-			t.Error(err)
-		}
-		srv.Close()
-	})
-	return site{t, ctx, hub, srv.URL}
+	return site{t, wsroomtest.CheckHub(t, hub), handler}
 }
 
-type visitor struct {
-	site
-	ws *websocket.Conn
-}
+type visitor struct{ *wsroomtest.Client }
 
 func (s site) visit(room, name string) visitor {
 	s.t.Helper()
 	query := url.Values{"name": {name}, "me": {"secret of " + name}}
-	ws, _, err := websocket.Dial(s.ctx, s.url+"/ws/"+room+"?"+query.Encode(), nil)
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	s.t.Cleanup(func() { ws.CloseNow() })
-	ws.SetReadLimit(1 << 20)
-	return visitor{s, ws}
+	return visitor{wsroomtest.Dial(s.t, s, "/ws/"+room+"?"+query.Encode(), wsroomtest.WithName(name))}
 }
 
 // next is the next event of one of the types.
 func (v visitor) next(types ...string) event {
-	v.t.Helper()
 	for {
 		var e event
-		if err := wsjson.Read(v.ctx, v.ws, &e); err != nil {
-			v.t.Fatal(err)
-		}
-		if strings.Contains(strings.Join(types, " "), e.Type) {
+		if v.NextJSON(&e); slices.Contains(types, e.Type) {
 			return e
 		}
 	}
 }
 
-func (v visitor) say(text, key string) {
-	v.t.Helper()
-	if err := wsjson.Write(v.ctx, v.ws, map[string]string{"text": text, "key": key}); err != nil {
-		v.t.Fatal(err)
-	}
-}
-
-// end is the code with which the server ends the connection.
-func (v visitor) end() (code websocket.StatusCode, reason string) {
-	v.t.Helper()
-	for {
-		if _, _, err := v.ws.Read(v.ctx); err != nil {
-			var end websocket.CloseError
-			if !errors.As(err, &end) {
-				v.t.Errorf("no close frame: %v", err)
-			}
-			return end.Code, end.Reason
-		}
-	}
-}
+func (v visitor) say(text, key string) { v.SendJSON(map[string]string{"text": text, "key": key}) }
 
 func TestRoomsAreApart(t *testing.T) {
 	s := newSite(t)
@@ -231,7 +184,7 @@ func TestRoomKnowsWhoIsThere(t *testing.T) {
 		}
 		break
 	}
-	bob.ws.CloseNow()
+	bob.CloseNow()
 	if e := ada.next("leave"); e.By != you.By || e.Conn != you.Conn {
 		t.Errorf("Ada hears %+v", e)
 	}
@@ -243,8 +196,8 @@ func TestRoomKnowsWhoIsThere(t *testing.T) {
 func TestHostileNames(t *testing.T) {
 	s := newSite(t)
 	for _, name := range []string{"", "  ", strings.Repeat("x", 33), "a\x00b", "two\nlines", "\x1b[31mred"} {
-		if code, reason := s.visit("general", name).end(); code != refused || reason == "" {
-			t.Errorf("%q ended with %d %q", name, code, reason)
+		if s.visit("general", name).ExpectClose(refused) == "" {
+			t.Errorf("%q is refused without a reason", name)
 		}
 	}
 	for _, name := range []string{`<script>alert(1)</script>`, `"}],"x":[{"`, "\u202eevil", strings.Repeat("é", 32)} {
@@ -271,12 +224,8 @@ func TestHostileMessages(t *testing.T) {
 		{`{"text":"` + strings.Repeat("x", 20<<10) + `"}`, websocket.StatusMessageTooBig},
 	} {
 		v := s.visit("general", "Eve")
-		if err := v.ws.Write(s.ctx, websocket.MessageText, []byte(c.frame)); err != nil {
-			t.Fatal(err)
-		}
-		if code, _ := v.end(); code != c.code {
-			t.Errorf("%.30s ended with %d, want %d", c.frame, code, c.code)
-		}
+		v.SendText(c.frame)
+		v.ExpectClose(c.code)
 	}
 	v := s.visit("general", "Ada")
 	if e := v.next("hello"); len(e.Log) != 0 {
@@ -298,13 +247,13 @@ func TestRoomsWithHistoryAreBounded(t *testing.T) {
 		v := s.visit(fmt.Sprint("room-", i), "Ada")
 		v.say("here", "")
 		v.next("text")
-		v.ws.Close(websocket.StatusNormalClosure, "")
+		v.Close(websocket.StatusNormalClosure, "")
 	}
 	remembered := 0
 	for i := range rooms {
 		v := s.visit(fmt.Sprint("room-", i), "Bob")
 		remembered += len(v.next("hello").Log)
-		v.ws.Close(websocket.StatusNormalClosure, "")
+		v.Close(websocket.StatusNormalClosure, "")
 	}
 	// Those that Ada was about to leave weren't to be forgotten yet.
 	if remembered > keepRooms+5 || remembered < keepRooms-5 {
@@ -315,43 +264,33 @@ func TestRoomsWithHistoryAreBounded(t *testing.T) {
 func TestShutdownTellsEveryoneToComeBack(t *testing.T) {
 	s := newSite(t)
 	ada, bob := s.visit("general", "Ada"), s.visit("design", "Bob")
-	stopped := make(chan error, 1)
-	go func() { stopped <- s.hub.Shutdown(s.ctx) }()
-	for _, v := range []visitor{ada, bob} {
-		if code, _ := v.end(); code != websocket.StatusServiceRestart {
-			t.Errorf("ended with %d, want 1012", code)
-		}
-	}
-	if err := <-stopped; err != nil {
+	if err := s.hub.Shutdown(t.Context()); err != nil {
 		t.Error(err)
+	}
+	for _, v := range []visitor{ada, bob} {
+		v.ExpectClose(websocket.StatusServiceRestart)
 	}
 	if n := s.hub.Len(); n != 0 {
 		t.Errorf("%d connections are left", n)
 	}
-	_, resp, err := websocket.Dial(s.ctx, s.url+"/ws/general?name=Late", nil)
-	if err == nil || resp == nil || resp.StatusCode != http.StatusServiceUnavailable {
-		t.Errorf("a late visitor got %v", err)
-	}
+	wsroomtest.Refused(t, s, "/ws/general?name=Late", http.StatusServiceUnavailable)
 }
 
 func TestPage(t *testing.T) {
 	s := newSite(t)
 	for _, c := range []struct{ path, kind, has string }{
-		{"/", "text/html", "<title>Chat"},
+		{"/", "text/html", "/r/general"},
 		{"/r/general", "text/html", "<title>Chat"},
 		{"/r/caf%C3%A9+design", "text/html", "<title>Chat"},
 		{"/chat.css", "text/css", "dvh"},
 		{"/chat.js", "text/javascript", "import"},
 		{"/connection.js", "text/javascript", "export"},
 	} {
-		resp, err := http.Get(s.url + c.path)
-		if err != nil {
-			t.Fatal(err)
-		}
-		body, _ := io.ReadAll(resp.Body)
-		resp.Body.Close()
-		if resp.StatusCode != 200 || !strings.HasPrefix(resp.Header.Get("Content-Type"), c.kind) || !strings.Contains(string(body), c.has) {
-			t.Errorf("%s: %d %s", c.path, resp.StatusCode, resp.Header.Get("Content-Type"))
+		w := httptest.NewRecorder()
+		s.ServeHTTP(w, httptest.NewRequest("GET", c.path, nil))
+		kind := w.Header().Get("Content-Type")
+		if w.Code != 200 && w.Code != 302 || !strings.HasPrefix(kind, c.kind) || !strings.Contains(w.Body.String(), c.has) {
+			t.Errorf("%s: %d %s", c.path, w.Code, kind)
 		}
 	}
 }

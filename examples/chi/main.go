@@ -11,21 +11,14 @@ package main
 import (
 	"context"
 	"crypto/rand"
-	"errors"
-	"flag"
-	"log"
-	"net"
 	"net/http"
-	"os"
-	"os/signal"
 	"slices"
 	"sync"
-	"syscall"
-	"time"
 
 	"github.com/go-chi/chi/v5"
 	"github.com/go-chi/chi/v5/middleware"
 	"github.com/wsroom/wsroom"
+	"github.com/wsroom/wsroom/examples/internal/web"
 )
 
 var teams = map[string][]string{"ada": {"blue", "red"}, "bob": {"blue"}}
@@ -100,22 +93,6 @@ func handler(hub *wsroom.Hub) http.Handler {
 }
 
 func main() {
-	addr := flag.String("addr", ":8080", "address to listen on")
-	flag.Parse()
-	ln, err := net.Listen("tcp", *addr)
-	if err != nil {
-		log.Fatal(err)
-	}
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	hub := newHub()
-	srv := &http.Server{Handler: handler(hub), ReadHeaderTimeout: 5 * time.Second}
-	go func() { log.Print(srv.Serve(ln)); stop() }()
-	log.Printf("chi is at http://%s", ln.Addr())
-	<-ctx.Done()
-	stop()
-	end, cancel := context.WithTimeout(context.Background(), 10*time.Second)
-	defer cancel()
-	if err := errors.Join(hub.Shutdown(end), srv.Shutdown(end)); err != nil {
-		log.Fatal(err)
-	}
+	web.Run(hub, handler(hub))
 }

@@ -1,87 +1,50 @@
 package main
 
 import (
-	"context"
 	"net/http"
 	"net/http/httptest"
-	"net/url"
 	"testing"
-	"time"
 
-	"github.com/coder/websocket"
-	"github.com/coder/websocket/wsjson"
+	"github.com/wsroom/wsroom/wsroomtest"
 )
 
 func TestTeamsAreForTheirMembers(t *testing.T) {
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
-	defer cancel()
-	hub := newHub()
-	srv := httptest.NewServer(handler(hub))
-	t.Cleanup(srv.Close)
-
-	login := func(user string) http.Header {
-		resp, err := srv.Client().PostForm(srv.URL+"/login", url.Values{"user": {user}})
-		if err != nil {
-			t.Fatal(err)
-		}
-		resp.Body.Close()
-		header := http.Header{}
-		for _, c := range resp.Cookies() {
-			header.Add("Cookie", c.Name+"="+c.Value)
-		}
-		return header
+	hub := wsroomtest.CheckHub(t, newHub())
+	h := handler(hub)
+	login := func(user string) wsroomtest.Option {
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, httptest.NewRequest("POST", "/login?user="+user, nil))
+		return wsroomtest.WithCookies(w.Result().Cookies()...)
 	}
 	ada, bob := login("ada"), login("bob")
 
+	forged := wsroomtest.WithCookies(&http.Cookie{Name: "session", Value: "ada"})
 	for _, c := range []struct {
 		who    string
-		header http.Header
+		login  wsroomtest.Option
 		path   string
 		status int
 	}{
 		{"a stranger", nil, "/teams/blue", 401},
-		{"a stranger", login("eve"), "/teams/blue", 401},
-		{"a forger", http.Header{"Cookie": {"session=ada"}}, "/teams/blue", 401},
+		{"an unknown user", login("eve"), "/teams/blue", 401},
+		{"a forger", forged, "/teams/blue", 401},
 		{"bob", bob, "/teams/red", 403},
 		{"bob", bob, "/teams/%72ed", 403},
 		{"bob", bob, "/teams/none", 403},
 	} {
-		ws, resp, err := websocket.Dial(ctx, srv.URL+c.path, &websocket.DialOptions{HTTPHeader: c.header})
-		if err == nil {
-			ws.CloseNow()
-			t.Errorf("%s got into %s", c.who, c.path)
-		} else if resp == nil || resp.StatusCode != c.status {
-			t.Errorf("%s at %s: %v, want %d", c.who, c.path, err, c.status)
-		}
+		wsroomtest.Refused(t, h, c.path, c.status, c.login, wsroomtest.WithName(c.who+" at "+c.path))
 	}
 
-	enter := func(header http.Header, path string) *websocket.Conn {
-		ws, _, err := websocket.Dial(ctx, srv.URL+path, &websocket.DialOptions{HTTPHeader: header})
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { ws.CloseNow() })
-		return ws
+	blue := []*wsroomtest.Client{
+		wsroomtest.Dial(t, h, "/teams/blue", ada),
+		wsroomtest.Dial(t, h, "/teams/%62lue", bob), // one room
 	}
-	a, b := enter(ada, "/teams/blue"), enter(bob, "/teams/%62lue") // one room
-	red := enter(ada, "/teams/red")
-	if err := wsjson.Write(ctx, b, message{From: "ada", Text: "hello"}); err != nil {
-		t.Fatal(err)
+	red := wsroomtest.Dial(t, h, "/teams/red", ada)
+	blue[1].SendJSON(message{From: "ada", Text: "hello"})
+	red.SendJSON(message{Text: "in red"})
+	for _, c := range blue {
+		c.ExpectJSON(message{"bob", "hello"})
+		c.ExpectNothing()
 	}
-	if err := wsjson.Write(ctx, red, message{Text: "in red"}); err != nil {
-		t.Fatal(err)
-	}
-	for _, c := range []struct {
-		ws   *websocket.Conn
-		want message
-	}{
-		{a, message{"bob", "hello"}},
-		{b, message{"bob", "hello"}},
-		{red, message{"ada", "in red"}},
-	} {
-		var got message
-		if err := wsjson.Read(ctx, c.ws, &got); err != nil || got != c.want {
-			t.Errorf("got %v, %v; want %v", got, err, c.want)
-		}
-	}
+	red.ExpectJSON(message{"ada", "in red"})
 }

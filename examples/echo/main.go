@@ -6,19 +6,9 @@
 package main
 
 import (
-	"context"
-	"errors"
-	"flag"
-	"log"
-	"net"
-	"net/http"
-	"os"
-	"os/signal"
-	"syscall"
-	"time"
-
 	"github.com/coder/websocket"
 	"github.com/wsroom/wsroom"
+	"github.com/wsroom/wsroom/examples/internal/web"
 )
 
 func newHub() *wsroom.Hub {
@@ -44,22 +34,6 @@ func echo(c *wsroom.Conn) error {
 }
 
 func main() {
-	addr := flag.String("addr", ":8080", "address to listen on")
-	flag.Parse()
-	ln, err := net.Listen("tcp", *addr)
-	if err != nil {
-		log.Fatal(err)
-	}
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	hub := newHub()
-	srv := &http.Server{Handler: hub, ReadHeaderTimeout: 5 * time.Second}
-	go func() { log.Print(srv.Serve(ln)); stop() }()
-	log.Printf("echo is at ws://%s", ln.Addr())
-	<-ctx.Done()
-	stop()
-	end, cancel := context.WithTimeout(context.Background(), 10*time.Second)
-	defer cancel()
-	if err := errors.Join(hub.Shutdown(end), srv.Shutdown(end)); err != nil {
-		log.Fatal(err)
-	}
+	web.Run(hub, hub)
 }

@@ -1,55 +1,19 @@
 package main
 
 import (
-	"context"
-	"net/http"
 	"net/http/httptest"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/coder/websocket"
+	"github.com/wsroom/wsroom/wsroomtest"
 )
 
 func TestPublishReachesTheRoom(t *testing.T) {
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
-	defer cancel()
-	hub := newHub()
-	srv := httptest.NewServer(handler(hub))
-	t.Cleanup(srv.Close)
-
-	listen := func(room string) *websocket.Conn {
-		ws, _, err := websocket.Dial(ctx, srv.URL+"/feed/"+room, nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { ws.CloseNow() })
-		return ws
-	}
-	publish := func(room, text, origin string) int {
-		req, err := http.NewRequestWithContext(ctx, "POST", srv.URL+"/publish/"+room, strings.NewReader(text))
-		if err != nil {
-			t.Fatal(err)
-		}
-		if origin != "" {
-			req.Header.Set("Origin", origin)
-		}
-		resp, err := srv.Client().Do(req)
-		if err != nil {
-			t.Fatal(err)
-		}
-		resp.Body.Close()
-		return resp.StatusCode
-	}
-	next := func(ws *websocket.Conn) string {
-		_, p, err := ws.Read(ctx)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return string(p)
-	}
-
-	one, two, sport := listen("news"), listen("news"), listen("sport")
+	hub := wsroomtest.CheckHub(t, newHub())
+	h := handler(hub)
+	news := wsroomtest.DialN(t, 2, h, "/feed/news")
+	sport := wsroomtest.Dial(t, h, "/feed/sport")
 	for _, c := range []struct {
 		room, text, origin string
 		status             int
@@ -61,30 +25,28 @@ func TestPublishReachesTheRoom(t *testing.T) {
 		{"news", "forged", "https://other.example", 403},
 		{"sport", "won", "", 204},
 	} {
-		if got := publish(c.room, c.text, c.origin); got != c.status {
-			t.Errorf("publishing %.10q to %s: %d, want %d", c.text, c.room, got, c.status)
+		w, r := httptest.NewRecorder(), httptest.NewRequest("POST", "/publish/"+c.room, strings.NewReader(c.text))
+		if c.origin != "" {
+			r.Header.Set("Origin", c.origin)
+		}
+		if h.ServeHTTP(w, r); w.Code != c.status {
+			t.Errorf("publishing %.10q to %s: %d, want %d", c.text, c.room, w.Code, c.status)
 		}
 	}
-	for _, ws := range []*websocket.Conn{one, two} {
-		if got := next(ws); got != "late" {
-			t.Errorf("got %q", got)
-		}
+	for _, c := range news {
+		c.ExpectText("late")
+		c.ExpectNothing()
 	}
-	if got := next(sport); got != "won" { // and nothing of the other rooms
-		t.Errorf("got %q", got)
-	}
+	sport.ExpectText("won")
+	sport.ExpectNothing()
 
-	if err := one.Write(ctx, websocket.MessageText, []byte("hello")); err != nil {
-		t.Fatal(err)
-	}
-	if _, _, err := one.Read(ctx); websocket.CloseStatus(err) != websocket.StatusUnsupportedData {
-		t.Errorf("got %v, want 1003: the hub is push-only", err)
-	}
+	news[0].SendText("hello")
+	news[0].ExpectClose(websocket.StatusUnsupportedData) // the hub is push-only
 }
 
 func TestPageListens(t *testing.T) {
 	w := httptest.NewRecorder()
-	handler(newHub()).ServeHTTP(w, httptest.NewRequest("GET", "/", nil))
+	handler(newHub()).ServeHTTP(w, httptest.NewRequest("GET", "/push.js", nil))
 	if w.Code != 200 || !strings.Contains(w.Body.String(), "/feed/news") {
 		t.Errorf("%d %s", w.Code, w.Body)
 	}

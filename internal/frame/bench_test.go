@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"io"
 	"testing"
+
+	"github.com/coder/websocket"
 )
 
 func BenchmarkEncode(b *testing.B) {
@@ -36,13 +38,28 @@ func (e *endless) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-// BenchmarkRead reads small messages through coder/websocket, as the hub does.
+// BenchmarkRead reads messages through coder/websocket, as the hub does.
 func BenchmarkRead(b *testing.B) {
-	const n = 128
-	wire, _ := newWire(&endless{stream: bytes.Repeat(fromClient(0x81, fill(n, 1)), 32)}, nil, relaxed)
-	ws, ctx, p := accept(b, wire, false), context.Background(), make([]byte, 2*n)
+	for _, n := range []int{128, 16 << 10} {
+		for _, deflate := range []bool{false, true} {
+			b.Run(fmt.Sprintf("%dB/deflate=%v", n, deflate), func(b *testing.B) {
+				sent := fromClient(0x81, fill(n, 1))
+				if deflate {
+					f := parse(b, NewMessage(Text, compressible(n), true).Bytes(true))[0]
+					sent = fromClient(f.first, f.payload)
+				}
+				wire, _ := newWire(&endless{stream: bytes.Repeat(sent, 32)}, nil, relaxed)
+				benchmarkRead(b, wire, accept(b, wire, deflate), n)
+			})
+		}
+	}
+}
+
+func benchmarkRead(b *testing.B, wire *Conn, ws *websocket.Conn, n int) {
+	ws.SetReadLimit(-1)
+	ctx, p := context.Background(), make([]byte, 2*n)
 	b.ReportAllocs()
-	b.SetBytes(n)
+	b.SetBytes(int64(n))
 	for b.Loop() {
 		if err := wire.Wait(); err != nil {
 			b.Fatal(err)

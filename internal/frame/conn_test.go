@@ -98,7 +98,7 @@ func TestWaitSwallowsOnlyEmptyPongs(t *testing.T) {
 	}
 }
 
-// The owner hears of each ping and pong, also of those that Wait swallows, and of no other frame.
+// The owner hears of each ping and pong, also of those that Wait swallows, and of no other frame alone.
 func TestOwnerHearsOfControlFrames(t *testing.T) {
 	server, _ := pipePair(t)
 	sent := bytes.Repeat(fromClient(0x8a, ""), 3)
@@ -112,8 +112,42 @@ func TestOwnerHearsOfControlFrames(t *testing.T) {
 		}
 		wire.Read(make([]byte, 1))
 	}
-	if h.read != 6 {
-		t.Errorf("%d pings and pongs, want 6", h.read)
+	if h.overhead != 6 {
+		t.Errorf("%d pings and pongs, want 6", h.overhead)
+	}
+}
+
+// The owner hears of fragments by what they carry less than 16 bytes on average, but of no message's
+// first and last.
+func TestOwnerHearsOfFragmentsThatCarryLittle(t *testing.T) {
+	begun, more, over := fromClient(0x02, ""), func(n int) []byte { return fromClient(0x00, fill(n, 1)) }, fromClient(0x80, "")
+	for name, c := range map[string]struct {
+		stream []byte
+		want   int
+	}{
+		"empty, nearly":            {slices.Concat(begun, bytes.Repeat(more(0), 255)), 0},
+		"empty":                    {slices.Concat(begun, bytes.Repeat(more(0), 256)), 1},
+		"empty, many":              {slices.Concat(begun, bytes.Repeat(more(0), 2560)), 10},
+		"a byte each":              {slices.Concat(begun, bytes.Repeat(more(1), 274)), 1},
+		"enough":                   {slices.Concat(begun, bytes.Repeat(more(16), 10000)), 0},
+		"enough together":          {slices.Concat(begun, bytes.Repeat(slices.Concat(more(0), more(0), more(48)), 10000)), 0},
+		"enough was before":        {slices.Concat(begun, more(1<<17), bytes.Repeat(more(0), 256)), 1},
+		"enough, but longer after": {slices.Concat(begun, bytes.Repeat(more(0), 255), more(1<<17), bytes.Repeat(more(0), 255)), 0},
+		"in messages":              {bytes.Repeat(slices.Concat(begun, more(0), over), 256), 1},
+		"compressed":               {slices.Concat(fromClient(0x42, ""), bytes.Repeat(more(0), 256)), 1},
+		"messages of two":          {bytes.Repeat(slices.Concat(begun, over), 1000), 0},
+		"messages":                 {bytes.Repeat(fromClient(0x82, ""), 1000), 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			wire, h := newWire(&chunked{stream: c.stream, end: io.EOF}, nil, relaxed)
+			wire.AcceptDeflate()
+			for p, err := make([]byte, 1000), error(nil); err == nil; {
+				_, err = wire.Read(p)
+			}
+			if h.overhead != c.want {
+				t.Errorf("heard of %d, want %d", h.overhead, c.want)
+			}
+		})
 	}
 }
 

@@ -1,6 +1,6 @@
 // Package frame is the part of RFC 6455 that wsroom does itself: it encodes each message once for
-// all who receive it, and stands between coder/websocket and the socket so that only whole frames
-// pass. Handshake, parsing, unmasking and inflating stay with coder/websocket.
+// all who receive it, stands between coder/websocket and the socket so that only whole frames pass, and
+// inflates what comes in compressed. Handshake, parsing and unmasking stay with coder/websocket.
 package frame
 
 import (

@@ -149,7 +149,7 @@ type hub struct {
 	sent     int      // calls of MessageSent
 	failed   error
 	closed   int
-	read     int           // pings and pongs
+	overhead int           // calls of Overhead
 	oversize int           // calls of Oversized
 	free     chan struct{} // gets a token for each call of MessageSent
 }
@@ -173,10 +173,10 @@ func (h *hub) Control(opcode byte, payload []byte) {
 	}
 }
 
-func (h *hub) ControlRead(int64) {
+func (h *hub) Overhead(int64) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.read++
+	h.overhead++
 }
 
 func (h *hub) Oversized() {
@@ -231,7 +231,7 @@ func (h *hub) send(frame []byte) error {
 }
 
 // accept returns coder/websocket's server side over conn, with buffers of the sizes that the hub
-// gives it.
+// gives it. A Conn does the inflating.
 func accept(t testing.TB, conn net.Conn, deflate bool) *websocket.Conn {
 	t.Helper()
 	r := httptest.NewRequest(http.MethodGet, "/", nil)
@@ -243,7 +243,9 @@ func accept(t testing.TB, conn net.Conn, deflate bool) *websocket.Conn {
 		r.Header.Set(key, value)
 	}
 	opts := &websocket.AcceptOptions{CompressionThreshold: 64}
-	if deflate {
+	if wire, ok := conn.(*Conn); ok && deflate {
+		wire.AcceptDeflate()
+	} else if deflate {
 		opts.CompressionMode = websocket.CompressionNoContextTakeover
 	}
 	ws, err := websocket.Accept(upgrader{httptest.NewRecorder(), conn}, r, opts)

@@ -9,6 +9,8 @@ import (
 	"os/exec"
 	"testing"
 	"time"
+
+	"github.com/wsroom/wsroom/internal/loopback"
 )
 
 // patience bounds the wait for a server to start.
@@ -33,7 +35,7 @@ func Start(t testing.TB, args ...string) *Server {
 		}
 		t.Skip(missing)
 	}
-	s := &Server{Addr: FreeAddr(t)}
+	s := &Server{Addr: loopback.FreeAddr(t)}
 	_, port, _ := net.SplitHostPort(s.Addr)
 	s.args = append([]string{"--bind", "127.0.0.1", "--port", port, "--save", "", "--appendonly", "no", "--dir", t.TempDir()}, args...)
 	s.Start(t)
@@ -82,13 +84,10 @@ func (s *Server) Stop() {
 	}
 }
 
-// FreeAddr returns an address of the loopback network where nobody listens.
-func FreeAddr(t testing.TB) string {
+// Signal sends the running server's process a signal.
+func (s *Server) Signal(t testing.TB, sig os.Signal) {
 	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
+	if err := s.cmd.Process.Signal(sig); err != nil {
 		t.Fatal(err)
 	}
-	defer ln.Close()
-	return ln.Addr().String()
 }

@@ -19,6 +19,9 @@ export class Connection {
   #url;
   #onmessage;
   #onstate;
+  #decode;
+  #ask;
+  #pulse;
   #socket = null;
   #failures = 0;
   #opened = 0; // times
@@ -29,11 +32,16 @@ export class Connection {
   #watch;
   #life = new AbortController();
 
-  // url is asked for before each attempt; onmessage gets decoded JSON; onstate tells of a new state.
-  constructor(url, onmessage, onstate) {
+  // url is asked for before each attempt; onmessage gets what decode makes of a message; onstate tells of a
+  // new state. A server that answers whatever it is sent is asked, after a silence, whether it is still
+  // there. One that takes no messages isn't (ask: false), but may promise to be heard every pulse ms.
+  constructor(url, { onmessage, onstate, decode = JSON.parse, ask = true, pulse = 0 }) {
     this.#url = url;
     this.#onmessage = onmessage;
     this.#onstate = onstate;
+    this.#decode = decode;
+    this.#ask = ask;
+    this.#pulse = pulse;
     const { signal } = this.#life;
     addEventListener("online", () => this.#wake(), { signal });
     addEventListener("offline", () => this.#lost(), { signal });
@@ -45,17 +53,17 @@ export class Connection {
   open() {
     this.#drop();
     this.#set("connecting");
-    this.#expect();
+    this.#expect(patience);
     const socket = (this.#socket = new WebSocket(this.#url()));
     socket.onopen = () => {
       this.#opened = Date.now();
+      if (!this.#ask) this.#expect(this.#pulse);
       this.#set("open");
     };
     socket.onmessage = (e) => {
       this.#heard = Date.now();
-      clearTimeout(this.#deadline);
-      this.#deadline = undefined;
-      this.#onmessage(JSON.parse(e.data));
+      this.#expect(this.#pulse);
+      this.#onmessage(this.#decode(e.data));
     };
     socket.onclose = (e) => this.#closed(e.code, e.reason);
   }
@@ -63,7 +71,7 @@ export class Connection {
   send(value) {
     if (this.#socket?.readyState !== WebSocket.OPEN) return false;
     this.#socket.send(JSON.stringify(value));
-    this.#deadline ?? this.#expect();
+    this.#deadline ?? this.#expect(patience);
     return true;
   }
 
@@ -120,12 +128,13 @@ export class Connection {
   }
 
   #probe() {
-    if (this.state === "open" && Date.now() - this.#heard > silence / 2) this.send({});
+    if (this.#ask && this.state === "open" && Date.now() - this.#heard > silence / 2) this.send({});
   }
 
-  #expect() {
+  // expect waits for the next message; for 0 ms: as long as it takes.
+  #expect(ms) {
     clearTimeout(this.#deadline);
-    this.#deadline = setTimeout(() => this.#lost(), patience);
+    this.#deadline = ms ? setTimeout(() => this.#lost(), ms) : undefined;
   }
 
   #lost() {

@@ -1,0 +1,104 @@
+// Package docs_test holds the pages to what they say: their tables and their code.
+package docs_test
+
+import (
+	"bufio"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/wsroom/wsroom"
+	"github.com/wsroom/wsroom/wsroomtest"
+)
+
+const patience = 20 * time.Second
+
+func TestMain(m *testing.M) { os.Exit(wsroomtest.Main(m)) }
+
+// table returns the cells of a page's n-th table, without its head.
+func table(t *testing.T, page string, n int) (rows [][]string) {
+	t.Helper()
+	file, err := os.Open(page)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	within := false
+	for lines := bufio.NewScanner(file); lines.Scan(); {
+		line := lines.Text()
+		if starts := strings.HasPrefix(line, "|"); starts && !within {
+			n--
+		}
+		if within = strings.HasPrefix(line, "|"); within && n < 0 {
+			rows = append(rows, cells(line))
+		} else if n < 0 {
+			break
+		}
+	}
+	if len(rows) < 3 {
+		t.Fatalf("%s has no such table", page)
+	}
+	return rows[2:]
+}
+
+func cells(line string) []string {
+	cells := strings.Split(strings.Trim(line, "|"), "|")
+	for i, cell := range cells {
+		cells[i] = strings.TrimSpace(cell)
+	}
+	return cells
+}
+
+// code returns what stands in a cell as code; "" if it is something else.
+func code(cell string) string {
+	if inner, ok := strings.CutPrefix(cell, "`"); ok {
+		if inner, ok = strings.CutSuffix(inner, "`"); ok {
+			return inner
+		}
+	}
+	return ""
+}
+
+// serve starts a server of h and shuts hub down at the test's end.
+func serve(t *testing.T, h http.Handler, hub *wsroom.Hub) *httptest.Server {
+	t.Helper()
+	srv := httptest.NewServer(h)
+	t.Cleanup(srv.Close)
+	wsroomtest.CheckHub(t, hub)
+	return srv
+}
+
+// knock asks for an upgrade, as a browser does: it follows no redirect. The caller closes the response's
+// body, which is the connection.
+func knock(t *testing.T, srv *httptest.Server, target string, headers ...string) *http.Response {
+	t.Helper()
+	r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, srv.URL+target, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	headers = append(headers, "Connection: Upgrade", "Upgrade: websocket", "Sec-WebSocket-Version: 13", "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==")
+	for _, header := range headers {
+		key, value, _ := strings.Cut(header, ": ")
+		r.Header.Set(key, value)
+	}
+	res, err := http.DefaultTransport.RoundTrip(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return res
+}
+
+// await waits for a value.
+func await[T any](t *testing.T, ch <-chan T, what string) T {
+	t.Helper()
+	select {
+	case v := <-ch:
+		return v
+	case <-time.After(patience):
+		t.Fatalf("waited in vain for %s", what)
+		panic("unreachable")
+	}
+}

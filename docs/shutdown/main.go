@@ -1,0 +1,66 @@
+// Command shutdown is a server that leaves from behind a load balancer without losing a message that it
+// has taken.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"log"
+	"net"
+	"net/http"
+	"os"
+	"os/signal"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/wsroom/wsroom"
+)
+
+func main() {
+	addr := flag.String("addr", ":8080", "address to listen on")
+	lag := flag.Duration("lag", 5*time.Second, "what the load balancer takes to send newcomers elsewhere")
+	drain := flag.Duration("drain", 15*time.Second, "over what time clients are sent away")
+	flag.Parse()
+
+	hub := wsroom.New(
+		wsroom.WithDrain(*drain),
+		wsroom.OnText(func(c *wsroom.Conn, text string, err error) {
+			if err == nil {
+				c.SendTextToThisRoom(text)
+			}
+		}),
+	)
+	var leaving atomic.Bool
+	mux := http.NewServeMux()
+	mux.Handle("GET /chat/{room}", hub)
+	mux.HandleFunc("GET /ready", func(w http.ResponseWriter, r *http.Request) {
+		if leaving.Load() {
+			http.Error(w, "leaving", http.StatusServiceUnavailable)
+		}
+	})
+
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	ln, err := net.Listen("tcp", *addr)
+	if err != nil {
+		log.Fatal(err)
+	}
+	log.Print("listening on ", ln.Addr())
+	srv := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second}
+	go func() {
+		if err := srv.Serve(ln); err != http.ErrServerClosed {
+			log.Fatal(err)
+		}
+	}()
+
+	<-ctx.Done()
+	stop() // a second signal ends the process at once
+	leaving.Store(true)
+	time.Sleep(*lag)
+	end, cancel := context.WithTimeout(context.Background(), *drain+10*time.Second)
+	defer cancel()
+	if err := errors.Join(hub.Shutdown(end), srv.Shutdown(end)); err != nil {
+		log.Fatal(err)
+	}
+}

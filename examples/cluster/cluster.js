@@ -1,0 +1,75 @@
+import { Connection } from "./connection.js";
+import { $, make, plain, socketURL, StateLine, storage } from "./page.js";
+
+const keep = 200;
+const clock = new Intl.DateTimeFormat(undefined, { timeStyle: "medium" });
+const tab = storage(() => sessionStorage, "cluster");
+const name = tab.get("name", `Guest ${Math.floor(1000 + Math.random() * 9000)}`);
+tab.set("name", name);
+
+// badge makes the element show a node, in its colour.
+function badge(element, node) {
+  element.textContent = node;
+  element.dataset.on = "";
+  element.style.setProperty("--hue", (Number(node.match(/\d+/)?.[0] ?? 0) * 137) % 360);
+  return element;
+}
+
+function add(...parts) {
+  const log = $("#log");
+  const atEnd = log.scrollHeight - log.scrollTop - log.clientHeight < 40;
+  const row = make("li");
+  row.append(...parts);
+  log.append(row);
+  if (log.children.length > keep) log.firstElementChild.remove();
+  if (atEnd) log.scrollTop = log.scrollHeight;
+}
+
+function said(event) {
+  const head = make("p", "head");
+  const who = make("span", "name", plain(event.name));
+  who.dir = "auto";
+  head.append(who, badge(make("span", "node"), event.node), make("time", "", clock.format(Date.now())));
+  const text = make("p", "text", event.text);
+  text.dir = "auto";
+  add(head, text);
+}
+
+function people(names) {
+  $("#people").replaceChildren(...names.map((other) => {
+    const row = make("li", other === name ? "you" : "", plain(other));
+    row.dir = "auto";
+    return row;
+  }));
+}
+
+const on = {
+  hello(event) {
+    badge($("#node"), event.node);
+    $("#hint").replaceChildren("End it, and the tab comes back on another: ", make("code", "", `kill ${event.pid}`));
+    people(event.people);
+  },
+  people: (event) => people(event.people),
+  text: said,
+  gap: () => add(make("p", "note", "Messages of other nodes may be missing here.")),
+};
+
+const connection = new Connection(() => socketURL("/ws", { name }), {
+  onmessage: (event) => on[event.type]?.(event),
+  onstate: () => {
+    const state = line.show(connection);
+    $("#say button").disabled = state !== "open";
+    if (state !== "open") {
+      $("#node").textContent = "no node";
+      delete $("#node").dataset.on;
+      $("#hint").textContent = "";
+    }
+  },
+});
+const line = new StateLine($("#state"), () => connection.open());
+
+$("#say").onsubmit = (event) => {
+  event.preventDefault();
+  if (connection.send({ text: $("#text").value })) $("#text").value = "";
+};
+connection.open();

@@ -1,0 +1,76 @@
+package main
+
+import (
+	"context"
+	"net/http"
+	"testing"
+	"time"
+
+	"github.com/wsroom/wsroom"
+	"github.com/wsroom/wsroom/internal/browser"
+)
+
+// running is a dashboard whose service has been at work for a minute, and is until the test ends.
+func running(t *testing.T) func() (*wsroom.Hub, http.Handler) {
+	return func() (*wsroom.Hub, http.Handler) {
+		d, handler := newDashboard()
+		d.since = time.Now().Add(-keep)
+		for at := time.Duration(0); at < keep; at += step {
+			if serve(at, d.record); at%(100*time.Millisecond) == 0 {
+				if err := d.push(time.Now().Add(at - keep)); err != nil {
+					t.Error(err)
+				}
+			}
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		t.Cleanup(cancel)
+		go simulate(ctx, d.record)
+		go d.run(ctx, time.Second/10)
+		return d.hub, handler
+	}
+}
+
+const (
+	number = `document.querySelector(".tile .number").innerText`
+	points = `document.querySelector("#chart .first").getAttribute("d").split("L").length`
+)
+
+// changes waits until the first figure is another.
+func changes(tab *browser.Tab) {
+	tab.Wait(number + " !== " + browser.Quoted(browser.Eval[string](tab, number)))
+}
+
+func TestInTheBrowser(t *testing.T) {
+	b := browser.Start(t)
+	s := browser.Serve(t, running(t))
+	tab := b.Person(t).Open(s.URL)
+	tab.WaitText("#state", "Connected")
+	tab.Wait(points + " > 500")
+	changes(tab)
+	tab.WaitText("#note", "messages")
+
+	tab.Click(".tile:nth-child(2)")
+	tab.WaitText("#title", "Latency")
+	tab.WaitText("#legend", "median")
+	tab.Wait(`document.querySelector("#chart .second").getAttribute("d") !== ""`)
+	tab.Point(1100, 400)
+	tab.WaitText("#readout", "s ago")
+	tab.Picture("dashboard")
+
+	slow := b.Person(t).Open(s.URL)
+	tab.Wait(`document.querySelector(".tile:nth-child(4) .number").innerText === "2"`)
+	slow.Wait(points + " > 500")
+	slow.Freeze()
+	for range 3 { // nobody waits for it
+		changes(tab)
+	}
+	slow.Thaw()
+	changes(slow)
+
+	tab.MayLoseServer()
+	s.Stop()
+	tab.Wait(`document.body.classList.contains("stale")`)
+	s.Start()
+	tab.WaitText("#state", "Connected")
+	changes(tab)
+}

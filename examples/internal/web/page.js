@@ -1,0 +1,93 @@
+// What the examples' pages share.
+
+export const $ = (selector, root = document) => root.querySelector(selector);
+
+// make is an element with a text, which is never taken for HTML.
+export function make(tag, className = "", text = "") {
+  const element = document.createElement(tag);
+  element.className = className;
+  element.textContent = text;
+  return element;
+}
+
+// Storage may be full or forbidden: then nothing is remembered.
+export const storage = (area, prefix) => ({
+  get(key, otherwise) {
+    try {
+      return JSON.parse(area().getItem(`${prefix}.${key}`)) ?? otherwise;
+    } catch {
+      return otherwise;
+    }
+  },
+  set(key, value) {
+    try {
+      area().setItem(`${prefix}.${key}`, JSON.stringify(value));
+    } catch {}
+  },
+});
+
+export const length = (text) => [...text].length;
+
+// plain takes the signs out of a name that turn the text around it.
+export const plain = (name) => name.replace(/\p{Bidi_Control}/gu, "");
+
+// hue gives each id a colour of its own, mostly the same on every page, until it is released. There are
+// twelve that can be told apart.
+const hues = new Map();
+export function hue(id) {
+  if (!hues.has(id)) {
+    const first = [...id].reduce((h, c) => Math.imul(h ^ c.codePointAt(0), 16777619) >>> 0, 2166136261) % 12;
+    const slots = Array.from({ length: 12 }, (_, i) => (first + 5 * i) % 12);
+    hues.set(id, 30 * (slots.find((slot) => ![...hues.values()].includes(30 * slot)) ?? first));
+  }
+  return hues.get(id);
+}
+export const releaseHue = (id) => hues.delete(id);
+
+// socketURL is a WebSocket's address on this page's site.
+export function socketURL(path, query = {}) {
+  const url = new URL(path, location);
+  url.protocol = url.protocol.replace("http", "ws");
+  url.search = new URLSearchParams(query);
+  return url;
+}
+
+const words = { idle: "Not connected", open: "Connected", connecting: "Connecting…", offline: "Offline", stopped: "Disconnected" };
+
+// StateLine tells of a connection's state in the element, and offers to retry.
+export class StateLine {
+  #element;
+  #label = make("span", "label");
+  #retry = make("button", "retry");
+  #announce = make("span", "announce hidden-text");
+  #ticker;
+
+  constructor(element, retry) {
+    this.#element = element;
+    this.#label.ariaHidden = "true";
+    this.#announce.role = "status";
+    this.#retry.type = "button";
+    this.#retry.onclick = retry;
+    element.append(make("span", "dot"), this.#label, this.#retry, this.#announce);
+  }
+
+  // show returns the state that it shows. A connection that is open but not ready is still connecting.
+  show({ state, until, reason }, ready = true) {
+    clearInterval(this.#ticker);
+    const shown = state === "open" && !ready ? "connecting" : state === "waiting" && !navigator.onLine ? "offline" : state;
+    this.#element.dataset.state = shown;
+    this.#announce.textContent = { open: "Connected", connecting: "", waiting: "Connection lost", offline: "Offline", stopped: reason }[shown] ?? "";
+    this.#retry.hidden = !["waiting", "offline", "stopped"].includes(shown);
+    this.#retry.textContent = shown === "stopped" ? "Try again" : "Try now";
+    const tell = () => {
+      this.#label.textContent = words[shown] ?? `Connecting in ${Math.ceil((until - Date.now()) / 1000)} s`;
+    };
+    tell();
+    if (shown === "waiting") this.#ticker = setInterval(tell, 250);
+    return shown;
+  }
+
+  stop() {
+    clearInterval(this.#ticker);
+  }
+}

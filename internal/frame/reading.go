@@ -1,0 +1,323 @@
+package frame
+
+import (
+	"errors"
+	"io"
+	"math"
+	"net"
+	"os"
+	"runtime"
+	"sync"
+	"time"
+)
+
+// errCut is the stream's end within a message. coder/websocket takes io.EOF for the message's end
+// there and would hand on what has come as if it were all of it.
+var errCut = errors.New("wsroom: connection lost within a message")
+
+// ErrIdle ends a read of coder/websocket's in which nothing but control frames came. The caller goes
+// on in Wait, where the stack is small and an Interrupt costs no message.
+var ErrIdle = errors.New("wsroom: no message has begun")
+
+// readSize is the size of the shared read buffers. A connection has one only while it holds
+// something unread.
+const readSize = 4 << 10
+
+// fairFragment is what fragments between the first and the last of a message are to carry on average:
+// less than half of such a frame is header then. Of maxLack bytes that they lack, as 256 empty ones do,
+// the owner hears as of a ping.
+const (
+	fairFragment = 16
+	maxLack      = 256 * fairFragment
+)
+
+var readBuffers = sync.Pool{New: func() any { return new([readSize]byte) }}
+
+// LastRead tells when the peer's bytes came last, by Now.
+func (c *Conn) LastRead() int64 { return c.lastRead.Load() }
+
+// WaitingSince tells since when, by Now, a read has been waiting for the peer; 0 if none is.
+func (c *Conn) WaitingSince() int64 { return c.waiting.Load() }
+
+// Unread reports whether something has been read from the socket that isn't consumed yet.
+func (c *Conn) Unread() bool {
+	c.readMu.Lock()
+	defer c.readMu.Unlock()
+	return c.r < c.w
+}
+
+// Wait returns once there is something to read. It swallows the empty pongs that answer AppendPing,
+// so that an idle connection stays parked here, where the stack is small.
+func (c *Conn) Wait() error {
+	c.readMu.Lock()
+	defer c.readMu.Unlock()
+	if c.isInterrupted() {
+		return os.ErrDeadlineExceeded // even if something is unread
+	}
+	c.waited = false
+	for {
+		if c.r == c.w {
+			if err := c.fill(nil); err != nil {
+				return err
+			}
+		}
+		if !c.skipEmptyPong() {
+			c.waited = true
+			return nil
+		}
+	}
+}
+
+// emptyPong is the length of a masked pong without payload.
+const emptyPong = 6
+
+func (c *Conn) skipEmptyPong() bool {
+	if c.in.have > 0 || c.w-c.r < emptyPong ||
+		c.buf[c.r] != finBit|Pong || c.buf[c.r+1] != maskBit {
+		return false
+	}
+	c.consume(emptyPong)
+	c.owner.Overhead(c.caughtUp)
+	return true
+}
+
+// Read is for coder/websocket. It returns bytes of one frame only, and ErrIdle instead of waiting for
+// a message after Wait.
+func (c *Conn) Read(p []byte) (int, error) {
+	c.readMu.Lock()
+	defer c.readMu.Unlock()
+	if c.unpacking != nil {
+		return c.readPacked(p)
+	}
+	if c.r == c.w && c.in.left >= readSize && len(p) >= readSize {
+		// Deep inside a large payload: read it to where it is to go.
+		if err := c.fill(p[:min(uint64(len(p)), c.in.left)]); err != nil {
+			return 0, c.readError(err)
+		}
+		return c.scanIn(p[:c.got]), nil
+	}
+	if c.r == c.w {
+		if c.waited && c.in.between() {
+			c.waited = false
+			return 0, ErrIdle
+		}
+		if err := c.fill(nil); err != nil {
+			return 0, c.readError(err)
+		}
+	}
+	if c.beginsPacked() {
+		c.unpacking = unpackings.Get().(*unpacking)
+		return c.readPacked(p)
+	}
+	n := c.scanIn(c.buf[c.r:min(c.w, c.r+len(p))])
+	copy(p, c.buf[c.r:c.r+n])
+	c.consume(n)
+	if c.oversized() { // coder/websocket would take memory for it
+		return 0, c.tooBig()
+	}
+	return n, nil
+}
+
+// scanIn takes the bytes of p that belong to the current frame and returns how many they are.
+func (c *Conn) scanIn(p []byte) int {
+	n, end := c.in.scan(p)
+	if end && c.in.between() {
+		c.timed = false
+	}
+	if end && c.in.opcode < Close {
+		c.waited = false
+	}
+	if end && c.in.opcode == Close {
+		c.peerClosed.Store(true)
+	}
+	if end && (c.in.opcode > Close || c.in.opcode == Continuation && c.lacking()) {
+		c.owner.Overhead(c.caughtUp)
+	}
+	return n
+}
+
+// lacking weighs a continuation frame and reports whether the owner is to hear of it. A message's last
+// frame is none that has to carry anything: messages are counted elsewhere.
+func (c *Conn) lacking() bool {
+	if !c.in.fragmented {
+		return false
+	}
+	c.lack = max(0, c.lack+fairFragment-int16(min(c.in.payloadLen(), maxLack)))
+	if c.lack < maxLack {
+		return false
+	}
+	c.lack -= maxLack
+	return true
+}
+
+// oversized reports whether the current frame was announced as longer than it may be. What breaks the
+// protocol besides is for coder/websocket to refuse.
+func (c *Conn) oversized() bool {
+	return c.limits.Frame > 0 && c.in.left > c.limits.Frame && c.in.left <= math.MaxInt64 && c.in.opcode <= Binary
+}
+
+// tooBig tells the owner, who ends the connection.
+func (c *Conn) tooBig() error {
+	c.owner.Oversized()
+	return net.ErrClosed
+}
+
+// consume drops n unread bytes and gives the buffer back with the last of them.
+func (c *Conn) consume(n int) {
+	c.r += n
+	if c.r == c.w {
+		readBuffers.Put(c.buf)
+		c.buf, c.r, c.w = nil, 0, 0
+	}
+}
+
+// fill waits for bytes and reads them to p, or to a buffer of its own where p is nil.
+func (c *Conn) fill(p []byte) error {
+	c.armRead()
+	c.into, c.got, c.readErr = p, 0, nil
+	for c.got == 0 && c.readErr == nil {
+		if c.raw == nil {
+			c.plainRead()
+		} else if err := c.raw.Read(c.readFunc); err != nil {
+			c.readErr = err
+		}
+	}
+	c.into = nil
+	since := c.waiting.Swap(0)
+	if c.readErr == nil {
+		now := Now()
+		c.lastRead.Store(now)
+		switch {
+		case since != 0 && now-since >= int64(time.Millisecond):
+			c.caughtUp = now
+		case since == 0 || c.raw == nil: // without a file descriptor each read seems to wait
+			c.yield()
+		}
+	}
+	return c.readErr
+}
+
+// yield lets others go on now and then: who sends without a pause mustn't keep them from being read.
+// Not each time, for what is read in one go is written in one go.
+func (c *Conn) yield() {
+	if c.rushed++; c.rushed%16 == 0 {
+		runtime.Gosched()
+	}
+}
+
+// plainRead reads from a socket that has no file descriptor to wait on.
+func (c *Conn) plainRead() {
+	p := c.into
+	var own *[readSize]byte
+	if p == nil {
+		own = readBuffers.Get().(*[readSize]byte)
+		p = own[:]
+	}
+	c.waiting.Store(Now())
+	n, err := c.Conn.Read(p)
+	if c.got = n; n == 0 {
+		c.readErr = err // one that comes with bytes comes again without
+	}
+	c.keep(own)
+}
+
+// keep takes the buffer that has just been read to, or gives it back if nothing came.
+func (c *Conn) keep(own *[readSize]byte) {
+	switch {
+	case own == nil:
+	case c.got > 0:
+		c.buf, c.r, c.w = own, 0, c.got
+	default:
+		readBuffers.Put(own)
+	}
+}
+
+// armRead sets the deadline of the message that is under way, from the first wait for its rest on,
+// and lifts it between messages.
+func (c *Conn) armRead() {
+	var deadline time.Time
+	switch under := !c.in.between(); {
+	case under && !c.timed:
+		deadline = time.Now().Add(c.limits.Message)
+		c.timed, c.armed = true, true
+	case !under && c.armed:
+		c.armed = false
+	default:
+		return
+	}
+	c.deadlineMu.Lock()
+	defer c.deadlineMu.Unlock()
+	if !c.interrupted {
+		_ = c.Conn.SetReadDeadline(deadline) // fails only on a closed socket, as the read will
+	}
+}
+
+// Interrupt ends the read that is waiting and those to come, until Resume.
+func (c *Conn) Interrupt() {
+	c.deadlineMu.Lock()
+	defer c.deadlineMu.Unlock()
+	c.interrupted = true
+	_ = c.Conn.SetReadDeadline(time.Unix(1, 0))
+}
+
+// Resume lets reads wait again, without a deadline.
+func (c *Conn) Resume() {
+	c.deadlineMu.Lock()
+	defer c.deadlineMu.Unlock()
+	c.interrupted = false
+	_ = c.Conn.SetReadDeadline(time.Time{})
+}
+
+func (c *Conn) isInterrupted() bool {
+	c.deadlineMu.Lock()
+	defer c.deadlineMu.Unlock()
+	return c.interrupted
+}
+
+// Interrupted reports whether err comes of Interrupt and not of the peer.
+func (c *Conn) Interrupted(err error) bool {
+	return errors.Is(err, os.ErrDeadlineExceeded) && c.isInterrupted()
+}
+
+// readError turns an error of the socket into one that coder/websocket understands.
+func (c *Conn) readError(err error) error {
+	switch {
+	case c.Interrupted(err):
+		return net.ErrClosed
+	case !c.in.between() && (errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF)):
+		return errCut
+	}
+	return err
+}
+
+// PeerClosing reports whether the peer's close frame has been read.
+func (c *Conn) PeerClosing() bool { return c.peerClosed.Load() }
+
+// SocketError returns the error with which the socket's reading side failed, if it did.
+func (c *Conn) SocketError() error {
+	c.readMu.Lock()
+	defer c.readMu.Unlock()
+	return c.readErr
+}
+
+// drainPause is what Drain takes for each piece, lest a flood cost more after its end than before.
+const drainPause = time.Millisecond
+
+// Drain reads and drops until the peer's close frame has come or the socket fails. A socket that is
+// closed with bytes unread resets the connection, and the peer may lose the close frame.
+func (c *Conn) Drain() {
+	c.readMu.Lock()
+	defer c.readMu.Unlock()
+	for again := false; !c.peerClosed.Load(); again = true {
+		if c.r == c.w {
+			if again && c.caughtUp != c.lastRead.Load() { // there was no pause
+				time.Sleep(drainPause)
+			}
+			c.timed, c.armed = true, false // no deadline but Kill's
+			if c.fill(nil) != nil {
+				return
+			}
+		}
+		c.consume(c.scanIn(c.buf[c.r:c.w]))
+	}
+}

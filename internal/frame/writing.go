@@ -1,0 +1,141 @@
+package frame
+
+import (
+	"net"
+	"time"
+)
+
+// maxWrite bounds what has to pass within one write timeout, so that a large message to a slow but
+// living receiver passes.
+const maxWrite = 256 << 10
+
+// outgoing is what coder/websocket is writing. Most connections never see it write.
+type outgoing struct {
+	scanner
+	part []byte // the bytes of a frame that isn't complete
+}
+
+// Write is for coder/websocket: it passes on the frames that p completes and keeps the rest, which
+// is less than the caller's buffer.
+func (c *Conn) Write(p []byte) (int, error) {
+	if c.out == nil {
+		c.out = new(outgoing)
+	}
+	for n := 0; n < len(p); {
+		k, end := c.out.scan(p[n:])
+		if !end {
+			c.out.part = append(c.out.part, p[n:n+k]...)
+		} else if err := c.frameWritten(p[n : n+k]); err != nil {
+			return n, err
+		}
+		n += k
+	}
+	return len(p), nil
+}
+
+// frameWritten passes on the frame that ends with last and begins with what is kept in part.
+func (c *Conn) frameWritten(last []byte) error {
+	part := c.out.part
+	c.out.part = nil
+	if c.out.opcode >= Close {
+		whole := append(part, last...)
+		c.owner.Control(c.out.opcode, whole[headerOf(whole):])
+		return nil
+	}
+	if err := c.writeData(part, last); err != nil {
+		c.owner.Failed(err)
+		return err
+	}
+	if !c.out.fragmented {
+		c.owner.MessageSent()
+	}
+	return nil
+}
+
+func (c *Conn) writeData(part, last []byte) error {
+	c.writeMu.Lock()
+	defer c.writeMu.Unlock()
+	if c.shut {
+		return net.ErrClosed
+	}
+	if len(part) > 0 && len(part)+len(last) <= readSize {
+		part, last = append(part, last...), nil
+	}
+	c.open = c.out.fragmented
+	if err := c.Send(part); err != nil {
+		return err
+	}
+	return c.Send(last)
+}
+
+// Lock takes the wire for Send and reports whether a data frame may go now; a control frame may
+// always (RFC 6455, section 5.4).
+func (c *Conn) Lock() (data bool) {
+	c.writeMu.Lock()
+	return !c.open
+}
+
+// TryLock is Lock, if the wire is free.
+func (c *Conn) TryLock() (data, ok bool) {
+	if !c.writeMu.TryLock() {
+		return false, false
+	}
+	return !c.open, true
+}
+
+// Unlock gives the wire back.
+func (c *Conn) Unlock() { c.writeMu.Unlock() }
+
+// Shut ends all writing; the caller holds the wire and has sent the close frame.
+func (c *Conn) Shut() { c.shut = true }
+
+// Send writes whole frames; the caller holds the wire. It tries without a deadline first, which
+// costs nothing, and sets one only where the socket is full. A write that failed may have cut a
+// frame, so nothing follows it: each Send returns its error.
+func (c *Conn) Send(p []byte) error {
+	for len(p) > 0 && c.sendErr == nil {
+		piece := p[:min(len(p), maxWrite)]
+		c.sendErr = c.sendPiece(piece)
+		p = p[len(piece):]
+	}
+	return c.sendErr
+}
+
+func (c *Conn) sendPiece(p []byte) error {
+	if c.raw != nil {
+		n, err := c.trySend(p)
+		if p = p[n:]; err != nil || len(p) == 0 {
+			return err
+		}
+	}
+	if err := c.SetWriteDeadline(time.Now().Add(c.limits.Write)); err != nil {
+		return err
+	}
+	if _, err := c.Conn.Write(p); err != nil {
+		return err
+	}
+	return c.SetWriteDeadline(time.Time{})
+}
+
+// CanTry reports whether TrySend can write: not over TLS.
+func (c *Conn) CanTry() bool { return c.raw != nil }
+
+// TrySend writes as much of p as the socket takes at once; the caller holds the wire, and sees to it
+// that the rest follows before anything else.
+func (c *Conn) TrySend(p []byte) (n int, err error) {
+	if c.sendErr != nil {
+		return 0, c.sendErr
+	}
+	n, c.sendErr = c.trySend(p)
+	return n, c.sendErr
+}
+
+func (c *Conn) trySend(p []byte) (n int, err error) {
+	c.pending, c.sent = p, 0
+	err = c.raw.Write(c.writeFunc)
+	c.pending = nil
+	if err == nil {
+		err = c.sendErr
+	}
+	return c.sent, err
+}

@@ -1,0 +1,101 @@
+package wsroomtest
+
+import (
+	"context"
+	"slices"
+	"testing/synctest"
+	"time"
+)
+
+// ExpectNothing fails the test if there is a message that it hasn't taken, or if one is on its way: one
+// that the server sent to this client before this call, from whatever goroutine, or in the callbacks for
+// what the client sent before. It fails, too, if the connection has ended and the test doesn't know, by
+// ExpectClose, Close or CloseNow. It doesn't sleep. What others cause meanwhile may come later.
+//
+// In a bubble of testing/synctest it waits as synctest.Wait does, and so proves more: nothing comes
+// unless time passes or the test goes on. Elsewhere it exchanges two pings with the server. Each is
+// answered after the callbacks for what was sent before it; and the first answer leaves together with
+// some of what waits, if anything does, and so ahead of the second. The server must be reading: a callback
+// of this client's that doesn't return fails the test. A message that is still with a broker, or behind one
+// that the application writes in parts, isn't seen. A hub takes 10 pings a second of a client, so after 8
+// calls in a row each waits for its turn, 200 ms.
+func (c *Client) ExpectNothing() {
+	c.t.Helper()
+	if got := c.settled("ExpectNothing"); len(got) > 0 {
+		c.fail("want nothing, got:%s", list(got))
+	}
+	c.mu.Lock()
+	ended, known := c.ended, c.known
+	c.mu.Unlock()
+	if ended != nil && !known {
+		c.fail("want nothing, but the connection has ended: %s", describeEnd(ended))
+	}
+}
+
+// Drain takes all messages that are there or on their way, as ExpectNothing means it, and returns them,
+// text and binary, in order.
+func (c *Client) Drain() []string {
+	c.t.Helper()
+	got := c.settled("Drain")
+	for n := 0; len(got) > n; { // until nothing more has come
+		n = len(got)
+		got = c.settled("Drain")
+	}
+	texts := make([]string, len(got))
+	for i, m := range got {
+		texts[i] = string(m.data)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.unread = c.unread[len(got):]
+	c.taken = slices.Clone(got[max(0, len(got)-remembered):])
+	return texts
+}
+
+// settled returns what is unread, which is something if anything was on its way.
+func (c *Client) settled(caller string) []message {
+	c.t.Helper()
+	if state := c.line.state(); state != "" {
+		c.fail("%s proves nothing now", caller)
+	}
+	if !waitInBubble() && c.life.Err() == nil {
+		c.exchangePings(caller)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.unread
+}
+
+// waitInBubble is synctest.Wait, if this is a bubble.
+func waitInBubble() (ok bool) {
+	defer func() { ok = recover() == nil }()
+	synctest.Wait()
+	return true
+}
+
+const (
+	pingTime  = 220 * time.Millisecond // what two pings cost of the server's budget
+	pingsOnce = 8                      // twice as many pings may be sent at once
+)
+
+func (c *Client) exchangePings(caller string) {
+	c.t.Helper()
+	now := time.Now()
+	if c.pings.Before(now) {
+		c.pings = now
+	}
+	c.pings = c.pings.Add(pingTime)
+	<-time.After(c.pings.Sub(now) - pingsOnce*pingTime)
+	ctx, cancel := context.WithTimeout(c.life, c.patience)
+	defer cancel()
+	for range 2 {
+		if err := c.ws.Ping(ctx); err == nil {
+			continue
+		}
+		<-ctx.Done() // unless it is: the ping couldn't be sent, and the connection ends
+		if c.life.Err() == nil {
+			c.fail("%s: no answer to a ping within %v: the server isn't reading; is a callback stuck?", caller, c.patience)
+		}
+		return
+	}
+}
