@@ -29,12 +29,28 @@ const serverEnv = "WSROOM_BENCHMARKS_SERVER"
 
 // A selection is what the flags ask for.
 type selection struct {
+	alone    comparison // of one node
+	clusters comparison // of several
+	rounds   int
+	svg      string
+	profiles string
+}
+
+// A comparison is of all its libraries in all its scenarios.
+type comparison struct {
 	scenarios []scenario
 	libraries []server.Library
-	rounds    int
-	svg       string
-	profiles  string
 }
+
+// choose leaves what begins with one of the comma-separated prefixes.
+func (c comparison) choose(names, libs string) comparison {
+	return comparison{
+		slices.DeleteFunc(slices.Clone(c.scenarios), func(sc scenario) bool { return !chosen(names, sc.name) }),
+		slices.DeleteFunc(slices.Clone(c.libraries), func(l server.Library) bool { return !chosen(libs, l.Name) }),
+	}
+}
+
+func (c comparison) empty() bool { return len(c.scenarios) == 0 || len(c.libraries) == 0 }
 
 func main() {
 	var err error
@@ -57,12 +73,19 @@ func compare(args []string) error {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	start := time.Now()
-	results := runAll(ctx, s)
-	fmt.Println(resultTable(results))
-	fmt.Println(ratioTable(results, s.libraries))
+	results := runAll(ctx, s, s.alone)
+	if !s.alone.empty() {
+		fmt.Println(resultTable(results))
+		fmt.Println(ratioTable(results, s.alone.libraries))
+	}
+	if !s.clusters.empty() {
+		together := runAll(ctx, s, s.clusters)
+		fmt.Println(clusterTable(together))
+		fmt.Println(ratioTable(together, s.clusters.libraries))
+	}
 	fmt.Fprintf(os.Stderr, "%d rounds in %v\n", s.rounds, time.Since(start).Round(time.Second))
 	if s.svg != "" {
-		if err := os.WriteFile(s.svg, chart(results, s.libraries), 0o644); err != nil {
+		if err := os.WriteFile(s.svg, chart(results, s.alone.libraries), 0o644); err != nil {
 			return err
 		}
 	}
@@ -84,9 +107,9 @@ func parseFlags(args []string) (selection, error) {
 	if *quick && *rounds == 0 {
 		s.rounds = 1
 	}
-	s.scenarios = slices.DeleteFunc(scenarios(*quick), func(sc scenario) bool { return !chosen(*names, sc.name) })
-	s.libraries = slices.DeleteFunc(slices.Clone(server.Libraries), func(l server.Library) bool { return !chosen(*libs, l.Name) })
-	if len(s.scenarios) == 0 || len(s.libraries) == 0 || s.rounds < 1 {
+	s.alone = comparison{scenarios(*quick), server.Libraries}.choose(*names, *libs)
+	s.clusters = comparison{clusters(*quick), server.Clustered}.choose(*names, *libs)
+	if s.alone.empty() && s.clusters.empty() || s.rounds < 1 {
 		return s, errors.New("nothing to run: see -scenario, -lib and -rounds")
 	}
 	return s, nil

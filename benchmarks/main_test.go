@@ -36,7 +36,7 @@ func TestEveryLibraryDeliversEveryMessage(t *testing.T) {
 				if plan.Deflate && !lib.Deflates {
 					return
 				}
-				if f.note != "" || f.rate == 0 || f.cpu() == 0 || f.lost+f.doubled+f.ended > 0 {
+				if f.note != "" || f.rate == 0 || f.cpu() == 0 || f.lost+f.doubled+f.reordered+f.ended > 0 {
 					t.Error(f.summary())
 				}
 			})
@@ -52,7 +52,7 @@ func TestEveryScenarioRuns(t *testing.T) {
 			sc.plan.Members = min(sc.plan.Members, 20)
 			sc.plan.Rooms = min(sc.plan.Rooms, 50)
 			f := runOnce(t.Context(), sc, server.Libraries[0], "")
-			if f.note != "" || f.lost+f.doubled+f.ended > 0 {
+			if f.note != "" || f.lost+f.doubled+f.reordered+f.ended > 0 {
 				t.Error(f.summary())
 			}
 		})
@@ -98,10 +98,10 @@ func TestFiguresArePerUnit(t *testing.T) {
 	var f figures
 	start := time.Now()
 	f.measure(
-		mark{start, server.Usage{User: time.Second, System: time.Second, Objects: 10}, 100, 0},
-		mark{start.Add(2 * time.Second), server.Usage{User: 2 * time.Second, System: 4 * time.Second, Objects: 1010}, 1100, time.Second},
+		mark{start, server.Usage{User: time.Second, System: time.Second, Objects: 10}, 100, 0, 0},
+		mark{start.Add(2 * time.Second), server.Usage{User: 2 * time.Second, System: 4 * time.Second, Objects: 1010}, 1100, time.Second, time.Millisecond},
 	)
-	if f.rate != 500 || f.user != 1000 || f.system != 3000 || f.load != 1000 || f.objects != 1 {
+	if f.rate != 500 || f.user != 1000 || f.system != 3000 || f.load != 1000 || f.broker != 1 || f.objects != 1 {
 		t.Errorf("%+v", f)
 	}
 	f = figures{}
@@ -183,8 +183,8 @@ func TestFlagsSelect(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(s.libraries) != 2 || s.rounds != 1 || len(s.scenarios) != 3 {
-		t.Errorf("%d libraries, %d rounds, %d scenarios", len(s.libraries), s.rounds, len(s.scenarios))
+	if len(s.alone.libraries) != 2 || s.rounds != 1 || len(s.alone.scenarios) != 3 || !s.clusters.empty() {
+		t.Errorf("%d libraries, %d rounds, %d scenarios", len(s.alone.libraries), s.rounds, len(s.alone.scenarios))
 	}
 	if _, err := parseFlags([]string{"-lib", "nobody's"}); err == nil {
 		t.Error("nothing selected, and no error")

@@ -18,24 +18,24 @@ import (
 // runLimit bounds one run, whatever hangs.
 const runLimit = 2 * time.Minute
 
-// runAll runs everything that is selected, the libraries in turn within each round, so that what
-// else the machine does hits all of them alike.
-func runAll(ctx context.Context, s selection) []result {
+// runAll runs a comparison, the libraries in turn within each round, so that what else the machine does
+// hits all of them alike.
+func runAll(ctx context.Context, s selection, c comparison) []result {
 	var results []result
-	for _, sc := range s.scenarios {
-		rounds := make([][]figures, len(s.libraries))
+	for _, sc := range c.scenarios {
+		rounds := make([][]figures, len(c.libraries))
 		for round := range s.rounds {
-			for i, lib := range s.libraries {
+			for i, lib := range c.libraries {
 				if ctx.Err() != nil {
 					return results
 				}
 				start := time.Now()
 				f := runOnce(ctx, sc, lib, s.profiles)
-				fmt.Fprintf(os.Stderr, "%d/%d %-12s %-10s %5.1f s %s\n", round+1, s.rounds, sc.name, lib.Name, time.Since(start).Seconds(), f.summary())
+				fmt.Fprintf(os.Stderr, "%d/%d %-15s %-16s %5.1f s %s\n", round+1, s.rounds, sc.name, lib.Name, time.Since(start).Seconds(), f.summary())
 				rounds[i] = append(rounds[i], f)
 			}
 		}
-		for i, lib := range s.libraries {
+		for i, lib := range c.libraries {
 			results = append(results, result{sc, lib, medians(rounds[i])})
 		}
 	}
@@ -49,19 +49,13 @@ func runOnce(ctx context.Context, sc scenario, lib server.Library, profiles stri
 	}
 	ctx, cancel := context.WithTimeout(ctx, runLimit)
 	defer cancel()
-	args := []string{"-lib", lib.Name, fmt.Sprint("-deflate=", sc.plan.Deflate), fmt.Sprint("-idle=", sc.idle),
-		fmt.Sprint("-sendbuffer=", sc.sendBuffer)}
-	if profiles != "" {
-		file := strings.ReplaceAll(sc.name+"-"+lib.Name+".pprof", " ", "-")
-		args = append(args, "-cpuprofile", filepath.Join(profiles, file))
+	r := run{scenario: sc}
+	defer r.stop()
+	err := r.start(ctx, lib, profiles)
+	if err == nil {
+		err = r.run(ctx, lib.Dialect)
 	}
-	p, err := startServer(ctx, args...)
 	if err != nil {
-		return figures{note: err.Error()}
-	}
-	defer p.stop()
-	r := run{scenario: sc, process: p}
-	if err := r.run(ctx, lib.Dialect); err != nil {
 		r.figures.note = noteOf(err)
 	}
 	return r.figures
@@ -74,24 +68,82 @@ func noteOf(err error) string {
 	return err.Error()
 }
 
-// A run is one scenario against one server process.
+// A run is one scenario against one library's server processes, and its broker where it has one.
 type run struct {
 	scenario
-	process *serverProcess
+	broker  broker
+	servers []*serverProcess
 	fleet   *load.Fleet
 	figures figures
 }
 
+func (r *run) start(ctx context.Context, lib server.Library, profiles string) (err error) {
+	if lib.Missing != nil {
+		if err := lib.Missing(); err != nil {
+			return err
+		}
+	}
+	nodes := 1
+	if lib.Broker != "" {
+		if r.broker, err = startBroker(ctx, lib.Broker); err != nil {
+			return err
+		}
+		nodes = r.nodes
+	}
+	for node := range nodes {
+		args := []string{"-lib", lib.Name, fmt.Sprint("-deflate=", r.plan.Deflate), fmt.Sprint("-idle=", r.idle),
+			fmt.Sprint("-sendbuffer=", r.sendBuffer), "-broker", r.broker.addr}
+		if profiles != "" {
+			file := strings.ReplaceAll(fmt.Sprintf("%s-%s", r.name, lib.Name), " ", "-")
+			if nodes > 1 {
+				file += fmt.Sprint("-", node)
+			}
+			args = append(args, "-cpuprofile", filepath.Join(profiles, file+".pprof"))
+		}
+		p, err := startServer(ctx, args...)
+		if err != nil {
+			return err
+		}
+		r.servers = append(r.servers, p)
+	}
+	return nil
+}
+
+func (r *run) stop() {
+	for _, p := range r.servers {
+		p.stop()
+	}
+	if r.broker.stop != nil {
+		r.broker.stop()
+	}
+}
+
+// ask sends one command to all servers and returns what they have used by then, together.
+func (r *run) ask(command string) (sum server.Usage, err error) {
+	for _, p := range r.servers {
+		u, err := p.ask(command)
+		if err != nil {
+			return sum, err
+		}
+		sum = sum.Plus(u)
+	}
+	return sum, nil
+}
+
 func (r *run) run(ctx context.Context, dialect load.Dialect) error {
-	empty, err := r.process.ask("free")
+	empty, err := r.ask("free")
 	if err != nil {
 		return err
 	}
-	if r.fleet, err = load.Connect(ctx, r.process.addr, dialect, r.plan); err != nil {
+	var addrs []string
+	for _, p := range r.servers {
+		addrs = append(addrs, p.addr)
+	}
+	if r.fleet, err = load.Connect(ctx, addrs, dialect, r.plan); err != nil {
 		return err
 	}
 	err = r.work(ctx)
-	if full, ferr := r.process.ask("free"); ferr == nil {
+	if full, ferr := r.ask("free"); ferr == nil {
 		r.figures.memory = float64(full.Resident-empty.Resident) / float64(r.fleet.Len())
 	}
 	r.fleet.Close()
@@ -152,14 +204,14 @@ func wait(d time.Duration, done <-chan error) error {
 // measureJoins lets the server join and leave by itself; there is no traffic.
 func (r *run) measureJoins() error {
 	const times = 20000
-	if _, err := r.process.ask(fmt.Sprint("joins ", r.joins, " 1")); err != nil {
+	if _, err := r.ask(fmt.Sprint("joins ", r.joins, " 1")); err != nil {
 		return err
 	}
 	before, err := r.mark("begin", r.fleet.Begin)
 	if err != nil {
 		return err
 	}
-	if _, err := r.process.ask(fmt.Sprint("joins 0 ", times)); err != nil {
+	if _, err := r.ask(fmt.Sprint("joins 0 ", times)); err != nil {
 		return err
 	}
 	after, err := r.mark("end", r.fleet.End)
@@ -170,19 +222,25 @@ func (r *run) measureJoins() error {
 
 // A mark is one end of the measured interval.
 type mark struct {
-	at    time.Time
-	usage server.Usage
-	units uint64
-	load  time.Duration // processor time of this process
+	at     time.Time
+	usage  server.Usage
+	units  uint64
+	load   time.Duration // processor time of this process
+	broker time.Duration // of the broker
 }
 
 func (r *run) mark(command string, delivered func() uint64) (m mark, err error) {
-	m.usage, err = r.process.ask(command)
+	if m.usage, err = r.ask(command); err != nil {
+		return m, err
+	}
+	if m.broker, err = r.broker.time(); err != nil {
+		return m, err
+	}
 	m.at, m.units, m.load = time.Now(), delivered(), ownTime()
 	if r.unit == perVisit {
 		m.units = r.fleet.Cycles()
 	}
-	return m, err
+	return m, nil
 }
 
 func ownTime() time.Duration {

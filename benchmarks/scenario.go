@@ -21,6 +21,7 @@ type scenario struct {
 	name  string
 	unit  string
 	plan  load.Plan
+	nodes int // of libraries that have a broker, 0 for 1
 	idle  bool
 	joins int // rooms that are there already
 	// sendBuffer of the server's sockets, 0 for what the kernel finds best, which may be 4 MB.

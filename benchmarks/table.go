@@ -37,7 +37,7 @@ func (r result) cells() []string {
 	}
 	cells := []string{thousands(f.rate), number(f.cpu()), number(f.user), number(f.system), number(f.objects),
 		number(f.p50 * 1e3), number(f.p99 * 1e3), number(f.max * 1e3),
-		number(f.memory / 1e3), strconv.Itoa(f.lost), strconv.Itoa(f.doubled), note(f)}
+		number(f.memory / 1e3), strconv.Itoa(f.lost), strconv.Itoa(f.doubled + f.reordered), note(f)}
 	if r.scenario.unit == perNothing || f.rate == 0 {
 		blank(cells[:8])
 	}

@@ -89,20 +89,50 @@ func checkHead(head string, deflate bool) error {
 	return nil
 }
 
-// readUntil reads until what comes contains text; an empty text is never contained.
-func readUntil(conn net.Conn, buf []byte, text string) error {
-	n := 0
-	for {
-		if n == len(buf) {
-			n = copy(buf, buf[n/2:])
-		}
+// greet sends the dialect's greeting, if there is one, and reads up to the frame that answers it. What came
+// with the handshake is rest; what came behind the answer is returned, read into buf.
+func (f *Fleet) greet(conn net.Conn, room string, rest, buf []byte) ([]byte, error) {
+	greeting := f.dialect.Greeting(room)
+	if greeting == nil {
+		return rest, nil
+	}
+	if err := conn.SetDeadline(time.Now().Add(handshakeTimeout)); err != nil {
+		return nil, err
+	}
+	if _, err := conn.Write(appendFrame(nil, opText, clientMask, greeting)); err != nil {
+		return nil, err
+	}
+	for n := copy(buf, rest); n < len(buf); n = copy(buf, rest) {
 		k, err := conn.Read(buf[n:])
-		n += k
-		if text != "" && bytes.Contains(buf[:n], []byte(text)) {
-			return nil
-		}
 		if err != nil {
-			return err
+			return nil, err
+		}
+		welcomed := false
+		if rest, welcomed, err = f.welcome(buf[:n+k]); err != nil {
+			return nil, err
+		}
+		if welcomed {
+			return rest, conn.SetDeadline(time.Time{})
+		}
+	}
+	return nil, errors.New("load: the greeting's answer is too long")
+}
+
+// welcome looks for the answer to the greeting among the whole frames in p and returns what is behind them.
+func (f *Fleet) welcome(p []byte) (rest []byte, ok bool, err error) {
+	for {
+		answer, size, whole, err := parseFrame(p)
+		if err != nil || !whole {
+			return p, false, err
+		}
+		p = p[size:]
+		if answer.compressed {
+			if answer.payload, err = f.inflater.text(answer.payload); err != nil {
+				return nil, false, err
+			}
+		}
+		if bytes.Contains(answer.payload, []byte(f.dialect.Welcome)) {
+			return p, true, nil
 		}
 	}
 }

@@ -7,6 +7,8 @@ type Dialect struct {
 	Welcome  string                                               // what the greeting's answer contains
 	Wrap     func(dst []byte, room string, message []byte) []byte // appends the text that sends message
 	Lines    bool                                                 // a frame may hold several messages, a line each
+	Ping     string                                               // a text of the server's that wants Pong; where there is none, all texts are messages
+	Pong     string
 }
 
 // Plain is WebSocket alone: the path names the room, a text frame is a message.
@@ -17,8 +19,7 @@ var Plain = Dialect{
 }
 
 // Centrifuge is the JSON protocol of centrifuge: connect and subscribe in one frame, publish
-// commands, and frames that hold several replies and pushes. Its ping is an empty object, which is
-// answered with another.
+// commands, and frames that hold several replies and pushes.
 var Centrifuge = Dialect{
 	Path: func(string) string { return "/connection/websocket" },
 	Greeting: func(room string) []byte {
@@ -32,4 +33,20 @@ var Centrifuge = Dialect{
 		return append(append(dst, message...), "}}"...)
 	},
 	Lines: true,
+	Ping:  "{}",
+	Pong:  "{}",
+}
+
+// SocketIO is Socket.IO's protocol over Engine.IO's, with WebSocket from the start. A packet begins with its
+// type: 40 connects, 42 is an event, 2 and 3 are Engine.IO's ping and pong.
+var SocketIO = Dialect{
+	Path:     func(string) string { return "/socket.io/?EIO=4&transport=websocket" },
+	Greeting: func(room string) []byte { return []byte(`40{"room":"` + room + `"}`) },
+	Welcome:  `40{"sid"`,
+	Wrap: func(dst []byte, _ string, message []byte) []byte {
+		dst = append(dst, `42["m",`...)
+		return append(append(dst, message...), ']')
+	},
+	Ping: "2",
+	Pong: "3",
 }

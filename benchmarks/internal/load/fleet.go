@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"math"
 	"slices"
-	"strconv"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -18,18 +17,19 @@ const dialers = 32
 // A Plan says which connections a fleet has and what it sends.
 type Plan struct {
 	Rooms   int
-	Members int  // of each room, the sender included
+	Members int  // of each room, the senders included
+	Senders int  // of each room's members, 0 for 1
 	Stalled int  // of the first room's members, those that don't read
 	Size    int  // of a message, in bytes
 	Prose   bool // fill messages with what compresses like real text
 	Deflate bool // negotiate permessage-deflate
 }
 
-// A Fleet is all connections to one server.
+// A Fleet is all connections to one server, or to several that share their rooms.
 type Fleet struct {
 	plan     Plan
 	dialect  Dialect
-	addr     string
+	addrs    []string
 	clock    Clock
 	inflater *inflater
 	rooms    []*Room
@@ -41,17 +41,18 @@ type Fleet struct {
 	cycles   atomic.Uint64
 }
 
-// Connect makes all connections of plan to the server at addr.
-func Connect(ctx context.Context, addr string, dialect Dialect, plan Plan) (*Fleet, error) {
-	f := &Fleet{plan: plan, dialect: dialect, addr: addr, clock: NewClock(), inflater: newInflater()}
+// Connect makes all connections of plan, to the servers at addrs in turn within each room. As its first
+// members are the senders, these are spread over the servers, too.
+func Connect(ctx context.Context, addrs []string, dialect Dialect, plan Plan) (*Fleet, error) {
+	f := &Fleet{plan: plan, dialect: dialect, addrs: addrs, clock: NewClock(), inflater: newInflater()}
 	f.from.Store(math.MaxInt64)
 	f.to.Store(math.MaxInt64)
 	for id := range plan.Rooms {
-		r := &Room{id: id, name: "r" + strconv.Itoa(id), fleet: f, wake: make(chan struct{}, 1)}
-		r.message = newTemplate(plan.Size, plan.Prose)
+		r := newRoom(f, id)
 		f.rooms = append(f.rooms, r)
 		for i := range plan.Members {
-			m := &Member{fleet: f, room: r, stalled: id == 0 && i > 0 && i <= plan.Stalled}
+			m := newMember(r, i)
+			m.stalled = id == 0 && i > 0 && i <= plan.Stalled
 			r.members = append(r.members, m)
 			f.members = append(f.members, m)
 		}
@@ -89,29 +90,28 @@ func (f *Fleet) dialAll(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// join connects one member and sends the dialect's greeting.
+// join connects one member as the dialect wants it.
 func (f *Fleet) join(ctx context.Context, m *Member) error {
-	conn, err := dial(ctx, f.addr, m.stalled)
+	conn, err := dial(ctx, f.addrs[m.number%len(f.addrs)], m.stalled)
 	if err != nil {
 		return err
 	}
 	defer conn.Close()
-	rest, err := handshake(conn, f.dialect.Path(m.room.name), f.plan.Deflate, make([]byte, 4<<10))
+	buf := make([]byte, 4<<10)
+	rest, err := handshake(conn, f.dialect.Path(m.room.name), f.plan.Deflate, buf)
 	if err != nil {
 		return err
 	}
-	m.rest = append(m.rest, rest...)
-	if m.fd, err = descriptor(conn); err != nil {
+	if rest, err = f.greet(conn, m.room.name, rest, buf); err != nil {
 		return err
 	}
-	if greeting := f.dialect.Greeting(m.room.name); greeting != nil {
-		return m.answer(opText, greeting)
-	}
-	return nil
+	m.rest = append(m.rest, rest...)
+	m.fd, err = descriptor(conn)
+	return err
 }
 
 // Settle sends messages to every room until each of its members has got one: from then on all
-// are known to be in. A room gets the next one when those who are in have the last.
+// are known to be in. A room gets the next ones, one of each sender, when those who are in have the last.
 func (f *Fleet) Settle(ctx context.Context) error {
 	waiting := slices.Clone(f.rooms)
 	for {
@@ -126,8 +126,10 @@ func (f *Fleet) Settle(ctx context.Context) error {
 			if !r.caughtUp() {
 				continue
 			}
-			if err := r.send(); err != nil {
-				return err
+			for range r.senders {
+				if err := r.send(); err != nil {
+					return err
+				}
 			}
 		}
 		time.Sleep(20 * time.Millisecond)

@@ -70,7 +70,7 @@ func flooded(t *testing.T, spoil func(message, member int, frame []byte) []byte)
 	defer server.Close()
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
-	f, err := Connect(ctx, server.Listener.Addr().String(), Plain, Plan{Rooms: 1, Members: 5, Size: 200})
+	f, err := Connect(ctx, []string{server.Listener.Addr().String()}, Plain, Plan{Rooms: 1, Members: 5, Size: 200})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -122,7 +122,7 @@ func TestFleetNoticesALostAndADoubledMessage(t *testing.T) {
 func TestConnectFailsOnARefusedHandshake(t *testing.T) {
 	server := httptest.NewServer(http.NotFoundHandler())
 	defer server.Close()
-	if _, err := Connect(t.Context(), server.Listener.Addr().String(), Plain, Plan{Rooms: 1, Members: 3, Size: 200}); err == nil {
+	if _, err := Connect(t.Context(), []string{server.Listener.Addr().String()}, Plain, Plan{Rooms: 1, Members: 3, Size: 200}); err == nil {
 		t.Error("no error")
 	}
 }

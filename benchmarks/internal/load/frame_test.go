@@ -96,7 +96,7 @@ func FuzzMember(f *testing.F) {
 		if err2 == nil {
 			err2 = two.parse(append(bytes.Clone(two.rest), p[at:]...))
 		}
-		if (err1 == nil) != (err2 == nil) || one.count != two.count || one.checker.Doubled != two.checker.Doubled {
+		if (err1 == nil) != (err2 == nil) || one.count != two.count || one.checkers[0].Doubled != two.checkers[0].Doubled {
 			t.Errorf("whole: %d messages, %v; in pieces: %d, %v", one.count, err1, two.count, err2)
 		}
 	})
@@ -104,6 +104,7 @@ func FuzzMember(f *testing.F) {
 
 func newTestMember() *Member {
 	f := &Fleet{dialect: Plain, inflater: newInflater(), clock: NewClock()}
-	r := &Room{fleet: f, wake: make(chan struct{}, 1)}
-	return &Member{fleet: f, room: r, fd: -1}
+	m := newMember(newRoom(f, 0), 0)
+	m.fd = -1
+	return m
 }

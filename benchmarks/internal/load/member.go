@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"sync/atomic"
 	"time"
 )
@@ -14,6 +15,7 @@ type Member struct {
 	fd      int
 	fleet   *Fleet
 	room    *Room
+	number  int  // in the room; the first ones send
 	stalled bool // reads the first message and then no more
 
 	rest     []byte // of the last read: a frame that isn't whole yet
@@ -22,32 +24,54 @@ type Member struct {
 	now      int64  // when the last read returned
 	measured bool   // whether that was in the measured interval
 	count    uint64 // messages seen
-	checker  Checker
-	latency  Histogram
-	foreign  int // messages of other rooms
-	err      error
-	answered []byte // scratch
+	// checkers has one for each sender: of n senders, sender i sends the room's messages i+n, i+2n and so on,
+	// which are its first, its second and so on.
+	checkers  []Checker
+	place     int // in the room's order, of the last message
+	reordered int // came in another order than to others
+	latency   Histogram
+	own       Histogram // of the messages that it sent
+	foreign   int       // messages of other rooms
+	err       error
+	answered  []byte // scratch
 
 	delivered atomic.Uint64 // count, published once a read
-	last      atomic.Uint64 // highest sequence number so far
+	last      atomic.Uint64 // all up to this message have come, or were skipped; 0 before each sender was heard
 	want      atomic.Uint64 // the room's sender waits for this one, 0 for none
 	gone      atomic.Bool
 }
 
 var clientMask = [4]byte{0x37, 0xfa, 0x21, 0x3d}
 
+func newMember(r *Room, number int) *Member {
+	return &Member{number: number, fleet: r.fleet, room: r, checkers: make([]Checker, r.senders)}
+}
+
 // publish tells the other goroutines how far this member is.
 func (m *Member) publish() {
 	m.delivered.Store(m.count)
-	if m.checker.next == 0 {
+	last := m.reached()
+	if last == 0 {
 		return
 	}
-	last := m.checker.next - 1
 	m.last.Store(last)
 	if want := m.want.Load(); want != 0 && last >= want {
 		m.want.Store(0)
 		m.room.notify()
 	}
+}
+
+// reached is the number of the room's last message before the first that may still come.
+func (m *Member) reached() uint64 {
+	reached := uint64(math.MaxUint64)
+	for i := range m.checkers {
+		next := m.checkers[i].next
+		if next == 0 {
+			return 0
+		}
+		reached = min(reached, next*uint64(len(m.checkers))+uint64(i)-1)
+	}
+	return reached
 }
 
 // parse handles the whole frames in p and keeps the rest.
@@ -116,10 +140,10 @@ func (m *Member) line(line []byte) error {
 	switch {
 	case ok:
 		m.saw(s)
-	case !m.fleet.dialect.Lines:
+	case m.fleet.dialect.Ping == "":
 		return errors.New("load: not a message of this run")
-	case string(line) == "{}":
-		return m.answer(opText, line)
+	case string(line) == m.fleet.dialect.Ping:
+		return m.answer(opText, []byte(m.fleet.dialect.Pong))
 	case bytes.Contains(line, []byte(`"error"`)):
 		return fmt.Errorf("load: the server answers %s", line)
 	}
@@ -132,9 +156,20 @@ func (m *Member) saw(s stamp) {
 		return
 	}
 	m.count++
-	m.checker.Saw(s.seq)
+	n := uint64(len(m.checkers))
+	m.checkers[s.seq%n].Saw(s.seq / n)
+	if n > 1 {
+		place := m.room.order.placeOf(s.seq)
+		if place < m.place {
+			m.reordered++
+		}
+		m.place = place
+	}
 	if m.measured {
 		m.latency.Record(time.Duration(m.now - s.at))
+		if s.seq%n == uint64(m.number) {
+			m.own.Record(time.Duration(m.now - s.at))
+		}
 	}
 }
 

@@ -61,8 +61,8 @@ func TestMemberInflates(t *testing.T) {
 			}
 		}
 	}
-	if m.count != 6 || m.checker.Doubled != 3 {
-		t.Errorf("%d messages, %d doubled; want 6 and 3", m.count, m.checker.Doubled)
+	if m.count != 6 || m.checkers[0].Doubled != 3 {
+		t.Errorf("%d messages, %d doubled; want 6 and 3", m.count, m.checkers[0].Doubled)
 	}
 	if err := m.parse(serverFrame(0xC1, []byte("no deflate"))); err == nil {
 		t.Error("broken deflate went unnoticed")

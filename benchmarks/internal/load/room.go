@@ -3,6 +3,7 @@ package load
 import (
 	"context"
 	"errors"
+	"strconv"
 	"time"
 )
 
@@ -12,18 +13,29 @@ const stuckAfter = 3 * time.Second
 // ErrStuck says that a room stopped delivering to members that read.
 var ErrStuck = errors.New("load: the room stands still")
 
-// A Room is one room of a fleet. Its first member is the one that sends.
+// A Room is one room of a fleet. Its first members send, in turn.
 type Room struct {
 	id      int
 	name    string
 	fleet   *Fleet
 	members []*Member
+	senders int
+	order   order // the poller's
 
 	seq     uint64 // of the last message sent
 	message []byte
 	text    []byte
 	wire    []byte
 	wake    chan struct{}
+}
+
+func newRoom(f *Fleet, id int) *Room {
+	senders := max(f.plan.Senders, 1)
+	return &Room{
+		id: id, name: "r" + strconv.Itoa(id), fleet: f, senders: senders, order: order{}, wake: make(chan struct{}, 1),
+		// The first message has this number plus 1, so that each sender counts from 1. See Member.checkers.
+		seq: uint64(senders) - 1, message: newTemplate(f.plan.Size, f.plan.Prose),
+	}
 }
 
 // notify wakes the sender; it looks again by itself, so one token is enough.
@@ -34,13 +46,13 @@ func (r *Room) notify() {
 	}
 }
 
-// send sends the next message through the first member.
+// send sends the next message, through the member whose turn it is.
 func (r *Room) send() error {
 	r.seq++
 	writeStamp(r.message, stamp{r.id, r.seq, r.fleet.clock.Now()})
 	r.text = r.fleet.dialect.Wrap(r.text[:0], r.name, r.message)
 	r.wire = appendFrame(r.wire[:0], opText, clientMask, r.text)
-	return r.members[0].write(r.wire)
+	return r.members[r.seq%uint64(r.senders)].write(r.wire)
 }
 
 // await waits until all members that read have message seq.
@@ -94,23 +106,28 @@ func (m *Member) has(seq uint64) bool {
 	return m.stalled || m.last.Load() >= seq || m.gone.Load()
 }
 
-// joined says whether every member has got a message.
+// joined says whether every member has got a message of each sender.
 func (r *Room) joined() bool {
 	for _, m := range r.members {
-		if m.delivered.Load() == 0 {
+		if m.last.Load() == 0 {
 			return false
 		}
 	}
 	return true
 }
 
-// caughtUp says whether all who got anything got the last message. The sender itself must be one of
-// them, once something was sent.
+// caughtUp says whether all who heard all senders got the last message, and somebody did, once something
+// was sent: a server's first member that sends hears all the others.
 func (r *Room) caughtUp() bool {
-	for i, m := range r.members {
-		if last := m.last.Load(); last < r.seq && (last > 0 || i == 0) && !m.stalled {
+	heard := r.seq < uint64(r.senders)
+	for _, m := range r.members {
+		switch last := m.last.Load(); {
+		case m.stalled:
+		case last >= r.seq:
+			heard = true
+		case last > 0:
 			return false
 		}
 	}
-	return true
+	return heard
 }

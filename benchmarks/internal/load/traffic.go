@@ -44,20 +44,18 @@ func (f *Fleet) floodRooms(ctx context.Context, window uint64, first, step int) 
 	}
 }
 
-// Pace sends one message to each room every interval until ctx is done.
+// Pace sends one message every interval, to the rooms in turn, until ctx is done.
 func (f *Fleet) Pace(ctx context.Context, every time.Duration) error {
 	tick := time.NewTicker(every)
 	defer tick.Stop()
-	for {
+	for i := 0; ; i++ {
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-tick.C:
 		}
-		for _, r := range f.rooms {
-			if err := r.send(); err != nil {
-				return unlessDone(ctx, err)
-			}
+		if err := f.rooms[i%len(f.rooms)].send(); err != nil {
+			return unlessDone(ctx, err)
 		}
 	}
 }
@@ -94,30 +92,26 @@ func (f *Fleet) Churn(ctx context.Context, workers int) error {
 
 // cycle is one short visit: handshake, the dialect's greeting, close handshake.
 func (f *Fleet) cycle(ctx context.Context, buf []byte) error {
-	conn, err := dial(ctx, f.addr, false)
+	conn, err := dial(ctx, f.addrs[0], false)
 	if err != nil {
 		return err
 	}
 	defer conn.Close()
 	room := f.rooms[0].name
-	if _, err := handshake(conn, f.dialect.Path(room), false, buf); err != nil {
+	rest, err := handshake(conn, f.dialect.Path(room), false, buf)
+	if err != nil {
+		return err
+	}
+	if _, err := f.greet(conn, room, rest, buf); err != nil {
 		return err
 	}
 	if err := conn.SetDeadline(time.Now().Add(handshakeTimeout)); err != nil {
 		return err
 	}
-	if greeting := f.dialect.Greeting(room); greeting != nil {
-		if _, err := conn.Write(appendFrame(nil, opText, clientMask, greeting)); err != nil {
-			return err
-		}
-		if err := readUntil(conn, buf, f.dialect.Welcome); err != nil {
-			return err
-		}
-	}
 	if _, err := conn.Write(appendFrame(nil, opClose, clientMask, []byte{0x03, 0xe8})); err != nil {
 		return err
 	}
-	if err := readUntil(conn, buf, ""); !errors.Is(err, io.EOF) {
+	if _, err := io.Copy(io.Discard, conn); err != nil {
 		return fmt.Errorf("load: after the close frame: %w", err)
 	}
 	return nil

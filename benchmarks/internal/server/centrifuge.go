@@ -17,6 +17,11 @@ func newCentrifuge(o Options) http.Handler {
 	if err != nil {
 		panic(err)
 	}
+	if o.Broker != "" {
+		if err := useRedis(node, o.Broker); err != nil {
+			panic(err)
+		}
+	}
 	s := &centrifugeServer{}
 	node.OnConnecting(func(context.Context, centrifuge.ConnectEvent) (centrifuge.ConnectReply, error) {
 		return centrifuge.ConnectReply{

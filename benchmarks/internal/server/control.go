@@ -29,6 +29,15 @@ type Usage struct {
 	Err          string        // what went wrong with the command, if anything
 }
 
+// Plus is what two processes have used together.
+func (u Usage) Plus(other Usage) Usage {
+	u.User += other.User
+	u.System += other.System
+	u.Objects += other.Objects
+	u.Resident += other.Resident
+	return u
+}
+
 // A process is a server process seen from inside.
 type process struct {
 	handler    http.Handler
@@ -43,16 +52,25 @@ func Main(args []string, in io.Reader, out io.Writer) error {
 	name := flags.String("lib", "", "library")
 	deflate := flags.Bool("deflate", false, "negotiate permessage-deflate")
 	idle := flags.Bool("idle", false, "tune for many idle connections")
+	broker := flags.String("broker", "", "address of the library's broker")
+	isNATS := flags.Bool(NATS, false, "be a NATS server instead")
 	sendBuffer := flags.Int("sendbuffer", 0, "size of the sockets' send buffers; 0 leaves it to the kernel")
 	profile := flags.String("cpuprofile", "", "write a CPU profile of the measured interval to this file")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
-	at := slices.IndexFunc(Libraries, func(l Library) bool { return l.Name == *name })
+	if *isNATS {
+		return runNATS(in, out)
+	}
+	libraries := slices.Concat(Libraries, Clustered)
+	at := slices.IndexFunc(libraries, func(l Library) bool { return l.Name == *name })
 	if at < 0 {
 		return fmt.Errorf("server: no library %q", *name)
 	}
-	p := process{handler: Libraries[at].New(Options{Deflate: *deflate, Idle: *idle}), sendBuffer: *sendBuffer}
+	if run := libraries[at].Run; run != nil {
+		return run(*broker)
+	}
+	p := process{handler: libraries[at].New(Options{Deflate: *deflate, Idle: *idle, Broker: *broker}), sendBuffer: *sendBuffer}
 	if *profile != "" {
 		var err error
 		if p.profile, err = os.Create(*profile); err != nil {

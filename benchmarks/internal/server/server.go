@@ -24,8 +24,9 @@ const maxMessage = 64 << 10
 
 // Options are what a scenario asks of a server.
 type Options struct {
-	Deflate bool // negotiate permessage-deflate without context takeover
-	Idle    bool // many connections, little traffic: tune for memory where the library can
+	Deflate bool   // negotiate permessage-deflate without context takeover
+	Idle    bool   // many connections, little traffic: tune for memory where the library can
+	Broker  string // address of the library's broker, if it has one
 }
 
 func (o Options) sendBuffer() int {
@@ -38,10 +39,15 @@ func (o Options) sendBuffer() int {
 // A Library is one way to build the chat server.
 type Library struct {
 	Name     string
-	Module   string // "" for what is written here by hand
 	Dialect  load.Dialect
 	Deflates bool
+	Broker   string // what carries its rooms between nodes; "" where there is one node
 	New      func(Options) http.Handler
+
+	// For what isn't Go, in place of New: Run becomes the server that Main describes, and Missing says what
+	// isn't installed.
+	Run     func(broker string) error
+	Missing func() error
 }
 
 // A joiner can measure what joining and leaving a room costs while there are many.
@@ -53,13 +59,13 @@ type joiner interface {
 
 // Libraries are all that are compared, the project's own first.
 var Libraries = []Library{
-	{"wsroom", "github.com/wsroom/wsroom", load.Plain, true, newWsroom},
-	{"centrifuge", "github.com/centrifugal/centrifuge", load.Centrifuge, true, newCentrifuge},
-	{"gws", "github.com/lxzan/gws", load.Plain, true, newGWS},
-	{"melody", "github.com/olahol/melody", load.Plain, true, newMelody},
-	{"gorilla", "github.com/gorilla/websocket", load.Plain, true, newGorilla},
-	{"coder", "github.com/coder/websocket", load.Plain, true, newCoder},
-	{"bare loop", "", load.Plain, false, newBare},
+	{Name: "wsroom", Dialect: load.Plain, Deflates: true, New: newWsroom},
+	{Name: "centrifuge", Dialect: load.Centrifuge, Deflates: true, New: newCentrifuge},
+	{Name: "gws", Dialect: load.Plain, Deflates: true, New: newGWS},
+	{Name: "melody", Dialect: load.Plain, Deflates: true, New: newMelody},
+	{Name: "gorilla", Dialect: load.Plain, Deflates: true, New: newGorilla},
+	{Name: "coder", Dialect: load.Plain, Deflates: true, New: newCoder},
+	{Name: "bare loop", Dialect: load.Plain, New: newBare},
 }
 
 // A directory finds the room of a name, for libraries that leave rooms to the application.

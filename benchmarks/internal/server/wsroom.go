@@ -10,16 +10,18 @@ import (
 
 // newWsroom is the chat of wsroom's README with its defaults: heartbeats, a bounded queue for each
 // member and UTF-8 checks included.
-func newWsroom(o Options) http.Handler {
+func newWsroom(o Options) http.Handler { return newWsroomHub(o) }
+
+func newWsroomHub(o Options, options ...wsroom.Option) http.Handler {
 	s := &wsroomServer{}
-	options := []wsroom.Option{
+	options = append(options,
 		wsroom.OnConnect(s.remember),
 		wsroom.OnText(func(c *wsroom.Conn, text string, err error) {
 			if err == nil {
 				_ = c.SendTextToThisRoom(text)
 			}
 		}),
-	}
+	)
 	if o.Deflate {
 		options = append(options, wsroom.WithCompression(0))
 	}
