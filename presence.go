@@ -241,8 +241,7 @@ func (p *presence) due(room, identity string) (a *attendance, present, news, uns
 		return nil, false, false, false
 	}
 	present, news, unsure = a.present, a.present != a.entered, a.retry > 0
-	if !news && (!unsure || p.lapsed()) {
-		a.retry = 0
+	if !news && !unsure {
 		p.tidy(a)
 		return nil, false, false, false
 	}
@@ -306,20 +305,18 @@ func (p *presence) note(err error) {
 	p.failing = err != nil
 }
 
-// lapsed reports whether the lease has, so that nothing is left in the store that this node entered.
-func (p *presence) lapsed() bool { return p.renewal != nil && time.Since(p.renewed) >= leaseTime }
+// mayHaveLapsed reports whether the lease may have. It hasn't where a renewal had its effect though it failed.
+func (p *presence) mayHaveLapsed() bool {
+	return p.renewal != nil && time.Since(p.renewed) >= leaseTime
+}
 
-// lease makes the node known to the store, before its first entry and where the lease has lapsed.
+// lease makes the node known to the store, before its first entry and where the lease may have lapsed.
 func (p *presence) lease(ctx context.Context) error {
-	if p.leased && !p.lapsed() {
+	if p.leased && !p.mayHaveLapsed() {
 		return nil
 	}
-	held, err := p.prolong(ctx, leaseTime)
-	if err != nil {
+	if err := p.prolong(ctx, leaseTime); err != nil {
 		return err
-	}
-	if p.leased && !held {
-		p.enterAgain()
 	}
 	p.leased = true
 	p.mu.Lock()
@@ -330,8 +327,7 @@ func (p *presence) lease(ctx context.Context) error {
 	return nil
 }
 
-// renew prolongs the lease, and enters what is present again where it has lapsed. It goes before what
-// else there is to do, so that the lease doesn't lapse by that.
+// renew prolongs the lease. It goes before what else there is to do, so that the lease doesn't lapse by that.
 func (p *presence) renew() {
 	p.mu.Lock()
 	if p.closed {
@@ -342,21 +338,20 @@ func (p *presence) renew() {
 	p.mu.Unlock()
 	ctx, cancel := context.WithTimeout(context.Background(), storeTime)
 	defer cancel()
-	held, err := p.prolong(ctx, leaseTime)
-	if p.note(err); err == nil && !held {
-		p.enterAgain()
-	}
+	p.note(p.prolong(ctx, leaseTime))
 }
 
-// prolong renews the lease, and tells of those who were there by way of a node that has died. It reports
-// whether there was one; where that may have been said by an answer that was lost, there was none.
-func (p *presence) prolong(ctx context.Context, ttl time.Duration) (held bool, err error) {
+// prolong renews the lease, has everything entered again where it has lapsed, and tells of those who were
+// there by way of a node that has died.
+func (p *presence) prolong(ctx context.Context, ttl time.Duration) error {
 	begin := time.Now()
 	held, left, err := p.store.Renew(ctx, p.node, ttl)
 	if err != nil {
-		return false, err
+		return err
 	}
-	held = held && begin.Sub(p.renewed) < leaseTime
+	if !held || p.mayHaveLapsed() { // that it had may have been the answer to a renewal that failed
+		p.enterAgain(!held)
+	}
 	p.renewed = begin
 	for _, key := range slices.Sorted(maps.Keys(left)) {
 		room, own := strings.CutPrefix(key, p.prefix())
@@ -366,16 +361,19 @@ func (p *presence) prolong(ctx context.Context, ttl time.Duration) (held bool, e
 			}
 		}
 	}
-	return held, nil
+	return nil
 }
 
-// enterAgain has everything entered that is present.
-func (p *presence) enterAgain() {
+// enterAgain has everything entered that is present. Where it is certain that the store has forgotten all,
+// there is nothing that has to exit.
+func (p *presence) enterAgain(certain bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, in := range p.rooms {
 		for _, a := range in {
-			a.entered, a.retry = false, 0
+			if a.entered = a.entered && !a.present && !certain; certain {
+				a.retry = 0
+			}
 			p.tidy(a)
 			if a.present {
 				p.align(a)
@@ -441,8 +439,7 @@ func (p *presence) letLapse() {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), storeTime)
 	defer cancel()
-	_, err := p.prolong(ctx, max(p.hub.cfg.grace, time.Second))
-	p.note(err)
+	p.note(p.prolong(ctx, max(p.hub.cfg.grace, time.Second)))
 }
 
 // alone is the store of a node that shares none: nobody else is there before or after.
