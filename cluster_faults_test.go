@@ -18,7 +18,7 @@ import (
 )
 
 // A connection that is ended while it is being entered takes nothing away from the others. At its full size
-// (-hostile.full) it hits the moment for certain, by default now and then.
+// (-hostile.full) it hits the moment for certain, by default most of the time.
 func TestKickRacesWithUpgradesOnManyNodes(t *testing.T) {
 	newHub := func() *wsroom.Hub { return wsroom.New(wsroom.WithBroker(newWire()), wsroom.WithHeartbeat(0, 0)) }
 	inBubble(t, newHub, func(t *testing.T, s *pipeServer, hub *wsroom.Hub) {

@@ -169,6 +169,9 @@ func (f *fleet) checkPresence() {
 			}
 		}
 	}
+	if f.faults { // what came of a call whose answer was lost isn't always told
+		return
+	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for key, n := range f.present {

@@ -36,7 +36,7 @@ type fleet struct {
 	t       *testing.T
 	rnd     *rand.Rand
 	local   bool // DeliverLocally
-	faults  bool // of the radios, beside outages
+	faults  bool // of the radios, beside outages, and lost answers of the store
 	server  *brokertest.Memory
 	store   *brokertest.Memory // of presence
 	ships   []*ship
@@ -253,9 +253,11 @@ func (f *fleet) step() {
 	case n < 865:
 		f.server.Lose(1 + f.rnd.IntN(3))
 	case n < 870:
-		on.store.cut.Store(true)
+		on.store.cut.Store(!f.faults)
+		on.store.deaf.Store(f.faults)
 	case n < 885:
 		on.store.cut.Store(false)
+		on.store.deaf.Store(false)
 	case n < 892 && !on.away:
 		f.ships[at] = f.replace(on, n < 887)
 	case n < 930:
@@ -314,6 +316,7 @@ func (f *fleet) settle() {
 		s.away = false
 		s.radio.Up()
 		s.store.cut.Store(false)
+		s.store.deaf.Store(false)
 	}
 	time.Sleep(time.Minute) // of presence: a lease, and until somebody finds that it has lapsed
 	synctest.Wait()

@@ -4,20 +4,11 @@ import (
 	"context"
 	"crypto/rand"
 	"fmt"
-	"maps"
 	"net/http"
 	"net/url"
 	"slices"
-	"strings"
 	"sync"
 	"time"
-)
-
-const (
-	// storeTime bounds one call of a PresenceStore.
-	storeTime = 5 * time.Second
-	// leaseTime is after what time what a node that died entered lapses. It renews at a third of it.
-	leaseTime = 30 * time.Second
 )
 
 // Member is somebody who is present in a room, by however many connections.
@@ -204,8 +195,8 @@ func (p *presence) align(a *attendance) {
 // enterOrExit brings the store into line, or has that tried again. After close, what a store that fails
 // isn't told lapses.
 func (p *presence) enterOrExit(room, identity string) {
-	a, present, news, unsure := p.due(room, identity)
-	if a == nil {
+	d, ok := p.due(room, identity)
+	if !ok {
 		return
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), storeTime)
@@ -213,56 +204,62 @@ func (p *presence) enterOrExit(room, identity string) {
 	err := p.lease(ctx)
 	changed := false
 	if err == nil {
-		if a, present, news, unsure = p.due(room, identity); a == nil { // it had lapsed
+		if d, ok = p.due(room, identity); !ok { // it had lapsed
 			return
 		}
-		changed, err = p.change(ctx, a, present, unsure && news)
+		changed, err = p.change(ctx, d)
 	}
 	p.note(err)
 	if err != nil {
-		p.tryAgain(a)
+		p.tryAgain(d.attendance)
 		return
 	}
 	p.mu.Lock()
-	a.entered, a.retry = present, 0
-	p.tidy(a)
+	d.entered, d.retry = d.present, 0
+	p.tidy(d.attendance)
 	p.mu.Unlock()
-	if changed && news {
-		p.tell(present, room, identity)
+	if changed && d.news {
+		p.tell(d.present, room, identity)
 	}
 }
 
-// due returns the attendance if there is something to do for it: news for the store or, because it is
-// unsure whether a call had its effect, to make sure.
-func (p *presence) due(room, identity string) (a *attendance, present, news, unsure bool) {
+// duty is what is to be done for an attendance.
+type duty struct {
+	*attendance
+	present bool // as it was when this was due
+	news    bool // for the store, and for others
+	unsure  bool // whether a call that failed had its effect
+}
+
+// due returns what is to be done for an attendance, if there is anything.
+func (p *presence) due(room, identity string) (d duty, ok bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	a = p.rooms[room][identity]
+	a := p.rooms[room][identity]
 	if a == nil || p.closed && p.failing {
-		return nil, false, false, false
+		return d, false
 	}
-	present, news, unsure = a.present, a.present != a.entered, a.retry > 0
-	if !news && (!unsure || p.lapsed()) {
-		a.retry = 0
+	d = duty{attendance: a, present: a.present, news: a.present != a.entered, unsure: a.retry > 0}
+	if !d.news && !d.unsure {
 		p.tidy(a)
-		return nil, false, false, false
+		return d, false
 	}
-	return a, present, news, unsure
+	return d, true
 }
 
-// change enters or exits, and reports whether that makes a difference to others. With undo it does the
-// opposite first: a call that failed may have made the difference already, and nobody has been told.
-func (p *presence) change(ctx context.Context, a *attendance, present, undo bool) (changed bool, err error) {
+// change enters or exits, and reports whether that makes a difference to others. Where that is news and a call
+// that failed may have made the difference already, which nobody was told, it does the opposite first.
+func (p *presence) change(ctx context.Context, d duty) (changed bool, err error) {
 	do, opposite := p.store.Exit, p.store.Enter
-	if present {
+	if d.present {
 		do, opposite = opposite, do
 	}
-	if undo {
-		if _, err := opposite(ctx, p.key(a.room), a.identity, p.node); err != nil {
+	if d.news && d.unsure {
+		if _, err := opposite(ctx, p.key(d.room), d.identity, p.node); err != nil {
 			return false, err
 		}
 	}
-	return do(ctx, p.key(a.room), a.identity, p.node)
+	return do(ctx, p.key(d.room), d.identity, p.node)
 }
 
 // tryAgain aligns an attendance after a while.
@@ -305,89 +302,6 @@ func (p *presence) note(err error) {
 		p.hub.cfg.logger.Warn("wsroom: presence store failed", "err", err)
 	}
 	p.failing = err != nil
-}
-
-// lapsed reports whether the lease has, so that nothing is left in the store that this node entered.
-func (p *presence) lapsed() bool { return p.renewal != nil && time.Since(p.renewed) >= leaseTime }
-
-// lease makes the node known to the store, before its first entry and where the lease has lapsed.
-func (p *presence) lease(ctx context.Context) error {
-	if p.leased && !p.lapsed() {
-		return nil
-	}
-	held, err := p.prolong(ctx, leaseTime)
-	if err != nil {
-		return err
-	}
-	if p.leased && !held {
-		p.enterAgain()
-	}
-	p.leased = true
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if !p.closed && p.renewal == nil {
-		p.renewal = time.AfterFunc(leaseTime/3, func() { p.work.addFirst("renew", p.renew) })
-	}
-	return nil
-}
-
-// renew prolongs the lease, and enters what is present again where it has lapsed. It goes before what
-// else there is to do, so that the lease doesn't lapse by that.
-func (p *presence) renew() {
-	p.mu.Lock()
-	if p.closed {
-		p.mu.Unlock()
-		return
-	}
-	p.renewal.Reset(leaseTime / 3)
-	p.mu.Unlock()
-	ctx, cancel := context.WithTimeout(context.Background(), storeTime)
-	defer cancel()
-	held, err := p.prolong(ctx, leaseTime)
-	if p.note(err); err == nil && !held {
-		p.enterAgain()
-	}
-}
-
-// prolong renews the lease, and tells of those who were there by way of a node that has died. It reports
-// whether there was one; where that may have been said by an answer that was lost, there was none.
-func (p *presence) prolong(ctx context.Context, ttl time.Duration) (held bool, err error) {
-	begin := time.Now()
-	held, left, err := p.store.Renew(ctx, p.node, ttl)
-	if err != nil {
-		return false, err
-	}
-	held = held && begin.Sub(p.renewed) < leaseTime
-	p.renewed = begin
-	p.tellLeft(left)
-	return held, nil
-}
-
-// tellLeft tells of those whose nodes are gone, by the store's names of their rooms.
-func (p *presence) tellLeft(left map[string][]string) {
-	for _, key := range slices.Sorted(maps.Keys(left)) {
-		room, own := strings.CutPrefix(key, p.prefix())
-		for _, identity := range left[key] {
-			if own {
-				p.tell(false, room, identity)
-			}
-		}
-	}
-}
-
-// enterAgain has everything entered that is present.
-func (p *presence) enterAgain() {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	for _, in := range p.rooms {
-		for _, a := range in {
-			a.entered, a.retry = false, 0
-			p.tidy(a)
-			if a.present {
-				p.align(a)
-			}
-		}
-	}
 }
 
 // members returns those that the store knows and those of this node, which it may not know yet.
@@ -440,32 +354,3 @@ func (p *presence) end() {
 		p.work.add("close", p.part)
 	}
 }
-
-// part ends the lease at Shutdown: after the grace, in which members come back by way of other nodes, or
-// at once where there is none.
-func (p *presence) part() {
-	if !p.leased {
-		return
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), storeTime)
-	defer cancel()
-	if grace := p.hub.cfg.grace; grace > 0 {
-		_, err := p.prolong(ctx, grace)
-		p.note(err)
-		return
-	}
-	left, err := p.store.Leave(ctx, p.node)
-	p.note(err)
-	p.tellLeft(left)
-}
-
-// alone is the store of a node that shares none: nobody else is there before or after.
-type alone struct{}
-
-func (alone) Enter(context.Context, string, string, string) (bool, error) { return true, nil }
-func (alone) Exit(context.Context, string, string, string) (bool, error)  { return true, nil }
-func (alone) Identities(context.Context, string) ([]string, error)        { return nil, nil }
-func (alone) Renew(context.Context, string, time.Duration) (bool, map[string][]string, error) {
-	return true, nil, nil
-}
-func (alone) Leave(context.Context, string) (map[string][]string, error) { return nil, nil }
