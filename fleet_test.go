@@ -356,8 +356,12 @@ func TestFleetDoesAsTheModelDoes(t *testing.T) {
 		play(t, *fleetSeed)
 		return
 	}
-	for begin := time.Now(); time.Since(begin) < *fleetTime; {
+	for begin := time.Now(); ; {
 		play(t, 1+rand.Uint64N(1<<32))
+		// Many timers in bubbles crash Go 1.26's race detector (golang.org/issue/78156): one game does there.
+		if underRace() || time.Since(begin) >= *fleetTime {
+			return
+		}
 	}
 }
 
