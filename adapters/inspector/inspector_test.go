@@ -274,6 +274,7 @@ func TestEvents(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newSite(t, inspector.WithActions())
 		s.dial("/before")
+		synctest.Wait() // it is counted, too
 		s.stats("")
 		s.dial("/a?name=Ann")
 		id := s.hub.Members("/a")[0].ID()

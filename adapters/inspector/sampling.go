@@ -118,7 +118,7 @@ func (s *sampler) takeLocked() *sample {
 		next.compare(s.last, s.label)
 	} else {
 		next.seen = len(next.conns)
-		next.brief = next.stats.Opened - next.seen
+		next.brief = max(0, next.stats.Opened-next.seen) // one that is just being opened isn't counted yet
 	}
 	next.events = next.events[:min(len(next.events), maxEvents)]
 	next.until = begin.Add(max(interval, maxShare*time.Since(begin)))

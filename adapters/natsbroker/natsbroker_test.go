@@ -161,7 +161,7 @@ func TestTooLarge(t *testing.T) {
 		t.Error("Subscribe to a topic that is too long returns nil")
 	}
 	publish(t, b, topic, string(largest))
-	until(t, "the largest message arrives", func() bool { return e.messages.Load() == 1 })
+	until(t, "the largest message arrives", func() bool { return e.messages.Load() == 2 })
 }
 
 // TestPermissions: what README.md says that a user needs is enough.
