@@ -1,4 +1,4 @@
-module github.com/wsroom/wsroom/soak
+module github.com/wsroom/wsroom/internal/tests/soak
 
 go 1.25.0
 
@@ -9,4 +9,4 @@ require (
 
 require github.com/go-chi/chi/v5 v5.5.0 // indirect
 
-replace github.com/wsroom/wsroom => ../
+replace github.com/wsroom/wsroom => ../../../

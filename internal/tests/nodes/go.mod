@@ -1,4 +1,4 @@
-module github.com/wsroom/wsroom/nodes
+module github.com/wsroom/wsroom/internal/tests/nodes
 
 go 1.26.0
 
@@ -30,8 +30,8 @@ require (
 )
 
 replace (
-	github.com/wsroom/wsroom => ../
-	github.com/wsroom/wsroom/adapters/redisbroker => ../adapters/redisbroker
+	github.com/wsroom/wsroom => ../../../
+	github.com/wsroom/wsroom/adapters/redisbroker => ../../../adapters/redisbroker
 )
 
-replace github.com/wsroom/wsroom/adapters/natsbroker => ../adapters/natsbroker
+replace github.com/wsroom/wsroom/adapters/natsbroker => ../../../adapters/natsbroker

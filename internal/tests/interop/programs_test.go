@@ -15,7 +15,7 @@ func nodeClient(name string) func(*testing.T, session) {
 			node = "node"
 		}
 		need(t, node, "install Node 20 or newer")
-		need(t, "clients/node_modules/"+name, "npm ci --prefix interop/clients")
+		need(t, "clients/node_modules/"+name, "npm ci --prefix internal/tests/interop/clients")
 		run(t, node, "node_"+name+".mjs", s)
 	}
 }

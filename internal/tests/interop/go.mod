@@ -1,4 +1,4 @@
-module github.com/wsroom/wsroom/interop
+module github.com/wsroom/wsroom/internal/tests/interop
 
 go 1.25.0
 
@@ -25,8 +25,8 @@ require (
 	golang.org/x/sys v0.34.0 // indirect
 )
 
-replace github.com/wsroom/wsroom => ../
+replace github.com/wsroom/wsroom => ../../../
 
-replace github.com/wsroom/wsroom/adapters/inspector => ../adapters/inspector
+replace github.com/wsroom/wsroom/adapters/inspector => ../../../adapters/inspector
 
-replace github.com/wsroom/wsroom/internal/browser => ../internal/browser
+replace github.com/wsroom/wsroom/internal/browser => ../../../internal/browser

@@ -77,7 +77,7 @@ http {
 // documentedLocation is what docs/behind-a-proxy.md shows.
 func documentedLocation(t *testing.T) string {
 	t.Helper()
-	doc, err := os.ReadFile("../docs/behind-a-proxy.md")
+	doc, err := os.ReadFile("../../../docs/behind-a-proxy.md")
 	if err != nil {
 		t.Fatal(err)
 	}
