@@ -51,7 +51,7 @@ var pageLink = regexp.MustCompile(`\]\(([^):#]+)(?:#[^)]*)?\)`)
 func files(t *testing.T, ending string) map[string]string {
 	t.Helper()
 	found := map[string]string{}
-	for _, folder := range []string{"", "*/", "*/*/"} {
+	for _, folder := range []string{"", "*/", "*/*/", "internal/tests/*/"} {
 		paths, err := filepath.Glob(folder + "*" + ending)
 		if err != nil {
 			t.Fatal(err)
