@@ -40,15 +40,18 @@ func (t *transport) Control(opcode byte, payload []byte) {
 	by := closeErrorOf(payload)
 	refusal := by.Code == websocket.StatusProtocolError || by.Code == websocket.StatusMessageTooBig
 	switch {
-	case refusal && c.reading.Load():
-		c.badClose.Store(int32(by.Code)) // the reader says why
-		c.wire.Interrupt()               // in case the application closes, and not coder/websocket
+	case refusal && c.refusal.CompareAndSwap(readingNow, int32(by.Code)): // the reader says why
+		c.wire.Interrupt() // in case the application closes, and not coder/websocket
 	case c.wire.PeerClosing():
 		c.end(endingPeer(by))
-	default:
-		if refusal && (strings.HasPrefix(by.Reason, "received ") || strings.HasPrefix(by.Reason, "read limited at ")) {
-			by.Reason = "" // coder/websocket's own words
+	case refusal && (strings.HasPrefix(by.Reason, "received ") || strings.HasPrefix(by.Reason, "read limited at ")):
+		// coder/websocket's own words: the application reads by itself, and the peer did wrong
+		cause := fmt.Errorf("wsroom: read: %s", by.Reason)
+		if by.Code == websocket.StatusMessageTooBig {
+			cause = fmt.Errorf("wsroom: read: %w", websocket.ErrMessageTooBig)
 		}
+		c.end(endingRefused(cause, by.Code))
+	default:
 		c.end(endingClosed(by))
 	}
 }
@@ -72,10 +75,13 @@ func (t *transport) MessageSent() {
 // Failed ends the connection, for a frame may have been cut.
 func (t *transport) Failed(err error) { (*Conn)(t).writeFailed(err) }
 
+// ReadFailed ends the connection, whoever reads: we, or the application by itself.
+func (t *transport) ReadFailed(err error) { (*Conn)(t).end(endingReadFailed(err)) }
+
 // Closed ends the connection where the application closed the websocket.Conn itself, and not
 // coder/websocket because of what it read.
 func (t *transport) Closed() {
-	if t.badClose.Load() != 0 {
+	if t.refusal.Load() > 0 {
 		return // the reader says why
 	}
 	(*Conn)(t).end(ending{
