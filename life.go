@@ -59,6 +59,14 @@ func droppingAll(e ending) ending {
 	return e
 }
 
+func endingShutdown(code websocket.StatusCode) ending {
+	e := ending{cause: ErrShutdown, label: "shutdown", code: code, reason: "server is going away", budget: closeBudget}
+	if code == websocket.StatusServiceRestart {
+		e.reason = "server restarts"
+	}
+	return e
+}
+
 func endingClosed(by websocket.CloseError) ending {
 	return ending{cause: by, label: "closed", code: by.Code, reason: by.Reason, budget: closeBudget}
 }

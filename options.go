@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/coder/websocket"
 	"github.com/wsroom/wsroom/internal/frame"
 )
 
@@ -71,6 +72,7 @@ type config struct {
 	connKey                        func(*http.Request) string
 	maxPerKey                      int
 	drain                          time.Duration
+	shutdownCode                   websocket.StatusCode
 
 	marshal   func(any) ([]byte, error)
 	unmarshal func([]byte, any) error
@@ -110,6 +112,7 @@ func newConfig(opts []Option) (*config, error) {
 		outageTime:    5 * time.Second,
 		outageBytes:   4 << 20,
 		grace:         5 * time.Second,
+		shutdownCode:  websocket.StatusServiceRestart,
 	}
 	var mistakes []error
 	for _, opt := range opts {
@@ -326,12 +329,25 @@ func WithMaxConnsPer(key func(*http.Request) string, n int) Option {
 	}
 }
 
-// WithDrain makes Shutdown spread its closes evenly at random over window, with close code 1012, so
-// that the clients don't all come back at once elsewhere. The default is 0: all at once, with 1001.
+// WithDrain makes Shutdown spread its closes evenly at random over window, so that the clients don't all
+// come back at once elsewhere. The default is 0: all at once.
 func WithDrain(window time.Duration) Option {
 	return func(c *config) error {
 		c.drain = window
 		return notNegative("WithDrain", window)
+	}
+}
+
+// WithShutdownCode has Shutdown close connections with code. The default is 1012, service restart, after
+// which every client that reconnects by itself does; after 1001, going away, some don't. It must be a code
+// that a close frame may hold (RFC 6455, section 7.4).
+func WithShutdownCode(code websocket.StatusCode) Option {
+	return func(c *config) error {
+		c.shutdownCode = code
+		if err := checkCloseCode(code); err != nil {
+			return fmt.Errorf("WithShutdownCode: code %d can't be sent in a close frame", int(code))
+		}
+		return nil
 	}
 }
 
