@@ -1,6 +1,7 @@
 package wsroom
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"strings"
@@ -27,6 +28,11 @@ func (t *transport) Overhead(caughtUp int64) {
 // Oversized ends the connection of a peer that announces more than it may send.
 func (t *transport) Oversized() { (*Conn)(t).end(endingTooBig) }
 
+// Unmasked ends the connection of a peer that breaks the protocol where coder/websocket doesn't say so.
+func (t *transport) Unmasked() {
+	(*Conn)(t).end(endingRefused(errors.New("wsroom: read: frame without a mask"), websocket.StatusProtocolError))
+}
+
 // Control sends pings and pongs ahead of the messages. A close frame becomes the end of the
 // connection, which sends its own.
 func (t *transport) Control(opcode byte, payload []byte) {
@@ -42,18 +48,26 @@ func (t *transport) Control(opcode byte, payload []byte) {
 	switch {
 	case refusal && c.refusal.CompareAndSwap(readingNow, int32(by.Code)): // the reader says why
 		c.wire.Interrupt() // in case the application closes, and not coder/websocket
-	case c.wire.PeerClosing():
-		c.end(endingPeer(by))
-	case refusal && (strings.HasPrefix(by.Reason, "received ") || strings.HasPrefix(by.Reason, "read limited at ")):
-		// coder/websocket's own words: the application reads by itself, and the peer did wrong
+	case refusal && refusedByCoder(by.Reason, c.wire.PeerClosing()): // the application reads by itself
 		cause := fmt.Errorf("wsroom: read: %s", by.Reason)
 		if by.Code == websocket.StatusMessageTooBig {
 			cause = fmt.Errorf("wsroom: read: %w", websocket.ErrMessageTooBig)
 		}
 		c.end(endingRefused(cause, by.Code))
+	case c.wire.PeerClosing():
+		c.end(endingPeer(by))
 	default:
 		c.end(endingClosed(by))
 	}
+}
+
+// refusedByCoder reports whether a close frame's reason is in coder/websocket's words for what it refuses
+// to read, and not in the application's, nor, if that closes, in the peer's.
+func refusedByCoder(reason string, peerCloses bool) bool {
+	if peerCloses {
+		return strings.HasPrefix(reason, "received invalid close payload: ")
+	}
+	return strings.HasPrefix(reason, "received ") || strings.HasPrefix(reason, "read limited at ")
 }
 
 func closeErrorOf(payload []byte) websocket.CloseError {

@@ -19,6 +19,8 @@ type Owner interface {
 	// Oversized tells that a data frame longer than Limits.Frame was announced to be read, or that a
 	// compressed message is longer than Limits.Size.
 	Oversized()
+	// Unmasked tells that a frame without a mask was read, which coder/websocket refuses without a word.
+	Unmasked()
 	// Control takes a control frame that is to be sent. The payload is valid until it returns.
 	Control(opcode byte, payload []byte)
 	// MessageSent tells that a message written in several frames is complete.

@@ -186,6 +186,8 @@ func (h *hub) Oversized() {
 	h.oversize++
 }
 
+func (h *hub) Unmasked() {}
+
 func (h *hub) MessageSent() {
 	h.mu.Lock()
 	h.sent++

@@ -150,6 +150,9 @@ func (c *Conn) Read(p []byte) (int, error) {
 	if c.oversized() { // coder/websocket would take memory for it
 		return 0, c.tooBig()
 	}
+	if c.in.unmasked() {
+		c.owner.Unmasked()
+	}
 	return n, nil
 }
 
