@@ -262,6 +262,7 @@ func (c *Conn) fill(p []byte) error {
 		}
 		return c.readErr
 	}
+	now = max(now, c.lastRead.Load()+1) // each read has a time of its own, however coarse the clock is
 	c.lastRead.Store(now)
 	switch {
 	case since != 0 && now-since >= int64(time.Millisecond):
