@@ -79,10 +79,17 @@ func TestGoneClientIsFoundBehindItsBacklog(t *testing.T) {
 			<-c.Context().Done()
 		}
 	})
+	readAll := wsroom.Serve(func(c *wsroom.Conn) error {
+		for {
+			if _, err := c.ReadText(context.Background()); err != nil {
+				return err
+			}
+		}
+	})
 	for name, opts := range map[string][]wsroom.Option{
-		"rate limit":      {echo(), wsroom.WithRateLimit(1, 1)},
-		"byte rate limit": {echo(), wsroom.WithByteRateLimit(1000, 1)},
-		"Serve":           {wsroom.WithRateLimit(1, 1), pollFor(time.Hour, 0)},
+		"rate limit":      {wsroom.OnText(discardText), wsroom.WithRateLimit(2000, 1)}, // 4 KiB each 128 ms
+		"byte rate limit": {wsroom.OnText(discardText), wsroom.WithByteRateLimit(20_000, 1)},
+		"Serve":           {wsroom.WithRateLimit(2000, 1), readAll},
 		"a callback":      {stuck},
 	} {
 		for how, goAway := range map[string]func(*peer){
@@ -95,12 +102,14 @@ func TestGoneClientIsFoundBehindItsBacklog(t *testing.T) {
 			},
 		} {
 			t.Run(name+", "+how, func(t *testing.T) {
+				t.Parallel()
 				overTLSToo(t, func(t *testing.T, serve func(*wsroom.Hub) *httptest.Server) {
 					hub := wsroom.New(append(opts, wsroom.WithHeartbeat(200*time.Millisecond, 200*time.Millisecond),
 						wsroom.WithMaxConnsPer(func(*http.Request) string { return "ann" }, 1))...)
 					srv := serve(hub)
 					c := knock(t, srv, upgradeRequest("/a"))
-					c.Write(bytes.Repeat(rawFrame(0x81, "0123456789"), 10_000))
+					c.Write(bytes.Repeat(rawFrame(0x81, "0123456789"), 60_000)) // 30 s
+
 					goAway(c)
 					until(t, "its successor is let in", func() bool {
 						c := knock(t, srv, upgradeRequest("/a"))

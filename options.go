@@ -230,8 +230,9 @@ func WithMaxMessageSize(n int64) Option {
 	}
 }
 
-// WithMessageTimeout limits the time from a message's first byte to its last, fragments included.
-// The default is 10 s. Past it the connection ends with close code 1008.
+// WithMessageTimeout limits the time from a message's first byte to its last, fragments included, and that
+// of a ping, pong or close frame likewise. The default is 10 s. Past it the connection ends with close code
+// 1008.
 func WithMessageTimeout(d time.Duration) Option {
 	return func(c *config) error {
 		c.limits.Message = d
@@ -261,7 +262,9 @@ func WithOverflow(o Overflow) Option {
 
 // WithHeartbeat pings a peer that has been silent for interval, a little less at random, and ends
 // the connection with ErrHeartbeat if nothing comes within timeout. The default is 25 s and 10 s.
-// Anything the peer sends counts as life, and while a callback runs the peer isn't judged. An
+// Anything the peer sends counts as life. What counts of timeout is the time in which the hub reads: while a
+// callback runs, a rate limit holds or the process stands still, the peer isn't judged. It is pinged then all
+// the same, each second at the most, so that one that is gone is found by a ping that can't be written. An
 // interval of 0 turns heartbeats off.
 func WithHeartbeat(interval, timeout time.Duration) Option {
 	return func(c *config) error {
