@@ -307,6 +307,7 @@ func TestCluster(t *testing.T) {
 		})
 	})
 	t.Run("ServerDies", func(t *testing.T) { serverDies(t, nodes) })
+	t.Run("Replicas", func(t *testing.T) { replicasAreRaised(t, nodes) })
 }
 
 // serverDies: where the server that leads the stream dies, what is published goes on to arrive, and each gap
