@@ -306,8 +306,8 @@ func TestCluster(t *testing.T) {
 			return brokertest.PresenceSetup{TTL: time.Second, Open: open}
 		})
 	})
-	t.Run("ServerDies", func(t *testing.T) { serverDies(t, nodes) })
 	t.Run("Replicas", func(t *testing.T) { replicasAreRaised(t, nodes) })
+	t.Run("ServerDies", func(t *testing.T) { serverDies(t, nodes) })
 }
 
 // serverDies: where the server that leads the stream dies, what is published goes on to arrive, and each gap

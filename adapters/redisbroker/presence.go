@@ -28,6 +28,9 @@ func NewPresence(client rueidis.Client) *Presence {
 	return &Presence{client: client, answered: map[string]string{}}
 }
 
+// tellTime is for how long Leave may go on after its context has ended, to say that its answer has arrived.
+const tellTime = time.Second
+
 // scriptEntries is how many entries one script takes: Redis does nothing else in the meantime, 2 or 3 ms.
 const scriptEntries = 500
 
@@ -98,7 +101,7 @@ func (p *Presence) Renew(ctx context.Context, node string, ttl time.Duration) (h
 	return answer[0] == "1", left, nil
 }
 
-// Leave implements wsroom.PresenceStore.
+// Leave implements wsroom.PresenceStore. It may return up to a second after its context has ended.
 func (p *Presence) Leave(ctx context.Context, node string) (left map[string][]string, err error) {
 	call := rand.Text()
 	answer, err := p.list(ctx, leaveScript, "leave", node, call, p.lastAnswered(node))
@@ -106,6 +109,8 @@ func (p *Presence) Leave(ctx context.Context, node string) (left map[string][]st
 		return nil, err
 	}
 	left = byRoom(answer)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), tellTime) // no later call says so
+	defer cancel()
 	p.told(ctx, node, call, left)
 	p.mu.Lock()
 	defer p.mu.Unlock()
