@@ -3,6 +3,7 @@ package natsbroker
 import (
 	"context"
 	"slices"
+	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
 )
@@ -18,7 +19,11 @@ type ending struct {
 	numbers []uint64            // of leases that have ended
 	gone    []string            // nodes whose leases have ended: what they were to tell of falls to this node
 	left    map[string][]string // who has left, by room
+	final   bool                // the node makes no more calls
 }
+
+// tellTime is for how long Leave may go on after its context has ended, to note of whom it tells.
+const tellTime = time.Second
 
 // end ends leases, and the numbers that are there already. With an error, left has those that were found.
 func (p *Presence) end(ctx context.Context, e *ending, leases []stored[lease]) error {
@@ -138,6 +143,11 @@ func (e *ending) tells(v entry) bool { return len(v.Holders) == 0 && string(v.Te
 
 // remove removes entries, and returns those of which it doesn't know that they are.
 func (e *ending) remove(ctx context.Context, all removals) (rest removals) {
+	if e.final { // others would tell of what isn't removed
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(context.WithoutCancel(ctx), tellTime)
+		defer cancel()
+	}
 	var keys []string
 	for key := range all {
 		keys = append(keys, key)

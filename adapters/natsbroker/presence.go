@@ -282,13 +282,13 @@ func extend(ctx context.Context, kv jetstream.KeyValue, node string, ttl time.Du
 	return own, err
 }
 
-// Leave implements wsroom.PresenceStore.
+// Leave implements wsroom.PresenceStore. It may return up to a second after its context has ended.
 func (p *Presence) Leave(ctx context.Context, node string) (left map[string][]string, err error) {
 	left = map[string][]string{}
 	err = p.bucket.do(ctx, "leave", func(kv jetstream.KeyValue) error {
 		l, err := get[lease](ctx, kv, leaseKey(node))
 		if err == nil && l.revision != 0 {
-			err = p.end(ctx, &ending{kv: kv, node: node, left: left}, []stored[lease]{l})
+			err = p.end(ctx, &ending{kv: kv, node: node, left: left, final: true}, []stored[lease]{l})
 		}
 		return err
 	})

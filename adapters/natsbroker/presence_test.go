@@ -161,10 +161,16 @@ func replicasAreRaised(t *testing.T, nodes []*natsServer) {
 		_ = js.DeleteStream(t.Context(), name) // there may be none
 	}
 	for _, n := range []int{1, 3, 1} {
-		publish(t, natsbroker.New(nc, natsbroker.WithReplicas(n)), "topic", "x")
-		if _, err := natsbroker.NewPresence(nc, natsbroker.WithReplicas(n)).Enter(t.Context(), "room", "ann", "n1"); err != nil {
-			t.Fatal(err)
-		}
+		b, store := natsbroker.New(nc, natsbroker.WithReplicas(n)), natsbroker.NewPresence(nc, natsbroker.WithReplicas(n))
+		until(t, "both can be used", func() bool { // what is sent while a leader is chosen isn't answered
+			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+			defer cancel()
+			if err := b.Publish(ctx, "topic", []byte("x")); err != nil {
+				return false
+			}
+			_, err := store.Enter(ctx, "room", "ann", "n1")
+			return err == nil
+		})
 		for _, name := range []string{"wsroom", "KV_wsroom-presence"} {
 			until(t, name+" is there", func() bool {
 				s, err := js.Stream(t.Context(), name)
