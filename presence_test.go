@@ -163,6 +163,7 @@ func TestPresenceWithoutGrace(t *testing.T) {
 		c := takeCensus(t, 2, wsroom.WithPresenceStore(brokertest.NewMemory()), wsroom.WithPresenceGrace(0))
 		ann := wsroomtest.Dial(t, c.hubs[0], "/a?as=ann")
 		wsroomtest.Dial(t, c.hubs[0], "/a?as=bob")
+		synctest.Wait() // node 0 is first
 		wsroomtest.Dial(t, c.hubs[1], "/a?as=bob")
 		cat := wsroomtest.Dial(t, c.hubs[1], "/a?as=cat")
 		c.want("came", "0 +ann /a", "0 +bob /a", "1 +cat /a")

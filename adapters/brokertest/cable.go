@@ -5,6 +5,7 @@ import (
 	"net"
 	"sync"
 	"testing"
+	"time"
 )
 
 // Cable is a TCP connection's way to a server, over loopback, that can be cut.
@@ -13,6 +14,7 @@ type Cable struct {
 
 	mu    sync.Mutex // guards what follows
 	cut   bool
+	delay time.Duration
 	conns map[net.Conn]bool
 }
 
@@ -62,6 +64,14 @@ func (c *Cable) Heal() {
 	c.cut = false
 }
 
+// Delay has what is sent over connections that are made from now on arrive so much later, each way; as much as ever
+// is on its way at a time.
+func (c *Cable) Delay(d time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.delay = d
+}
+
 func (c *Cable) carry(near net.Conn) {
 	defer near.Close()
 	far, err := net.Dial("tcp", c.server)
@@ -73,14 +83,51 @@ func (c *Cable) carry(near net.Conn) {
 	if !c.add(near, far) {
 		return
 	}
+	c.mu.Lock()
+	delay := c.delay
+	c.mu.Unlock()
 	var back sync.WaitGroup
 	back.Go(func() {
-		io.Copy(near, far)
+		conduct(near, far, delay)
 		near.Close()
 	})
-	io.Copy(far, near)
+	conduct(far, near, delay)
 	far.Close()
 	back.Wait()
+}
+
+// conduct copies until one of them is closed.
+func conduct(to, from net.Conn, delay time.Duration) {
+	if delay == 0 {
+		io.Copy(to, from)
+		return
+	}
+	type piece struct {
+		data []byte
+		due  time.Time
+	}
+	way := make(chan piece, 4096)
+	var arriving sync.WaitGroup
+	arriving.Go(func() {
+		for p := range way {
+			<-time.After(time.Until(p.due))
+			if _, err := to.Write(p.data); err != nil {
+				from.Close()
+			}
+		}
+	})
+	for {
+		data := make([]byte, 32<<10)
+		n, err := from.Read(data)
+		if n > 0 {
+			way <- piece{data[:n], time.Now().Add(delay)}
+		}
+		if err != nil {
+			break
+		}
+	}
+	close(way)
+	arriving.Wait()
 }
 
 func (c *Cable) add(conns ...net.Conn) bool {

@@ -20,6 +20,7 @@ import (
 	"math"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -54,7 +55,8 @@ type Option func(*config)
 type config struct{ replicas int }
 
 // WithReplicas says on how many servers of a NATS cluster what is kept in memory is: 1, the default, 3 or 5.
-// With more than one the death of a server is no outage.
+// With more than one the death of a server is no outage. What has fewer already is changed to n, and what has more
+// is left alone; where the server doesn't do that, each call returns an error that says so.
 func WithReplicas(n int) Option { return func(c *config) { c.replicas = n } }
 
 // newConfig panics for what a NATS cluster doesn't do.
@@ -77,6 +79,7 @@ type Broker struct {
 	js     jetstream.JetStream
 	config jetstream.StreamConfig
 	turns  chan struct{} // holds one for each subscription that is being joined again
+	copies atomic.Bool   // the stream has as many replicas as it is to have
 
 	mu     sync.Mutex // guards what follows
 	online context.Context
@@ -182,6 +185,9 @@ func (b *Broker) publish(ctx context.Context, topic string, m *nats.Msg) error {
 	if online.Err() != nil {
 		return fmt.Errorf("natsbroker: publish: %w", errAway)
 	}
+	if err := b.replicate(ctx); err != nil {
+		return fmt.Errorf("natsbroker: publish: %w", cmp.Or(context.Cause(ctx), err))
+	}
 	_, err := b.js.PublishMsg(ctx, m, jetstream.WithRetryAttempts(0))
 	if errors.Is(err, jetstream.ErrNoStreamResponse) {
 		config := b.config
@@ -198,6 +204,19 @@ func (b *Broker) publish(ctx context.Context, topic string, m *nats.Msg) error {
 	default:
 		return fmt.Errorf("natsbroker: publish: %w", cmp.Or(context.Cause(ctx), err))
 	}
+}
+
+// replicate has the stream's replicas checked once.
+func (b *Broker) replicate(ctx context.Context) error {
+	if b.copies.Load() {
+		return nil
+	}
+	err := replicate(ctx, b.js, b.config)
+	if errors.Is(err, jetstream.ErrStreamNotFound) { // it is made with as many
+		return nil
+	}
+	b.copies.Store(err == nil)
+	return err
 }
 
 // makeStream makes a stream unless there is one.

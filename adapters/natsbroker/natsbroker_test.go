@@ -306,6 +306,7 @@ func TestCluster(t *testing.T) {
 			return brokertest.PresenceSetup{TTL: time.Second, Open: open}
 		})
 	})
+	t.Run("Replicas", func(t *testing.T) { replicasAreRaised(t, nodes) })
 	t.Run("ServerDies", func(t *testing.T) { serverDies(t, nodes) })
 }
 
