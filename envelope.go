@@ -18,7 +18,7 @@ import (
 //	messages   each as follows, led by its length (uvarint)
 //	  sequence uvarint: rises with each message of the node
 //	  back     uvarint: how much by since its last message on this topic; 0 where that isn't known
-//	  kind     1 byte: frame.Text, frame.Binary or frame.Close, and the bits below
+//	  kind     1 byte: frame.Text, frame.Binary, frame.Close or kindLost, and the bits below
 //	  besides  if the bit is set: number (uvarint) and, led by their lengths, names of rooms
 //	  except   if the bit is set: the same of connections' ids
 //	  payload  the rest
@@ -30,7 +30,7 @@ const (
 	envelopeHead    = 1 + len(nodeID{})
 	maxUvarint      = binary.MaxVarintLen64
 
-	kindBits    = 0x0f
+	kindLost    = 0    // messages up to this one were given up; no payload
 	withBesides = 0x10 // not for who is in one of these rooms, too: they have it from there
 	withExcept  = 0x20
 )
@@ -125,11 +125,21 @@ func (r *reader) letter() (l letter, payload []byte, err error) {
 		if by := closeErrorOf(body); checkClose(by.Code, by.Reason) != nil {
 			err = errMalformed
 		}
-	case frame.Binary:
+	case frame.Binary, kindLost:
 	default:
 		err = errVersion
 	}
 	return l, body, err
+}
+
+// lastSequence returns that of an envelope's last letter.
+func lastSequence(envelope []byte) (last uint64) {
+	_, letters, _ := openEnvelope(envelope)
+	for len(letters) > 0 {
+		body := reader(letters.bytes())
+		last = body.uvarint()
+	}
+	return last
 }
 
 func (r *reader) uvarint() uint64 {

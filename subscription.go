@@ -43,6 +43,8 @@ type subscription struct {
 	await  uint64
 }
 
+var errMissing = errors.New("wsroom: broker: messages are missing")
+
 // heard is what is known of a node's messages on the topic.
 type heard struct {
 	sequence uint64 // of the last one
@@ -249,6 +251,10 @@ func (s *subscription) deliver(envelope []byte) {
 			s.gap("malformed", err)
 			continue
 		}
+		if l.kind == kindLost {
+			s.givenUp(node)
+			continue
+		}
 		s.cluster.hub.receive(s.rooms, l, payload)
 	}
 	s.tellEcho(node)
@@ -261,7 +267,7 @@ func (s *subscription) fresh(node nodeID, l letter) bool {
 		return false
 	}
 	if known && l.back > 0 && h.sequence < l.sequence-l.back && !h.excused {
-		s.gap("sequence", errors.New("wsroom: broker: messages are missing"))
+		s.gap("sequence", errMissing)
 	}
 	if !known && len(s.heard) >= knownNodes {
 		own := s.cluster.node // what it has delivered locally is still to come
@@ -269,6 +275,13 @@ func (s *subscription) fresh(node nodeID, l letter) bool {
 	}
 	s.heard[node] = heard{sequence: l.sequence}
 	return true
+}
+
+// givenUp is told by a node that it couldn't publish a message. This node has reported its own.
+func (s *subscription) givenUp(node nodeID) {
+	if node != s.cluster.node {
+		s.gap("sequence", errMissing)
+	}
 }
 
 // waitFor waits until this node's message of that sequence has come back, if it will.
