@@ -82,8 +82,14 @@ func publish[P string | []byte](c *cluster, t Target, kind byte, payload P) erro
 	return nil
 }
 
-// fits checks a message against the most that the broker takes.
+// fits checks a message against the most that nodes, and the broker, take.
 func (c *cluster) fits(rooms []string, l letter, size int) error {
+	if len(rooms) > maxRooms {
+		return fmt.Errorf("wsroom: a message to %d rooms: with a broker the most is %d", len(rooms), maxRooms)
+	}
+	if most := maxNames - maxRooms; len(l.except) > most {
+		return fmt.Errorf("wsroom: a message that leaves out %d connections: with a broker the most is %d", len(l.except), most)
+	}
 	around := envelopeHead + 6*maxUvarint // at the most, without names
 	for _, names := range [][]string{rooms[:len(rooms)-1], l.except} {
 		for _, name := range names {
