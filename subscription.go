@@ -106,7 +106,7 @@ func (s *subscription) subscribed(stop func()) {
 	}
 }
 
-// failed logs the first failure.
+// failed reports the first failure.
 func (s *subscription) failed(err error, first bool) {
 	hub := s.cluster.hub
 	if s.ctx.Err() != nil {
@@ -114,7 +114,7 @@ func (s *subscription) failed(err error, first bool) {
 	}
 	hub.observer.Add(MetricBrokerErrors, "", "subscribe", 1)
 	if first {
-		hub.cfg.logger.Warn("wsroom: broker takes no subscription", "room", s.room, "err", err)
+		s.cluster.refused.add(s.room, "", err)
 	}
 	_ = s.doWithout() // where it can't, whoever waits may yet be lucky
 }
