@@ -1,19 +1,20 @@
 package brokertest
 
 import (
-	"io"
 	"net"
 	"sync"
 	"testing"
 )
 
-// Cable is a TCP connection's way to a server, over loopback, that can be cut.
+// Cable is a TCP connection's way to a server, over loopback, that can be cut, hang, and lose what it carries.
 type Cable struct {
 	addr, server string
 
-	mu    sync.Mutex // guards what follows
-	cut   bool
-	conns map[net.Conn]bool
+	mu      sync.Mutex // guards what follows
+	cut     bool
+	hangs   bool
+	conns   map[net.Conn]bool // the two ends of each connection; false: it carries nothing any more
+	changed chan struct{}     // closed with the next change
 }
 
 // NewCable returns a cable to the server at that address, which lasts until the test's end.
@@ -23,7 +24,7 @@ func NewCable(t testing.TB, server string) *Cable {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := &Cable{addr: ln.Addr().String(), server: server, conns: map[net.Conn]bool{}}
+	c := &Cable{addr: ln.Addr().String(), server: server, conns: map[net.Conn]bool{}, changed: make(chan struct{})}
 	var running sync.WaitGroup
 	running.Go(func() {
 		for {
@@ -47,19 +48,49 @@ func (c *Cable) Addr() string { return c.addr }
 
 // Cut closes all connections. Until Heal new ones are closed at once.
 func (c *Cable) Cut() {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.cut = true
-	for conn := range c.conns {
-		conn.Close()
-	}
+	c.change(func() {
+		c.cut = true
+		for conn := range c.conns {
+			conn.Close()
+		}
+	})
 }
 
 // Heal undoes Cut.
-func (c *Cable) Heal() {
+func (c *Cable) Heal() { c.change(func() { c.cut = false }) }
+
+// Hang has all connections, new ones too, carry nothing until Resume. They stay open.
+func (c *Cable) Hang() { c.change(func() { c.hangs = true }) }
+
+// Resume undoes Hang. What was sent meanwhile arrives.
+func (c *Cable) Resume() { c.change(func() { c.hangs = false }) }
+
+// Drop has the connections that there are carry nothing any more, for good. They stay open; new ones work.
+func (c *Cable) Drop() {
+	c.change(func() {
+		for conn := range c.conns {
+			c.conns[conn] = false
+		}
+	})
+}
+
+func (c *Cable) change(f func()) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.cut = false
+	f()
+	close(c.changed)
+	c.changed = make(chan struct{})
+}
+
+// carries reports whether a connection that has this end carries data, and what to wait for otherwise: nil where
+// it is over.
+func (c *Cable) carries(end net.Conn) (bool, <-chan struct{}) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.cut {
+		return false, nil
+	}
+	return !c.hangs && c.conns[end], c.changed
 }
 
 func (c *Cable) carry(near net.Conn) {
@@ -74,13 +105,34 @@ func (c *Cable) carry(near net.Conn) {
 		return
 	}
 	var back sync.WaitGroup
-	back.Go(func() {
-		io.Copy(near, far)
-		near.Close()
-	})
-	io.Copy(far, near)
-	far.Close()
+	back.Go(func() { c.copy(near, far) })
+	c.copy(far, near)
 	back.Wait()
+}
+
+// copy carries data one way until either end is closed, and then closes the other.
+func (c *Cable) copy(to, from net.Conn) {
+	defer to.Close()
+	buf := make([]byte, 64<<10)
+	for {
+		n, err := from.Read(buf)
+		if err != nil {
+			return
+		}
+		for {
+			ok, changed := c.carries(from)
+			if ok {
+				break
+			}
+			if changed == nil {
+				return
+			}
+			<-changed
+		}
+		if _, err := to.Write(buf[:n]); err != nil {
+			return
+		}
+	}
 }
 
 func (c *Cable) add(conns ...net.Conn) bool {
