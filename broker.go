@@ -107,7 +107,10 @@ func WithOutage(o Outage) Option {
 }
 
 // WithBrokerBuffer bridges outages of the broker: for up to d what is sent waits, in order, while it is
-// at most this many bytes in all. The default is 5 s and 4 MiB. See WithOutage for what is beyond it.
+// at most this many bytes in all. The default is 5 s and 4 MiB. See WithOutage for what is beyond it. Each room's
+// outage is one by itself. An outage is longer than d when a call of Publish has failed that began d after the first
+// one that failed: that is found up to 2 s later. A message that isn't taken for longer than d and three tries,
+// although the broker took others on its topic in between, is given up, and is a gap.
 func WithBrokerBuffer(d time.Duration, bytes int64) Option {
 	return func(c *config) error {
 		c.outageTime, c.outageBytes = d, bytes
@@ -118,8 +121,9 @@ func WithBrokerBuffer(d time.Duration, bytes int64) Option {
 // OnGap calls f when the members of a room on this node may have missed messages: because the connection
 // to the broker was lost, or a message was, or a node sent what this one doesn't understand. What was being
 // published when the connection was lost may come after it, later than to the members on other nodes. For messages
-// to all, room is "". Calls come one at a time, and outside of any connection's callbacks; those for a
-// room may be merged while f runs. A gap is also logged and told to the Observer.
+// to all, room is "". Calls come one at a time, and outside of any connection's callbacks. A room's first gap is told
+// at once, those within a second after it by one more call at its end. The log has one line for a second's gaps of
+// all rooms; the Observer is told of each. docs/nodes.md shows how to have clients start again.
 func OnGap(f func(room string, err error)) Option {
 	return func(c *config) error {
 		c.onGap = f
