@@ -159,19 +159,21 @@ func (g *gate) giveBack() {
 		return
 	}
 	g.subscribed = false
-	if g.conn == nil {
+	conn := g.conn
+	if conn == nil {
 		h.unsubscribe(everyRoom, g.room)
 		return
 	}
-	joined := g.joined || g.conn.isIn(g.room) // or the Observer panicked
+	g.conn = nil
+	joined := g.joined || conn.isIn(g.room) // or the Observer panicked
 	defer func() {
 		if !joined {
 			h.unsubscribe(g.room)
-		} else if !g.entered && h.presence != nil { // the end has counted it as one less
-			h.presence.count(g.room, g.conn.Identity(), 1)
+		} else if !g.entered { // the end has counted it as one less
+			h.appear(conn, g.room)
 		}
 	}()
-	g.conn.end(endingLost("upgrade", net.ErrClosed)) // unless a send to all has
+	conn.end(endingLost("upgrade", net.ErrClosed)) // unless a send to all has
 	if g.wire != nil {
 		g.wire.Kill()
 	}

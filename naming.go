@@ -142,7 +142,7 @@ func ByPathValue(name string) RoomFunc {
 
 // noPathValue says what is to be done about a path value that is missing.
 func noPathValue(r *http.Request, name string) error {
-	remedy := "its pattern has none of that name"
+	remedy := "mount the hub behind the router, on a pattern that has it"
 	if r.Pattern == "" && chi.RouteContext(r.Context()) == nil {
 		remedy = fmt.Sprintf("call r.SetPathValue(%q, …) before the hub where the router sets no path values, "+
 			"or mount the hub behind the router, not before it", name)
