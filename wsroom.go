@@ -129,17 +129,20 @@ func (h *Hub) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if c == nil {
 		return
 	}
-	opened := false
+	h.begin(c, func() { c.open(r) })
+}
+
+// begin counts the connection, opens it and has it run.
+func (h *Hub) begin(c *Conn, open func()) {
 	defer func() { // even if OnConnect ends this goroutine, or the Observer or Tracer panics
-		if !opened {
-			c.end(endingPanic("ServeHTTP", "application code"))
+		if !c.beating.Load() {
+			c.end(endingPanic("admission", "the Observer or the Tracer"))
 		}
 		go c.run()
 	}()
 	h.counters.opened.Add(1)
 	h.observer.Add(MetricConns, c.route, "", 1)
-	c.open(r)
-	opened = true
+	open()
 }
 
 // SendTextToRoom sends text to every member of the room. See Target.SendText.
