@@ -13,6 +13,7 @@ import (
 
 	"github.com/coder/websocket"
 	"github.com/wsroom/wsroom/internal/frame"
+	"github.com/wsroom/wsroom/internal/goroutine"
 )
 
 // Conn is one connection. All methods may be called concurrently, but for Read, ReadText and
@@ -77,7 +78,7 @@ func newConn(h *Hub, r *http.Request, room, key string) *Conn {
 	}
 	c.queue.limit, c.queue.writing = h.cfg, true
 	if h.cfg.onConnect != nil {
-		c.queue.opening = new(opening)
+		c.queue.open()
 	}
 	if h.cfg.limitsRate() {
 		c.buckets = new(buckets)
@@ -151,11 +152,11 @@ func (c *Conn) Context() context.Context {
 	return c.context.Context
 }
 
-// isIn reports whether the connection is in the room.
-func (c *Conn) isIn(room string) bool {
+// isWithin reports whether the connection is in one of the first n of the rooms.
+func (c *Conn) isWithin(rooms *list[string], n int) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.rooms.get(room) != nil
+	return c.rooms.within(rooms, n)
 }
 
 // Set keeps a value for the connection's life.
@@ -218,24 +219,42 @@ func enqueue[P string | []byte](c *Conn, opcode byte, payload P, err error) erro
 		return err
 	}
 	m := encode(c.hub, opcode, payload, c.queue.deflate)
-	for {
-		space := c.queue.spaceFor(c.queue.sizeOf(m))
-		if space == nil {
-			break
-		}
-		<-space
-	}
 	p := c.queue.push(m, true)
+	if p.err == errHeld {
+		p = c.pushEarly(m)
+	}
 	if p.wake {
 		c.wake()
 	}
 	if p.dropped > 0 {
-		c.noteDrops(p.dropped)
+		c.noteDrops(int(p.dropped))
 	}
-	if p.slow {
+	if p.err == ErrSlow {
 		c.end(endingSlow)
 	}
 	return p.err
+}
+
+// pushEarly queues a message while OnConnect runs: its own go first, everybody else's where the rooms' do.
+func (c *Conn) pushEarly(m *frame.Message) pushed {
+	if !c.queue.isOpenedBy(goroutine.Current()) {
+		return c.queue.push(m, false)
+	}
+	p, space, before := c.queue.pushFirst(m)
+	if space == nil {
+		return p
+	}
+	patience := time.NewTimer(c.hub.cfg.limits.ForWriting(before))
+	defer patience.Stop()
+	for space != nil {
+		select {
+		case <-space:
+			p, space, _ = c.queue.pushFirst(m)
+		case <-patience.C:
+			return c.queue.refuse()
+		}
+	}
+	return p
 }
 
 // SendTextToThisRoom sends to everyone in Room(), this connection included. See Hub.SendTextToRoom.

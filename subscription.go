@@ -25,7 +25,7 @@ const (
 type subscription struct {
 	cluster *cluster
 	room    string
-	rooms   []string      // the room, as a target; nil: all
+	to      audience      // the room's members, or everyone
 	ready   chan struct{} // closed when it hears, or members do without
 	ctx     context.Context
 	cancel  context.CancelFunc
@@ -54,8 +54,8 @@ func newSubscription(c *cluster, room string) *subscription {
 	if delete(c.past, room); s.heard == nil {
 		s.heard = map[nodeID]heard{}
 	}
-	if room != everyRoom {
-		s.rooms = []string{room}
+	if s.to = everyone; room != everyRoom {
+		s.to = audience{rooms: []string{room}}
 	}
 	s.ctx, s.cancel = context.WithCancel(c.ctx)
 	return s
@@ -249,7 +249,7 @@ func (s *subscription) deliver(envelope []byte) {
 			s.gap("malformed", err)
 			continue
 		}
-		s.cluster.hub.receive(s.rooms, l, payload)
+		s.cluster.hub.receive(s.to, l, payload)
 	}
 	s.tellEcho(node)
 }
@@ -303,7 +303,8 @@ func (l letter) skip() func(*Conn) bool {
 	if len(l.except)+len(l.besides) == 0 {
 		return nil
 	}
+	except, besides := newList(l.except), newList(l.besides)
 	return func(c *Conn) bool {
-		return slices.Contains(l.except, c.id) || slices.ContainsFunc(l.besides, c.isIn)
+		return except.has(c.id) || len(l.besides) > 0 && c.isWithin(&besides, len(l.besides))
 	}
 }
