@@ -23,15 +23,10 @@ func (h *Hub) To(rooms ...string) Target { return Target{hub: h, to: audience{ro
 // ToAll returns all connections of the hub, on all nodes.
 func (h *Hub) ToAll() Target { return Target{hub: h, to: everyone} }
 
-// Except leaves these connections out. A nil, a connection of another Hub and one that has ended leave
-// nobody out.
+// Except leaves these connections out, on whichever node they are. A nil leaves nobody out, nor does a
+// connection that has ended or belongs to a hub that has nothing to do with this one.
 func (t Target) Except(conns ...*Conn) Target {
-	t.except = slices.Clone(t.except)
-	for _, c := range conns {
-		if c != nil && c.hub == t.hub {
-			t.except = append(t.except, c)
-		}
-	}
+	t.except = slices.DeleteFunc(slices.Concat(t.except, conns), func(c *Conn) bool { return c == nil })
 	return t
 }
 
