@@ -51,7 +51,7 @@ func TestSendsMeanTheSameOnManyNodes(t *testing.T) {
 			{"Except", hubs[0].To("/a", "/b").Except(a0).SendText, "/a /b /c but /a0"},
 			{"Except, to all", hubs[1].ToAll().Except(c1).SendText, "/a /b /c but /c1"},
 			{"To nobody", hub.To([]string{}...).SendText, ""},
-		{"An empty room", hub.To("/nobody").SendText, ""},
+			{"An empty room", hub.To("/nobody").SendText, ""},
 		} {
 			if err := tc.send(tc.name); err != nil {
 				t.Errorf("%s: %v", tc.name, err)

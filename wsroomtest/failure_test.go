@@ -169,7 +169,11 @@ func TestFailuresSayWhatCameInstead(t *testing.T) {
 			}, "",
 		},
 		"a send after the end": {
-			func(t testing.TB, hub hub, c client) { hub.ToAll().Close(4000, ""); c.ExpectClose(4000); c.SendText("hi") },
+			func(t testing.TB, hub hub, c client) {
+				hub.ToAll().Close(4000, "")
+				c.ExpectClose(4000)
+				c.SendText("hi")
+			},
 			"ann: sending the text \"hi\": ...",
 		},
 		"sends that aren't read": {
