@@ -197,7 +197,8 @@ func (c *Conn) WebSocket() *websocket.Conn {
 func (c *Conn) Queued() (messages int, bytes int64) { return c.queue.waiting() }
 
 // SendText queues a text message for this connection. It returns nil only if the message was queued;
-// otherwise ErrClosed, ErrSlow, ErrQueueFull, or an error for text that isn't valid UTF-8.
+// otherwise ErrClosed, ErrSlow, ErrQueueFull, or an error for text that isn't valid UTF-8. It returns at
+// once, but in OnConnect, where it may wait for room in the queue of c; see WithSendQueue.
 func (c *Conn) SendText(text string) error {
 	return enqueue(c, frame.Text, text, checkText(text))
 }
@@ -237,10 +238,11 @@ func enqueue[P string | []byte](c *Conn, opcode byte, payload P, err error) erro
 
 // pushEarly queues a message while OnConnect runs: its own go first, everybody else's where the rooms' do.
 func (c *Conn) pushEarly(m *frame.Message) pushed {
-	if !c.queue.isOpenedBy(goroutine.Current()) {
+	by := goroutine.Current()
+	p, space, before := c.queue.pushFirst(m, by)
+	if p.err == errHeld {
 		return c.queue.push(m, false)
 	}
-	p, space, before := c.queue.pushFirst(m)
 	if space == nil {
 		return p
 	}
@@ -249,7 +251,7 @@ func (c *Conn) pushEarly(m *frame.Message) pushed {
 	for space != nil {
 		select {
 		case <-space:
-			p, space, _ = c.queue.pushFirst(m)
+			p, space, _ = c.queue.pushFirst(m, by)
 		case <-patience.C:
 			return c.queue.refuse()
 		}
@@ -275,7 +277,8 @@ func (c *Conn) SendTextToAll(text string) error { return c.hub.SendTextToAll(tex
 // SendJSONToAll is Hub.SendJSONToAll.
 func (c *Conn) SendJSONToAll(v any) error { return c.hub.SendJSONToAll(v) }
 
-// Close ends the connection: what is queued is still written, then a close frame with this code and
+// Close ends the connection: what is queued is still written (while OnConnect runs, only what it sent
+// itself), then a close frame with this code and
 // reason, and after 5 s at the latest the socket is closed, whatever the peer does. It returns at
 // once; the cause is a websocket.CloseError. It returns ErrClosed if the connection was ending, and
 // an error, without effect, for a code that can't be sent (RFC 6455, section 7.4) or a reason of over

@@ -95,20 +95,17 @@ func (q *queue) opened(by goroutine.ID) {
 	}
 }
 
-// isOpenedBy reports whether the goroutine runs OnConnect.
-func (q *queue) isOpenedBy(id goroutine.ID) bool {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	return q.held && q.opening.by == id
-}
-
-// pushFirst appends what OnConnect itself sends. Where there is no room for it, it isn't appended; space is
-// closed when there may be, and before is how many bytes are to be written until there must be.
-func (q *queue) pushFirst(m *frame.Message) (p pushed, space <-chan struct{}, before int64) {
+// pushFirst appends m where it is OnConnect itself that sends it, and else says errHeld. Where there is no
+// room for it, it isn't appended; space is closed when there may be, and before is how many bytes are to be
+// written until there must be.
+func (q *queue) pushFirst(m *frame.Message, by goroutine.ID) (p pushed, space <-chan struct{}, before int64) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if q.closing || q.broken {
 		return pushed{err: ErrClosed}, nil, 0
+	}
+	if !q.held || q.opening.by != by {
+		return pushed{err: errHeld}, nil, 0
 	}
 	o, size := q.opening, q.sizeOf(m)
 	if q.full(&o.snapshot, o.bytes, size) {
