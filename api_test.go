@@ -67,9 +67,10 @@ func TestWhoGetsWhat(t *testing.T) {
 		{"Hub.SendTextToRoom", func(s string) error { return hub.SendTextToRoom("/a", s) }, to{a: true, both: true}},
 		{"Hub.SendTextToAll", hub.SendTextToAll, to{true, true, true}},
 		{"To several, once each", hub.To("/a", "/b", "/a").SendText, to{true, true, true}},
-		{"To none is to all", hub.To().SendText, to{true, true, true}},
+		{"To all", hub.ToAll().SendText, to{true, true, true}},
 		{"Except", hub.To("/a", "/b").Except(ca).Except(cboth).SendText, to{b: true}},
-		{"All except", hub.To().Except(cb, ca).SendText, to{both: true}},
+		{"All except", hub.ToAll().Except(cb, ca).SendText, to{both: true}},
+		{"To nobody", hub.To([]string{}...).SendText, to{}},
 		{"An empty room", hub.To("/nobody").SendText, to{}},
 	} {
 		text := "for " + tc.name
@@ -221,7 +222,7 @@ func TestCloseRefusesWhatCantBeSent(t *testing.T) {
 	c := dial(t, serve(t, hub), "/a")
 	m := member(t, hub, "/a")
 	for _, code := range []websocket.StatusCode{0, 999, 1004, 1005, 1006, 1015, 1016, 2999, 5000} {
-		if m.Close(code, "") == nil || hub.To().Close(code, "") == nil {
+		if m.Close(code, "") == nil || hub.ToAll().Close(code, "") == nil {
 			t.Errorf("code %d is taken", code)
 		}
 	}
@@ -230,7 +231,7 @@ func TestCloseRefusesWhatCantBeSent(t *testing.T) {
 	}
 	m.SendText("still here")
 	c.ExpectText("still here")
-	if err := hub.To().Except(m).Close(4000, ""); err != nil || hub.Len() != 1 {
+	if err := hub.ToAll().Except(m).Close(4000, ""); err != nil || hub.Len() != 1 {
 		t.Errorf("Except: %v, %d left", err, hub.Len())
 	}
 	if err := m.Close(4999, strings.Repeat("x", 123)); err != nil {

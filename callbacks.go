@@ -131,9 +131,11 @@ func OnBinary(f func(c *Conn, p []byte, err error)) Option {
 }
 
 // OnConnect calls f once for each connection, before any other callback. What f sends to c comes
-// before any room message, and no room message in between is lost, unless the connection ends before
-// f has returned. The request is valid only until f returns. An error ends the connection: a
-// websocket.CloseError with its code and reason, cut to 123 bytes, any other with 1011 and no text.
+// before everything that others send, be it to c or to its rooms. That waits for f to return, in one
+// order, and none of it is lost, unless the connection ends before f has returned. Goroutines that f
+// starts are others, too. Where f sends more than fits, see WithSendQueue. The request is valid only until
+// f returns. An error ends the connection: a websocket.CloseError with its code and reason, cut to 123
+// bytes, any other with 1011 and no text.
 func OnConnect(f func(c *Conn, r *http.Request) error) Option {
 	return func(c *config) error {
 		c.onConnect = f

@@ -135,7 +135,7 @@ func TestCallbacksMayCallAnything(t *testing.T) {
 		wsroom.OnText(func(c *wsroom.Conn, text string, err error) {
 			everything(c)
 			hub.Stats()
-			hub.To().Close(4000, "")
+			hub.ToAll().Close(4000, "")
 			c.Close(4001, "")
 		}))
 	srv := serve(t, hub)

@@ -206,13 +206,13 @@ func (c *cluster) close(ctx context.Context) {
 	c.reports.wait(ctx)
 }
 
-// receive does what a letter says, for the room's members on this node.
-func (h *Hub) receive(rooms []string, l letter, payload []byte) {
+// receive does what a letter says, for the audience on this node.
+func (h *Hub) receive(to audience, l letter, payload []byte) {
 	skip := l.skip()
 	if l.kind == frame.Close {
 		by := closeErrorOf(payload)
-		h.closeRooms(rooms, skip, by.Code, by.Reason)
+		h.closeConns(to, skip, by.Code, by.Reason)
 		return
 	}
-	deliver(h, rooms, skip, l.kind, payload)
+	deliver(h, to, skip, l.kind, payload)
 }

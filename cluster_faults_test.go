@@ -23,7 +23,7 @@ func TestKickRacesWithUpgradesOnManyNodes(t *testing.T) {
 	newHub := func() *wsroom.Hub { return wsroom.New(wsroom.WithBroker(newWire()), wsroom.WithHeartbeat(0, 0)) }
 	inBubble(t, newHub, func(t *testing.T, s *pipeServer, hub *wsroom.Hub) {
 		witness := wsroomtest.Dial(t, hub, "/witness")
-		others := hub.To().Except(member(t, hub, "/witness"))
+		others := hub.ToAll().Except(member(t, hub, "/witness"))
 		var wg sync.WaitGroup
 		var done atomic.Bool
 		wg.Go(func() {

@@ -47,9 +47,10 @@ func TestSendsMeanTheSameOnManyNodes(t *testing.T) {
 			{"Hub.SendTextToRoom", func(s string) error { return hub.SendTextToRoom("/a", s) }, "/a /c"},
 			{"Hub.SendTextToAll", hub.SendTextToAll, "/a /b /c"},
 			{"To several, once each", hub.To("/a", "/b", "/a").SendText, "/a /b /c"},
-			{"To none is to all", hub.To().SendText, "/a /b /c"},
+			{"To all", hub.ToAll().SendText, "/a /b /c"},
 			{"Except", hubs[0].To("/a", "/b").Except(a0).SendText, "/a /b /c but /a0"},
-			{"Except, to all", hubs[1].To().Except(c1).SendText, "/a /b /c but /c1"},
+			{"Except, to all", hubs[1].ToAll().Except(c1).SendText, "/a /b /c but /c1"},
+			{"To nobody", hub.To([]string{}...).SendText, ""},
 			{"An empty room", hub.To("/nobody").SendText, ""},
 		} {
 			if err := tc.send(tc.name); err != nil {

@@ -15,6 +15,7 @@ import (
 
 	"github.com/coder/websocket"
 	"github.com/wsroom/wsroom/internal/frame"
+	"github.com/wsroom/wsroom/internal/goroutine"
 )
 
 // Conn is one connection. All methods may be called concurrently, but for Read, ReadText and
@@ -79,7 +80,7 @@ func newConn(h *Hub, r *http.Request, room, key string) *Conn {
 	}
 	c.queue.limit, c.queue.writing = h.cfg, true
 	if h.cfg.onConnect != nil {
-		c.queue.opening = new(opening)
+		c.queue.open()
 	}
 	if h.cfg.limitsRate() {
 		c.inbound.Store(new(inbound))
@@ -153,11 +154,11 @@ func (c *Conn) Context() context.Context {
 	return c.context.Context
 }
 
-// isIn reports whether the connection is in the room.
-func (c *Conn) isIn(room string) bool {
+// isWithin reports whether the connection is in one of the first n of the rooms.
+func (c *Conn) isWithin(rooms *lookup[string], n int) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.rooms.get(room) != nil
+	return c.rooms.within(rooms, n)
 }
 
 // Set keeps a value for the connection's life.
@@ -202,7 +203,8 @@ func (c *Conn) isKnown() bool {
 func (c *Conn) Queued() (messages int, bytes int64) { return c.queue.waiting() }
 
 // SendText queues a text message for this connection. It returns nil only if the message was queued;
-// otherwise ErrClosed, ErrSlow, ErrQueueFull, or an error for text that isn't valid UTF-8.
+// otherwise ErrClosed, ErrSlow, ErrQueueFull, or an error for text that isn't valid UTF-8. It returns at
+// once, but in OnConnect, where it may wait for room in the queue of c; see WithSendQueue.
 func (c *Conn) SendText(text string) error {
 	return enqueue(c, frame.Text, text, checkText(text))
 }
@@ -224,24 +226,43 @@ func enqueue[P string | []byte](c *Conn, opcode byte, payload P, err error) erro
 		return err
 	}
 	m := encode(c.hub, opcode, payload, c.queue.deflate)
-	for {
-		space := c.queue.spaceFor(c.queue.sizeOf(m))
-		if space == nil {
-			break
-		}
-		<-space
-	}
 	p := c.queue.push(m, true)
+	if p.err == errHeld {
+		p = c.pushEarly(m)
+	}
 	if p.wake {
 		c.wake()
 	}
 	if p.dropped > 0 {
-		c.noteDrops(p.dropped)
+		c.noteDrops(int(p.dropped))
 	}
-	if p.slow {
+	if p.err == ErrSlow {
 		c.end(endingSlow)
 	}
 	return p.err
+}
+
+// pushEarly queues a message while OnConnect runs: its own go first, everybody else's where the rooms' do.
+func (c *Conn) pushEarly(m *frame.Message) pushed {
+	by := goroutine.Current()
+	p, space, before := c.queue.pushFirst(m, by)
+	if p.err == errHeld {
+		return c.queue.push(m, false)
+	}
+	if space == nil {
+		return p
+	}
+	patience := time.NewTimer(c.hub.cfg.limits.ForWriting(before))
+	defer patience.Stop()
+	for space != nil {
+		select {
+		case <-space:
+			p, space, _ = c.queue.pushFirst(m, by)
+		case <-patience.C:
+			return c.queue.refuse()
+		}
+	}
+	return p
 }
 
 // SendTextToThisRoom sends to everyone in Room(), this connection included. See Hub.SendTextToRoom.
@@ -262,7 +283,8 @@ func (c *Conn) SendTextToAll(text string) error { return c.hub.SendTextToAll(tex
 // SendJSONToAll is Hub.SendJSONToAll.
 func (c *Conn) SendJSONToAll(v any) error { return c.hub.SendJSONToAll(v) }
 
-// Close ends the connection: what is queued is still written, then a close frame with this code and
+// Close ends the connection: what is queued is still written (while OnConnect runs, only what it sent
+// itself), then a close frame with this code and
 // reason, and after 5 s at the latest the socket is closed, whatever the peer does. It returns at
 // once; the cause is a websocket.CloseError. A reason of over 123 bytes is cut. It returns ErrClosed if the
 // connection was ending, and an error, without effect, for a code that can't be sent (RFC 6455, section 7.4)

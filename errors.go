@@ -12,10 +12,12 @@ var (
 	// ErrClosed is returned by what needs a living connection once it is ending.
 	ErrClosed = errors.New("wsroom: connection is closed")
 
-	// ErrSlow ends a connection whose send queue is full, under CloseSlow (close code 1013).
+	// ErrSlow ends a connection whose send queue is full, under CloseSlow (close code 1013). The send to it
+	// that found it full returns ErrSlow, too.
 	ErrSlow = errors.New("wsroom: connection is too slow")
 
-	// ErrQueueFull is returned by a send to one connection that DropNewest dropped.
+	// ErrQueueFull is returned by a send to one connection that DropNewest dropped, and by a send of
+	// OnConnect that found no room in time, under DropNewest and DropOldest; see WithSendQueue.
 	ErrQueueFull = errors.New("wsroom: send queue is full")
 
 	// ErrShutdown ends the connections at Shutdown (close code 1012, or that of WithShutdownCode).

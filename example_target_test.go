@@ -45,6 +45,8 @@ func ExampleTarget() {
 	_, p, _ := bob.Read(ctx)
 	fmt.Println("bob:", string(p))
 
+	var absent []string
+	g.To(absent...).SendText("for nobody") // everyone is g.ToAll(), and never an empty list
 	g.To("/red", "/blue").SendText("hello, all")
 	_, p, _ = ann.Read(ctx) // her own message hasn't come
 	fmt.Println("ann:", string(p))

@@ -73,14 +73,6 @@ func (f *fifo) pop() *frame.Message {
 	return m
 }
 
-// remove takes the message with i older ones before it.
-func (f *fifo) remove(i uint32) *frame.Message {
-	for ; i > 0; i-- { // the older ones move up
-		*f.at(i), *f.at(i - 1) = *f.at(i - 1), *f.at(i)
-	}
-	return f.pop()
-}
-
 func (f *fifo) clear() {
 	clear(f.ring)
 	f.one, f.len = nil, 0

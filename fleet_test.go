@@ -213,6 +213,9 @@ func (f *fleet) room() string { return fmt.Sprint("/", f.rnd.IntN(fleetRooms)) }
 func (f *fleet) say(from *ship, except *sailor, rooms ...string) {
 	sig := &flare{text: fmt.Sprint(len(f.signals)), ship: from, rooms: rooms, except: except, sent: f.tick.Load()}
 	target := from.hub.To(rooms...)
+	if rooms == nil {
+		target = from.hub.ToAll()
+	}
 	if except != nil {
 		target = target.Except(except.conn)
 	}

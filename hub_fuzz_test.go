@@ -191,12 +191,20 @@ func (g *game) sendRooms(s *script) {
 func (g *game) sendTo(rooms []string, except *player, kind, size int) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	target, to := g.hub.To(rooms...), g.members(rooms)
+	target, to := g.target(rooms), g.members(rooms)
 	if except != nil {
 		target = target.Except(except.conn)
 		to = slices.DeleteFunc(to, func(p *player) bool { return p == except })
 	}
 	g.deliver(func(m sentMessage) error { return m.to(target) }, to, kind, size, "")
+}
+
+// target is the rooms' members, or everyone where there are none.
+func (g *game) target(rooms []string) wsroom.Target {
+	if len(rooms) == 0 {
+		return g.hub.ToAll()
+	}
+	return g.hub.To(rooms...)
 }
 
 func (g *game) burst(s *script) {
@@ -217,7 +225,7 @@ func (g *game) nonsense(s *script) {
 	for i, err := range []error{
 		p.conn.SendText("\xff"), p.conn.SendJSON(func() {}), p.conn.Join(""), p.conn.Join("\n"), p.conn.Close(1005, ""),
 		p.conn.Close(4000, "\xff"), g.hub.SendTextToAll("\xff"), g.hub.SendTextToRoom("", "x"),
-		g.hub.To("d", "\x00").SendBinary(nil), g.hub.To().Close(999, ""), g.hub.To("\xff").Close(4000, ""),
+		g.hub.To("d", "\x00").SendBinary(nil), g.hub.ToAll().Close(999, ""), g.hub.To("\xff").Close(4000, ""),
 	} {
 		if err == nil {
 			g.t.Errorf("nonsense %d is taken", i)
@@ -246,7 +254,7 @@ func (g *game) close(s *script) {
 func (g *game) kick(s *script) {
 	rooms, except := g.pickRooms(s), g.pickExcept(s)
 	g.note("kick %v", rooms)
-	target := g.hub.To(rooms...)
+	target := g.target(rooms)
 	if except != nil {
 		target = target.Except(except.conn)
 	}

@@ -12,6 +12,7 @@ import (
 
 	"github.com/coder/websocket"
 	"github.com/wsroom/wsroom/internal/frame"
+	"github.com/wsroom/wsroom/internal/goroutine"
 )
 
 const (
@@ -229,6 +230,7 @@ func (c *Conn) open(r *http.Request) {
 	if f == nil {
 		c.connected = true
 	} else {
+		c.queue.opened(goroutine.Current())
 		c.callback("OnConnect", func() error {
 			err := f(c, r)
 			if c.connected = err == nil; !c.connected {

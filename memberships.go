@@ -1,5 +1,7 @@
 package wsroom
 
+import "slices"
+
 // memberships are the rooms of one connection, by name. Most connections are in one room, which
 // takes no map. A member stays where it is for as long as it is one.
 type memberships struct {
@@ -33,6 +35,23 @@ func (ms *memberships) remove(name string) {
 	if delete(ms.more, name); len(ms.more) == 0 {
 		ms.more = nil
 	}
+}
+
+// within reports whether one of the rooms is among the first n of the names.
+func (ms *memberships) within(names *lookup[string], n int) bool {
+	if n <= len(ms.more) {
+		return slices.ContainsFunc(names.values[:n], func(name string) bool { return ms.get(name) != nil })
+	}
+	among := func(name string) bool { i := names.index(name); return 0 <= i && i < n }
+	if ms.first.room != nil && among(ms.first.room.name) {
+		return true
+	}
+	for name := range ms.more {
+		if among(name) {
+			return true
+		}
+	}
+	return false
 }
 
 // names returns the rooms' names in no order.

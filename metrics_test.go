@@ -135,7 +135,7 @@ func endings() []happening {
 	text := wsroom.OnText(discardText)
 	return []happening{
 		with("ended peer", sends(rawFrame(0x88, "\x03\xe8"))),
-		with("ended closed", func(c *rawConn, hub *wsroom.Hub) { hub.To().Close(4000, "") }),
+		with("ended closed", func(c *rawConn, hub *wsroom.Hub) { hub.ToAll().Close(4000, "") }),
 		with("ended shutdown", func(c *rawConn, hub *wsroom.Hub) {
 			go c.closeFrame()
 			go hub.Shutdown(c.t.Context())
@@ -184,7 +184,7 @@ func drops() []happening {
 		with("dropped ended", func(c *rawConn, hub *wsroom.Hub) { fill(hub, 1) }), // while it is being written
 		with("dropped ended", func(c *rawConn, hub *wsroom.Hub) { // while OnConnect holds it back
 			hub.SendTextToAll("x")
-			hub.To().Close(4000, "")
+			hub.ToAll().Close(4000, "")
 		}, wsroom.OnConnect(func(*wsroom.Conn, *http.Request) error { time.Sleep(time.Second); return nil })),
 	}
 }
@@ -329,7 +329,7 @@ func TestEveryQueuedMessageIsCounted(t *testing.T) {
 			fill(hub, 10)
 			go reluctant.closeFrame()
 			fill(hub, 10)
-			hub.To().Close(4000, "")
+			hub.ToAll().Close(4000, "")
 			synctest.Wait()
 			stalls.Close()
 			leaves.Close()

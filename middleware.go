@@ -165,7 +165,7 @@ func (g *gate) giveBack() {
 		return
 	}
 	g.conn = nil
-	joined := g.joined || conn.isIn(g.room) // or the Observer panicked
+	joined := g.joined || slices.Contains(conn.Rooms(), g.room) // or the Observer panicked
 	defer func() {
 		if !joined {
 			h.unsubscribe(g.room)

@@ -244,9 +244,12 @@ func WithMessageTimeout(d time.Duration) Option {
 
 // WithSendQueue limits what waits to be written to one connection, in messages and in bytes. The
 // default is 4096 messages and 1 MiB. A message is always taken when nothing waits, whatever its
-// size. While OnConnect runs, a send to its connection alone waits for room instead, whoever sends, for
-// the write timeout at the most, and doesn't count after; so neither a big snapshot nor a burst from
-// OnConnect makes a slow client. Beyond the limits see WithOverflow.
+// size. Beyond the limits see WithOverflow.
+//
+// What OnConnect itself sends to its connection counts apart, under limits of the same size, so that neither
+// a big snapshot nor a burst from OnConnect makes a slow client. Where there is no room for it the send
+// waits: at the most for the write timeout, for each 256 KiB that is to be written before. After that it
+// returns ErrSlow, which ends the connection, under CloseSlow, else ErrQueueFull. No other send ever waits.
 func WithSendQueue(messages int, bytes int64) Option {
 	return func(c *config) error {
 		c.queueMessages, c.queueBytes = messages, bytes

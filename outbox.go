@@ -60,8 +60,8 @@ func publish[P string | []byte](c *cluster, t Target, kind byte, payload P) erro
 	for _, conn := range t.except {
 		l.except = append(l.except, conn.id)
 	}
-	rooms := distinct(t.rooms)
-	if len(rooms) == 0 {
+	rooms := t.to.rooms
+	if t.to.all {
 		rooms = []string{everyRoom}
 	}
 	if err := c.fits(rooms, l, len(payload)); err != nil {
@@ -108,22 +108,6 @@ func (c *cluster) maxData() int {
 		return limited.MaxData()
 	}
 	return math.MaxInt
-}
-
-// distinct returns the names, each once.
-func distinct(names []string) []string {
-	if len(names) < 2 {
-		return names
-	}
-	var once []string
-	seen := map[string]bool{}
-	for _, name := range names {
-		if !seen[name] {
-			seen[name] = true
-			once = append(once, name)
-		}
-	}
-	return once
 }
 
 // admit reports whether a message to these rooms is taken. With DeliverLocally every one is.

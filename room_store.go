@@ -224,48 +224,63 @@ func (s *store) unlockRooms(sh *shard, before int) {
 	}
 }
 
-// visit calls f for the connections in any of the rooms once each, or for everyone if there are none,
-// under the locks that order a send to them.
-func (s *store) visit(rooms []string, f func(*Conn)) {
-	if len(rooms) == 1 {
-		sh := s.shardOf(rooms[0])
+// audience is whom a send is for, on any node. The zero value is nobody.
+type audience struct {
+	all   bool     // everyone; rooms are of no matter then
+	rooms []string // each once
+}
+
+var everyone = audience{all: true}
+
+func (to audience) nobody() bool { return !to.all && len(to.rooms) == 0 }
+
+// visit calls f for the connections of the audience, once each, under the locks that order a send to them.
+// f may lock Conn.mu.
+func (s *store) visit(to audience, f func(*Conn)) {
+	if !to.all && len(to.rooms) == 1 {
+		sh := s.shardOf(to.rooms[0])
 		sh.mu.Lock()
-		sh.each(rooms[0], f)
+		sh.each(to.rooms[0], f)
 		sh.mu.Unlock()
 		return
 	}
-	locked := s.lock(rooms)
-	if len(rooms) == 0 {
+	locked := s.lock(to)
+	defer s.unlock(&locked)
+	if to.all {
 		for i := range s.shards {
 			s.shards[i].everyone.each(f)
 		}
+		return
 	}
-	seen := map[*Conn]bool{}
-	for _, name := range rooms {
+	names := newLookup(to.rooms)
+	for i, name := range to.rooms {
 		s.shardOf(name).each(name, func(c *Conn) {
-			if !seen[c] {
-				seen[c] = true
+			if i == 0 || !c.isWithin(&names, i) { // it has had it as a member of that room
 				f(c)
 			}
 		})
 	}
-	s.unlock(locked)
 }
 
-// lock takes the locks of the rooms' shards, or of all, by rising index.
-func (s *store) lock(rooms []string) (locked [shardCount]bool) {
-	for _, name := range rooms {
-		locked[s.index(name)] = true
+// lock takes the locks of the audience's shards by rising index.
+func (s *store) lock(to audience) (locked [shardCount]bool) {
+	for i := range locked {
+		locked[i] = to.all
+	}
+	if !to.all {
+		for _, name := range to.rooms {
+			locked[s.index(name)] = true
+		}
 	}
 	for i := range s.shards {
-		if locked[i] = locked[i] || len(rooms) == 0; locked[i] {
+		if locked[i] {
 			s.shards[i].mu.Lock()
 		}
 	}
 	return locked
 }
 
-func (s *store) unlock(locked [shardCount]bool) {
+func (s *store) unlock(locked *[shardCount]bool) {
 	for i := range s.shards {
 		if locked[i] {
 			s.shards[i].mu.Unlock()
@@ -279,11 +294,11 @@ func (sh *shard) each(name string, f func(*Conn)) {
 	}
 }
 
-// send appends m to the queue of everyone in the rooms but for whom skip names, if it isn't nil, in the
+// send appends m to the queue of everyone in the audience but for whom skip names, if it isn't nil, in the
 // rooms' order, and starts the writers that this takes once the locks are free. skip may lock Conn.mu.
-func (s *store) send(rooms []string, skip func(*Conn) bool, m *frame.Message) (receivers int) {
+func (s *store) send(to audience, skip func(*Conn) bool, m *frame.Message) (receivers int) {
 	t := tallies.Get().(*tally)
-	s.visit(rooms, func(c *Conn) {
+	s.visit(to, func(c *Conn) {
 		if skip == nil || !skip(c) {
 			receivers++
 			t.note(c, c.queue.push(m, false))
@@ -294,10 +309,10 @@ func (s *store) send(rooms []string, skip func(*Conn) bool, m *frame.Message) (r
 	return receivers
 }
 
-// snapshot returns the connections in the rooms, or everyone.
-func (s *store) snapshot(rooms []string) []*Conn {
+// snapshot returns the connections of the audience.
+func (s *store) snapshot(to audience) []*Conn {
 	var conns []*Conn
-	s.visit(rooms, func(c *Conn) { conns = append(conns, c) })
+	s.visit(to, func(c *Conn) { conns = append(conns, c) })
 	return conns
 }
 
@@ -343,9 +358,9 @@ func (t *tally) note(c *Conn, p pushed) {
 		t.idle = append(t.idle, c)
 	}
 	if p.dropped > 0 {
-		t.dropped = append(t.dropped, drops{c, p.dropped})
+		t.dropped = append(t.dropped, drops{c, int(p.dropped)})
 	}
-	if p.slow {
+	if p.err == ErrSlow {
 		t.slow = append(t.slow, c)
 	}
 }

@@ -30,7 +30,7 @@ const (
 type subscription struct {
 	cluster *cluster
 	room    string
-	rooms   []string      // the room, as a target; nil: all
+	to      audience      // the room's members, or everyone
 	ready   chan struct{} // closed when it hears, or members do without
 	ctx     context.Context
 	cancel  context.CancelFunc
@@ -61,8 +61,8 @@ func newSubscription(c *cluster, room string) *subscription {
 	if delete(c.past, room); s.heard == nil {
 		s.heard = map[nodeID]heard{}
 	}
-	if room != everyRoom {
-		s.rooms = []string{room}
+	if s.to = everyone; room != everyRoom {
+		s.to = audience{rooms: []string{room}}
 	}
 	s.ctx, s.cancel = context.WithCancel(c.ctx)
 	return s
@@ -261,7 +261,7 @@ func (s *subscription) deliver(envelope []byte) {
 			s.givenUp(node)
 			continue
 		}
-		s.cluster.hub.receive(s.rooms, l, payload)
+		s.cluster.hub.receive(s.to, l, payload)
 	}
 	s.tellEcho(node)
 }
@@ -326,37 +326,8 @@ func (l letter) skip() func(*Conn) bool {
 	if len(l.except)+len(l.besides) == 0 {
 		return nil
 	}
-	if len(l.except)+len(l.besides) <= 8 { // no sets are made for a few
-		return func(c *Conn) bool {
-			return slices.Contains(l.except, c.id) || slices.ContainsFunc(l.besides, c.isIn)
-		}
+	except, besides := newLookup(l.except), newLookup(l.besides)
+	return func(c *Conn) bool {
+		return except.has(c.id) || len(l.besides) > 0 && c.isWithin(&besides, len(l.besides))
 	}
-	except, besides := setOf(l.except), setOf(l.besides)
-	return func(c *Conn) bool { return except[c.id] || c.isInAny(besides) }
-}
-
-func setOf(names []string) map[string]bool {
-	set := make(map[string]bool, len(names))
-	for _, name := range names {
-		set[name] = true
-	}
-	return set
-}
-
-// isInAny reports whether the connection is in one of the rooms. It takes no longer for many rooms.
-func (c *Conn) isInAny(rooms map[string]bool) bool {
-	if len(rooms) == 0 {
-		return false
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if r := c.rooms.first.room; r != nil && rooms[r.name] {
-		return true
-	}
-	for name := range c.rooms.more {
-		if rooms[name] {
-			return true
-		}
-	}
-	return false
 }

@@ -7,21 +7,26 @@ import (
 	"github.com/wsroom/wsroom/internal/frame"
 )
 
-// Target is whom a message goes to: the members of some rooms, or everyone. It is made by Hub.To, is
-// a value, and may be kept and used concurrently.
+// Target is whom a message goes to: the members of some rooms, or everyone. It is made by Hub.To and
+// Hub.ToAll, is a value, and may be kept and used concurrently. The zero Target is of no use.
 type Target struct {
 	hub    *Hub
-	rooms  []string
+	to     audience
 	except []*Conn
 }
 
-// To returns the members of these rooms, or all connections of the hub if there are none. A
-// connection that is in several of the rooms gets one copy.
-func (h *Hub) To(rooms ...string) Target { return Target{hub: h, rooms: slices.Clone(rooms)} }
+// To returns the members of these rooms. A connection that is in several of them gets one copy. No rooms
+// are nobody: a message to them reaches no connection, and Close closes none; for all connections of the
+// hub see ToAll.
+func (h *Hub) To(rooms ...string) Target { return Target{hub: h, to: audience{rooms: distinct(rooms)}} }
 
-// Except leaves these connections out.
+// ToAll returns all connections of the hub, on all nodes.
+func (h *Hub) ToAll() Target { return Target{hub: h, to: everyone} }
+
+// Except leaves these connections out, on whichever node they are. A nil leaves nobody out, nor does a
+// connection that has ended or belongs to a hub that has nothing to do with this one.
 func (t Target) Except(conns ...*Conn) Target {
-	t.except = slices.Concat(t.except, conns)
+	t.except = slices.DeleteFunc(slices.Concat(t.except, conns), func(c *Conn) bool { return c == nil })
 	return t
 }
 
@@ -51,20 +56,20 @@ func send[P string | []byte](t Target, opcode byte, payload P, err error) error 
 	if err != nil {
 		return err
 	}
-	if err := t.check(); err != nil {
+	if err := t.check(); err != nil || t.to.nobody() {
 		return err
 	}
 	if t.hub.cluster != nil {
 		return publish(t.hub.cluster, t, opcode, payload)
 	}
-	deliver(t.hub, t.rooms, t.skip(), opcode, payload)
+	deliver(t.hub, t.to, t.skip(), opcode, payload)
 	return nil
 }
 
 // deliver sends a message to the connections on this node but for those that skip names, if it isn't nil.
-func deliver[P string | []byte](h *Hub, rooms []string, skip func(*Conn) bool, opcode byte, payload P) {
+func deliver[P string | []byte](h *Hub, to audience, skip func(*Conn) bool, opcode byte, payload P) {
 	m := encode(h, opcode, payload, h.store.deflated.Load() > 0)
-	n := h.store.send(rooms, skip, m)
+	n := h.store.send(to, skip, m)
 	h.observer.Record(MetricFanOut, "", "", float64(n))
 }
 
@@ -74,19 +79,19 @@ func (t Target) Close(code websocket.StatusCode, reason string) error {
 	if err := checkClose(code, reason); err != nil {
 		return err
 	}
-	if err := t.check(); err != nil {
+	if err := t.check(); err != nil || t.to.nobody() {
 		return err
 	}
 	if t.hub.cluster != nil {
 		return publish(t.hub.cluster, t, frame.Close, closePayload(code, cutReason(reason)))
 	}
-	t.hub.closeRooms(t.rooms, t.skip(), code, reason)
+	t.hub.closeConns(t.to, t.skip(), code, reason)
 	return nil
 }
 
-// closeRooms ends the connections on this node but for those that skip names, if it isn't nil.
-func (h *Hub) closeRooms(rooms []string, skip func(*Conn) bool, code websocket.StatusCode, reason string) {
-	for _, c := range h.store.snapshot(rooms) {
+// closeConns ends the connections on this node but for those that skip names, if it isn't nil.
+func (h *Hub) closeConns(to audience, skip func(*Conn) bool, code websocket.StatusCode, reason string) {
+	for _, c := range h.store.snapshot(to) {
 		if skip == nil || !skip(c) {
 			_ = c.Close(code, reason) // ErrClosed: it was ending already
 		}
@@ -98,11 +103,12 @@ func (t Target) skip() func(*Conn) bool {
 	if len(t.except) == 0 {
 		return nil
 	}
-	return func(c *Conn) bool { return slices.Contains(t.except, c) }
+	except := newLookup(t.except)
+	return except.has
 }
 
 func (t Target) check() error {
-	for _, room := range t.rooms {
+	for _, room := range t.to.rooms {
 		if err := checkRoomName(room); err != nil {
 			return err
 		}

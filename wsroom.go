@@ -152,12 +152,12 @@ func (h *Hub) SendTextToRoom(room, text string) error { return h.room(room).Send
 func (h *Hub) SendJSONToRoom(room string, v any) error { return h.room(room).SendJSON(v) }
 
 // SendTextToAll sends text to every connection of the hub. See Target.SendText.
-func (h *Hub) SendTextToAll(text string) error { return h.To().SendText(text) }
+func (h *Hub) SendTextToAll(text string) error { return h.ToAll().SendText(text) }
 
 // SendJSONToAll sends v, encoded, to every connection of the hub. See Target.SendJSON.
-func (h *Hub) SendJSONToAll(v any) error { return h.To().SendJSON(v) }
+func (h *Hub) SendJSONToAll(v any) error { return h.ToAll().SendJSON(v) }
 
-func (h *Hub) room(name string) Target { return Target{hub: h, rooms: []string{name}} }
+func (h *Hub) room(name string) Target { return Target{hub: h, to: audience{rooms: []string{name}}} }
 
 // Rooms returns the rooms that have a member on this node, sorted.
 func (h *Hub) Rooms() []string { return h.store.roomNames() }
@@ -165,7 +165,7 @@ func (h *Hub) Rooms() []string { return h.store.roomNames() }
 // Members returns the room's members on this node, as they are now. A connection that has had the answer to
 // its handshake is among them; shortly before that it counts in Len and Rooms, and isn't yet.
 func (h *Hub) Members(room string) []*Conn {
-	return slices.DeleteFunc(h.store.snapshot([]string{room}), func(c *Conn) bool { return !c.isKnown() })
+	return slices.DeleteFunc(h.store.snapshot(audience{rooms: []string{room}}), func(c *Conn) bool { return !c.isKnown() })
 }
 
 // Len returns the number of connections on this node that aren't ending.
@@ -215,7 +215,7 @@ func (h *Hub) Shutdown(ctx context.Context) error {
 	if h.cluster != nil {
 		h.cluster.settle(ctx)
 	}
-	conns := h.store.snapshot(nil)
+	conns := h.store.snapshot(everyone)
 	h.closeAll(ctx, conns)
 	finished := make(chan struct{})
 	go func() {

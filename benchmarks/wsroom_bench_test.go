@@ -95,7 +95,10 @@ func newBench(b *testing.B, members int, deflate bool, opts ...wsroom.Option) *b
 	return h
 }
 
-func (h *bench) connect() *sink {
+func (h *bench) connect() *sink { return h.connectTo(func(s *sink) net.Conn { return s }) }
+
+// connectTo connects a sink, as what over makes of it.
+func (h *bench) connectTo(over func(*sink) net.Conn) *sink {
 	r := httptest.NewRequest(http.MethodGet, "http://bench/bench", nil)
 	r.Header.Set("Connection", "Upgrade")
 	r.Header.Set("Upgrade", "websocket")
@@ -105,7 +108,7 @@ func (h *bench) connect() *sink {
 		r.Header.Set("Sec-WebSocket-Extensions", "permessage-deflate; server_no_context_takeover; client_no_context_takeover")
 	}
 	conn := &sink{taken: &h.taken, says: make(chan []byte), closed: make(chan struct{})}
-	h.ServeHTTP(hijacked{httptest.NewRecorder(), conn}, r)
+	h.ServeHTTP(hijacked{httptest.NewRecorder(), over(conn)}, r)
 	return conn
 }
 
@@ -286,4 +289,106 @@ func BenchmarkConnect(b *testing.B) {
 			runtime.Gosched()
 		}
 	}
+}
+
+// BenchmarkSnapshot is a connection's whole life with 10,000 messages that OnConnect sends.
+func BenchmarkSnapshot(b *testing.B) {
+	hub := wsroom.New(wsroom.WithHeartbeat(0, 0), wsroom.OnConnect(func(c *wsroom.Conn, _ *http.Request) error {
+		for range 10_000 {
+			if err := c.SendText("a part of the snapshot"); err != nil {
+				return err
+			}
+		}
+		return nil
+	}))
+	h := &bench{Hub: hub}
+	b.ReportAllocs()
+	for ended := 1; b.Loop(); ended++ {
+		s := h.connect()
+		for h.Stats().Sent < ended*10_000 {
+			runtime.Gosched()
+		}
+		_ = s.Close()
+		for h.Stats().Closed < ended {
+			runtime.Gosched()
+		}
+	}
+}
+
+// BenchmarkTarget sends to a room of a thousand: by its name twice, as one of several rooms, and but for half of it.
+func BenchmarkTarget(b *testing.B) {
+	rooms := []string{"/bench"}
+	for i := range 99 {
+		rooms = append(rooms, "/other/"+strconv.Itoa(i))
+	}
+	for name, target := range map[string]func(h *bench) wsroom.Target{
+		"twice":    func(h *bench) wsroom.Target { return h.To("/bench", "/bench") },
+		"rooms=2":  func(h *bench) wsroom.Target { return h.To(rooms[:2]...) },
+		"rooms=10": func(h *bench) wsroom.Target { return h.To(rooms[:10]...) },
+		"rooms=99": func(h *bench) wsroom.Target { return h.To(rooms...) },
+	} {
+		b.Run(name, func(b *testing.B) {
+			h := newBench(b, 1000, false)
+			to := target(h)
+			h.flood(b, 1, func() error { return to.SendText("hello") })
+		})
+	}
+	b.Run("except=500", func(b *testing.B) {
+		h := newBench(b, 1000, false)
+		to := h.To("/bench").Except(h.conns[:500]...)
+		b.ReportAllocs()
+		for b.Loop() {
+			if err := to.SendText("hello"); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+}
+
+// BenchmarkDropOldest sends to a member that reads nothing of the snapshot that OnConnect sent it.
+func BenchmarkDropOldest(b *testing.B) {
+	for _, parts := range []int{0, 4000} {
+		b.Run(fmt.Sprintf("snapshot=%d", parts), func(b *testing.B) {
+			gate, sent := make(chan struct{}), make(chan struct{})
+			hub := wsroom.New(wsroom.WithHeartbeat(0, 0), wsroom.WithOverflow(wsroom.DropOldest), wsroom.WithSendQueue(4096, 8<<10),
+				wsroom.OnConnect(func(c *wsroom.Conn, _ *http.Request) error {
+					defer close(sent)
+					_ = c.SendText(strings.Repeat("x", 16<<10)) // the writer is at this one
+					for ; ; runtime.Gosched() {
+						if n, _ := c.Queued(); n == 0 {
+							break
+						}
+					}
+					for range parts {
+						_ = c.SendText("")
+					}
+					return nil
+				}))
+			h := &bench{Hub: hub}
+			s := h.connectTo(func(s *sink) net.Conn { return gated{s, gate} })
+			<-sent
+			text := strings.Repeat("x", 5<<10)
+			b.ReportAllocs()
+			for b.Loop() {
+				if err := hub.SendTextToRoom("/bench", text); err != nil {
+					b.Fatal(err)
+				}
+			}
+			close(gate)
+			_ = s.Close()
+		})
+	}
+}
+
+// gated is a sink that takes nothing but the handshake's answer until the gate is opened.
+type gated struct {
+	*sink
+	gate chan struct{}
+}
+
+func (g gated) Write(p []byte) (int, error) {
+	if p[0] != 'H' { // of HTTP/1.1 101
+		<-g.gate
+	}
+	return g.sink.Write(p)
 }

@@ -52,13 +52,13 @@ func TestFailuresSayWhatCameInstead(t *testing.T) {
 			`/a #2: want the text "hi", but nothing came for 1m0s`,
 		},
 		"the end instead of a text": {
-			func(t testing.TB, hub hub, c client) { hub.To().Close(4000, "bye"); c.ExpectText("hi") },
+			func(t testing.TB, hub hub, c client) { hub.ToAll().Close(4000, "bye"); c.ExpectText("hi") },
 			`ann: want the text "hi", but the connection has ended: close code 4000, reason "bye"`,
 		},
 		"a text before the end": {
 			func(t testing.TB, hub hub, c client) {
 				hub.SendTextToAll("hi")
-				hub.To().Close(4000, "bye")
+				hub.ToAll().Close(4000, "bye")
 				if reason := c.ExpectClose(4000); reason != "bye" {
 					t.Errorf("reason %q", reason)
 				}
@@ -67,7 +67,7 @@ func TestFailuresSayWhatCameInstead(t *testing.T) {
 			}, "",
 		},
 		"binary for text": {
-			func(t testing.TB, hub hub, c client) { hub.To().SendBinary([]byte("hi\xff")); c.ExpectText("hi") },
+			func(t testing.TB, hub hub, c client) { hub.ToAll().SendBinary([]byte("hi\xff")); c.ExpectText("hi") },
 			"ann: want the text \"hi\", got the binary message \"hi\\xff\"\n\ttaken last:...",
 		},
 		"text for binary": {
@@ -136,7 +136,7 @@ func TestFailuresSayWhatCameInstead(t *testing.T) {
 			"ann: Drain proves nothing now\n\tits line is cut",
 		},
 		"the end instead of nothing": {
-			func(t testing.TB, hub hub, c client) { hub.To().Close(4000, "bye"); c.ExpectNothing() },
+			func(t testing.TB, hub hub, c client) { hub.ToAll().Close(4000, "bye"); c.ExpectNothing() },
 			`ann: want nothing, but the connection has ended: close code 4000, reason "bye"`,
 		},
 		"nothing while stalled": {
@@ -148,7 +148,7 @@ func TestFailuresSayWhatCameInstead(t *testing.T) {
 			"ann: want the text \"hi\", but nothing came for 10s\n\tits line is cut",
 		},
 		"another code": {
-			func(t testing.TB, hub hub, c client) { hub.To().Close(4000, "bye"); c.ExpectClose(4001) },
+			func(t testing.TB, hub hub, c client) { hub.ToAll().Close(4000, "bye"); c.ExpectClose(4001) },
 			`ann: want the end with close code 4001, got: close code 4000, reason "bye"`,
 		},
 		"no end": {
@@ -169,7 +169,11 @@ func TestFailuresSayWhatCameInstead(t *testing.T) {
 			}, "",
 		},
 		"a send after the end": {
-			func(t testing.TB, hub hub, c client) { hub.To().Close(4000, ""); c.ExpectClose(4000); c.SendText("hi") },
+			func(t testing.TB, hub hub, c client) {
+				hub.ToAll().Close(4000, "")
+				c.ExpectClose(4000)
+				c.SendText("hi")
+			},
 			"ann: sending the text \"hi\": ...",
 		},
 		"sends that aren't read": {

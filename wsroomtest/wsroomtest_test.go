@@ -237,7 +237,7 @@ func TestEveryEndHasACode(t *testing.T) {
 		code   websocket.StatusCode
 		reason string
 	}{
-		"the hub closes":        {func(hub *wsroom.Hub, _ *wsroomtest.Client) { hub.To().Close(4000, "bye") }, 4000, "bye"},
+		"the hub closes":        {func(hub *wsroom.Hub, _ *wsroomtest.Client) { hub.ToAll().Close(4000, "bye") }, 4000, "bye"},
 		"the client closes":     {func(_ *wsroom.Hub, c *wsroomtest.Client) { c.Close(4001, "") }, 4001, ""},
 		"the client goes":       {func(_ *wsroom.Hub, c *wsroomtest.Client) { c.CloseNow() }, websocket.StatusAbnormalClosure, ""},
 		"a bad message":         {func(_ *wsroom.Hub, c *wsroomtest.Client) { c.SendText("\xff") }, websocket.StatusInvalidFramePayloadData, "text must be UTF-8"},

@@ -1,6 +1,7 @@
 package frame
 
 import (
+	"math"
 	"net"
 	"time"
 )
@@ -8,6 +9,15 @@ import (
 // maxWrite bounds what has to pass within one write timeout, so that a large message to a slow but
 // living receiver passes.
 const maxWrite = 256 << 10
+
+// ForWriting returns how long so many bytes may take to be written.
+func (l *Limits) ForWriting(bytes int64) time.Duration {
+	pieces := max(1, (bytes+maxWrite-1)/maxWrite)
+	if int64(l.Write) > math.MaxInt64/pieces {
+		return math.MaxInt64
+	}
+	return l.Write * time.Duration(pieces)
+}
 
 // outgoing is what coder/websocket is writing. Most connections never see it write.
 type outgoing struct {
