@@ -75,7 +75,7 @@ func randomSegments(rnd *rand.Rand) []string {
 	list := make([]string, 1+rnd.IntN(3))
 	for i := range list {
 		for range 1 + rnd.IntN(3) {
-			lookup[i] += alphabet[rnd.IntN(len(alphabet))]
+			list[i] += alphabet[rnd.IntN(len(alphabet))]
 		}
 	}
 	return list

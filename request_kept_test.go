@@ -19,7 +19,7 @@ func TestLongHeaderCostsAnIdleConnectionNothing(t *testing.T) {
 	piece := func(r *http.Request) string { return r.URL.Path[1:] } // of the request line
 	lastOffer := func(r *http.Request) string {
 		list := r.Header.Get("Sec-WebSocket-Protocol")
-		return lookup[strings.LastIndex(list, ",")+1:]
+		return list[strings.LastIndex(list, ",")+1:]
 	}
 	withContext := wsroom.WithAuthorize(func(r *http.Request, _ string) error {
 		*r = *r.WithContext(context.WithValue(r.Context(), key{}, "value"))
