@@ -118,6 +118,8 @@ func TestSlowMemberCallbackCostsNoLease(t *testing.T) {
 // slowLogs takes its time.
 type slowLogs struct{ slog.Handler }
 
+func (slowLogs) Enabled(context.Context, slog.Level) bool { return true }
+
 func (slowLogs) Handle(context.Context, slog.Record) error {
 	time.Sleep(time.Minute)
 	return nil
