@@ -41,9 +41,8 @@ func (p *presence) alignSome() {
 	if err == nil {
 		err = p.do(ctx, tasks)
 	}
-	alone := len(tasks) == 1 && p.most > 1 && !p.failing
 	p.note(err)
-	p.finish(tasks, alone)
+	p.finish(tasks, err != nil)
 	for _, t := range tasks {
 		if t.done && t.changed && t.news {
 			p.announce(t.as.present, t.room, t.identity)
@@ -58,12 +57,17 @@ func (p *presence) take() (some []*attendance) {
 	if p.closed && p.failing {
 		return nil
 	}
-	n := 0
-	for n < len(p.todo) && n < p.batch && !p.todo[n].alone {
-		n++
+	n, most := 0, p.most
+	if p.probing {
+		most = 1
 	}
-	if n == 0 { // it is one that goes alone
-		n = min(1, len(p.todo))
+	for n < len(p.todo) && n < most {
+		if a := p.todo[n]; a.among > 0 && a.among < most {
+			if most = a.among; n >= most {
+				break
+			}
+		}
+		n++
 	}
 	some = p.todo[:n:n]
 	for _, a := range some {
@@ -151,29 +155,25 @@ func (p *presence) call(ctx context.Context, c call, some []*task) error {
 	return nil
 }
 
-// finish notes what became of the tasks. That a store fails may be due to one of many: so they become fewer at a
-// time, and one that fails alone, while others don't, is alone from then on.
-func (p *presence) finish(tasks []*task, alone bool) {
+// finish notes what became of the tasks. That a call fails may be due to one of many, or to the store: so one is tried by
+// itself next, and those of the call then go with half as many.
+func (p *presence) finish(tasks []*task, failed bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	failed := false
+	p.probing = failed
 	for _, t := range tasks {
 		a := t.attendance
 		a.busy = false
-		if !t.done {
-			failed = true
-			a.unsure = a.unsure || t.failed
-			a.alone = alone
-			p.tryAgain(a)
+		if t.done {
+			a.entered, a.unsure, a.among, a.retry = t.as.present, false, 0, 0
+			p.tidy(a)
 			continue
 		}
-		a.entered, a.unsure, a.alone, a.retry = t.as.present, false, false, 0
-		p.tidy(a)
-	}
-	if failed {
-		p.batch = max(1, len(tasks)/2)
-	} else {
-		p.batch = min(p.most, 2*p.batch)
+		a.unsure = a.unsure || t.failed
+		if t.failed && len(tasks) > 1 {
+			a.among = len(tasks) / 2
+		}
+		p.tryAgain(a)
 	}
 }
 

@@ -19,7 +19,7 @@ const (
 
 // mayHaveLapsed reports whether the lease may have. It hasn't where a renewal had its effect though it failed.
 func (p *presence) mayHaveLapsed() bool {
-	return p.renewal != nil && time.Since(p.renewed) >= leaseTime
+	return p.shared && time.Since(p.renewed) >= leaseTime
 }
 
 // lease makes the node known to the store, before its first entry and where the lease may have lapsed.

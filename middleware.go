@@ -17,6 +17,7 @@ import (
 
 	"github.com/coder/websocket"
 	"github.com/wsroom/wsroom/internal/frame"
+	"github.com/wsroom/wsroom/internal/site"
 )
 
 // retryAfter is what a client that hit a limit is told to wait.
@@ -433,6 +434,16 @@ func (h *Hub) authorize(r *http.Request, room string) (t time.Time, err error) {
 		return admitted.time, nil
 	default:
 		return t, &StatusError{Status: http.StatusUnauthorized}
+	}
+}
+
+func init() {
+	site.Check = func(hub any, r *http.Request) (status int, text string) {
+		var refused *StatusError
+		if _, err := hub.(*Hub).checkSite(r); errors.As(err, &refused) {
+			return refused.Status, refused.Message
+		}
+		return 0, ""
 	}
 }
 

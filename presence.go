@@ -101,15 +101,16 @@ func (c *Conn) identify(r *http.Request) {
 //
 // The store is called by one errand at a time, of work; the application by others, of news and logs.
 type presence struct {
-	hub   *Hub
-	store PresenceStore
-	node  string
-	most  int // how many attendances the store takes at once
-	news  memberNews
-	logs  errands
+	hub    *Hub
+	store  PresenceStore
+	shared bool // there may be other nodes
+	node   string
+	most   int // how many attendances the store takes at once
+	news   memberNews
+	logs   errands
 
 	work    errands
-	batch   int       // how many it is given at once: fewer after it has failed; this and the rest belong to work
+	probing bool      // a call has failed: one at a time, until one works; this and the rest belong to work
 	leased  bool      // the store knows this node
 	renewed time.Time // the lease, last
 	audited time.Time // what the store has, last
@@ -131,7 +132,7 @@ type attendance struct {
 	grace  *time.Timer   // from when the last has left; nil if it never has
 	queued bool          // in todo
 	busy   bool          // the store is being told
-	alone  bool          // a call for nothing but this has failed: not to be told with others
+	among  int           // the store isn't to be told of more at a time, for a call for twice as many has failed; 0: any
 	retry  time.Duration // what it waited for after its last call, which failed; 0: it worked
 	again  *time.Timer   // after retry; nil if no call has failed
 }
@@ -177,12 +178,14 @@ func newPresence(h *Hub) *presence {
 	if p.store == nil {
 		p.store, p.leased = alone{}, true
 	} else { // even with nobody there, for this may be the one that finds that another node is dead
+		p.shared = true
+		p.mu.Lock()
 		p.renewal = time.AfterFunc(leaseTime/3, func() { p.work.addFirst("renew", p.renew) })
+		p.mu.Unlock()
 	}
 	if _, ok := p.store.(batchStore); ok {
 		p.most = maxBatch
 	}
-	p.batch = p.most
 	return p
 }
 
@@ -324,15 +327,14 @@ func (p *presence) end() {
 	if p.renewal != nil {
 		p.renewal.Stop()
 	}
-	_, alone := p.store.(alone)
 	for _, in := range p.rooms {
 		for _, a := range in {
-			if a.present = false; alone {
+			if a.present = false; !p.shared {
 				p.align(a)
 			}
 		}
 	}
-	if !alone {
+	if p.shared {
 		p.work.add("close", p.part)
 	}
 }

@@ -33,6 +33,7 @@ import (
 
 	"github.com/coder/websocket"
 	"github.com/wsroom/wsroom"
+	"github.com/wsroom/wsroom/internal/site"
 )
 
 const (
@@ -80,8 +81,9 @@ func WithLabel(f func(c *wsroom.Conn) string) Option {
 
 // WithHubOptions sets up the hub that the page itself connects to, such as by wsroom.WithOrigins behind a
 // proxy that changes the Host, wsroom.WithHosts, or wsroom.WithTrustedProxies, with which the events tell who
-// acted. Pages of other origins are refused by default, and so are more than 100 at a time. Its rooms,
-// authorization and callbacks are the inspector's.
+// acted. Hosts and origins are checked for each path, stats.json too: without WithHosts, a page of any site can read it
+// by DNS rebinding where no authentication is in front. Pages of other origins are refused by default, and so are
+// more than 100 at a time. Its rooms, authorization and callbacks are the inspector's.
 func WithHubOptions(opts ...wsroom.Option) Option {
 	return func(c *config) { c.hubOptions = append(c.hubOptions, opts...) }
 }
@@ -131,7 +133,7 @@ func (in *Inspector) Shutdown(ctx context.Context) error {
 	return nil
 }
 
-// ServeHTTP serves the page, its files, its WebSocket and stats.json.
+// ServeHTTP serves the page, its files, its WebSocket and stats.json, to hosts and origins that WithHubOptions allows.
 func (in *Inspector) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	name := lastSegment(r)
 	if name == "live" {
@@ -146,7 +148,10 @@ func (in *Inspector) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	h.Set("Cross-Origin-Opener-Policy", "same-origin")
 	h.Set("Cross-Origin-Resource-Policy", "same-origin")
 	h.Set("Cache-Control", "no-store")
+	status, text := site.Check(in.pages, r)
 	switch {
+	case status != 0:
+		http.Error(w, text, status)
 	case r.Method != http.MethodGet && r.Method != http.MethodHead:
 		h.Set("Allow", "GET, HEAD")
 		http.Error(w, "method not allowed", http.StatusMethodNotAllowed)

@@ -4,7 +4,7 @@ import "github.com/redis/rueidis"
 
 const (
 	keyPrefix = "wsroom:{presence}:"
-	leasesKey = keyPrefix + "leases" // a sorted set: node by the end of its lease, in ms of Redis' clock
+	leasesKey = keyPrefix + "nodes"  // a sorted set: node by the end of its lease, in ms of Redis' clock
 	inKey     = keyPrefix + "in:"    // a set for each node and room: identities. All else follows from these and the leases
 	roomsKey  = keyPrefix + "rooms:" // a set for each node: its rooms, and "" once it has renewed
 	leftKey   = keyPrefix + "left:"  // a hash for each node: who has left and this node is to tell, by the call that returned it
