@@ -122,7 +122,7 @@ func WithBrokerBuffer(d time.Duration, bytes int64) Option {
 // to the broker was lost, or a message was, or a node sent what this one doesn't understand. What was being
 // published when the connection was lost may come after it, later than to the members on other nodes. For messages
 // to all, room is "". Calls come one at a time, and outside of any connection's callbacks. A room's first gap is told
-// at once, those within a second after it by one more call at its end. The log has one line for a second's gaps of
+// at once, those of the same cause within a second after it by one more call at its end. The log has one line for a second's gaps of
 // all rooms; the Observer is told of each. docs/nodes.md shows how to have clients start again.
 func OnGap(f func(room string, err error)) Option {
 	return func(c *config) error {

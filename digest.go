@@ -8,20 +8,22 @@ import (
 // digestTime is for how long what is reported is merged.
 const digestTime = time.Second
 
-// digest merges reports of rooms. The first of a room is told at once, and what follows within a second once more
-// at its end. The log has one line for a second of all rooms.
+// digest merges reports of rooms. The first of a room and a cause is told at once, and what follows within a second
+// once more at its end. The log has one line for a second of all rooms.
 type digest struct {
 	tell func(room string, err error) // nil: nobody is told
 	log  func(line digestLine)
 
 	mu    sync.Mutex // guards the rest
-	rooms map[string]*digestRoom
+	known map[digestKey]*digestEntry
 	line  digestLine
 	timer *time.Timer // until the end of a second; nil: nothing is merged
 }
 
-// digestRoom is what is known of a room within a second.
-type digestRoom struct {
+type digestKey struct{ room, cause string }
+
+// digestEntry is what is known of a room and a cause within a second.
+type digestEntry struct {
 	reports int
 	err     error // the last that isn't told yet; nil: all are
 }
@@ -36,19 +38,18 @@ type digestLine struct {
 func (d *digest) add(room, cause string, err error) {
 	d.mu.Lock()
 	if d.timer == nil {
-		d.rooms = map[string]*digestRoom{}
+		d.known = map[digestKey]*digestEntry{}
 		d.timer = time.AfterFunc(digestTime, d.flush)
 	}
-	r, known := d.rooms[room]
+	key := digestKey{room, cause}
+	e, known := d.known[key]
 	if !known {
-		r = new(digestRoom)
-		d.rooms[room] = r
+		e = new(digestEntry)
+		d.known[key] = e
 	} else {
-		r.err = err
+		e.err = err
 	}
-	if r.reports++; r.reports == 1 {
-		d.line.rooms++
-	}
+	e.reports++
 	if d.line.reports++; d.line.reports == 1 {
 		d.line.room, d.line.cause, d.line.err = room, cause, err
 	}
@@ -59,30 +60,34 @@ func (d *digest) add(room, cause string, err error) {
 	}
 }
 
-// flush ends a second. A room of which something was told now is known in the next one.
+// flush ends a second. What was told of at its end is known in the next one.
 func (d *digest) flush() {
 	d.mu.Lock()
-	line, rooms := d.line, d.rooms
+	line, known := d.line, d.known
 	if d.timer != nil {
 		d.timer.Stop()
 	}
-	d.line, d.rooms, d.timer = digestLine{}, map[string]*digestRoom{}, nil
-	for room, r := range rooms {
-		if r.err != nil {
-			d.rooms[room] = new(digestRoom)
+	d.line, d.known, d.timer = digestLine{}, map[digestKey]*digestEntry{}, nil
+	rooms := map[string]bool{}
+	for key, e := range known {
+		if e.err != nil {
+			d.known[key] = new(digestEntry)
+		}
+		if e.reports > 0 {
+			rooms[key.room] = true
 		}
 	}
-	if len(d.rooms) > 0 {
+	if len(d.known) > 0 {
 		d.timer = time.AfterFunc(digestTime, d.flush)
 	}
 	d.mu.Unlock()
 
-	if line.reports > 0 {
+	if line.rooms = len(rooms); line.reports > 0 {
 		d.log(line)
 	}
-	for room, r := range rooms {
-		if r.err != nil && d.tell != nil {
-			d.tell(room, r.err)
+	for key, e := range known {
+		if e.err != nil && d.tell != nil {
+			d.tell(key.room, e.err)
 		}
 	}
 }

@@ -3,6 +3,7 @@ package brokertest
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"runtime"
@@ -140,6 +141,63 @@ func TestBrokenBrokers(t *testing.T) {
 	}
 }
 
+// bounded delivers by a goroutine, and drops what comes while so many messages wait.
+func bounded(most int, deliver func([]byte)) func([]byte) {
+	var mu sync.Mutex
+	var waiting [][]byte
+	busy := false
+	next := func() []byte {
+		mu.Lock()
+		defer mu.Unlock()
+		if busy = len(waiting) > 0; !busy {
+			return nil
+		}
+		data := waiting[0]
+		waiting = waiting[1:]
+		return data
+	}
+	return func(data []byte) {
+		mu.Lock()
+		defer mu.Unlock()
+		if len(waiting) >= most {
+			return
+		}
+		waiting = append(waiting, bytes.Clone(data))
+		if !busy {
+			busy = true
+			go func() {
+				for data := next(); data != nil; data = next() {
+					deliver(data)
+				}
+			}()
+		}
+	}
+}
+
+// small is a sound broker whose messages are small.
+type small struct{ *Node }
+
+func (small) MaxData() int { return 5900 }
+
+func (s small) Publish(ctx context.Context, topic string, data []byte) error {
+	if len(data) > s.MaxData() {
+		return errors.New("too large")
+	}
+	return s.Node.Publish(ctx, topic, data)
+}
+
+// TestSmallBroker: a broker that takes little, and says so, is sound.
+func TestSmallBroker(t *testing.T) {
+	Run(t, func(t testing.TB) Setup {
+		server := NewMemory()
+		return Setup{
+			Open: func(testing.TB) wsroom.Broker { return small{server.Open()} },
+			Down: func(testing.TB) { server.Down() }, Up: func(testing.TB) { server.Up() },
+			Hang: func(testing.TB) { server.Hang() }, Resume: func(testing.TB) { server.Resume() },
+		}
+	})
+}
+
 // TestSoundBrokers: the same way of trying finds nothing where there is no fault.
 func TestSoundBrokers(t *testing.T) {
 	for _, check := range append(deliveryChecks, outageChecks...) {
@@ -156,7 +214,9 @@ func TestSoundBrokers(t *testing.T) {
 func brokenSetup(t testing.TB, broker func() *broken) Setup {
 	server := NewMemory()
 	t.Cleanup(server.Up)
+	t.Cleanup(server.Resume)
 	return Setup{
+		Hang: func(testing.TB) { server.Hang() }, Resume: func(testing.TB) { server.Resume() },
 		Open: func(testing.TB) wsroom.Broker {
 			b := broker()
 			b.Node = server.Open()
@@ -359,6 +419,57 @@ var brokenBrokers = []struct {
 	{"ignores the context", "ContextEnds", func() *broken {
 		return publishing(func(b *Node, ctx context.Context, topic string, data []byte) error {
 			return b.Publish(context.WithoutCancel(ctx), topic, data)
+		})
+	}},
+	{"ignores the context once it has begun", "ServerHangs", func() *broken {
+		return publishing(func(b *Node, ctx context.Context, topic string, data []byte) error {
+			if err := ctx.Err(); err != nil {
+				return err
+			}
+			return b.Publish(context.WithoutCancel(ctx), topic, data)
+		})
+	}},
+	{"ignores Subscribe's context once it has begun", "ServerHangs SubscribeWhileAway", func() *broken {
+		return &broken{subscribe: func(b *Node, ctx context.Context, topic string, deliver func([]byte), lost func(error)) (func(), error) {
+			if err := ctx.Err(); err != nil {
+				return nil, err
+			}
+			return b.Subscribe(context.WithoutCancel(ctx), topic, deliver, lost)
+		}}
+	}},
+	{"drops what comes while 200 messages wait", "SlowSubscriber", func() *broken {
+		return hearing(func(deliver func([]byte), lost func(error)) (func([]byte), func(error)) {
+			return bounded(200, deliver), lost
+		})
+	}},
+	{"acknowledges messages over 600 KiB and drops them", "AnyData", func() *broken {
+		return publishing(func(b *Node, ctx context.Context, topic string, data []byte) error {
+			if len(data) > 600<<10 {
+				return nil
+			}
+			return b.Publish(ctx, topic, data)
+		})
+	}},
+	{"cuts messages over 600 KiB off", "AnyData", func() *broken {
+		return publishing(func(b *Node, ctx context.Context, topic string, data []byte) error {
+			return b.Publish(ctx, topic, data[:min(len(data), 600<<10)])
+		})
+	}},
+	{"rejects messages of MaxData", "AnyData", func() *broken {
+		return publishing(func(b *Node, ctx context.Context, topic string, data []byte) error {
+			if len(data) >= 1<<20 {
+				return ErrAway
+			}
+			return b.Publish(ctx, topic, data)
+		})
+	}},
+	{"the server hangs, and nothing is heard from it any more", "ServerHangs", func() *broken {
+		return publishing(func(b *Node, ctx context.Context, topic string, data []byte) error {
+			err := b.Publish(ctx, topic, data)
+			if ctx.Err() != nil {
+				b.Down()
+			}
+			return err
 		})
 	}},
 	{"ends the subscription with Subscribe's context", "ContextEnds", func() *broken {

@@ -79,7 +79,8 @@ func (s Setup) has(n need) (ok bool, name string) {
 }
 
 // Run checks each promise of wsroom.Broker in a test of its own, for which it calls setup. Setups may
-// share a server, if nobody else uses it: no topic is used twice. Messages have up to 512 KiB.
+// share a server, if nobody else uses it: no topic is used twice. Messages have up to as many bytes as the broker's
+// MaxData allows, 16 MiB at the most, and up to 1 MiB where it has none.
 func Run(t *testing.T, setup func(t testing.TB) Setup) {
 	for _, c := range append(deliveryChecks, outageChecks...) {
 		t.Run(c.name, func(t *testing.T) {
@@ -90,6 +91,14 @@ func Run(t *testing.T, setup func(t testing.TB) Setup) {
 			c.run(t, s)
 		})
 	}
+}
+
+// maxData returns the size of the largest messages for a broker.
+func maxData(b wsroom.Broker) int {
+	if limited, ok := b.(interface{ MaxData() int }); ok {
+		return min(limited.MaxData(), 16<<20)
+	}
+	return 1 << 20
 }
 
 // open returns n brokers.

@@ -10,6 +10,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/wsroom/wsroom"
 )
 
 var deliveryChecks = []check{
@@ -253,28 +255,39 @@ func anyName(t testing.TB, s Setup) {
 	}
 }
 
-// anyData: messages are bytes, from none to 512 KiB.
+// anyData: messages are bytes, from none to MaxData.
 func anyData(t testing.TB, s Setup) {
 	nodes, topic := s.open(t, 2), newTopic()
 	e := listen(t, nodes[0], topic)
+	most := maxData(nodes[1])
 	bytes := make([]byte, 256)
 	for i := range bytes {
 		bytes[i] = byte(i)
 	}
-	var want []string
-	for _, size := range []int{0, 1, 256, 4096, 65535, 65536, 512 << 10, 0, 512 << 10, 512 << 10, 512 << 10, 1} {
+	want := []string{"\x00", "\r\n", "+OK\r\n", "\xff\xff", "nil"}
+	for _, size := range []int{0, 1, 256, 4096, 65535, 65536, most / 2, 0, most - 1, most, most, 1} {
+		size = min(size, most)
 		want = append(want, strings.Repeat(string(bytes), size/256+1)[:size])
 	}
-	want = append(want, "\x00", "\r\n", "+OK\r\n", "\xff\xff", "nil")
-	publish(t, nodes[1], topic, want...)
+	for i, m := range want { // one after the other has arrived, for a backlog has an end
+		publish(t, nodes[1], topic, m)
+		until(t, "the message "+short(m)+" arrives", func() bool { return len(e.all()) > i || t.Failed() })
+	}
 	e.expect(want...)
 }
 
-// slowSubscriber: one that doesn't return from deliver keeps nobody else waiting. What it then gets may
-// have gaps, which lost reports.
+// slowSubscriber: one that doesn't return from deliver keeps nobody else waiting, whether many messages wait for it
+// or large ones. What it then gets may have gaps, which lost reports.
 func slowSubscriber(t testing.TB, s Setup) {
-	const messages = 80
-	nodes, topic := s.open(t, 2), newTopic()
+	nodes := s.open(t, 2)
+	large := min(64<<10, maxData(nodes[1])-10)
+	waitForSlow(t, nodes, 3000, 20)
+	waitForSlow(t, nodes, 80, large)
+}
+
+// waitForSlow has so many messages of that size wait for a subscriber.
+func waitForSlow(t testing.TB, nodes []wsroom.Broker, messages, size int) {
+	topic := newTopic()
 	opened, open := gate()
 	defer open()
 	var called atomic.Bool
@@ -282,15 +295,15 @@ func slowSubscriber(t testing.TB, s Setup) {
 	stop, err := nodes[0].Subscribe(t.Context(), topic, func(data []byte) {
 		called.Store(true)
 		<-opened
-		slow.deliver(data[:3])
+		slow.deliver(data[:4])
 	}, slow.lost)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(stop)
-	filler := strings.Repeat("x", 64<<10)
+	filler := strings.Repeat("x", size)
 	for i := range messages {
-		publish(t, nodes[1], topic, fmt.Sprintf("%03d", i)+filler)
+		publish(t, nodes[1], topic, fmt.Sprintf("%04d", i)+filler)
 	}
 	until(t, "deliver is called", called.Load)
 	other := newTopic()
@@ -298,7 +311,7 @@ func slowSubscriber(t testing.TB, s Setup) {
 	publish(t, nodes[0], other, "not kept waiting")
 	e.expect("not kept waiting")
 	open()
-	last := fmt.Sprintf("%03d", messages-1)
+	last := fmt.Sprintf("%04d", messages-1)
 	until(t, "the slow one has got all, or lost some", func() bool {
 		all := slow.all()
 		return len(all) > 0 && (all[len(all)-1].data == last || all[len(all)-1].lost)

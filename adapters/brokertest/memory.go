@@ -26,10 +26,15 @@ type Memory struct {
 	mu    sync.Mutex // guards what follows, what is in the nodes, and the order of messages
 	nodes []*Node
 	lose  int
+	runs  chan struct{} // closed unless it hangs
 }
 
 // NewMemory returns a server with no nodes.
-func NewMemory() *Memory { return &Memory{} }
+func NewMemory() *Memory {
+	m := &Memory{runs: make(chan struct{})}
+	close(m.runs)
+	return m
+}
 
 // Open returns one more node's broker, which isn't cut off.
 func (m *Memory) Open() *Node {
@@ -63,6 +68,41 @@ func (m *Memory) Lose(n int) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.lose += n
+}
+
+// Hang has calls of Publish and Subscribe on all nodes wait for Resume, or for their context's end.
+func (m *Memory) Hang() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	select {
+	case <-m.runs:
+		m.runs = make(chan struct{})
+	default:
+	}
+}
+
+// Resume undoes Hang.
+func (m *Memory) Resume() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	select {
+	case <-m.runs:
+	default:
+		close(m.runs)
+	}
+}
+
+// wait returns when the server doesn't hang, or ctx is done.
+func (m *Memory) wait(ctx context.Context) error {
+	m.mu.Lock()
+	runs := m.runs
+	m.mu.Unlock()
+	select {
+	case <-runs:
+		return ctx.Err()
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
 }
 
 func (m *Memory) all() []*Node {
@@ -106,9 +146,9 @@ func (n *Node) Up() {
 	close(n.back)
 }
 
-// Publish implements wsroom.Broker. It never waits.
+// Publish implements wsroom.Broker. It waits only where the server hangs.
 func (n *Node) Publish(ctx context.Context, topic string, data []byte) error {
-	if err := ctx.Err(); err != nil {
+	if err := n.server.wait(ctx); err != nil {
 		return err
 	}
 	it := item{data: slices.Clone(data)}
@@ -134,6 +174,9 @@ func (n *Node) Publish(ctx context.Context, topic string, data []byte) error {
 
 // Subscribe implements wsroom.Broker.
 func (n *Node) Subscribe(ctx context.Context, topic string, deliver func([]byte), lost func(error)) (func(), error) {
+	if err := n.server.wait(ctx); err != nil {
+		return nil, err
+	}
 	i := &inbox{deliver: deliver, lost: lost, turn: make(chan struct{}, 1)}
 	for !n.add(topic, i) {
 		select {

@@ -13,6 +13,7 @@ func memorySetup(testing.TB) brokertest.Setup {
 		Open: func(testing.TB) wsroom.Broker { return server.Open() },
 		Down: func(testing.TB) { server.Down() },
 		Up:   func(testing.TB) { server.Up() },
+		Hang: func(testing.TB) { server.Hang() }, Resume: func(testing.TB) { server.Resume() },
 		Cut:  func(_ testing.TB, b wsroom.Broker) { b.(*brokertest.Node).Down() },
 		Heal: func(_ testing.TB, b wsroom.Broker) { b.(*brokertest.Node).Up() },
 	}

@@ -16,6 +16,7 @@ var outageChecks = []check{
 	{"LostThenDelivered", downAndUp, lostThenDelivered},
 	{"EveryGapIsReported", downAndUp, everyGapIsReported},
 	{"OneNodeIsCutOff", cutAndHeal, oneNodeIsCutOff},
+	{"ServerHangs", hangAndResume, serverHangs},
 }
 
 // publishWhileAway: an error, within the context's time, and no longer than the outage.
@@ -47,7 +48,7 @@ func inTime(t testing.TB, what string, f func(ctx context.Context) error) {
 	select {
 	case err := <-failed:
 		if err == nil {
-			t.Errorf("%s returns nil while the broker is away", what)
+			t.Errorf("%s returns nil though the broker is away, or hangs", what)
 		}
 	case <-time.After(2 * time.Second):
 		t.Fatalf("%s hasn't returned 2s after its context has ended", what)
@@ -195,4 +196,31 @@ func oneNodeIsCutOff(t testing.TB, s Setup) {
 	if first := contiguous(t, whole.messages(last)); first != 1 {
 		t.Errorf("the first message to arrive is %d", first)
 	}
+}
+
+// serverHangs: a server that takes connections, and answers nothing, keeps no call for longer than its context
+// allows, neither those that had begun before nor those that come later. What is published when it is there again
+// arrives.
+func serverHangs(t testing.TB, s Setup) {
+	nodes, topic := s.open(t, 3), newTopic()
+	e := subscribe(t, nodes[1], topic, false)
+	publish(t, nodes[0], topic, "before")
+	until(t, "a message arrives", func() bool { return len(e.all()) > 0 })
+	s.Hang(t)
+	each(t, 2*len(nodes), func(i int) { // the third one has done nothing before
+		b := nodes[i%len(nodes)]
+		for range 2 {
+			inTime(t, "Publish", func(ctx context.Context) error { return b.Publish(ctx, newTopic(), []byte("hangs")) })
+			inTime(t, "Subscribe", func(ctx context.Context) error {
+				stop, err := b.Subscribe(ctx, newTopic(), func([]byte) {}, func(error) {})
+				if err == nil {
+					stop()
+				}
+				return err
+			})
+		}
+	})
+	s.Resume(t)
+	insist(t, nodes[2], topic, "after")
+	until(t, "a message arrives", func() bool { return slices.Contains(e.all(), event{data: "after"}) })
 }

@@ -52,7 +52,7 @@ func New(client rueidis.Client) *Broker {
 		n = partitions
 	}
 	for range n {
-		b.lines = append(b.lines, &line{client: client, sharded: b.sharded, topics: map[string]*topic{}, wake: make(chan struct{}, 1)})
+		b.lines = append(b.lines, &line{client: client, sharded: b.sharded, topics: map[string]*topic{}, changed: map[string]bool{}, wake: make(chan struct{}, 1)})
 	}
 	return b
 }
@@ -145,6 +145,7 @@ type line struct {
 	running bool
 	number  int               // of the connection
 	topics  map[string]*topic // by channel
+	changed map[string]bool   // channels of topics that have come or gone since the connection was told
 	err     error             // by which the last connection ended
 }
 
@@ -167,6 +168,7 @@ func (l *line) add(channel string, i *inbox) {
 		close(i.joined)
 		return
 	}
+	l.changed[channel] = true
 	if !l.running {
 		l.running = true
 		go l.run() // until there are no topics
@@ -183,6 +185,7 @@ func (l *line) remove(channel string, i *inbox) {
 	}
 	t.inboxes = slices.DeleteFunc(t.inboxes, func(other *inbox) bool { return other == i })
 	if len(t.inboxes) == 0 {
+		l.changed[channel] = true
 		notify(l.wake)
 	}
 }
@@ -257,17 +260,19 @@ func (l *line) ended(err error) bool {
 		if t.asked, t.subscribed = false, false; len(t.inboxes) == 0 {
 			delete(l.topics, channel)
 		}
+		l.changed[channel] = true // for the next connection
 	}
 	l.running = len(l.topics) > 0
 	return l.running
 }
 
-// changes returns the channels that are to be subscribed to, and no longer.
+// changes returns the channels that are to be subscribed to, and no longer. It looks at those that have changed.
 func (l *line) changes() (join, leave []string, idle bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	for channel, t := range l.topics {
-		switch {
+	for channel := range l.changed {
+		switch t := l.topics[channel]; {
+		case t == nil:
 		case len(t.inboxes) == 0:
 			delete(l.topics, channel)
 			if t.asked {
@@ -278,6 +283,7 @@ func (l *line) changes() (join, leave []string, idle bool) {
 			join = append(join, channel)
 		}
 	}
+	l.changed = map[string]bool{}
 	return join, leave, len(l.topics) == 0
 }
 

@@ -33,6 +33,9 @@ func TestBroker(t *testing.T) {
 			Open: func(t testing.TB) wsroom.Broker { return redisbroker.New(s.connect(t)) },
 			Down: func(testing.TB) { s.Stop() },
 			Up:   s.Start,
+
+			Hang:   func(t testing.TB) { s.Signal(t, syscall.SIGSTOP) },
+			Resume: func(t testing.TB) { s.Signal(t, syscall.SIGCONT) },
 		}
 	})
 }
