@@ -183,12 +183,12 @@ func (c *Conn) Get(key any) (any, bool) {
 // behind one of WithTrustedProxies, the client's address with port 0.
 func (c *Conn) RemoteAddr() string { return c.remoteAddr }
 
-// Subprotocol returns the negotiated subprotocol, "" if there is none.
+// Subprotocol returns the negotiated subprotocol as WithSubprotocols spells it, "" if there is none.
 func (c *Conn) Subprotocol() string { return c.WebSocket().Subprotocol() }
 
 // WebSocket returns the coder/websocket connection beneath. What is written to it and what the hub
 // sends never cut into each other. Its Close ends the connection as Conn.Close does; reading from it
-// is for Serve.
+// is for Serve. It is never nil; writing to it while the answer to the handshake is on its way waits for that.
 func (c *Conn) WebSocket() *websocket.Conn { return c.ws }
 
 // isKnown reports whether the connection has its socket.

@@ -157,8 +157,9 @@ func WithAuthorize(f func(r *http.Request, room string) error) Option {
 // WithOrigins lets pages of further origins connect. By default only pages of the request's own host
 // may. A pattern is a host ("app.example.com", with its port unless that is the scheme's own), or a
 // scheme and a host ("https://*.example.com"); * stands for any run of characters but a slash, as in
-// path.Match. Case doesn't matter. Schemes that no site has, such as those of apps, are taken at their word:
-// "file://", "capacitor://localhost", "vscode-webview://*". The origin "null" is never allowed.
+// path.Match. Case doesn't matter, a scheme's own port may be named or not, and wss stands for https, ws
+// for http. Schemes that no site has, such as those of apps, are taken at their word: "file://",
+// "capacitor://localhost", "vscode-webview://*". No pattern allows the origin "null".
 func WithOrigins(patterns ...string) Option {
 	own := slices.Clone(patterns)
 	return func(c *config) error {

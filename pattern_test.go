@@ -210,3 +210,29 @@ func TestHubBehindTheRouterKnowsThePattern(t *testing.T) {
 		}
 	}
 }
+
+// foreign is a router that sets neither patterns nor path values.
+func foreign(h http.Handler, set func(r *http.Request)) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		set(r)
+		h.ServeHTTP(w, r)
+	})
+}
+
+// Behind a router that sets no path values the error says how to set one, and that works.
+func TestByPathValueUnderAForeignRouter(t *testing.T) {
+	hub := wsroom.New(tellRoom(), wsroom.WithRoom(wsroom.ByPathValue("room")))
+	p := knock(t, serve(t, foreign(hub, func(*http.Request) {}), hub), upgradeRequest("/chat/a"))
+	wantRefusal(t, p, http.StatusInternalServerError, `call r.SetPathValue("room", …)`)
+	srv := serve(t, foreign(hub, func(r *http.Request) { r.SetPathValue("room", strings.TrimPrefix(r.URL.Path, "/chat/")) }), hub)
+	p = knock(t, srv, upgradeRequest("/chat/a%2Fb"))
+	if got := p.readText(); got != "a/b" {
+		t.Errorf("room %q", got)
+	}
+	p.Close()
+	// One that sets patterns has a route that lacks the value.
+	p = knock(t, serve(t, muxOf("/chat/{other}", hub), hub), upgradeRequest("/chat/a"))
+	if wantRefusal(t, p, http.StatusInternalServerError, "on a pattern that has it"); strings.Contains(p.body, "SetPathValue") {
+		t.Errorf("got %q", p.body)
+	}
+}

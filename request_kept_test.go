@@ -108,10 +108,14 @@ func TestLongHeaderCostsAnIdleConnectionNothing(t *testing.T) {
 					p.r, p.res = nil, nil
 				})
 			}
-			short, long := held(0), held(100<<10)
-			if more := long - short; more > 1<<10 {
-				t.Errorf("a connection with a long header holds %d bytes, one with a short one %d", long, short)
+			var short, long int64
+			for range 5 { // what earlier tests left may be freed meanwhile
+				short, long = held(0), held(100<<10)
+				if short > 0 && long > 0 && long-short <= 1<<10 {
+					return
+				}
 			}
+			t.Errorf("a connection with a long header holds %d bytes, one with a short one %d", long, short)
 		})
 	}
 }

@@ -121,7 +121,7 @@ func New(opts ...Option) *Hub {
 
 // ServeHTTP upgrades the request and returns once OnConnect has returned; the connection lives on. A
 // request that it doesn't upgrade is answered with a status and, but for errors of the application,
-// the reason: 400 for a bad handshake or room name, 403 for a foreign origin or host or by
+// the reason: 400 for a bad handshake, one with a body, or a bad room name, 403 for a foreign origin or host or by
 // WithAuthorize, 426 for what is no upgrade, 429 and 503 over a limit, 503 after Shutdown or
 // WithHandshakeTimeout; see WithRejectMode.
 func (h *Hub) ServeHTTP(w http.ResponseWriter, r *http.Request) {

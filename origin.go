@@ -1,0 +1,165 @@
+package wsroom
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/url"
+	"path"
+	"regexp"
+	"slices"
+	"strings"
+
+	"github.com/wsroom/wsroom/internal/site"
+)
+
+func init() {
+	site.Check = func(hub any, r *http.Request) (status int, text string) {
+		var refused *StatusError
+		if err := hub.(*Hub).checkSite(r); errors.As(err, &refused) {
+			return refused.Status, refused.Message
+		}
+		return 0, ""
+	}
+}
+
+// checkSite refuses hosts and origins that aren't allowed.
+func (h *Hub) checkSite(r *http.Request) error {
+	host := strings.ToLower(r.Host)
+	if len(h.cfg.hosts) > 0 && !matchesHost(h.cfg.hosts, host) {
+		return errBadHost
+	}
+	if h.cfg.anyOrigin || originAllowed(r, h.cfg.origins) {
+		return nil
+	}
+	return errBadOrigin
+}
+
+func matchesHost(patterns []string, host string) bool {
+	name := host
+	if _, port, err := net.SplitHostPort(host); err == nil {
+		name = strings.TrimSuffix(host, ":"+port) // [::1] keeps its brackets
+	}
+	return matchesAny(patterns, host) || matchesAny(patterns, name)
+}
+
+func matchesAny(patterns []string, s string) bool {
+	return slices.ContainsFunc(patterns, func(p string) bool {
+		ok, err := path.Match(p, s)
+		return p == s || ok && err == nil // equal, too: [::1] isn't meant as a class of characters
+	})
+}
+
+// originAllowed reports whether the request comes from no page at all, from a page of its own host,
+// or from one that patterns allow (RFC 6454, RFC 6455, section 10.2).
+func originAllowed(r *http.Request, patterns []string) bool {
+	origins := r.Header.Values("Origin")
+	if len(origins) == 0 {
+		return true
+	}
+	o, ok := parseOrigin(origins[0])
+	if !ok || len(origins) > 1 {
+		return false
+	}
+	if slices.ContainsFunc(patterns, o.matches) {
+		return true
+	}
+	web := o.scheme == "https" || o.scheme == "http" && r.TLS == nil // no TLS: a proxy may have ended it
+	host := withoutPort(o.host, o.port())
+	return web && host != "" && host == withoutPort(strings.ToLower(r.Host), o.port())
+}
+
+// origin is where a page comes from.
+type origin struct {
+	scheme string // http and https for ws and wss, of clients that name the URL they dial
+	host   string // with the port, if it was named; "" where the scheme has none, as in file://
+}
+
+// parseOrigin reads an origin: a scheme and a host, and nothing more than a slash at the end.
+func parseOrigin(s string) (o origin, ok bool) {
+	s = strings.ToLower(s)
+	u, err := url.Parse(s)
+	if err != nil || u.Scheme == "" {
+		return o, false
+	}
+	whole := u.Scheme + "://" + u.Host
+	if s != whole && s != whole+"/" {
+		return o, false
+	}
+	return origin{asPageScheme(u.Scheme), u.Host}, true
+}
+
+// asPageScheme is the scheme of the page that may dial a WebSocket of this one.
+func asPageScheme(scheme string) string {
+	switch scheme {
+	case "ws":
+		return "http"
+	case "wss":
+		return "https"
+	}
+	return scheme
+}
+
+// port is the scheme's own, with the colon; "" if it has none.
+func (o origin) port() string {
+	switch o.scheme {
+	case "http":
+		return ":80"
+	case "https":
+		return ":443"
+	}
+	return ""
+}
+
+// withoutPort takes a port off a host.
+func withoutPort(host, port string) string { return strings.TrimSuffix(host, port) }
+
+// matches reports whether a pattern of WithOrigins, in lower case, allows the origin. The scheme's own port
+// may be named on either side.
+func (o origin) matches(pattern string) bool {
+	wanted := pattern
+	if scheme, host, ok := strings.Cut(pattern, "://"); ok {
+		if asPageScheme(scheme) != o.scheme && !matchesAny([]string{scheme}, o.scheme) {
+			return false
+		}
+		if wanted = host; host == o.host {
+			return true // file:// has no host
+		}
+	}
+	if o.host == "" {
+		return false
+	}
+	bare := withoutPort(o.host, o.port())
+	return matchesAny([]string{wanted}, o.host) || matchesAny([]string{wanted, withoutPort(wanted, o.port())}, bare)
+}
+
+// checkPatterns refuses patterns that match everything, or nothing that can come.
+func checkPatterns(option string, patterns []string) error {
+	var mistakes []error
+	for _, p := range patterns {
+		scheme, host, ok := strings.Cut(p, "://")
+		if !ok {
+			scheme, host = "http", p
+		}
+		switch _, err := path.Match(p, ""); {
+		case err != nil:
+			mistakes = append(mistakes, fmt.Errorf("%s: %q: %w", option, p, err))
+		case strings.Trim(anyPort.ReplaceAllString(host, ""), "*?.:") == "" && mayBeSite(scheme):
+			mistakes = append(mistakes, fmt.Errorf("%s: %q lets any site act as the user; see WithInsecureAnyOrigin", option, p))
+		case strings.ContainsAny(host, "/@ ") || strings.HasPrefix(p, "://"):
+			mistakes = append(mistakes, fmt.Errorf("%s: %q never matches: a pattern is a host, or scheme://host", option, p))
+		}
+	}
+	return errors.Join(mistakes...)
+}
+
+// anyPort is the port of a pattern. Whatever it says, it is of any site's choice.
+var anyPort = regexp.MustCompile(`:[0-9*?]*$`)
+
+// mayBeSite reports whether pages of that scheme, which may be a pattern, come from sites and not from a
+// program's own files.
+func mayBeSite(scheme string) bool {
+	return strings.ContainsAny(scheme, `*?[\`) ||
+		slices.Contains([]string{"", "http", "https", "ws", "wss", "ftp"}, strings.ToLower(scheme))
+}
