@@ -90,7 +90,7 @@ func TestWriteTimeoutOfARawWriteEndsTheConnection(t *testing.T) {
 		if !errors.Is(e.err, os.ErrDeadlineExceeded) {
 			t.Errorf("cause %v", e.err)
 		}
-		wantBetween(t, "ended", e.at, 10*time.Second, 10*time.Second)
+		wantBetween(t, "ended", e.at, 10*time.Second, 11*time.Second)
 		if n, err := c.Conn.Read(make([]byte, 500)); err == nil {
 			t.Errorf("%d bytes more came", n)
 		}

@@ -172,14 +172,15 @@ func (c *Conn) end(e ending) bool {
 
 // windUp ends what goes on at the socket.
 func (c *Conn) windUp(wire *frame.Conn, e *ending) {
-	if e.budget == 0 {
-		c.killSocket()
-	} else {
-		e.kill = time.AfterFunc(e.budget, c.killSocket)
-	}
 	wire.Interrupt()
 	if c.queue.finish() {
 		go c.writer()
+	}
+	switch {
+	case e.budget == 0:
+		c.killSocket()
+	case !e.mute || !c.queue.isDone(): // else there is nothing to wait for
+		e.kill = time.AfterFunc(e.budget, c.killSocket)
 	}
 }
 

@@ -270,8 +270,9 @@ func WithOverflow(o Overflow) Option {
 // the connection with ErrHeartbeat if nothing comes within timeout. The default is 25 s and 10 s.
 // Anything the peer sends counts as life. What counts of timeout is the time in which the hub reads: while a
 // callback runs, a rate limit holds or the process stands still, the peer isn't judged. It is pinged then all
-// the same, each second at the most, so that one that is gone is found by a ping that can't be written. An
-// interval of 0 turns heartbeats off.
+// the same, each second at the most, so that one that is gone is found by a ping that can't be written; where
+// the network is cut, that is when the system gives up, on Linux after some 15 minutes. An interval of 0 turns
+// heartbeats off.
 func WithHeartbeat(interval, timeout time.Duration) Option {
 	return func(c *config) error {
 		c.heartbeat, c.pongTimeout = interval, timeout

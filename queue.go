@@ -272,6 +272,13 @@ func (q *queue) kick() (wake bool) {
 	return q.wakeLocked()
 }
 
+// isDone reports whether nothing is written any more.
+func (q *queue) isDone() bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.settled
+}
+
 func (q *queue) settle() {
 	if !q.settled {
 		q.settled = true

@@ -198,10 +198,11 @@ func (c *Conn) wait(ctx context.Context) error {
 // waitFailed says what an error of waiting means: it reports whether the connection is ending, and
 // otherwise undoes the interruption.
 func (c *Conn) waitFailed(err error) bool {
-	if !c.wire.Interrupted(err) {
-		c.end(endingReadFailed(err)) // the wire has said so already
-	}
 	if c.isEnded() {
+		return true
+	}
+	if !c.wire.Interrupted(err) { // the wire has said so before; to be sure
+		c.end(endingReadFailed(err))
 		return true
 	}
 	c.resume()

@@ -105,7 +105,7 @@ func TestCutControlFrameIsThePeersFault(t *testing.T) {
 					if !errors.Is(e.err, os.ErrDeadlineExceeded) {
 						t.Errorf("cause %v", e.err)
 					}
-					wantBetween(t, "ended", e.at, timeout, timeout)
+					wantBetween(t, "ended", e.at, timeout, timeout+time.Second)
 					c.Close()
 					shutdown(t, hub)
 					if ended := hub.Causes().Ended; ended["message_timeout"] != 1 {

@@ -3,10 +3,52 @@
 package wsroom_test
 
 import (
+	"fmt"
+	"os"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
 )
+
+// stop has a server process stand still for 3 s.
+func stop(t *testing.T, process *os.Process, meanwhile func()) {
+	t.Helper()
+	if err := process.Signal(syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	meanwhile()
+	time.Sleep(3 * time.Second) // longer than the process's timeouts
+	if err := process.Signal(syscall.SIGCONT); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// What came in time is read, and what the client takes written, though their times were over when the
+// process, which stood still, could do so.
+func TestProcessThatStoodStillCutsNoMessage(t *testing.T) {
+	srv, _ := serveRemotely(t, "")
+	message := rawFrame(0x81, strings.Repeat("x", 1000))
+	var clients []*rawConn
+	for i := range 20 {
+		c := dialRaw(t, srv, fmt.Sprint("/", i))
+		c.Write(rawFrame(0x81, "there?"))
+		c.next()
+		c.Write(message[:500])
+		clients = append(clients, c)
+	}
+	time.Sleep(100 * time.Millisecond) // it waits for the rest, 2 s at the most
+	stop(t, srv.Listener.(remote).process, func() {
+		for _, c := range clients {
+			c.Write(message[500:])
+		}
+	})
+	for i, c := range clients {
+		if first, p, err := c.next(); first != 0x81 || len(p) != 1000 {
+			t.Errorf("client %d: got %#x %q, %v", i, first, short(p), err)
+		}
+	}
+}
 
 // A process that stood still, as with its machine, doesn't cut clients whose answers came meanwhile: it
 // reads before it judges.
@@ -21,17 +63,11 @@ func TestProcessThatStoodStillReadsBeforeItJudges(t *testing.T) {
 			t.Fatalf("want a ping, got %#x, %v", first, err)
 		}
 	}
-	process := srv.Listener.(remote).process
-	if err := process.Signal(syscall.SIGSTOP); err != nil {
-		t.Fatal(err)
-	}
-	for _, c := range clients {
-		c.frame(0x8a, "")
-	}
-	time.Sleep(2 * time.Second) // more than the timeout
-	if err := process.Signal(syscall.SIGCONT); err != nil {
-		t.Fatal(err)
-	}
+	stop(t, srv.Listener.(remote).process, func() {
+		for _, c := range clients {
+			c.frame(0x8a, "")
+		}
+	})
 	for i, c := range clients {
 		c.frame(0x81, number(i))
 	}

@@ -64,15 +64,16 @@ type Conn struct {
 	waited    bool  // Wait returned, and no message has been read since
 	timed     bool  // the socket's read deadline is that of the message under way
 	armed     bool  // the socket has a read deadline, of this message or of one before
+	extended  bool  // the deadline of the message under way passed once
 	rushed    uint8 // reads that didn't have to wait
 	lack      int16 // bytes that fragments have carried too few
-	deflate   bool  // permessage-deflate was negotiated
 	readFunc  func(fd uintptr) bool
 	unpacking *unpacking // nil but within a compressed message
 
 	deadlineMu  sync.Mutex // guards interrupted and orders deadlines after it
 	interrupted bool
 
+	deflate    bool         // permessage-deflate was negotiated; never changes once something is read
 	peerClosed atomic.Bool  // a close frame has been read
 	lastRead   atomic.Int64 // when bytes came last, by Now
 	caughtUp   atomic.Int64 // when bytes came last that a read had waited for, by Now

@@ -244,7 +244,7 @@ func (c *Conn) consume(n int) {
 func (c *Conn) fill(p []byte) error {
 	c.armRead()
 	c.into, c.got, c.readErr = p, 0, nil
-	for c.got == 0 && c.readErr == nil {
+	for c.got == 0 && (c.readErr == nil || c.mayReadOn()) {
 		if c.raw == nil {
 			c.plainRead()
 		} else if err := c.raw.Read(c.readFunc); err != nil {
@@ -308,24 +308,42 @@ func (c *Conn) keep(own *[readSize]byte) {
 	}
 }
 
-// armRead sets the deadline of the message, or control frame, that is under way, from the first wait for its rest on,
-// and lifts it between messages.
+// armRead sets the deadline of the message, or control frame, that is under way, from the first wait for its
+// rest on, and lifts it between messages.
 func (c *Conn) armRead() {
 	var deadline time.Time
 	switch under := !c.in.between() || c.r < c.w; {
 	case under && !c.timed:
 		deadline = time.Now().Add(c.limits.Message)
-		c.timed, c.armed = true, true
+		c.timed, c.armed, c.extended = true, true, false
 	case !under && c.armed:
 		c.armed = false
 	default:
 		return
 	}
+	c.setReadDeadline(deadline)
+}
+
+func (c *Conn) setReadDeadline(deadline time.Time) {
 	c.deadlineMu.Lock()
 	defer c.deadlineMu.Unlock()
 	if !c.interrupted {
 		_ = c.Conn.SetReadDeadline(deadline) // fails only on a closed socket, as the read will
 	}
+}
+
+// extension is what a deadline that has passed is extended by, once: if the process stood still meanwhile,
+// what the peer did in time is seen only now.
+const extension = 100 * time.Millisecond
+
+// mayReadOn extends the deadline of the message under way, if that is what ended a read.
+func (c *Conn) mayReadOn() bool {
+	if c.extended || !c.timed || !errors.Is(c.readErr, os.ErrDeadlineExceeded) || c.isInterrupted() {
+		return false
+	}
+	c.extended, c.readErr = true, nil
+	c.setReadDeadline(time.Now().Add(extension))
+	return true
 }
 
 // Interrupt ends the read that is waiting and those to come, until Resume.

@@ -1,8 +1,10 @@
 package frame
 
 import (
+	"errors"
 	"math"
 	"net"
+	"os"
 	"time"
 )
 
@@ -121,7 +123,13 @@ func (c *Conn) sendPiece(p []byte) error {
 	if err := c.SetWriteDeadline(time.Now().Add(c.limits.Write)); err != nil {
 		return err
 	}
-	if _, err := c.Conn.Write(p); err != nil {
+	n, err := c.Conn.Write(p)
+	if errors.Is(err, os.ErrDeadlineExceeded) && c.SetWriteDeadline(time.Now().Add(extension)) == nil {
+		if _, again := c.Conn.Write(p[n:]); again == nil { // over TLS it fails again
+			err = nil
+		}
+	}
+	if err != nil {
 		return err
 	}
 	return c.SetWriteDeadline(time.Time{})
