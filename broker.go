@@ -33,23 +33,44 @@ type Broker interface {
 
 // PresenceStore keeps, for all nodes, which identities are in which rooms by way of which nodes. Rooms,
 // identities and nodes are any non-empty strings. All methods may be called concurrently; each takes
-// effect as a whole. What a node entered is leased: it lapses when the node doesn't renew.
+// effect as a whole, but for what is said below. What a node entered is leased: it lapses when the node doesn't
+// renew. A store has one source of truth: it derives who is first and last from the entries, and counts nothing
+// beside them. The conformance suite is in adapters/brokertest.
+//
+// A PresenceStore may have these methods, too:
+//
+//	EnterAll(ctx context.Context, entries [][2]string, node string) (first []bool, err error)
+//	ExitAll(ctx context.Context, entries [][2]string, node string) (last []bool, err error)
+//
+// They do for each entry, a room and an identity, what Enter and Exit do, and return what those return, in the
+// order of entries. No two entries are the same. A hub gives them up to 1,000 at a time, and 5 s for that. Without them it
+// enters and exits one after the other: in a room of thousands, those that come back after a deploy are seen
+// to leave. After an error each entry may have been entered or not.
+//
+// One that may lose entries without the lease, as by eviction or a failover, should have this:
+//
+//	Entries(ctx context.Context, node string) (entries map[string][]string, err error)
+//
+// It returns, by room, the identities that are there by way of node, as Identities and Renew would find them. The
+// hub asks for them once a minute and after errors, and enters and exits what differs.
 type PresenceStore interface {
 	// Enter adds node to those by way of which identity is in the room and reports whether it is the
 	// first of them. To enter again is harmless, and not the first.
 	Enter(ctx context.Context, room, identity, node string) (first bool, err error)
 	// Exit undoes Enter and reports whether node was the last; where it wasn't there, it was not.
 	Exit(ctx context.Context, room, identity, node string) (last bool, err error)
-	// Identities returns those in the room, each once, in any order. A node that died counts until
-	// another one's Renew has found that its lease has lapsed.
+	// Identities returns those in the room, each once, in any order: not those that are there by way of none
+	// but nodes whose lease has lapsed, whether or not a Renew has ended their entries.
 	Identities(ctx context.Context, room string) ([]string, error)
 	// Renew leases node's entries for ttl from now. held is false where it had no lease, because it is
 	// new or the lease has lapsed; then the node enters again what it has. Renew also ends the entries
 	// of nodes whose lease has lapsed, and returns, by room, the identities that were there by way of
-	// none but them: each to one caller.
+	// none but them: each to one caller. An error, as when ctx ends in between, loses none of them: what has
+	// been taken out is returned with the error, or by a later Renew, of this node or, when its lease has
+	// lapsed, of another one.
 	Renew(ctx context.Context, node string, ttl time.Duration) (held bool, left map[string][]string, err error)
 	// Leave ends all of node's entries and its lease, at once, and returns, by room, the identities that
-	// were there by way of no other node.
+	// were there by way of no other node. For an error holds what holds for Renew's.
 	Leave(ctx context.Context, node string) (left map[string][]string, err error)
 }
 
@@ -86,7 +107,10 @@ func WithOutage(o Outage) Option {
 }
 
 // WithBrokerBuffer bridges outages of the broker: for up to d what is sent waits, in order, while it is
-// at most this many bytes in all. The default is 5 s and 4 MiB. See WithOutage for what is beyond it.
+// at most this many bytes in all. The default is 5 s and 4 MiB. See WithOutage for what is beyond it. Each room's
+// outage is one by itself. An outage is longer than d when a call of Publish has failed that began d after the first
+// one that failed: that is found up to 2 s later. A message that isn't taken for longer than d and three tries,
+// although the broker took others on its topic in between, is given up, and is a gap.
 func WithBrokerBuffer(d time.Duration, bytes int64) Option {
 	return func(c *config) error {
 		c.outageTime, c.outageBytes = d, bytes
@@ -97,8 +121,9 @@ func WithBrokerBuffer(d time.Duration, bytes int64) Option {
 // OnGap calls f when the members of a room on this node may have missed messages: because the connection
 // to the broker was lost, or a message was, or a node sent what this one doesn't understand. What was being
 // published when the connection was lost may come after it, later than to the members on other nodes. For messages
-// to all, room is "". Calls come one at a time, and outside of any connection's callbacks; those for a
-// room may be merged while f runs. A gap is also logged and told to the Observer.
+// to all, room is "". Calls come one at a time, and outside of any connection's callbacks. A room's first gap is told
+// at once, those within a second after it by one more call at its end. The log has one line for a second's gaps of
+// all rooms; the Observer is told of each. docs/nodes.md shows how to have clients start again.
 func OnGap(f func(room string, err error)) Option {
 	return func(c *config) error {
 		c.onGap = f

@@ -133,7 +133,7 @@ func OnBinary(f func(c *Conn, p []byte, err error)) Option {
 // OnConnect calls f once for each connection, before any other callback. What f sends to c comes
 // before any room message, and no room message in between is lost, unless the connection ends before
 // f has returned. The request is valid only until f returns. An error ends the connection: a
-// websocket.CloseError with its code and reason, any other with 1011 and no text.
+// websocket.CloseError with its code and reason, cut to 123 bytes, any other with 1011 and no text.
 func OnConnect(f func(c *Conn, r *http.Request) error) Option {
 	return func(c *config) error {
 		c.onConnect = f

@@ -25,7 +25,9 @@ type cluster struct {
 	broker  Broker
 	node    nodeID
 	outbox  outbox
-	reports errands         // what is logged, and calls of OnGap: with no lock held
+	reports errands // what is logged, and calls of OnGap: with no lock held
+	gaps    digest
+	refused digest          // subscriptions
 	ctx     context.Context // done at the end of Shutdown
 	cancel  context.CancelFunc
 	wg      sync.WaitGroup // publishers and subscribers
@@ -40,6 +42,8 @@ func newCluster(h *Hub) *cluster {
 	c := &cluster{hub: h, broker: h.cfg.broker, node: newNodeID(), subs: map[string]*subscription{}, past: map[string]map[nodeID]heard{}}
 	c.outbox.cluster, c.outbox.topics = c, map[string]*outTopic{}
 	c.ctx, c.cancel = context.WithCancel(context.Background())
+	c.gaps = digest{tell: c.tellGap, log: c.logGaps}
+	c.refused = digest{log: c.logRefused}
 	return c
 }
 
@@ -140,13 +144,26 @@ func (c *cluster) deliver(room string, envelope []byte) {
 
 // gap reports that members of the room may have missed messages.
 func (c *cluster) gap(room, cause string, err error) {
-	h := c.hub
-	h.observer.Add(MetricBrokerGaps, "", cause, 1)
-	c.reports.add("gap "+room, func() {
-		h.cfg.logger.Warn("wsroom: messages of other nodes may be missing", "room", room, "cause", cause, "err", err)
-		if f := h.cfg.onGap; f != nil {
-			h.guard("OnGap", room, func() { f(room, err) })
-		}
+	c.hub.observer.Add(MetricBrokerGaps, "", cause, 1)
+	c.gaps.add(room, cause, err)
+}
+
+func (c *cluster) tellGap(room string, err error) {
+	if f := c.hub.cfg.onGap; f != nil {
+		c.reports.add("gap "+room, func() { c.hub.guard("OnGap", room, func() { f(room, err) }) })
+	}
+}
+
+func (c *cluster) logGaps(l digestLine) {
+	c.reports.addFirst("gaps", func() {
+		c.hub.cfg.logger.Warn("wsroom: messages of other nodes may be missing",
+			"room", l.room, "cause", l.cause, "err", l.err, "rooms", l.rooms, "gaps", l.reports)
+	})
+}
+
+func (c *cluster) logRefused(l digestLine) {
+	c.reports.addFirst("refused", func() {
+		c.hub.cfg.logger.Warn("wsroom: broker takes no subscription", "room", l.room, "err", l.err, "rooms", l.rooms)
 	})
 }
 
@@ -184,6 +201,8 @@ func (c *cluster) close(ctx context.Context) {
 		s.close()
 	}
 	c.wg.Wait()
+	c.gaps.flush()
+	c.refused.flush()
 	c.reports.wait(ctx)
 }
 

@@ -3,6 +3,7 @@ package wsroom
 import (
 	"context"
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"net/http"
 	"slices"
@@ -53,15 +54,15 @@ type Conn struct {
 	connected bool // OnConnect succeeded; belongs to turn
 	finished  bool // the message callback panicked or has had its err; belongs to turn
 
-	beating    atomic.Bool  // OnConnect has returned: the peer is read, and judged
-	badClose   atomic.Int32 // the close code with which coder/websocket refused what it read
-	reading    atomic.Bool  // a reading method of ours is inside coder/websocket
-	buckets    *buckets     // of the rate limits; nil without any
-	overhead   bucket       // of frames that carry nothing; belongs to the reader
-	freshAt    int64        // when the reading goroutine was last replaced, by frame.Now
-	wroteAt    atomic.Int64 // when something was written last, by frame.Now
-	pingedAt   atomic.Int64 // when the last ping was written, by frame.Now; 0 while it is queued
-	readAtPing int64        // the wire's LastRead when the last ping was queued; belongs to the heartbeat
+	beating    atomic.Bool             // OnConnect has returned: the peer is read, and judged
+	refusal    atomic.Int32            // the close code with which coder/websocket refused what we read; or readingNow; or 0
+	freshAt    uint32                  // when the reading goroutine was last replaced, in seconds of frame.Now
+	inbound    atomic.Pointer[inbound] // nil where there is nothing in it
+	overhead   bucket                  // of frames that carry nothing; belongs to the reader
+	wroteAt    atomic.Int64            // when something was written last, by frame.Now
+	pingedAt   atomic.Int64            // the wire's Listened when the ping was written that is judged, plus 1; 0: none was
+	readAtPing int64                   // the wire's LastRead when that ping was queued; belongs to the heartbeat
+	askedAt    int64                   // when a ping was queued last, by frame.Now; belongs to the heartbeat
 }
 
 // ownContext is a connection's context with what ends it.
@@ -80,7 +81,7 @@ func newConn(h *Hub, r *http.Request, room, key string) *Conn {
 		c.queue.opening = new(opening)
 	}
 	if h.cfg.limitsRate() {
-		c.buckets = new(buckets)
+		c.inbound.Store(new(inbound))
 	}
 	c.writer = c.write
 	c.ready.Add(1)
@@ -258,27 +259,31 @@ func (c *Conn) SendJSONToAll(v any) error { return c.hub.SendJSONToAll(v) }
 
 // Close ends the connection: what is queued is still written, then a close frame with this code and
 // reason, and after 5 s at the latest the socket is closed, whatever the peer does. It returns at
-// once; the cause is a websocket.CloseError. It returns ErrClosed if the connection was ending, and
-// an error, without effect, for a code that can't be sent (RFC 6455, section 7.4) or a reason of over
-// 123 bytes.
+// once; the cause is a websocket.CloseError. A reason of over 123 bytes is cut. It returns ErrClosed if the
+// connection was ending, and an error, without effect, for a code that can't be sent (RFC 6455, section 7.4)
+// or a reason that isn't UTF-8.
 func (c *Conn) Close(code websocket.StatusCode, reason string) error {
 	if err := checkClose(code, reason); err != nil {
 		return err
 	}
-	if !c.end(endingClosed(websocket.CloseError{Code: code, Reason: reason})) {
+	if !c.end(endingClosed(websocket.CloseError{Code: code, Reason: cutReason(reason)})) {
 		return ErrClosed
 	}
 	return nil
 }
 
 func checkClose(code websocket.StatusCode, reason string) error {
+	if !utf8.ValidString(reason) {
+		return errors.New("wsroom: a close reason must be UTF-8")
+	}
+	return checkCloseCode(code)
+}
+
+func checkCloseCode(code websocket.StatusCode) error {
 	switch {
 	case code >= 1000 && code <= 1003, code >= 1007 && code <= 1014, code >= 3000 && code <= 4999:
 	default:
 		return fmt.Errorf("wsroom: close code %d can't be sent", int(code))
-	}
-	if len(reason) > frame.MaxControl-2 || !utf8.ValidString(reason) {
-		return fmt.Errorf("wsroom: a close reason is at most %d bytes of UTF-8", frame.MaxControl-2)
 	}
 	return nil
 }

@@ -18,9 +18,9 @@ import (
 //	messages   each as follows, led by its length (uvarint)
 //	  sequence uvarint: rises with each message of the node
 //	  back     uvarint: how much by since its last message on this topic; 0 where that isn't known
-//	  kind     1 byte: frame.Text, frame.Binary or frame.Close, and the bits below
+//	  kind     1 byte: frame.Text, frame.Binary, frame.Close or kindLost, and the bits below
 //	  besides  if the bit is set: number (uvarint) and, led by their lengths, names of rooms
-//	  except   if the bit is set: the same of connections' ids
+//	  except   if the bit is set: the same of connections' ids; at most maxNames of both in an envelope
 //	  payload  the rest
 //
 // That is 22 bytes around a message, and 5 around each further one in the same envelope. A node that
@@ -30,7 +30,12 @@ const (
 	envelopeHead    = 1 + len(nodeID{})
 	maxUvarint      = binary.MaxVarintLen64
 
-	kindBits    = 0x0f
+	// maxNames bounds the names of rooms and ids that an envelope holds, and maxRooms the rooms of a message: the
+	// envelope for each has the names of those before it.
+	maxNames = 1 << 16
+	maxRooms = 4096
+
+	kindLost    = 0    // messages up to this one were given up; no payload
 	withBesides = 0x10 // not for who is in one of these rooms, too: they have it from there
 	withExcept  = 0x20
 )
@@ -99,20 +104,23 @@ func openEnvelope(b []byte) (nodeID, reader, error) {
 // reader is what is still to be read. What it can't read makes it nil.
 type reader []byte
 
+// budget is how many names may still be read from an envelope.
+type budget int
+
 // letter reads the next letter. The payload is a part of what is read.
-func (r *reader) letter() (l letter, payload []byte, err error) {
+func (r *reader) letter(names *budget) (l letter, payload []byte, err error) {
 	body := reader(r.bytes())
 	if *r == nil {
 		return l, nil, errMalformed
 	}
 	l.sequence, l.back, l.kind = body.uvarint(), body.uvarint(), body.byte()
 	if l.kind&withBesides != 0 {
-		l.besides = body.names()
+		l.besides = body.names(names)
 	}
 	if l.kind&withExcept != 0 {
-		l.except = body.names()
+		l.except = body.names(names)
 	}
-	if body == nil {
+	if body == nil || l.back > l.sequence {
 		return l, nil, errMalformed
 	}
 	l.kind &^= withBesides | withExcept
@@ -125,11 +133,21 @@ func (r *reader) letter() (l letter, payload []byte, err error) {
 		if by := closeErrorOf(body); checkClose(by.Code, by.Reason) != nil {
 			err = errMalformed
 		}
-	case frame.Binary:
+	case frame.Binary, kindLost:
 	default:
 		err = errVersion
 	}
 	return l, body, err
+}
+
+// lastSequence returns that of an envelope's last letter.
+func lastSequence(envelope []byte) (last uint64) {
+	_, letters, _ := openEnvelope(envelope)
+	for len(letters) > 0 {
+		body := reader(letters.bytes())
+		last = body.uvarint()
+	}
+	return last
 }
 
 func (r *reader) uvarint() uint64 {
@@ -164,10 +182,22 @@ func (r *reader) bytes() []byte {
 	return b
 }
 
-func (r *reader) names() []string {
-	var names []string
-	for n := r.uvarint(); n > 0 && *r != nil; n-- {
-		names = append(names, string(r.bytes()))
+// names reads a list of names, none of which is empty.
+func (r *reader) names(most *budget) []string {
+	n := r.uvarint()
+	if n > uint64(*most) || n > uint64(len(*r)/2) {
+		*r = nil
+		return nil
+	}
+	*most -= budget(n)
+	names := make([]string, n)
+	for i := range names {
+		name := r.bytes()
+		if len(name) == 0 {
+			*r = nil
+			return nil
+		}
+		names[i] = string(name)
 	}
 	return names
 }

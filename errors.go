@@ -18,7 +18,7 @@ var (
 	// ErrQueueFull is returned by a send to one connection that DropNewest dropped.
 	ErrQueueFull = errors.New("wsroom: send queue is full")
 
-	// ErrShutdown ends the connections at Shutdown (close code 1001, or 1012 with WithDrain).
+	// ErrShutdown ends the connections at Shutdown (close code 1012, or that of WithShutdownCode).
 	ErrShutdown = errors.New("wsroom: hub is shut down")
 
 	// ErrOutage is returned by sends to rooms, and by Join, while the broker is away or slow, beyond what

@@ -229,16 +229,31 @@ func FuzzEnvelope(f *testing.F) {
 		f.Fatal(err)
 	}
 	conn.CloseNow()
+	seeds = append(seeds, forged(seeds[0], 1<<62, 0, "forged"), forged(seeds[0], 1<<40, 1<<39, "forged"), manyNames(0x11, 1000, 0), manyNames(0x31, 50, 3))
 	for _, data := range seeds {
 		f.Add(data)
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {
+		defer func(began time.Time) {
+			if took := time.Since(began); took > 5*time.Second {
+				t.Errorf("it took %v", took)
+			}
+		}(time.Now())
 		synctest.Test(t, func(t *testing.T) {
 			w := newWire()
 			hub := nodes(t, w, 1)[0]
 			member, other := wsroomtest.Dial(t, hub, "/a"), wsroomtest.Dial(t, hub, "/b")
-			if err := w.Publish(t.Context(), ":room:/a", data); err != nil {
-				t.Fatal(err)
+			if len(data) >= envelopeSize { // from a node of whom something was heard
+				data = bytes.Clone(data)
+				copy(data[1:envelopeSize], make([]byte, 16))
+				if err := w.Publish(t.Context(), ":room:/a", letterOf(0, "heard")); err != nil {
+					t.Fatal(err)
+				}
+			}
+			for range 2 {
+				if err := w.Publish(t.Context(), ":room:/a", data); err != nil {
+					t.Fatal(err)
+				}
 			}
 			synctest.Wait()
 			if err := hub.SendTextToAll("after"); err != nil {

@@ -16,8 +16,9 @@ type heartbeat struct {
 	interval, timeout time.Duration
 	tick              time.Duration
 
-	mu      sync.Mutex // guards running
+	mu      sync.Mutex // guards the rest
 	running bool
+	setAt   int64 // when the timer was set last, by frame.Now
 }
 
 func (b *heartbeat) init(cfg *config) {
@@ -35,8 +36,20 @@ func (h *Hub) startHeartbeat() {
 	defer b.mu.Unlock()
 	if !b.running {
 		b.running = true
-		time.AfterFunc(b.tick, h.checkPeers)
+		h.setTimer()
 	}
+}
+
+// setTimer has the next tick come; mu is locked.
+func (h *Hub) setTimer() {
+	h.heartbeat.setAt = frame.Now()
+	time.AfterFunc(h.heartbeat.tick, h.checkPeers)
+}
+
+// isLate reports whether a tick that comes now is later than a busy process makes it: the process stood
+// still, suspended or stopped by a debugger. What has come meanwhile hasn't been read yet.
+func (b *heartbeat) isLate(now int64) bool {
+	return time.Duration(now-b.setAt)-b.tick > max(b.tick, 100*time.Millisecond)
 }
 
 // checkPeers pings the silent and ends those who didn't answer, and sets the timer again unless
@@ -44,6 +57,7 @@ func (h *Hub) startHeartbeat() {
 func (h *Hub) checkPeers() {
 	b := &h.heartbeat
 	now := frame.Now()
+	late := b.isLate(now) // setAt was written before the timer was set
 	var due []*Conn
 	for i := range h.store.shards {
 		sh := &h.store.shards[i]
@@ -56,49 +70,66 @@ func (h *Hub) checkPeers() {
 		sh.mu.Unlock()
 	}
 	for _, c := range due {
-		c.checkPeer(now)
+		c.checkPeer(now, late)
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.running = h.Len() > 0; b.running { // counted under mu: one that comes in now finds the timer or sets it
-		time.AfterFunc(b.tick, h.checkPeers)
+		h.setTimer()
 	}
 }
 
-// silent reports whether nothing has come from the peer for the interval, less up to a tenth of it by
-// the connection's ID, so that many connections don't tick together.
+// silent reports whether nothing has been heard from the peer for the interval, less up to a tenth of it
+// by the connection's ID, so that many connections don't tick together.
 func (c *Conn) silent(now int64) bool {
 	if !c.beating.Load() {
 		return false
 	}
 	b := &c.hub.heartbeat
-	jitter := b.interval / 10 * time.Duration(c.id[0]-'2') / ('Z' - '2')
-	return time.Duration(now-c.wire.LastRead()) >= b.interval-jitter-b.tick
+	jitter := b.interval / 10 / ('Z' - '2') * time.Duration(c.id[0]-'2')
+	return time.Duration(now-c.wire.Heard()) >= b.interval-jitter-b.tick
 }
 
-// checkPeer pings a silent peer, and ends the connection of one that didn't answer. What was read when
-// the ping was queued tells whether anything came since: the answer may be read before the ping is
-// noted as written.
-func (c *Conn) checkPeer(now int64) {
-	last, pinged := c.wire.LastRead(), c.pingedAt.Load()
+// checkPeer looks after a peer that is silent, as far as is known. What was read when its ping was queued
+// tells whether anything came since: the answer may be read before the ping is noted as written.
+//
+// While nobody reads, because a callback runs or a rate limit holds, the answer can't be seen, and the peer
+// isn't judged. But one that is gone is: its system refuses the ping, and then the next can't be written.
+func (c *Conn) checkPeer(now int64, late bool) {
+	last, reads := c.wire.LastRead(), c.wire.WaitingSince() != 0
+	due := time.Duration(now-c.askedAt) >= max(c.hub.heartbeat.timeout, leastAsking)
 	switch {
-	case c.readAtPing != last:
+	case c.readAtPing == last && c.unanswered(now) >= c.hub.heartbeat.timeout:
+		if late {
+			c.pingedAt.Store(c.wire.Listened(now) + 1)
+		} else {
+			c.end(endingHeartbeat)
+		}
+	case c.readAtPing != last && (reads || due):
 		c.readAtPing = last
 		c.pingedAt.Store(0)
-		if c.queue.pushControl(frame.Ping, nil, true) {
-			c.wake()
-		}
-	case pinged != 0 && c.waitedFor(pinged, now) >= c.hub.heartbeat.timeout:
-		c.end(ending{cause: ErrHeartbeat, label: "heartbeat", mute: true, drop: true})
+		c.ping(now)
+	case !reads && due:
+		c.ping(now)
 	}
 }
 
-// waitedFor tells how long the hub has been reading, without a break, for an answer to its ping.
-// While a callback runs nobody reads, and the peer can't be blamed.
-func (c *Conn) waitedFor(pinged, now int64) time.Duration {
-	since := c.wire.WaitingSince()
-	if since == 0 {
+// leastAsking is the least time between pings while nobody reads; see overheadRate.
+const leastAsking = time.Second
+
+func (c *Conn) ping(now int64) {
+	c.askedAt = now
+	if c.queue.pushControl(frame.Ping, nil, true) {
+		c.wake()
+	}
+}
+
+// unanswered tells how long the hub has listened, in all, for an answer to its ping. While a callback runs
+// nobody listens, and the peer can't be blamed.
+func (c *Conn) unanswered(now int64) time.Duration {
+	pinged := c.pingedAt.Load()
+	if pinged == 0 {
 		return 0
 	}
-	return time.Duration(now - max(pinged, since))
+	return time.Duration(c.wire.Listened(now) - (pinged - 1))
 }

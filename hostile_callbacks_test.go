@@ -220,6 +220,18 @@ func TestHostileReentry(t *testing.T) {
 			delete(inside, c.ID()+room)
 		}
 	}
+	var shutdowns sync.WaitGroup
+	defer shutdowns.Wait()
+	shutDown := func(c *wsroom.Conn) {
+		shutdowns.Go(func() { shutdown(t, hub) }) // on a goroutine of its own it waits for no longer than others
+		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Millisecond)
+		defer cancel()
+		for _, ctx := range []context.Context{ctx, c.Context()} { // which is done by then
+			if err := hub.Shutdown(ctx); err == nil {
+				t.Error("Shutdown hasn't waited for the callback that called it")
+			}
+		}
+	}
 	everything := func(c *wsroom.Conn) {
 		c.Join("x")
 		c.SendText("t")
@@ -257,6 +269,8 @@ func TestHostileReentry(t *testing.T) {
 				c.Close(4001, "")
 			case "kick":
 				hub.To("/b").Close(4002, "")
+			case "shut down":
+				shutDown(c)
 			}
 		}),
 		wsroom.OnClose(func(c *wsroom.Conn, _ error) { everything(c) }))
@@ -278,6 +292,13 @@ func TestHostileReentry(t *testing.T) {
 		})
 	}
 	wg.Wait()
+	c := dialRaw(t, srv, "/a")
+	c.frame(0x81, "shut down")
+	if code, _ := c.closeCode(); code != 1012 {
+		t.Errorf("close code %d, want 1012", code)
+	}
+	c.Close()
+	shutdowns.Wait()
 	nothingLeft(t, hub)
 	if len(inside) > 0 || joins == 0 {
 		t.Errorf("%d joins, and some without their leave: %v", joins, inside)

@@ -16,12 +16,16 @@ import (
 	"github.com/wsroom/wsroom"
 )
 
-// serverVariable makes the test binary a server process.
-const serverVariable = "WSROOM_TEST_SERVER"
+const (
+	// serverVariable makes the test binary a server process.
+	serverVariable = "WSROOM_TEST_SERVER"
+	// heartbeatVariable gives it an interval and a timeout other than the defaults: "300ms,1s".
+	heartbeatVariable = "WSROOM_TEST_HEARTBEAT"
+)
 
 // runServer is a server process with little of everything, until its input ends.
 func runServer() {
-	hub := wsroom.New(wsroom.OnText(echoRoom), wsroom.WithCompression(0), wsroom.WithRateLimit(1000, 1000),
+	hub := wsroom.New(heartbeatOf(os.Getenv(heartbeatVariable)), wsroom.OnText(echoRoom), wsroom.WithCompression(0), wsroom.WithRateLimit(1000, 1000),
 		wsroom.WithMessageTimeout(2*time.Second), wsroom.WithWriteTimeout(time.Second), wsroom.WithSendQueue(64, 256<<10))
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -33,10 +37,22 @@ func runServer() {
 	io.Copy(io.Discard, os.Stdin)
 }
 
+// heartbeatOf returns no option for an empty text.
+func heartbeatOf(text string) wsroom.Option {
+	interval, timeout, ok := strings.Cut(text, ",")
+	if !ok {
+		return nil
+	}
+	i, _ := time.ParseDuration(interval)
+	p, _ := time.ParseDuration(timeout)
+	return wsroom.WithHeartbeat(i, p)
+}
+
 // remote is the address of a server in another process.
 type remote struct {
 	net.Listener
-	addr net.Addr
+	addr    net.Addr
+	process *os.Process
 }
 
 func (r remote) Addr() net.Addr { return r.addr }
@@ -76,7 +92,7 @@ func serveRemotely(t *testing.T, line string) (srv *httptest.Server, peak func()
 		fmt.Sscan(rest, &kib)
 		return kib
 	}
-	return &httptest.Server{URL: "http://" + tcp.String(), Listener: remote{addr: tcp}}, peak
+	return &httptest.Server{URL: "http://" + tcp.String(), Listener: remote{addr: tcp, process: cmd.Process}}, peak
 }
 
 // A server that runs out of file descriptors goes on for those who are in, and lets others in within

@@ -109,17 +109,10 @@ func (g *game) checkLife(p *player) {
 		g.t.Errorf("player %d was ended by %v", p.index, context.Cause(p.conn.Context()))
 	}
 	allowed := slices.Contains(p.codes, p.farewell) || p.farewell == 1013 && p.faulty && g.rules.overflow == wsroom.CloseSlow ||
-		p.farewell == g.shutdownCode() && g.shutting
+		p.farewell == 1012 && g.shutting
 	if p.farewell != 0 && !allowed || p.farewell == 0 && p.graceful && !p.lives() && !p.midCallback() {
 		g.t.Errorf("player %d got the close code %d, want one of %d", p.index, p.farewell, p.codes)
 	}
-}
-
-func (g *game) shutdownCode() int {
-	if g.rules.drain {
-		return 1012
-	}
-	return 1001
 }
 
 func (g *game) checkHub() {
@@ -168,7 +161,7 @@ func (g *game) beginShutdown() {
 	g.shutting = true
 	for _, p := range g.players {
 		if !g.rules.drain {
-			p.endsBy(true, 1001)
+			p.endsBy(true, 1012)
 		}
 	}
 	go func() {

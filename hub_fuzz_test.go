@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"fmt"
 	"slices"
-	"strings"
 	"testing"
 	"time"
 
@@ -217,7 +216,7 @@ func (g *game) nonsense(s *script) {
 	g.note("nonsense %d", p.index)
 	for i, err := range []error{
 		p.conn.SendText("\xff"), p.conn.SendJSON(func() {}), p.conn.Join(""), p.conn.Join("\n"), p.conn.Close(1005, ""),
-		p.conn.Close(4000, strings.Repeat("x", 124)), g.hub.SendTextToAll("\xff"), g.hub.SendTextToRoom("", "x"),
+		p.conn.Close(4000, "\xff"), g.hub.SendTextToAll("\xff"), g.hub.SendTextToRoom("", "x"),
 		g.hub.To("d", "\x00").SendBinary(nil), g.hub.To().Close(999, ""), g.hub.To("\xff").Close(4000, ""),
 	} {
 		if err == nil {

@@ -3,9 +3,11 @@ package wsroom
 import (
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"os"
+	"strings"
 	"time"
 	"unicode/utf8"
 
@@ -24,38 +26,76 @@ type ending struct {
 	label  string // for metrics
 	code   websocket.StatusCode
 	reason string
-	mute   bool // the line is dead: no close frame, no handshake
-	drop   bool // what is queued isn't written any more
-	budget time.Duration
-	kill   *time.Timer // closes the socket when the budget is spent
+	mute   bool          // no close frame, no handshake
+	drop   bool          // what is queued isn't written any more
+	budget time.Duration // for what is queued and the close frame; 0: the socket is closed at once
+	kill   *time.Timer   // closes the socket when the budget is spent
 }
 
+// What is queued when a connection ends goes out before the close frame, for as long as the budget lasts: it
+// was sent before, whatever the peer did then. Two kinds of ends drop it:
+//
+//	slow                                     the queue is full, for the peer doesn't read it
+//	lost, write_timeout, heartbeat           the line is dead
+//	closed, by the websocket.Conn's CloseNow the application wants no more of it
+//
+// The budget is 1 s where the peer did wrong, and 5 s for all others; also for a peer that closed, or that
+// shut down its own writing.
 var (
-	endingSlow    = rid("slow", ErrSlow, websocket.StatusTryAgainLater, "too slow")
-	endingFlood   = rid("overhead", fmt.Errorf("%w: pings, pongs or fragments", ErrRateLimited), websocket.StatusPolicyViolation, "too many pings, pongs or small fragments")
-	endingTooBig  = rid("too_big", fmt.Errorf("wsroom: read: frame announced: %w", websocket.ErrMessageTooBig), websocket.StatusMessageTooBig, "message too big")
-	endingNotUTF8 = rid("not_utf8", errNotUTF8, websocket.StatusInvalidFramePayloadData, "text must be UTF-8")
+	endingSlow      = droppingAll(rid("slow", ErrSlow, websocket.StatusTryAgainLater, "too slow"))
+	endingFlood     = rid("overhead", fmt.Errorf("%w: pings, pongs or fragments", ErrRateLimited), websocket.StatusPolicyViolation, "too many pings, pongs or small fragments")
+	endingHeartbeat = droppingAll(ending{cause: ErrHeartbeat, label: "heartbeat", mute: true})
+	endingTooBig    = rid("too_big", fmt.Errorf("wsroom: read: frame announced: %w", websocket.ErrMessageTooBig), websocket.StatusMessageTooBig, "message too big")
+	endingNotUTF8   = rid("not_utf8", errNotUTF8, websocket.StatusInvalidFramePayloadData, "text must be UTF-8")
 )
 
-// rid is an ending that doesn't wait for what is queued.
+// rid is the ending of a peer that did wrong.
 func rid(label string, cause error, code websocket.StatusCode, reason string) ending {
-	return ending{cause: cause, label: label, code: code, reason: reason, drop: true, budget: ridBudget}
+	return ending{cause: cause, label: label, code: code, reason: reason, budget: ridBudget}
+}
+
+func droppingAll(e ending) ending {
+	e.drop = true
+	return e
+}
+
+func endingShutdown(code websocket.StatusCode) ending {
+	e := ending{cause: ErrShutdown, label: "shutdown", code: code, reason: "server is going away", budget: closeBudget}
+	if code == websocket.StatusServiceRestart {
+		e.reason = "server restarts"
+	}
+	return e
 }
 
 func endingClosed(by websocket.CloseError) ending {
 	return ending{cause: by, label: "closed", code: by.Code, reason: by.Reason, budget: closeBudget}
 }
 
+// endingLost is the end of a line that is dead.
 func endingLost(doing string, err error) ending {
 	return ending{cause: fmt.Errorf("wsroom: %s: %w", doing, err), label: "lost", mute: true, drop: true}
 }
 
-// endingPeer answers the peer's close frame, whose reason must be UTF-8 (RFC 6455, section 5.5.1).
+// endingReadFailed is the end by an error of the socket's reading side.
+func endingReadFailed(err error) ending {
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		return rid("message_timeout", fmt.Errorf("wsroom: message took too long: %w", err),
+			websocket.StatusPolicyViolation, "message took too long")
+	}
+	e := endingLost("read", err)
+	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) { // the peer may still read
+		e.drop, e.budget = false, closeBudget
+	}
+	return e
+}
+
+// endingPeer answers the peer's close frame, whose reason must be UTF-8 (RFC 6455, section 5.5.1), once what
+// was queued before it is out (section 5.5.1 allows that).
 func endingPeer(by websocket.CloseError) ending {
 	if !utf8.ValidString(by.Reason) {
 		return endingNotUTF8
 	}
-	return rid("peer", by, by.Code, "")
+	return ending{cause: by, label: "peer", code: by.Code, budget: closeBudget}
 }
 
 // endingBy is what an error of OnConnect or Serve asks for.
@@ -73,11 +113,17 @@ func endingBy(err error) ending {
 // closeBy takes the code and reason of a websocket.CloseError and reports whether err is one.
 func (e *ending) closeBy(err error) bool {
 	by := websocket.CloseError{}
-	ok := errors.As(err, &by) && checkClose(by.Code, by.Reason) == nil
+	ok := errors.As(err, &by) && checkCloseCode(by.Code) == nil
 	if ok {
-		e.code, e.reason = by.Code, by.Reason
+		e.code, e.reason = by.Code, cutReason(by.Reason)
 	}
 	return ok
+}
+
+// cutReason is a text as far as it fits a close frame; a character that is cut goes altogether, and so does
+// what isn't UTF-8.
+func cutReason(text string) string {
+	return strings.ToValidUTF8(text[:min(len(text), frame.MaxControl-2)], "")
 }
 
 func (e ending) farewell() []byte {
@@ -126,7 +172,7 @@ func (c *Conn) end(e ending) bool {
 
 // windUp ends what goes on at the socket.
 func (c *Conn) windUp(wire *frame.Conn, e *ending) {
-	if e.mute {
+	if e.budget == 0 {
 		c.killSocket()
 	} else {
 		e.kill = time.AfterFunc(e.budget, c.killSocket)
@@ -239,8 +285,8 @@ func (c *Conn) read() {
 // mayRest reports whether nothing more is there to be read, but at most once a second: who sends all
 // the time isn't slowed down.
 func (c *Conn) mayRest() bool {
-	now := c.wire.LastRead()
-	if now-c.freshAt < int64(time.Second) || c.wire.Unread() {
+	now := uint32(c.wire.LastRead() / int64(time.Second))
+	if now == c.freshAt || c.wire.Unread() {
 		return false
 	}
 	c.freshAt = now
@@ -273,6 +319,7 @@ func (c *Conn) begin() bool {
 // finish runs the last callbacks, each even if the one before it ended the goroutine.
 func (c *Conn) finish() {
 	cause := c.cause() // it has left every room then
+	c.awaitPending()
 	defer c.hangUp()
 	if f := c.hub.cfg.onClose; f != nil {
 		defer c.callback("OnClose", func() error { f(c, cause); return nil })
@@ -315,24 +362,19 @@ func (c *Conn) hangUp() {
 	c.hub.release(c)
 }
 
-// readEnding says what an error of reading means for the connection.
+// readEnding says what an error of coder/websocket's reading means for the connection. Those of the socket
+// have ended it before.
 func (c *Conn) readEnding(err error) ending {
 	if by := (websocket.CloseError{}); errors.As(err, &by) {
 		return endingPeer(by)
 	}
-	cause := fmt.Errorf("wsroom: read: %w", err)
-	socketErr := c.wire.SocketError()
-	switch code := websocket.StatusCode(c.badClose.Load()); {
-	case code == websocket.StatusMessageTooBig:
+	return endingRefused(fmt.Errorf("wsroom: read: %w", err), websocket.StatusCode(c.refusal.Load()))
+}
+
+// endingRefused is the end by what coder/websocket refused with a close code, or without one.
+func endingRefused(cause error, code websocket.StatusCode) ending {
+	if code == websocket.StatusMessageTooBig {
 		return rid("too_big", cause, code, "message too big")
-	case code != 0:
-		return rid("protocol", cause, code, "protocol error")
-	case errors.Is(socketErr, os.ErrDeadlineExceeded):
-		return rid("message_timeout", fmt.Errorf("wsroom: message took too long: %w", socketErr),
-			websocket.StatusPolicyViolation, "message took too long")
-	case socketErr != nil:
-		return endingLost("read", socketErr)
-	default:
-		return rid("protocol", cause, websocket.StatusProtocolError, "protocol error")
 	}
+	return rid("protocol", cause, websocket.StatusProtocolError, "protocol error")
 }

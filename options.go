@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/coder/websocket"
 	"github.com/wsroom/wsroom/internal/frame"
 )
 
@@ -71,6 +72,7 @@ type config struct {
 	connKey                        func(*http.Request) string
 	maxPerKey                      int
 	drain                          time.Duration
+	shutdownCode                   websocket.StatusCode
 
 	marshal   func(any) ([]byte, error)
 	unmarshal func([]byte, any) error
@@ -110,6 +112,7 @@ func newConfig(opts []Option) (*config, error) {
 		outageTime:    5 * time.Second,
 		outageBytes:   4 << 20,
 		grace:         5 * time.Second,
+		shutdownCode:  websocket.StatusServiceRestart,
 	}
 	var mistakes []error
 	for _, opt := range opts {
@@ -227,8 +230,9 @@ func WithMaxMessageSize(n int64) Option {
 	}
 }
 
-// WithMessageTimeout limits the time from a message's first byte to its last, fragments included.
-// The default is 10 s. Past it the connection ends with close code 1008.
+// WithMessageTimeout limits the time from a message's first byte to its last, fragments included, and that
+// of a ping, pong or close frame likewise. The default is 10 s. Past it the connection ends with close code
+// 1008.
 func WithMessageTimeout(d time.Duration) Option {
 	return func(c *config) error {
 		c.limits.Message = d
@@ -258,7 +262,9 @@ func WithOverflow(o Overflow) Option {
 
 // WithHeartbeat pings a peer that has been silent for interval, a little less at random, and ends
 // the connection with ErrHeartbeat if nothing comes within timeout. The default is 25 s and 10 s.
-// Anything the peer sends counts as life, and while a callback runs the peer isn't judged. An
+// Anything the peer sends counts as life. What counts of timeout is the time in which the hub reads: while a
+// callback runs, a rate limit holds or the process stands still, the peer isn't judged. It is pinged then all
+// the same, each second at the most, so that one that is gone is found by a ping that can't be written. An
 // interval of 0 turns heartbeats off.
 func WithHeartbeat(interval, timeout time.Duration) Option {
 	return func(c *config) error {
@@ -326,12 +332,25 @@ func WithMaxConnsPer(key func(*http.Request) string, n int) Option {
 	}
 }
 
-// WithDrain makes Shutdown spread its closes evenly at random over window, with close code 1012, so
-// that the clients don't all come back at once elsewhere. The default is 0: all at once, with 1001.
+// WithDrain makes Shutdown spread its closes evenly at random over window, so that the clients don't all
+// come back at once elsewhere. The default is 0: all at once.
 func WithDrain(window time.Duration) Option {
 	return func(c *config) error {
 		c.drain = window
 		return notNegative("WithDrain", window)
+	}
+}
+
+// WithShutdownCode has Shutdown close connections with code. The default is 1012, service restart, after
+// which every client that reconnects by itself does; after 1001, going away, some don't. It must be a code
+// that a close frame may hold (RFC 6455, section 7.4).
+func WithShutdownCode(code websocket.StatusCode) Option {
+	return func(c *config) error {
+		c.shutdownCode = code
+		if err := checkCloseCode(code); err != nil {
+			return fmt.Errorf("WithShutdownCode: code %d can't be sent in a close frame", int(code))
+		}
+		return nil
 	}
 }
 

@@ -285,7 +285,7 @@ func TestShutdownFlushesWhatWasAccepted(t *testing.T) {
 		time.AfterFunc(200*time.Millisecond, func() { w.set(nil) })
 		shutdown(t, hubs[0])
 		a.ExpectText(want...)
-		a.ExpectClose(1001)
+		a.ExpectClose(1012)
 		b.ExpectText(append(want, "bye")...)
 		if err := hubs[0].SendTextToRoom("/a", "late"); !errors.Is(err, wsroom.ErrShutdown) {
 			t.Errorf("a send after Shutdown: %v", err)

@@ -2,7 +2,6 @@ package wsroom
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"math"
 	"sync"
@@ -12,21 +11,11 @@ import (
 )
 
 const (
-	// publishers is how many topics at most are published to at once.
-	publishers = 16
-	// publishTime bounds one call of Publish.
-	publishTime = 2 * time.Second
 	// maxEnvelope is up to what size messages gather while their topic waits for the broker. A single
 	// message may be larger.
-	maxEnvelope = 32 << 10
+	maxEnvelope = 128 << 10
 	// keptTopics bounds the topics whose sequence is remembered while nothing waits for them.
 	keptTopics = 4096
-	// minRetry and maxRetry bound the time after which a failed call to the broker is tried again.
-	minRetry = 50 * time.Millisecond
-	maxRetry = time.Second
-	// maxHold bounds how long, after an outage, messages are held back until other nodes, which find out
-	// by themselves that the broker is back, have subscribed again.
-	maxHold = 2 * time.Second
 )
 
 // outbox is what a hub has taken for the broker, in order. A topic's messages are published one envelope
@@ -35,28 +24,33 @@ const (
 type outbox struct {
 	cluster *cluster
 
-	mu       sync.Mutex // guards all that follows
+	mu       sync.Mutex // guards all that follows, and what is in the topics
 	topics   map[string]*outTopic
-	enough   int    // topics, before it is worth while to look for idle ones
-	sequence uint64 // of the last message
-	bytes    int64  // in all envelopes
-	ready    []*outTopic
-	working  int           // publishers
-	failing  time.Time     // since when nothing has been published but failures; zero: the last call worked
+	enough   int           // topics, before it is worthwhile to look for idle ones
+	sequence uint64        // of the last message
+	bytes    int64         // in all envelopes
 	drained  chan struct{} // closed when nothing waits; nil if nobody wants to know
 	closed   bool
+	calls    // what is being published
 }
 
-// outTopic is what waits for a topic. While it is busy it is in ready, being published, or about to be
+// outTopic is what waits for a topic. While it is busy it is ready, being published, or about to be
 // tried again.
 type outTopic struct {
 	room      string
-	envelopes [][]byte      // the first doesn't change while the topic is busy
-	last      uint64        // sequence of its last message
-	since     time.Time     // when the first envelope became the first
-	retry     time.Duration // what it waited for after its last failure; 0: it hasn't failed
+	envelopes [][]byte // the first doesn't change while the topic is busy
+	last      uint64   // sequence of its last message
 	busy      bool
 	local     bool // what waits has been delivered on this node
+
+	works   bool          // its last call worked
+	absence absence       // its calls that have failed since one worked
+	retry   time.Duration // what it waited for after its last failure; 0: it is offered as if it hadn't failed
+	begun   time.Time     // when the call under way began; zero: none is
+	probe   bool          // that call is a probe
+	notice  bool          // the first envelope only tells that one before it was given up
+	tries   int           // how often the first envelope was offered and not taken
+	offered time.Time     // when it was offered first
 }
 
 // publish takes a message for all nodes, or returns ErrOutage, or an error for one that the broker is never
@@ -88,8 +82,14 @@ func publish[P string | []byte](c *cluster, t Target, kind byte, payload P) erro
 	return nil
 }
 
-// fits checks a message against the most that the broker takes.
+// fits checks a message against the most that nodes, and the broker, take.
 func (c *cluster) fits(rooms []string, l letter, size int) error {
+	if len(rooms) > maxRooms {
+		return fmt.Errorf("wsroom: a message to %d rooms: with a broker the most is %d", len(rooms), maxRooms)
+	}
+	if most := maxNames - maxRooms; len(l.except) > most {
+		return fmt.Errorf("wsroom: a message that leaves out %d connections: with a broker the most is %d", len(l.except), most)
+	}
 	around := envelopeHead + 6*maxUvarint // at the most, without names
 	for _, names := range [][]string{rooms[:len(rooms)-1], l.except} {
 		for _, name := range names {
@@ -139,6 +139,7 @@ func (o *outbox) admit(rooms []string, size int) error {
 	}
 	for _, room := range rooms {
 		if o.late(o.topics[room]) {
+			o.look(room)
 			return ErrOutage
 		}
 	}
@@ -150,12 +151,19 @@ func (o *outbox) full(size int) bool {
 	return o.bytes > 0 && o.bytes+int64(size) > o.cluster.hub.cfg.outageBytes
 }
 
-// late reports whether the topic's messages have waited, or would have to, for longer than an outage is
-// bridged.
+// late reports whether the topic's messages wait, or would have to, for longer than an outage is bridged. What
+// is known of a topic by its own calls counts. A topic whose last call didn't work, or that had none, is late
+// also where no call on any topic works.
 func (o *outbox) late(t *outTopic) bool {
 	bridged := o.cluster.hub.cfg.outageTime
-	return !o.failing.IsZero() && time.Since(o.failing) > bridged ||
-		t != nil && len(t.envelopes) > 0 && time.Since(t.since) > bridged
+	switch nothingWorks := o.absence.length() > bridged; {
+	case t == nil:
+		return nothingWorks
+	case !t.begun.IsZero() && time.Since(t.begun) > bridged:
+		return true
+	default:
+		return t.absence.length() > bridged || nothingWorks && !t.works
+	}
 }
 
 // put appends a message to what waits for the room's topic.
@@ -184,9 +192,7 @@ func put[P string | []byte](o *outbox, room string, l letter, payload P) {
 func gather[P string | []byte](o *outbox, t *outTopic, l letter, payload P) {
 	last := len(t.envelopes) - 1
 	if last < 0 || last == 0 && t.busy {
-		if last++; last == 0 {
-			t.since = time.Now()
-		}
+		last++
 		t.envelopes = append(t.envelopes, appendEnvelope(nil, o.cluster.node))
 		o.count(envelopeHead)
 	}
@@ -244,120 +250,6 @@ func (o *outbox) count(bytes int) {
 	o.cluster.hub.observer.Add(MetricBrokerQueue, "", "", bytes)
 }
 
-// enlist has the topic's first envelope published.
-func (o *outbox) enlist(t *outTopic) {
-	o.ready = append(o.ready, t)
-	if o.working < publishers {
-		o.working++
-		o.cluster.wg.Go(o.work)
-	}
-}
-
-// work is a publisher.
-func (o *outbox) work() {
-	for t, data := o.next(); t != nil; t, data = o.next() {
-		ctx, cancel := context.WithTimeout(o.cluster.ctx, publishTime)
-		err := o.cluster.broker.Publish(ctx, o.cluster.topic(t.room), data)
-		cancel()
-		o.published(t, err)
-	}
-}
-
-// next takes the topic whose turn it is, and what to publish on it: its first envelope or, where that
-// failed, an empty one, to see whether the broker is back.
-func (o *outbox) next() (*outTopic, []byte) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	if len(o.ready) == 0 {
-		o.working--
-		return nil, nil
-	}
-	t := o.ready[0]
-	o.ready[0] = nil
-	o.ready = o.ready[1:]
-	if t.retry > 0 {
-		return t, appendEnvelope(nil, o.cluster.node)
-	}
-	return t, t.envelopes[0]
-}
-
-// published notes what became of what next returned.
-func (o *outbox) published(t *outTopic, err error) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	if o.closed {
-		return // it has been counted as lost
-	}
-	rejected := interface{ Rejected() bool }(nil)
-	switch {
-	case err == nil && t.retry > 0:
-		o.works()
-		t.retry = 0
-		o.enlistIn(min(time.Since(t.since), maxHold), t)
-		return
-	case err == nil:
-		o.works()
-		t.local = false
-	case errors.As(err, &rejected) && rejected.Rejected():
-		o.cluster.hub.observer.Add(MetricBrokerErrors, "", "rejected", 1)
-		if s := o.cluster.subscription(t.room); s != nil {
-			s.missed("rejected", fmt.Errorf("wsroom: broker: %w", err), o.cluster.node)
-		}
-	default:
-		o.failed(t, err)
-		return
-	}
-	o.count(-len(t.envelopes[0]))
-	t.envelopes[0] = nil
-	t.envelopes = t.envelopes[1:]
-	t.since = time.Now()
-	if t.busy = len(t.envelopes) > 0; t.busy {
-		o.enlist(t)
-	}
-	o.tellDrained()
-}
-
-// works notes that the broker takes messages.
-func (o *outbox) works() {
-	if o.failing.IsZero() {
-		return
-	}
-	away := time.Since(o.failing)
-	o.failing = time.Time{}
-	o.cluster.reports.add("broker is back", func() {
-		o.cluster.hub.cfg.logger.Info("wsroom: broker takes messages again", "away", away)
-	})
-}
-
-// failed has the topic tried again later.
-func (o *outbox) failed(t *outTopic, err error) {
-	hub := o.cluster.hub
-	hub.observer.Add(MetricBrokerErrors, "", "publish", 1)
-	if o.failing.IsZero() {
-		o.failing = time.Now()
-		o.cluster.reports.add("broker is away", func() {
-			hub.cfg.logger.Warn("wsroom: broker doesn't take messages", "err", err)
-		})
-	}
-	if o.late(t) {
-		o.deliverLocally(t)
-	}
-	t.retry = nextRetry(t.retry)
-	o.enlistIn(t.retry, t)
-}
-
-func (o *outbox) enlistIn(d time.Duration, t *outTopic) {
-	time.AfterFunc(d, func() {
-		o.mu.Lock()
-		defer o.mu.Unlock()
-		if !o.closed {
-			o.enlist(t)
-		}
-	})
-}
-
-func nextRetry(last time.Duration) time.Duration { return min(max(2*last, minRetry), maxRetry) }
-
 func (o *outbox) tellDrained() {
 	if o.bytes == 0 && o.drained != nil {
 		close(o.drained)
@@ -388,7 +280,7 @@ func (o *outbox) close() (lost int64) {
 	lost = o.bytes
 	o.closed = true
 	o.count(int(-o.bytes))
-	o.ready = nil
+	o.endCalls()
 	clear(o.topics)
 	o.tellDrained()
 	return lost

@@ -46,8 +46,10 @@ func WithPresenceGrace(d time.Duration) Option {
 }
 
 // OnMemberJoin calls f when the first connection of an identity has entered a room, on the node where
-// that happened. It and OnMemberLeave run one at a time, and outside of any connection's callbacks. When
-// this node has lost its lease of the PresenceStore, members may be reported to have joined again.
+// that happened. It and OnMemberLeave run one at a time, and outside of any connection's callbacks; however long
+// they take, nothing of presence waits for them. What waits for them is merged: of a member that comes and goes,
+// or goes and comes back, while another call runs, neither is told. When this node has lost its lease of the
+// PresenceStore, members may be reported to have joined again.
 func OnMemberJoin(f func(room string, m Member)) Option {
 	return func(c *config) error {
 		c.onMemberJoin = f
@@ -65,8 +67,9 @@ func OnMemberLeave(f func(room string, m Member)) Option {
 	}
 }
 
-// Presence returns who is present in the room, on all nodes that share the PresenceStore, sorted. It
-// fails only where the store does, and then returns those of this node with the error.
+// Presence returns who is present in the room, on all nodes that share the PresenceStore, sorted: nobody by way
+// of a node whose lease of 30 s has lapsed. It fails only where the store does, and then returns those of this
+// node with the error.
 func (h *Hub) Presence(ctx context.Context, room string) ([]Member, error) {
 	if h.presence == nil {
 		return nil, nil
@@ -94,18 +97,27 @@ func (c *Conn) identify(r *http.Request) {
 
 // presence keeps who is in which room of this hub, and brings its store into line with that. A hub
 // without WithIdentity has none.
+//
+// The store is called by one errand at a time, of work; the application by others, of news and logs.
 type presence struct {
-	hub     *Hub
-	store   PresenceStore
-	node    string
+	hub   *Hub
+	store PresenceStore
+	node  string
+	most  int // how many attendances the store takes at once
+	news  memberNews
+	logs  errands
+
 	work    errands
-	leased  bool      // the store knows this node; belongs to work
-	renewed time.Time // the lease, last; belongs to work
-	failing bool      // the last call of the store failed; belongs to work
+	batch   int       // how many it is given at once: fewer after it has failed; this and the rest belong to work
+	leased  bool      // the store knows this node
+	renewed time.Time // the lease, last
+	audited time.Time // what the store has, last
+	failing bool      // the last call of the store failed
 
 	mu      sync.Mutex                        // guards the rest
 	rooms   map[string]map[string]*attendance // by room and identity
-	renewal *time.Timer                       // nil before the first
+	todo    []*attendance                     // of which the store may not know
+	renewal *time.Timer                       // nil for a node that shares no store
 	closed  bool
 }
 
@@ -113,19 +125,63 @@ type presence struct {
 type attendance struct {
 	room, identity string
 
-	conns   int           // may be negative for a moment, where what leaves overtakes what enters
-	grace   *time.Timer   // from when the last has left; nil if it never has
-	present bool          // there are connections, or were within the grace
-	entered bool          // into the store
-	retry   time.Duration // what it waited for after its last call, which failed and may have had its effect; 0: it worked
-	again   *time.Timer   // after retry; nil if no call has failed
+	standing
+	conns  int           // may be negative for a moment, where what leaves overtakes what enters
+	grace  *time.Timer   // from when the last has left; nil if it never has
+	queued bool          // in todo
+	busy   bool          // the store is being told
+	alone  bool          // a call for nothing but this has failed: not to be told with others
+	retry  time.Duration // what it waited for after its last call, which failed; 0: it worked
+	again  *time.Timer   // after retry; nil if no call has failed
+}
+
+// standing is how an attendance is, and how it is known to others.
+type standing struct {
+	present bool // there are connections, or were within the grace
+	entered bool // into the store, and others have been told
+	unsure  bool // a call that failed may have had its effect, of which nobody was told
+}
+
+// call is one of the store's.
+type call int
+
+const (
+	none call = iota
+	enter
+	exit
+)
+
+// duty is what is to be done for an attendance: two calls, and to tell where the second makes a difference.
+type duty struct {
+	first, then call
+	news        bool
+}
+
+// duties has all there is. Where something is news and a call that failed may have made the difference already,
+// which nobody was told, the opposite goes first.
+var duties = map[standing]duty{
+	{}:                             {},
+	{unsure: true}:                 {then: exit},
+	{entered: true}:                {then: exit, news: true},
+	{entered: true, unsure: true}:  {first: enter, then: exit, news: true},
+	{present: true}:                {then: enter, news: true},
+	{present: true, unsure: true}:  {first: exit, then: enter, news: true},
+	{present: true, entered: true}: {},
+	{present: true, entered: true, unsure: true}: {then: enter},
 }
 
 func newPresence(h *Hub) *presence {
-	p := &presence{hub: h, store: h.cfg.presence, node: rand.Text(), rooms: map[string]map[string]*attendance{}}
+	p := &presence{hub: h, store: h.cfg.presence, node: rand.Text(), most: 1, rooms: map[string]map[string]*attendance{}}
+	p.news.tell = p.tell
 	if p.store == nil {
 		p.store, p.leased = alone{}, true
+	} else { // even with nobody there, for this may be the one that finds that another node is dead
+		p.renewal = time.AfterFunc(leaseTime/3, func() { p.work.addFirst("renew", p.renew) })
 	}
+	if _, ok := p.store.(batchStore); ok {
+		p.most = maxBatch
+	}
+	p.batch = p.most
 	return p
 }
 
@@ -167,7 +223,7 @@ func (p *presence) attendance(room, identity string) *attendance {
 
 // tidy forgets what is over; mu is locked.
 func (p *presence) tidy(a *attendance) {
-	if a.conns != 0 || a.present || a.entered || a.retry > 0 {
+	if a.conns != 0 || a.queued || a.busy || a.standing != (standing{}) {
 		return
 	}
 	if in := p.rooms[a.room]; in[a.identity] == a {
@@ -189,95 +245,11 @@ func (p *presence) miss(a *attendance) {
 
 // align has the store brought into line; mu is locked.
 func (p *presence) align(a *attendance) {
-	p.work.add(a.room+"\x00"+a.identity, func() { p.enterOrExit(a.room, a.identity) })
-}
-
-// enterOrExit brings the store into line, or has that tried again. After close, what a store that fails
-// isn't told lapses.
-func (p *presence) enterOrExit(room, identity string) {
-	d, ok := p.due(room, identity)
-	if !ok {
-		return
+	if !a.queued {
+		a.queued = true
+		p.todo = append(p.todo, a)
+		p.work.add("align", p.alignSome)
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), storeTime)
-	defer cancel()
-	err := p.lease(ctx)
-	changed := false
-	if err == nil {
-		if d, ok = p.due(room, identity); !ok { // it had lapsed
-			return
-		}
-		changed, err = p.change(ctx, d)
-	}
-	p.note(err)
-	if err != nil {
-		p.tryAgain(d.attendance)
-		return
-	}
-	p.mu.Lock()
-	d.entered, d.retry = d.present, 0
-	p.tidy(d.attendance)
-	p.mu.Unlock()
-	if changed && d.news {
-		p.tell(d.present, room, identity)
-	}
-}
-
-// duty is what is to be done for an attendance.
-type duty struct {
-	*attendance
-	present bool // as it was when this was due
-	news    bool // for the store, and for others
-	unsure  bool // whether a call that failed had its effect
-}
-
-// due returns what is to be done for an attendance, if there is anything.
-func (p *presence) due(room, identity string) (d duty, ok bool) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	a := p.rooms[room][identity]
-	if a == nil || p.closed && p.failing {
-		return d, false
-	}
-	d = duty{attendance: a, present: a.present, news: a.present != a.entered, unsure: a.retry > 0}
-	if !d.news && !d.unsure {
-		p.tidy(a)
-		return d, false
-	}
-	return d, true
-}
-
-// change enters or exits, and reports whether that makes a difference to others. Where that is news and a call
-// that failed may have made the difference already, which nobody was told, it does the opposite first.
-func (p *presence) change(ctx context.Context, d duty) (changed bool, err error) {
-	do, opposite := p.store.Exit, p.store.Enter
-	if d.present {
-		do, opposite = opposite, do
-	}
-	if d.news && d.unsure {
-		if _, err := opposite(ctx, p.key(d.room), d.identity, p.node); err != nil {
-			return false, err
-		}
-	}
-	return do(ctx, p.key(d.room), d.identity, p.node)
-}
-
-// tryAgain aligns an attendance after a while.
-func (p *presence) tryAgain(a *attendance) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	a.retry = nextRetry(a.retry)
-	if a.again != nil { // one timer, however often it changes meanwhile
-		a.again.Reset(a.retry)
-		return
-	}
-	a.again = time.AfterFunc(a.retry, func() {
-		p.mu.Lock()
-		defer p.mu.Unlock()
-		if !p.closed {
-			p.align(a)
-		}
-	})
 }
 
 // key is the room's name in the store. Escaped, the hub's name has no colon.
@@ -296,10 +268,17 @@ func (p *presence) tell(joined bool, room, identity string) {
 	}
 }
 
+// announce has it told.
+func (p *presence) announce(joined bool, room, identity string) {
+	if p.hub.cfg.onMemberJoin != nil || p.hub.cfg.onMemberLeave != nil {
+		p.news.add(joined, room, identity)
+	}
+}
+
 // note logs that the store begins to fail.
 func (p *presence) note(err error) {
 	if err != nil && !p.failing {
-		p.hub.cfg.logger.Warn("wsroom: presence store failed", "err", err)
+		p.logs.add("failing", func() { p.hub.cfg.logger.Warn("wsroom: presence store failed", "err", err) })
 	}
 	p.failing = err != nil
 }
@@ -335,6 +314,8 @@ func (p *presence) close(ctx context.Context) {
 	}
 	p.mu.Unlock()
 	p.work.wait(ctx)
+	p.news.calls.wait(ctx)
+	p.logs.wait(ctx)
 }
 
 func (p *presence) end() {

@@ -240,7 +240,7 @@ func (q *queue) finish() (wake bool) {
 	if q.writing {
 		return false
 	}
-	if q.broken || q.farewell == nil {
+	if q.broken || q.farewell == nil && q.ready.len == 0 {
 		q.settle()
 		return false
 	}

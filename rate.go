@@ -2,6 +2,7 @@ package wsroom
 
 import (
 	"errors"
+	"sync/atomic"
 	"time"
 
 	"github.com/coder/websocket"
@@ -90,18 +91,21 @@ func (b *bucket) take(n int64, r rate, now int64) time.Duration {
 	return time.Duration(b.full - now - r.time(r.burst))
 }
 
-// buckets are those of one connection, which has them only under a rate limit. They belong to its
-// reader.
-type buckets struct{ messages, bytes bucket }
+// inbound is what only some connections need for what comes in. It belongs to their readers.
+type inbound struct {
+	messages, bytes bucket                  // of the rate limits
+	pending         atomic.Pointer[pending] // what a Read has left to the next; nil if there is nothing
+}
 
 // limitRate applies the rate limits to a message of size bytes that was read. Under SlowDown it waits
 // its turn, in which the peer isn't read.
 func (c *Conn) limitRate(size int) error {
-	if c.buckets == nil {
+	in := c.inbound.Load()
+	if in == nil {
 		return nil
 	}
 	cfg, now := c.hub.cfg, frame.Now()
-	wait := max(c.buckets.messages.take(1, cfg.messageRate, now), c.buckets.bytes.take(int64(size), cfg.byteRate, now))
+	wait := max(in.messages.take(1, cfg.messageRate, now), in.bytes.take(int64(size), cfg.byteRate, now))
 	if wait <= 0 {
 		return nil
 	}

@@ -17,8 +17,9 @@ var errNotServe = errors.New("wsroom: reading belongs to Serve; other callbacks 
 var errNotUTF8 = errors.New("wsroom: text isn't valid UTF-8")
 
 // Read waits for the next message and returns it. Text is valid UTF-8. When ctx is done first it
-// returns the context's cause, and the connection lives on; once the connection is ending it returns
-// why. It is for Serve only, and for one goroutine at a time.
+// returns the context's cause, and the connection lives on: of a message that has begun, or waits for the
+// rate limit, nothing is lost, the next call goes on with it. Once the connection is ending it returns why.
+// It is for Serve only, and for one goroutine at a time.
 func (c *Conn) Read(ctx context.Context) (websocket.MessageType, []byte, error) {
 	scratch := scratches.Get().(*[]byte)
 	defer putScratch(scratch)
@@ -69,12 +70,69 @@ func (c *Conn) readInto(ctx context.Context, buf *[]byte) (websocket.MessageType
 		return 0, errNotServe
 	}
 	for {
+		if typ, err := c.readOnce(ctx, buf); err != frame.ErrIdle {
+			return typ, err
+		}
+	}
+}
+
+// readOnce is readInto, but that it returns frame.ErrIdle where just a ping or the like came.
+func (c *Conn) readOnce(ctx context.Context, buf *[]byte) (websocket.MessageType, error) {
+	p := c.pending()
+	if p == nil {
 		if err := c.wait(ctx); err != nil {
 			return 0, err
 		}
-		if typ, err := c.receive(buf); err != frame.ErrIdle {
-			return typ, err
+		if ctx.Done() == nil || c.wire.Whole() && !c.hub.cfg.limitsRate() {
+			return c.receive(buf)
 		}
+		p = c.receiveAside()
+	}
+	select {
+	case <-p.done:
+	case <-ctx.Done():
+		return 0, context.Cause(ctx)
+	}
+	c.inbound.Load().pending.Store(nil)
+	*buf, *p.buf = *p.buf, *buf
+	putScratch(p.buf)
+	return p.typ, p.err
+}
+
+// pending is a message that is read on a goroutine of its own, since coder/websocket can't be interrupted
+// within one. A Read whose context is done leaves it to the next.
+type pending struct {
+	done chan struct{} // closed when the rest is set
+	buf  *[]byte       // of scratches
+	typ  websocket.MessageType
+	err  error
+}
+
+func (c *Conn) pending() *pending {
+	if in := c.inbound.Load(); in != nil {
+		return in.pending.Load()
+	}
+	return nil
+}
+
+// receiveAside starts to read the message that has begun.
+func (c *Conn) receiveAside() *pending {
+	if c.inbound.Load() == nil {
+		c.inbound.Store(new(inbound))
+	}
+	p := &pending{done: make(chan struct{}), buf: scratches.Get().(*[]byte)}
+	c.inbound.Load().pending.Store(p)
+	go func() {
+		defer close(p.done)
+		p.typ, p.err = c.receive(p.buf)
+	}()
+	return p
+}
+
+// awaitPending waits for the end of a reading that no Read takes any more. The connection is ending.
+func (c *Conn) awaitPending() {
+	if p := c.pending(); p != nil {
+		<-p.done
 	}
 }
 
@@ -140,11 +198,10 @@ func (c *Conn) wait(ctx context.Context) error {
 // waitFailed says what an error of waiting means: it reports whether the connection is ending, and
 // otherwise undoes the interruption.
 func (c *Conn) waitFailed(err error) bool {
-	if c.isEnded() {
-		return true
-	}
 	if !c.wire.Interrupted(err) {
-		c.end(c.readEnding(err))
+		c.end(endingReadFailed(err)) // the wire has said so already
+	}
+	if c.isEnded() {
 		return true
 	}
 	c.resume()
@@ -206,11 +263,14 @@ func (c *Conn) receive(buf *[]byte) (websocket.MessageType, error) {
 	return typ, c.limitRate(len(p))
 }
 
+// readingNow is where Conn.refusal stands while a reading method of ours is inside coder/websocket.
+const readingNow = -1
+
 // readMessage reads with no context, for coder/websocket would drop the connection with it. What
 // ends the reading is the wire: Interrupt, the message timeout, Kill.
 func (c *Conn) readMessage(buf []byte) (websocket.MessageType, []byte, error) {
-	c.reading.Store(true)
-	defer c.reading.Store(false)
+	c.refusal.CompareAndSwap(0, readingNow)
+	defer c.refusal.CompareAndSwap(readingNow, 0)
 	typ, r, err := c.ws.Reader(context.Background())
 	for err == nil {
 		if len(buf) == cap(buf) {

@@ -7,7 +7,6 @@ import (
 	"log/slog"
 	"net/http"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/coder/websocket"
@@ -120,11 +119,7 @@ func (e *StatusError) closeCode() websocket.StatusCode {
 	}
 }
 
-// closeReason is the text as far as it fits a close frame; a character that is cut goes altogether.
-func (e *StatusError) closeReason() string {
-	text := e.text()
-	return strings.ToValidUTF8(text[:min(len(text), frame.MaxControl-2)], "")
-}
+func (e *StatusError) closeReason() string { return cutReason(e.text()) }
 
 // noteRefusal counts a refusal, logs it if the server is at fault, and returns what the client gets.
 func (g *gate) noteRefusal(cause string, err error) *StatusError {

@@ -15,7 +15,7 @@ import (
 	"github.com/wsroom/wsroom/wsroomtest"
 )
 
-// Shutdown delivers what is queued, closes with 1001, and returns when every callback has.
+// Shutdown delivers what is queued, closes with 1012, and returns when every callback has.
 func TestShutdownReturnsWhenEveryCallbackHas(t *testing.T) {
 	const n = 50
 	var running atomic.Int64
@@ -46,7 +46,7 @@ func TestShutdownReturnsWhenEveryCallbackHas(t *testing.T) {
 		for i := range 100 {
 			c.ExpectText(fmt.Sprint(i))
 		}
-		c.ExpectClose(websocket.StatusGoingAway)
+		c.ExpectClose(websocket.StatusServiceRestart)
 	}
 	res := wsroomtest.Refused(t, nil, srv.URL+"/a", http.StatusServiceUnavailable)
 	if res.Header.Get("Retry-After") == "" {
@@ -93,6 +93,6 @@ func TestShutdownLosesNothingOfAConnectionJustMade(t *testing.T) {
 		}
 		shutdown(t, hub)
 		c.ExpectText("hello")
-		c.ExpectClose(websocket.StatusGoingAway)
+		c.ExpectClose(websocket.StatusServiceRestart)
 	}
 }

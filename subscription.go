@@ -19,6 +19,11 @@ const (
 	knownNodes = 1024
 	// pastRooms bounds the rooms of which what was heard is kept when their subscription has ended.
 	pastRooms = 4096
+	// longAgo is by how much a message's sequence is below the last one's that can't be an earlier message that
+	// comes again: at 100,000 messages a second it would be a quarter of an hour old.
+	longAgo = 100_000_000
+	// hugeJump is by how much no node's sequence rises from one message on a topic to the next.
+	hugeJump = 1 << 40
 )
 
 // subscription is what a node hears of one topic.
@@ -42,6 +47,8 @@ type subscription struct {
 	echo   chan struct{} // closed when this node's message of the sequence awaited has come; nil: nobody waits
 	await  uint64
 }
+
+var errMissing = errors.New("wsroom: broker: messages are missing")
 
 // heard is what is known of a node's messages on the topic.
 type heard struct {
@@ -99,7 +106,7 @@ func (s *subscription) subscribed(stop func()) {
 	}
 }
 
-// failed logs the first failure.
+// failed reports the first failure.
 func (s *subscription) failed(err error, first bool) {
 	hub := s.cluster.hub
 	if s.ctx.Err() != nil {
@@ -107,7 +114,7 @@ func (s *subscription) failed(err error, first bool) {
 	}
 	hub.observer.Add(MetricBrokerErrors, "", "subscribe", 1)
 	if first {
-		hub.cfg.logger.Warn("wsroom: broker takes no subscription", "room", s.room, "err", err)
+		s.cluster.refused.add(s.room, "", err)
 	}
 	_ = s.doWithout() // where it can't, whoever waits may yet be lucky
 }
@@ -240,8 +247,9 @@ func (s *subscription) deliver(envelope []byte) {
 		s.gap("malformed", err)
 		return
 	}
+	names := budget(maxNames)
 	for len(letters) > 0 {
-		l, payload, err := letters.letter()
+		l, payload, err := letters.letter(&names)
 		if letters != nil && !s.fresh(node, l) {
 			continue
 		}
@@ -249,19 +257,27 @@ func (s *subscription) deliver(envelope []byte) {
 			s.gap("malformed", err)
 			continue
 		}
+		if l.kind == kindLost {
+			s.givenUp(node)
+			continue
+		}
 		s.cluster.hub.receive(s.rooms, l, payload)
 	}
 	s.tellEcho(node)
 }
 
-// fresh reports whether a message hasn't come before, and notices if others before it haven't come.
+// fresh reports whether a message hasn't come before, and notices if others before it haven't come. Where a
+// sequence can't be that node's, it or the one before was forged: that is a gap, and begins anew.
 func (s *subscription) fresh(node nodeID, l letter) bool {
 	h, known := s.heard[node]
-	if known && l.sequence <= h.sequence {
+	switch {
+	case !known:
+	case l.sequence <= h.sequence && h.sequence-l.sequence < longAgo:
 		return false
-	}
-	if known && l.back > 0 && h.sequence < l.sequence-l.back && !h.excused {
-		s.gap("sequence", errors.New("wsroom: broker: messages are missing"))
+	case l.sequence <= h.sequence || l.sequence-h.sequence > hugeJump:
+		s.gap("sequence", errMissing)
+	case l.back > 0 && h.sequence < l.sequence-l.back && !h.excused:
+		s.gap("sequence", errMissing)
 	}
 	if !known && len(s.heard) >= knownNodes {
 		own := s.cluster.node // what it has delivered locally is still to come
@@ -269,6 +285,13 @@ func (s *subscription) fresh(node nodeID, l letter) bool {
 	}
 	s.heard[node] = heard{sequence: l.sequence}
 	return true
+}
+
+// givenUp is told by a node that it couldn't publish a message. This node has reported its own.
+func (s *subscription) givenUp(node nodeID) {
+	if node != s.cluster.node {
+		s.gap("sequence", errMissing)
+	}
 }
 
 // waitFor waits until this node's message of that sequence has come back, if it will.
@@ -303,7 +326,37 @@ func (l letter) skip() func(*Conn) bool {
 	if len(l.except)+len(l.besides) == 0 {
 		return nil
 	}
-	return func(c *Conn) bool {
-		return slices.Contains(l.except, c.id) || slices.ContainsFunc(l.besides, c.isIn)
+	if len(l.except)+len(l.besides) <= 8 { // no sets are made for a few
+		return func(c *Conn) bool {
+			return slices.Contains(l.except, c.id) || slices.ContainsFunc(l.besides, c.isIn)
+		}
 	}
+	except, besides := setOf(l.except), setOf(l.besides)
+	return func(c *Conn) bool { return except[c.id] || c.isInAny(besides) }
+}
+
+func setOf(names []string) map[string]bool {
+	set := make(map[string]bool, len(names))
+	for _, name := range names {
+		set[name] = true
+	}
+	return set
+}
+
+// isInAny reports whether the connection is in one of the rooms. It takes no longer for many rooms.
+func (c *Conn) isInAny(rooms map[string]bool) bool {
+	if len(rooms) == 0 {
+		return false
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if r := c.rooms.first.room; r != nil && rooms[r.name] {
+		return true
+	}
+	for name := range c.rooms.more {
+		if rooms[name] {
+			return true
+		}
+	}
+	return false
 }

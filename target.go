@@ -78,7 +78,7 @@ func (t Target) Close(code websocket.StatusCode, reason string) error {
 		return err
 	}
 	if t.hub.cluster != nil {
-		return publish(t.hub.cluster, t, frame.Close, closePayload(code, reason))
+		return publish(t.hub.cluster, t, frame.Close, closePayload(code, cutReason(reason)))
 	}
 	t.hub.closeRooms(t.rooms, t.skip(), code, reason)
 	return nil

@@ -1,6 +1,7 @@
 package wsroom
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"strings"
@@ -27,6 +28,11 @@ func (t *transport) Overhead(caughtUp int64) {
 // Oversized ends the connection of a peer that announces more than it may send.
 func (t *transport) Oversized() { (*Conn)(t).end(endingTooBig) }
 
+// Unmasked ends the connection of a peer that breaks the protocol where coder/websocket doesn't say so.
+func (t *transport) Unmasked() {
+	(*Conn)(t).end(endingRefused(errors.New("wsroom: read: frame without a mask"), websocket.StatusProtocolError))
+}
+
 // Control sends pings and pongs ahead of the messages. A close frame becomes the end of the
 // connection, which sends its own.
 func (t *transport) Control(opcode byte, payload []byte) {
@@ -40,17 +46,28 @@ func (t *transport) Control(opcode byte, payload []byte) {
 	by := closeErrorOf(payload)
 	refusal := by.Code == websocket.StatusProtocolError || by.Code == websocket.StatusMessageTooBig
 	switch {
-	case refusal && c.reading.Load():
-		c.badClose.Store(int32(by.Code)) // the reader says why
-		c.wire.Interrupt()               // in case the application closes, and not coder/websocket
+	case refusal && c.refusal.CompareAndSwap(readingNow, int32(by.Code)): // the reader says why
+		c.wire.Interrupt() // in case the application closes, and not coder/websocket
+	case refusal && refusedByCoder(by.Reason, c.wire.PeerClosing()): // the application reads by itself
+		cause := fmt.Errorf("wsroom: read: %s", by.Reason)
+		if by.Code == websocket.StatusMessageTooBig {
+			cause = fmt.Errorf("wsroom: read: %w", websocket.ErrMessageTooBig)
+		}
+		c.end(endingRefused(cause, by.Code))
 	case c.wire.PeerClosing():
 		c.end(endingPeer(by))
 	default:
-		if refusal && (strings.HasPrefix(by.Reason, "received ") || strings.HasPrefix(by.Reason, "read limited at ")) {
-			by.Reason = "" // coder/websocket's own words
-		}
 		c.end(endingClosed(by))
 	}
+}
+
+// refusedByCoder reports whether a close frame's reason is in coder/websocket's words for what it refuses
+// to read, and not in the application's, nor, if that closes, in the peer's.
+func refusedByCoder(reason string, peerCloses bool) bool {
+	if peerCloses {
+		return strings.HasPrefix(reason, "received invalid close payload: ")
+	}
+	return strings.HasPrefix(reason, "received ") || strings.HasPrefix(reason, "read limited at ")
 }
 
 func closeErrorOf(payload []byte) websocket.CloseError {
@@ -72,10 +89,13 @@ func (t *transport) MessageSent() {
 // Failed ends the connection, for a frame may have been cut.
 func (t *transport) Failed(err error) { (*Conn)(t).writeFailed(err) }
 
+// ReadFailed ends the connection, whoever reads: we, or the application by itself.
+func (t *transport) ReadFailed(err error) { (*Conn)(t).end(endingReadFailed(err)) }
+
 // Closed ends the connection where the application closed the websocket.Conn itself, and not
 // coder/websocket because of what it read.
 func (t *transport) Closed() {
-	if t.badClose.Load() != 0 {
+	if t.refusal.Load() > 0 {
 		return // the reader says why
 	}
 	(*Conn)(t).end(ending{

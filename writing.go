@@ -93,7 +93,7 @@ func (c *Conn) written(b *batch, size int, err error) outcome {
 	now := frame.Now()
 	c.wroteAt.Store(now)
 	if b.pinged {
-		c.pingedAt.Store(now)
+		c.pingedAt.CompareAndSwap(0, c.wire.Listened(now)+1) // it is the first of these pings that is judged
 	}
 	c.hub.countOut(c, b, size)
 	return again

@@ -49,7 +49,8 @@
 //
 // All methods of Hub, Target and Conn may be called from any goroutine and from any callback, but
 // Conn's reading methods, which belong to Serve. Callbacks of one connection run one at a time, in
-// the order of what they report; those of different connections run concurrently.
+// the order of what they report; those of different connections run concurrently. No call waits for a
+// callback but Hub.Shutdown, which waits for all: in a callback, call it on a goroutine of its own.
 package wsroom
 
 import (
@@ -62,7 +63,6 @@ import (
 	"time"
 	"unicode/utf8"
 
-	"github.com/coder/websocket"
 	"github.com/wsroom/wsroom/internal/frame"
 )
 
@@ -184,11 +184,14 @@ func encode[P string | []byte](h *Hub, opcode byte, payload P, deflate bool) *fr
 	return m
 }
 
-// Shutdown ends the hub: new requests get 503, every connection is closed with ErrShutdown, after
-// what is queued for it, and when every callback has returned so does Shutdown; with a broker, after it
-// has taken what was sent. With WithDrain the closes are spread over the window. When ctx is done first
-// it closes the sockets that it ended and returns the context's cause. It may be called again, and waits
-// again. Call it before, or beside, http.Server.Shutdown.
+// Shutdown ends the hub: new requests get 503, every connection is closed with ErrShutdown and close code
+// 1012, see WithShutdownCode, after what is queued for it, and when every callback has returned so does
+// Shutdown; with a broker, after it has taken what was sent. With WithDrain the closes are spread over the
+// window. When ctx is done first it closes the sockets that it ended and returns the context's cause. It may
+// be called again, and waits again. Call it before, or beside, http.Server.Shutdown.
+//
+// A callback must not wait for Shutdown, which waits for the callback: until ctx is done, so for ever with
+// context.Background(). Call it on a goroutine of its own there.
 func (h *Hub) Shutdown(ctx context.Context) error {
 	h.mu.Lock()
 	h.closing = true
@@ -230,14 +233,13 @@ func (h *Hub) leaveCluster(ctx context.Context) {
 
 // closeAll ends the connections, over the drain's window if there is one.
 func (h *Hub) closeAll(ctx context.Context, conns []*Conn) {
-	e := ending{cause: ErrShutdown, label: "shutdown", code: websocket.StatusGoingAway, reason: "server is going away", budget: closeBudget}
+	e := endingShutdown(h.cfg.shutdownCode)
 	if h.cfg.drain == 0 {
 		for _, c := range conns {
 			c.end(e)
 		}
 		return
 	}
-	e.code, e.reason = websocket.StatusServiceRestart, "server restarts"
 	mathrand.Shuffle(len(conns), func(i, j int) { conns[i], conns[j] = conns[j], conns[i] })
 	begin := time.Now()
 	timer := time.NewTimer(0)

@@ -336,7 +336,7 @@ func TestErrorTextNeverGoesToThePeer(t *testing.T) {
 		{"any error", secret, 1011, ""},
 		{"CloseError", own, 4444, "go away"},
 		{"CloseError that can't be sent", websocket.CloseError{Code: 1006}, 1011, ""},
-		{"CloseError that is too long", websocket.CloseError{Code: 4000, Reason: strings.Repeat("x", 124)}, 1011, ""},
+		{"CloseError that is too long", websocket.CloseError{Code: 4000, Reason: strings.Repeat("x", 122) + "é"}, 4000, strings.Repeat("x", 122)},
 		{"nil", nil, 1000, ""},
 	} {
 		for where, opt := range map[string]wsroom.Option{

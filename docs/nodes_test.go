@@ -1,6 +1,10 @@
 package docs_test
 
 import (
+	"errors"
+	"fmt"
+	"log"
+	"math/rand/v2"
 	"net/http"
 	"testing"
 	"testing/synctest"
@@ -10,6 +14,9 @@ import (
 	"github.com/wsroom/wsroom/adapters/brokertest"
 	"github.com/wsroom/wsroom/wsroomtest"
 )
+
+// restart has clients start again where they may have missed messages.
+type restart struct{}
 
 // newNode is the page's hub that has its members start again where messages are missing.
 func newNode(broker wsroom.Broker) *wsroom.Hub {
@@ -23,12 +30,26 @@ func newNode(broker wsroom.Broker) *wsroom.Hub {
 			}
 			for _, room := range rooms {
 				for _, c := range hub.Members(room) { // on this node, and not by way of the broker
-					c.SendText("reload")
+					reload(c)
 				}
 			}
 		}),
 	)
 	return hub
+}
+
+// reload tells a client to start again, once, at a moment within 5 seconds. Calls of OnGap come one at a time.
+func reload(c *wsroom.Conn) {
+	if waits, _ := c.Get(restart{}); waits == true {
+		return
+	}
+	c.Set(restart{}, true)
+	time.AfterFunc(rand.N(5*time.Second), func() {
+		c.Set(restart{}, false)
+		if err := c.SendText("reload"); err != nil && !errors.Is(err, wsroom.ErrClosed) {
+			log.Print("reload: ", err)
+		}
+	})
 }
 
 // A message that the broker lost on the way has both nodes' members reload, once.
@@ -50,8 +71,39 @@ func TestMembersReloadAfterAGap(t *testing.T) {
 		send("lost")
 		send("last")
 		for _, c := range []*wsroomtest.Client{ann, bob} {
-			c.ExpectText("first", "reload", "last")
+			c.ExpectText("first", "last", "reload")
 			c.ExpectNothing()
+		}
+	})
+}
+
+// An outage has each member reload once, whatever rooms it is in, and not all at the same moment.
+func TestReloadsAreSpread(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		node := brokertest.NewMemory().Open()
+		hub := wsroomtest.CheckHub(t, newNode(node))
+		clients := wsroomtest.DialN(t, 40, hub, "/docs/plan")
+		for _, c := range hub.Members("/docs/plan") {
+			for i := range 5 {
+				if err := c.Join(fmt.Sprint("/docs/", i)); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		node.Down()
+		node.Up()
+		time.Sleep(2500 * time.Millisecond)
+		early := 0
+		for _, c := range clients {
+			early += len(c.Drain())
+		}
+		time.Sleep(10 * time.Second)
+		all := early
+		for _, c := range clients {
+			all += len(c.Drain())
+		}
+		if all != len(clients) || early < 5 || early > 35 {
+			t.Errorf("%d of %d reloads came in the first half of the time", early, all)
 		}
 	})
 }

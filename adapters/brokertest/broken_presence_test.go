@@ -2,6 +2,8 @@ package brokertest
 
 import (
 	"context"
+	"maps"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -16,6 +18,11 @@ type brokenStore struct {
 	exit  func(m *Memory, ctx context.Context, room, identity, node string) (bool, error)
 	renew func(m *Memory, ctx context.Context, node string, ttl time.Duration) (bool, map[string][]string, error)
 	leave func(m *Memory, ctx context.Context, node string) (map[string][]string, error)
+
+	identities func(m *Memory, ctx context.Context, room string) ([]string, error)
+	enterAll   func(m *Memory, ctx context.Context, entries [][2]string, node string) ([]bool, error)
+	exitAll    func(m *Memory, ctx context.Context, entries [][2]string, node string) ([]bool, error)
+	entries    func(m *Memory, ctx context.Context, node string) (map[string][]string, error)
 }
 
 func (s *brokenStore) Enter(ctx context.Context, room, identity, node string) (bool, error) {
@@ -46,6 +53,44 @@ func (s *brokenStore) Leave(ctx context.Context, node string) (map[string][]stri
 	return s.leave(s.Memory, ctx, node)
 }
 
+func (s *brokenStore) Identities(ctx context.Context, room string) ([]string, error) {
+	if s.identities == nil {
+		return s.Memory.Identities(ctx, room)
+	}
+	return s.identities(s.Memory, ctx, room)
+}
+
+func (s *brokenStore) EnterAll(ctx context.Context, entries [][2]string, node string) ([]bool, error) {
+	if s.enterAll == nil {
+		return s.Memory.EnterAll(ctx, entries, node)
+	}
+	return s.enterAll(s.Memory, ctx, entries, node)
+}
+
+func (s *brokenStore) ExitAll(ctx context.Context, entries [][2]string, node string) ([]bool, error) {
+	if s.exitAll == nil {
+		return s.Memory.ExitAll(ctx, entries, node)
+	}
+	return s.exitAll(s.Memory, ctx, entries, node)
+}
+
+func (s *brokenStore) Entries(ctx context.Context, node string) (map[string][]string, error) {
+	if s.entries == nil {
+		return s.Memory.Entries(ctx, node)
+	}
+	return s.entries(s.Memory, ctx, node)
+}
+
+// slowly waits, as for a server, and returns an error where the context ends first.
+func slowly(ctx context.Context) error {
+	select {
+	case <-time.After(time.Millisecond):
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
 // TestBrokenStores: the suite finds what each of them does wrong.
 func TestBrokenStores(t *testing.T) {
 	for _, c := range brokenStores {
@@ -67,11 +112,42 @@ func TestBrokenStores(t *testing.T) {
 	}
 }
 
-// TestSoundStores: the same way of trying finds nothing where there is no fault.
+// TestSoundStores: the same way of trying finds nothing where there is no fault: in a store, in one that has nothing
+// but the methods that it must have, and in one that returns with an error what it has found.
 func TestSoundStores(t *testing.T) {
+	for name, store := range map[string]brokenStore{
+		"all": {},
+		"what it has found": {
+			renew: func(m *Memory, ctx context.Context, node string, ttl time.Duration) (bool, map[string][]string, error) {
+				if err := slowly(ctx); err != nil {
+					return false, nil, err
+				}
+				held, left, err := m.Renew(ctx, node, ttl)
+				if err == nil {
+					err = slowly(ctx)
+				}
+				return held, left, err
+			},
+			leave: func(m *Memory, ctx context.Context, node string) (map[string][]string, error) {
+				left, err := m.Leave(ctx, node)
+				if err == nil {
+					err = slowly(ctx)
+				}
+				return left, err
+			}},
+	} {
+		for _, check := range presenceChecks {
+			for _, f := range tryStore(t, check, store) {
+				t.Errorf("%s: %s: %s", name, check.name, f)
+			}
+		}
+	}
 	for _, check := range presenceChecks {
-		for _, f := range tryStore(t, check, brokenStore{}) {
-			t.Errorf("%s: %s", check.name, f)
+		for _, f := range try(t, func(t testing.TB) {
+			store := struct{ wsroom.PresenceStore }{NewMemory()}
+			check.run(t, newPresenceTest(t, PresenceSetup{Open: func(testing.TB) wsroom.PresenceStore { return store }}))
+		}) {
+			t.Errorf("no more than it must have: %s: %s", check.name, f)
 		}
 	}
 }
@@ -166,4 +242,112 @@ var brokenStores = []struct {
 		enter: func(m *Memory, ctx context.Context, room, identity, node string) (bool, error) {
 			return m.Enter(context.WithoutCancel(ctx), room, identity, node)
 		}}},
+	{"ignores the context of Exit, Renew and Leave", "PresenceContextEnds", brokenStore{
+		exit: func(m *Memory, ctx context.Context, room, identity, node string) (bool, error) {
+			return m.Exit(context.WithoutCancel(ctx), room, identity, node)
+		},
+		renew: func(m *Memory, ctx context.Context, node string, ttl time.Duration) (bool, map[string][]string, error) {
+			return m.Renew(context.WithoutCancel(ctx), node, ttl)
+		},
+		leave: func(m *Memory, ctx context.Context, node string) (map[string][]string, error) {
+			return m.Leave(context.WithoutCancel(ctx), node)
+		}}},
+	{"who isn't there is the last", "FirstAndLast", brokenStore{
+		exit: func(m *Memory, ctx context.Context, room, identity, node string) (bool, error) {
+			last, err := m.Exit(ctx, room, identity, node)
+			there, _ := m.Identities(ctx, room)
+			return last || !slices.Contains(there, identity), err
+		}}},
+	{"who is there by way of two nodes is listed twice", "FirstAndLast", brokenStore{
+		identities: func(m *Memory, ctx context.Context, room string) ([]string, error) {
+			if err := m.presence.lock(ctx); err != nil {
+				return nil, err
+			}
+			defer m.presence.mu.Unlock()
+			var all []string
+			for identity, nodes := range m.rooms[room] {
+				for range nodes {
+					all = append(all, identity)
+				}
+			}
+			return all, nil
+		}}},
+	{"those of dead nodes are listed", "LapsedAreNotListed", brokenStore{
+		identities: func(m *Memory, ctx context.Context, room string) ([]string, error) {
+			if err := m.presence.lock(ctx); err != nil {
+				return nil, err
+			}
+			defer m.presence.mu.Unlock()
+			return slices.Sorted(maps.Keys(m.rooms[room])), nil
+		}}},
+	{"a Renew that runs out of time loses those whom it has found", "BrokenRenewal", brokenStore{
+		renew: func(m *Memory, ctx context.Context, node string, ttl time.Duration) (bool, map[string][]string, error) {
+			held, left, err := m.Renew(ctx, node, ttl)
+			if err := slowly(ctx); err != nil {
+				return false, nil, err
+			}
+			return held, left, err
+		}}},
+	{"a Renew that runs out of time returns them, and the next one, too", "BrokenRenewal", brokenStore{
+		renew: func() func(*Memory, context.Context, string, time.Duration) (bool, map[string][]string, error) {
+			found := map[string]map[string][]string{} // by node
+			return func(m *Memory, ctx context.Context, node string, ttl time.Duration) (bool, map[string][]string, error) {
+				held, left, err := m.Renew(ctx, node, ttl)
+				maps.Copy(left, found[node])
+				if delete(found, node); slowly(ctx) != nil {
+					found[node] = left
+					return false, left, ctx.Err()
+				}
+				return held, left, err
+			}
+		}()}},
+	{"a Renew finds no more than 64", "BrokenRenewal", brokenStore{
+		renew: func(m *Memory, ctx context.Context, node string, ttl time.Duration) (bool, map[string][]string, error) {
+			held, left, err := m.Renew(ctx, node, ttl)
+			n := 0
+			for room, identities := range left {
+				left[room] = identities[:min(len(identities), 64-n)]
+				n += len(left[room])
+			}
+			return held, left, err
+		}}},
+	{"a Leave that runs out of time loses those whom it has found", "BrokenLeave", brokenStore{
+		leave: func(m *Memory, ctx context.Context, node string) (map[string][]string, error) {
+			left, err := m.Leave(ctx, node)
+			if err := slowly(ctx); err != nil {
+				return nil, err
+			}
+			return left, err
+		}}},
+	{"EnterAll says of all what holds for the first", "ManyAtOnce", brokenStore{
+		enterAll: func(m *Memory, ctx context.Context, entries [][2]string, node string) ([]bool, error) {
+			first, err := m.EnterAll(ctx, entries, node)
+			return slices.Repeat(first[:1], len(first)), err
+		}}},
+	{"EnterAll answers in another order", "ManyAtOnce", brokenStore{
+		enterAll: func(m *Memory, ctx context.Context, entries [][2]string, node string) ([]bool, error) {
+			first, err := m.EnterAll(ctx, entries, node)
+			slices.Reverse(first)
+			return first, err
+		}}},
+	{"EnterAll takes no more than 1000", "ManyAtOnce", brokenStore{
+		enterAll: func(m *Memory, ctx context.Context, entries [][2]string, node string) ([]bool, error) {
+			first, err := m.EnterAll(ctx, entries[:min(1000, len(entries))], node)
+			return append(first, make([]bool, len(entries)-len(first))...), err
+		}}},
+	{"ExitAll leaves one", "ManyAtOnce", brokenStore{
+		exitAll: func(m *Memory, ctx context.Context, entries [][2]string, node string) ([]bool, error) {
+			last, err := m.ExitAll(ctx, entries[1:], node)
+			return append([]bool{true}, last...), err
+		}}},
+	{"Entries has those of all nodes", "EntriesOfANode", brokenStore{
+		entries: func(m *Memory, ctx context.Context, node string) (map[string][]string, error) {
+			all := map[string][]string{}
+			for _, room := range []string{"room", "hall"} {
+				all[room], _ = m.Identities(ctx, room)
+			}
+			return all, nil
+		}}},
+	{"Entries has nothing", "EntriesOfANode", brokenStore{
+		entries: func(*Memory, context.Context, string) (map[string][]string, error) { return nil, nil }}},
 }

@@ -43,6 +43,10 @@ type Setup struct {
 	// Cut does the same to one that Open returned alone, until Heal; see Cable. Where they are nil, what is
 	// promised about one node's outage isn't checked, and the test says so.
 	Cut, Heal func(t testing.TB, b wsroom.Broker)
+
+	// Hang has the server answer nothing, on the connections that there are and on new ones, until Resume; see
+	// Cable. Where they are nil, it isn't checked whether calls end with their context, and the test says so.
+	Hang, Resume func(t testing.TB)
 }
 
 type check struct {
@@ -58,6 +62,7 @@ const (
 	nothing need = iota
 	downAndUp
 	cutAndHeal
+	hangAndResume
 )
 
 // has reports whether the Setup has that, and what it is called.
@@ -67,6 +72,8 @@ func (s Setup) has(n need) (ok bool, name string) {
 		return s.Down != nil && s.Up != nil, "Down and Up"
 	case cutAndHeal:
 		return s.Cut != nil && s.Heal != nil, "Cut and Heal"
+	case hangAndResume:
+		return s.Hang != nil && s.Resume != nil, "Hang and Resume"
 	}
 	return true, ""
 }

@@ -1,19 +1,22 @@
 package brokertest
 
 import (
-	"io"
 	"net"
 	"sync"
 	"testing"
+	"time"
 )
 
-// Cable is a TCP connection's way to a server, over loopback, that can be cut.
+// Cable is a TCP connection's way to a server, over loopback, that can be cut, hang, and lose what it carries.
 type Cable struct {
 	addr, server string
 
-	mu    sync.Mutex // guards what follows
-	cut   bool
-	conns map[net.Conn]bool
+	mu      sync.Mutex // guards what follows
+	cut     bool
+	hangs   bool
+	delay   time.Duration
+	conns   map[net.Conn]bool // the two ends of each connection; false: it carries nothing any more
+	changed chan struct{}     // closed with the next change
 }
 
 // NewCable returns a cable to the server at that address, which lasts until the test's end.
@@ -23,7 +26,7 @@ func NewCable(t testing.TB, server string) *Cable {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := &Cable{addr: ln.Addr().String(), server: server, conns: map[net.Conn]bool{}}
+	c := &Cable{addr: ln.Addr().String(), server: server, conns: map[net.Conn]bool{}, changed: make(chan struct{})}
 	var running sync.WaitGroup
 	running.Go(func() {
 		for {
@@ -47,19 +50,57 @@ func (c *Cable) Addr() string { return c.addr }
 
 // Cut closes all connections. Until Heal new ones are closed at once.
 func (c *Cable) Cut() {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.cut = true
-	for conn := range c.conns {
-		conn.Close()
-	}
+	c.change(func() {
+		c.cut = true
+		for conn := range c.conns {
+			conn.Close()
+		}
+	})
 }
 
 // Heal undoes Cut.
-func (c *Cable) Heal() {
+func (c *Cable) Heal() { c.change(func() { c.cut = false }) }
+
+// Hang has all connections, new ones too, carry nothing until Resume. They stay open.
+func (c *Cable) Hang() { c.change(func() { c.hangs = true }) }
+
+// Resume undoes Hang. What was sent meanwhile arrives.
+func (c *Cable) Resume() { c.change(func() { c.hangs = false }) }
+
+// Drop has the connections that there are carry nothing any more, for good. They stay open; new ones work.
+func (c *Cable) Drop() {
+	c.change(func() {
+		for conn := range c.conns {
+			c.conns[conn] = false
+		}
+	})
+}
+
+func (c *Cable) change(f func()) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.cut = false
+	f()
+	close(c.changed)
+	c.changed = make(chan struct{})
+}
+
+// carries reports whether a connection that has this end carries data, and what to wait for otherwise: nil where
+// it is over.
+func (c *Cable) carries(end net.Conn) (bool, <-chan struct{}) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.cut {
+		return false, nil
+	}
+	return !c.hangs && c.conns[end], c.changed
+}
+
+// Delay has what is sent over connections that are made from now on arrive so much later, each way; as much as ever
+// is on its way at a time.
+func (c *Cable) Delay(d time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.delay = d
 }
 
 func (c *Cable) carry(near net.Conn) {
@@ -73,14 +114,65 @@ func (c *Cable) carry(near net.Conn) {
 	if !c.add(near, far) {
 		return
 	}
+	c.mu.Lock()
+	delay := c.delay
+	c.mu.Unlock()
 	var back sync.WaitGroup
-	back.Go(func() {
-		io.Copy(near, far)
-		near.Close()
-	})
-	io.Copy(far, near)
-	far.Close()
+	back.Go(func() { c.copy(near, far, delay) })
+	c.copy(far, near, delay)
 	back.Wait()
+}
+
+// piece is data on its way.
+type piece struct {
+	data []byte
+	due  time.Time
+}
+
+// copy carries data one way until either end is closed, and then closes the other.
+func (c *Cable) copy(to, from net.Conn, delay time.Duration) {
+	way := make(chan piece, 4096)
+	var arriving sync.WaitGroup
+	arriving.Go(func() {
+		defer to.Close()
+		open := true
+		for p := range way {
+			open = open && c.arrive(to, from, p)
+		}
+	})
+	for {
+		data := make([]byte, 32<<10)
+		n, err := from.Read(data)
+		if err != nil {
+			break
+		}
+		way <- piece{data[:n], time.Now().Add(delay)}
+	}
+	close(way)
+	arriving.Wait()
+}
+
+// arrive hands on a piece when it is due and the connection carries data. It reports whether more may follow.
+func (c *Cable) arrive(to, from net.Conn, p piece) bool {
+	if wait := time.Until(p.due); wait > 0 {
+		<-time.After(wait)
+	}
+	for {
+		ok, changed := c.carries(from)
+		if ok {
+			break
+		}
+		if changed == nil {
+			from.Close()
+			return false
+		}
+		<-changed
+	}
+	if _, err := to.Write(p.data); err != nil {
+		from.Close()
+		return false
+	}
+	return true
 }
 
 func (c *Cable) add(conns ...net.Conn) bool {

@@ -2,7 +2,6 @@ package brokertest
 
 import (
 	"context"
-	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -52,6 +51,22 @@ func (p *presence) Enter(ctx context.Context, room, identity, node string) (firs
 		return false, err
 	}
 	defer p.mu.Unlock()
+	return p.enterLocked(room, identity, node), nil
+}
+
+// EnterAll does what Enter does, for each entry.
+func (p *presence) EnterAll(ctx context.Context, entries [][2]string, node string) (first []bool, err error) {
+	if err := p.lock(ctx); err != nil {
+		return nil, err
+	}
+	defer p.mu.Unlock()
+	for _, e := range entries {
+		first = append(first, p.enterLocked(e[0], e[1], node))
+	}
+	return first, nil
+}
+
+func (p *presence) enterLocked(room, identity, node string) (first bool) {
 	if _, ok := p.ends[node]; !ok {
 		p.ends[node] = time.Now().Add(unleased)
 	}
@@ -61,10 +76,10 @@ func (p *presence) Enter(ctx context.Context, room, identity, node string) (firs
 	nodes := p.rooms[room][identity]
 	if nodes == nil {
 		p.rooms[room][identity] = map[string]bool{node: true}
-		return true, nil
+		return true
 	}
 	nodes[node] = true
-	return false, nil
+	return false
 }
 
 // Exit implements wsroom.PresenceStore.
@@ -74,6 +89,18 @@ func (p *presence) Exit(ctx context.Context, room, identity, node string) (last 
 	}
 	defer p.mu.Unlock()
 	return p.exitLocked(room, identity, node), nil
+}
+
+// ExitAll does what Exit does, for each entry.
+func (p *presence) ExitAll(ctx context.Context, entries [][2]string, node string) (last []bool, err error) {
+	if err := p.lock(ctx); err != nil {
+		return nil, err
+	}
+	defer p.mu.Unlock()
+	for _, e := range entries {
+		last = append(last, p.exitLocked(e[0], e[1], node))
+	}
+	return last, nil
 }
 
 func (p *presence) exitLocked(room, identity, node string) (last bool) {
@@ -96,7 +123,34 @@ func (p *presence) Identities(ctx context.Context, room string) ([]string, error
 		return nil, err
 	}
 	defer p.mu.Unlock()
-	return slices.Sorted(maps.Keys(p.rooms[room])), nil
+	var there []string
+	for identity, nodes := range p.rooms[room] {
+		for node := range nodes {
+			if time.Now().Before(p.ends[node]) {
+				there = append(there, identity)
+				break
+			}
+		}
+	}
+	slices.Sort(there)
+	return there, nil
+}
+
+// Entries returns, by room, the identities that are there by way of node.
+func (p *presence) Entries(ctx context.Context, node string) (entries map[string][]string, err error) {
+	if err := p.lock(ctx); err != nil {
+		return nil, err
+	}
+	defer p.mu.Unlock()
+	entries = map[string][]string{}
+	for room, identities := range p.rooms {
+		for identity, nodes := range identities {
+			if nodes[node] {
+				entries[room] = append(entries[room], identity)
+			}
+		}
+	}
+	return entries, nil
 }
 
 // Renew implements wsroom.PresenceStore.

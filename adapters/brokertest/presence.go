@@ -30,7 +30,8 @@ type presenceCheck struct {
 	run  func(t testing.TB, s *presenceTest)
 }
 
-// RunPresence checks each promise of wsroom.PresenceStore in a test of its own, for which it calls setup.
+// RunPresence checks each promise of wsroom.PresenceStore in a test of its own, for which it calls setup. What a store
+// may have beside it, it checks where that is there.
 func RunPresence(t *testing.T, setup func(t testing.TB) PresenceSetup) {
 	for _, c := range presenceChecks {
 		t.Run(c.name, func(t *testing.T) { c.run(t, newPresenceTest(t, setup(t))) })
@@ -47,6 +48,11 @@ var presenceChecks = []presenceCheck{
 	{"LapseIsFoundOnce", lapseIsFoundOnce},
 	{"LapsedNodeIsTold", lapsedNodeIsTold},
 	{"LapsedNodeComesBack", lapsedNodeComesBack},
+	{"LapsedAreNotListed", lapsedAreNotListed},
+	{"BrokenRenewal", brokenRenewal},
+	{"BrokenLeave", brokenLeave},
+	{"ManyAtOnce", manyAtOnce},
+	{"EntriesOfANode", entriesOfANode},
 	{"PresenceContextEnds", presenceContextEnds},
 }
 
@@ -362,17 +368,4 @@ func lapsedNodeComesBack(t testing.TB, p *presenceTest) {
 	_, left := p.renew("n2", long)
 	p.check("left of a node that came back", left, "")
 	p.expect("room", "ann", "bob")
-}
-
-// presenceContextEnds: a context that has ended is an error.
-func presenceContextEnds(t testing.TB, p *presenceTest) {
-	ctx, cancel := context.WithCancel(t.Context())
-	cancel()
-	if _, err := p.stores[0].Enter(ctx, "room", "ann", "n1"); err == nil {
-		t.Error("Enter returns nil though its context has ended")
-	}
-	if _, err := p.stores[0].Identities(ctx, "room"); err == nil {
-		t.Error("Identities returns nil though its context has ended")
-	}
-	p.expect("room")
 }

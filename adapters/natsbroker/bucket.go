@@ -8,6 +8,9 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"strings"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -24,12 +27,15 @@ const (
 type bucket struct {
 	js     jetstream.JetStream
 	config jetstream.StreamConfig
+
+	mu sync.Mutex         // guards what follows
+	kv jetstream.KeyValue // nil before it has been found
 }
 
 // newBucket describes the stream by itself, for a bucket made by jetstream answers reads from any replica,
 // which may be behind.
-func newBucket(js jetstream.JetStream, replicas int) bucket {
-	return bucket{js, jetstream.StreamConfig{
+func newBucket(js jetstream.JetStream, replicas int) *bucket {
+	return &bucket{js: js, config: jetstream.StreamConfig{
 		Name: "KV_" + bucketName, Description: "who is in wsroom's rooms", Subjects: []string{"$KV." + bucketName + ".>"},
 		Storage: jetstream.MemoryStorage, Replicas: replicas,
 		MaxMsgsPerSubject: 1, Discard: jetstream.DiscardNew, AllowRollup: true, DenyDelete: true,
@@ -38,7 +44,7 @@ func newBucket(js jetstream.JetStream, replicas int) bucket {
 }
 
 // do calls f with the bucket, again where it turns out that there is none.
-func (b bucket) do(ctx context.Context, what string, f func(jetstream.KeyValue) error) error {
+func (b *bucket) do(ctx context.Context, what string, f func(jetstream.KeyValue) error) error {
 	err := b.try(ctx, f)
 	if isMissing(err) {
 		if err = makeStream(ctx, b.js, b.config); err == nil {
@@ -51,16 +57,61 @@ func (b bucket) do(ctx context.Context, what string, f func(jetstream.KeyValue) 
 	return nil
 }
 
-func (b bucket) try(ctx context.Context, f func(jetstream.KeyValue) error) error {
-	var kv jetstream.KeyValue
-	err := insist(ctx, func(ctx context.Context) (err error) {
-		kv, err = b.js.KeyValue(ctx, bucketName)
-		return err
-	})
+func (b *bucket) try(ctx context.Context, f func(jetstream.KeyValue) error) error {
+	kv, err := b.find(ctx)
 	if err != nil {
 		return err
 	}
 	return f(kv)
+}
+
+// find returns the bucket, which it asks the server for once.
+func (b *bucket) find(ctx context.Context) (kv jetstream.KeyValue, err error) {
+	b.mu.Lock()
+	kv = b.kv
+	b.mu.Unlock()
+	if kv != nil {
+		return kv, nil
+	}
+	if err := replicate(ctx, b.js, b.config); err != nil {
+		return nil, err
+	}
+	err = insist(ctx, func(ctx context.Context) (err error) {
+		kv, err = b.js.KeyValue(ctx, bucketName)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.kv = kv
+	return kv, nil
+}
+
+// replicate has the server keep a stream that it has with fewer replicas than that on as many. It never lowers them.
+func replicate(ctx context.Context, js jetstream.JetStream, want jetstream.StreamConfig) error {
+	if want.Replicas <= 1 {
+		return nil
+	}
+	var has int
+	err := insist(ctx, func(ctx context.Context) error { // what isn't answered may have been done
+		s, err := js.Stream(ctx, want.Name)
+		if err != nil {
+			return err
+		}
+		config := s.CachedInfo().Config
+		if has = config.Replicas; has >= want.Replicas {
+			return nil
+		}
+		config.Replicas = want.Replicas
+		_, err = js.UpdateStream(ctx, config)
+		return err
+	})
+	if err != nil && has > 0 {
+		return fmt.Errorf("WithReplicas(%d): the stream %s has %d, and the server doesn't change that: %w", want.Replicas, want.Name, has, err)
+	}
+	return err
 }
 
 func isMissing(err error) bool {
@@ -107,17 +158,15 @@ func get[T any](ctx context.Context, kv jetstream.KeyValue, key string) (stored[
 }
 
 // put writes a value if its key is still at its revision; see isConflict.
-func put[T any](ctx context.Context, kv jetstream.KeyValue, s stored[T]) error {
+func put[T any](ctx context.Context, kv jetstream.KeyValue, s stored[T]) (revision uint64, err error) {
 	data, err := json.Marshal(s.value)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	if s.revision == 0 {
-		_, err = kv.Create(ctx, s.key, data)
-	} else {
-		_, err = kv.Update(ctx, s.key, data, s.revision)
+		return kv.Create(ctx, s.key, data)
 	}
-	return err
+	return kv.Update(ctx, s.key, data, s.revision)
 }
 
 // drop deletes a key if it is still at that revision.
@@ -134,43 +183,44 @@ const (
 	remove
 )
 
-// change has f change a value, the zero value where there is none, again as long as others are faster.
-func change[T any](ctx context.Context, kv jetstream.KeyValue, key string, f func(*stored[T]) verdict) error {
+// change has f change a value, the zero value where there is none, again as long as others are faster, and returns
+// what it has become.
+func change[T any](ctx context.Context, kv jetstream.KeyValue, key string, f func(*stored[T]) verdict) (stored[T], error) {
 	for {
 		s, err := get[T](ctx, kv, key)
 		if err != nil {
-			return err
+			return s, err
 		}
 		switch f(&s) {
 		case keep:
-			return nil
+			return s, nil
 		case write:
-			err = put(ctx, kv, s)
+			s.revision, err = put(ctx, kv, s)
 		case remove:
 			err = drop(ctx, kv, key, s.revision)
 		}
 		if !isConflict(err) {
-			return err
+			return s, err
 		}
 		if err := pause(ctx); err != nil {
-			return err
+			return s, err
 		}
 	}
 }
 
-// scan calls f with all values whose keys match, as they are when it is called. What is read comes from
-// any replica, which may be behind; so it reads on up to what it has written itself.
-func scan[T any](ctx context.Context, kv jetstream.KeyValue, keys string, f func(stored[T])) error {
+// scan returns all values whose keys match one of these, as they are when it is called, and the server's time. What is
+// read comes from any replica, which may be behind; so it reads on up to what it has written itself.
+func scan(ctx context.Context, kv jetstream.KeyValue, keys ...string) (found map[string]jetstream.KeyValueEntry, now time.Time, err error) {
 	mark, err := kv.Put(ctx, markKey, nil)
 	if err != nil {
-		return err
+		return nil, now, err
 	}
-	w, err := kv.WatchFiltered(ctx, []string{keys, markKey})
+	w, err := kv.WatchFiltered(ctx, append(keys, markKey))
 	if err != nil {
-		return err
+		return nil, now, err
 	}
 	defer w.Stop()
-	found := map[string]stored[T]{}
+	found = map[string]jetstream.KeyValueEntry{}
 	for {
 		select {
 		case e := <-w.Updates():
@@ -179,19 +229,57 @@ func scan[T any](ctx context.Context, kv jetstream.KeyValue, keys string, f func
 			case e.Operation() != jetstream.KeyValuePut:
 				delete(found, e.Key())
 			case e.Key() != markKey:
-				if found[e.Key()], err = decode[T](e); err != nil {
-					return fmt.Errorf("key %s: %w", e.Key(), err)
-				}
+				found[e.Key()] = e
 			case e.Revision() >= mark:
-				for _, s := range found {
-					f(s)
-				}
-				return nil
+				return found, e.Created(), nil
 			}
 		case <-ctx.Done():
-			return ctx.Err()
+			return nil, now, ctx.Err()
 		}
 	}
+}
+
+// decodeAll decodes those whose keys begin so.
+func decodeAll[T any](found map[string]jetstream.KeyValueEntry, prefix string) (all []stored[T], err error) {
+	for key, e := range found {
+		if !strings.HasPrefix(key, prefix) {
+			continue
+		}
+		s, err := decode[T](e)
+		if err != nil {
+			return nil, fmt.Errorf("key %s: %w", key, err)
+		}
+		all = append(all, s)
+	}
+	return all, nil
+}
+
+// calls is how many calls of the server are under way at a time.
+const calls = 256
+
+// each calls f with 0 to n-1, many at a time, until one fails, and returns the first error.
+func each(n int, f func(i int) error) error {
+	var next atomic.Int64
+	var failed atomic.Pointer[error]
+	var running sync.WaitGroup
+	for range min(n, calls) {
+		running.Go(func() {
+			for failed.Load() == nil {
+				i := int(next.Add(1)) - 1
+				if i >= n {
+					return
+				}
+				if err := f(i); err != nil {
+					failed.CompareAndSwap(nil, &err)
+				}
+			}
+		})
+	}
+	running.Wait()
+	if err := failed.Load(); err != nil {
+		return *err
+	}
+	return nil
 }
 
 // pause lets others go first, for a few milliseconds.

@@ -20,6 +20,7 @@ import (
 	"math"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -40,6 +41,14 @@ const (
 	probeHeader = "Wsroom-Probe"
 	probePause  = 100 * time.Millisecond
 	joiners     = 64 // at once, after a reconnect
+
+	// pingEvery and pingTime say how soon the broker notices that a connection carries nothing any more, though it
+	// is open: after 20 s at the most.
+	pingEvery = 10 * time.Second
+	pingTime  = 10 * time.Second
+
+	// arriving is how many messages may have come that aren't sorted into their subscribers' backlogs yet.
+	arriving = 1 << 16
 )
 
 var (
@@ -54,7 +63,8 @@ type Option func(*config)
 type config struct{ replicas int }
 
 // WithReplicas says on how many servers of a NATS cluster what is kept in memory is: 1, the default, 3 or 5.
-// With more than one the death of a server is no outage.
+// With more than one the death of a server is no outage. What has fewer already is changed to n, and what has more
+// is left alone; where the server doesn't do that, each call returns an error that says so.
 func WithReplicas(n int) Option { return func(c *config) { c.replicas = n } }
 
 // newConfig panics for what a NATS cluster doesn't do.
@@ -77,18 +87,25 @@ type Broker struct {
 	js     jetstream.JetStream
 	config jetstream.StreamConfig
 	turns  chan struct{} // holds one for each subscription that is being joined again
+	copies atomic.Bool   // the stream has as many replicas as it is to have
+	in     chan *nats.Msg
+	closed chan struct{} // when the connection is
 
 	mu     sync.Mutex // guards what follows
 	online context.Context
-	cut    context.CancelCauseFunc // ends online
-	subs   map[*subscription]bool
+	cut    context.CancelCauseFunc              // ends online
+	subs   map[*subscription]bool               // to be joined again after a reconnect
+	ways   map[*nats.Subscription]*subscription // all
 }
 
 // New returns a broker over a connection, which it doesn't close; it does nothing before it is used, and
 // makes the stream when there is none. The broker ends with the connection, which should be one that reconnects
-// for ever (nats.MaxReconnects(-1)). It panics if the connection's options exclude JetStream.
+// for ever (nats.MaxReconnects(-1)). Every 10 s the broker asks the server whether it is there, and has the connection
+// made anew when nothing has come for 10 s. It panics if the connection's options exclude JetStream.
 func New(nc *nats.Conn, opts ...Option) *Broker {
-	b := &Broker{nc: nc, js: newJetStream(nc), turns: make(chan struct{}, joiners), subs: map[*subscription]bool{}}
+	b := &Broker{nc: nc, js: newJetStream(nc), turns: make(chan struct{}, joiners),
+		in: make(chan *nats.Msg, arriving), closed: make(chan struct{}),
+		subs: map[*subscription]bool{}, ways: map[*nats.Subscription]*subscription{}}
 	b.config = jetstream.StreamConfig{
 		Name: stream, Description: "the last message of each of wsroom's topics", Subjects: []string{subjectIn + "*"},
 		Storage: jetstream.MemoryStorage, Replicas: newConfig(opts).replicas,
@@ -100,7 +117,9 @@ func New(nc *nats.Conn, opts ...Option) *Broker {
 	if !nc.IsConnected() {
 		b.cut(errAway)
 	}
-	go b.watch(changes) // until the connection is closed
+	go b.watch(changes) // until the connection is closed, as the others
+	go b.sort()
+	go b.ping()
 	return b
 }
 
@@ -110,6 +129,43 @@ func newJetStream(nc *nats.Conn) jetstream.JetStream {
 		panic(fmt.Errorf("natsbroker: %w", err))
 	}
 	return js
+}
+
+// sort hands what comes to its subscription.
+func (b *Broker) sort() {
+	for {
+		select {
+		case m := <-b.in:
+			b.mu.Lock()
+			s := b.ways[m.Sub]
+			b.mu.Unlock()
+			if s != nil {
+				s.receive(m)
+			}
+		case <-b.closed:
+			return
+		}
+	}
+}
+
+// ping has the connection made anew when it carries nothing any more. nats.go by itself would notice after 4 minutes.
+func (b *Broker) ping() {
+	every := time.NewTicker(pingEvery)
+	defer every.Stop()
+	for {
+		select {
+		case <-every.C:
+		case <-b.closed:
+			return
+		}
+		before := b.nc.Stats()
+		if !b.nc.IsConnected() || b.nc.FlushTimeout(pingTime) == nil {
+			continue
+		}
+		if after := b.nc.Stats(); after.InBytes == before.InBytes && after.Reconnects == before.Reconnects && b.nc.IsConnected() {
+			_ = b.nc.ForceReconnect() // it fails where the connection is closed
+		}
+	}
 }
 
 // watch has all subscriptions joined again after each reconnect.
@@ -130,6 +186,7 @@ func (b *Broker) watch(changes <-chan nats.Status) {
 		}
 		b.mu.Unlock()
 		if status == nats.CLOSED {
+			close(b.closed)
 			return
 		}
 	}
@@ -182,6 +239,9 @@ func (b *Broker) publish(ctx context.Context, topic string, m *nats.Msg) error {
 	if online.Err() != nil {
 		return fmt.Errorf("natsbroker: publish: %w", errAway)
 	}
+	if err := b.replicate(ctx); err != nil {
+		return fmt.Errorf("natsbroker: publish: %w", cmp.Or(context.Cause(ctx), err))
+	}
 	_, err := b.js.PublishMsg(ctx, m, jetstream.WithRetryAttempts(0))
 	if errors.Is(err, jetstream.ErrNoStreamResponse) {
 		config := b.config
@@ -198,6 +258,19 @@ func (b *Broker) publish(ctx context.Context, topic string, m *nats.Msg) error {
 	default:
 		return fmt.Errorf("natsbroker: publish: %w", cmp.Or(context.Cause(ctx), err))
 	}
+}
+
+// replicate has the stream's replicas checked once.
+func (b *Broker) replicate(ctx context.Context) error {
+	if b.copies.Load() {
+		return nil
+	}
+	err := replicate(ctx, b.js, b.config)
+	if errors.Is(err, jetstream.ErrStreamNotFound) { // it is made with as many
+		return nil
+	}
+	b.copies.Store(err == nil)
+	return err
 }
 
 // makeStream makes a stream unless there is one.
@@ -230,14 +303,18 @@ func insist(ctx context.Context, ask func(context.Context) error) error {
 func (b *Broker) Subscribe(ctx context.Context, topic string, deliver func(data []byte), lost func(error)) (stop func(), err error) {
 	s := &subscription{b: b, topic: topic, inbox: &inbox{deliver: deliver, lost: lost}}
 	s.ctx, s.end = context.WithCancel(context.Background())
-	sub, err := b.nc.Subscribe(subjectOut+encode(topic), s.receive)
+	sub, err := b.nc.ChanSubscribe(subjectOut+encode(topic), b.in) // takes no goroutine
 	if err != nil {
 		return nil, fmt.Errorf("natsbroker: subscribe: %w", err)
 	}
+	b.mu.Lock()
+	b.ways[sub] = s
+	b.mu.Unlock()
 	stop = func() {
 		s.end()
 		b.mu.Lock()
 		delete(b.subs, s)
+		delete(b.ways, sub)
 		b.mu.Unlock()
 		_ = sub.Unsubscribe() // it fails where the connection is closed or this is done already
 		s.inbox.stop()

@@ -42,6 +42,16 @@ func TestBrokerBehindCables(t *testing.T) {
 	brokertest.Run(t, func(t testing.TB) brokertest.Setup {
 		s, cables := startNATS(t), map[wsroom.Broker]*brokertest.Cable{}
 		return brokertest.Setup{
+			Hang: func(testing.TB) {
+				for _, c := range cables {
+					c.Hang()
+				}
+			},
+			Resume: func(testing.TB) {
+				for _, c := range cables {
+					c.Resume()
+				}
+			},
 			Open: func(t testing.TB) wsroom.Broker {
 				c := brokertest.NewCable(t, s.addr())
 				b := natsbroker.New(connect(t, c.Addr()))
@@ -306,6 +316,7 @@ func TestCluster(t *testing.T) {
 			return brokertest.PresenceSetup{TTL: time.Second, Open: open}
 		})
 	})
+	t.Run("Replicas", func(t *testing.T) { replicasAreRaised(t, nodes) })
 	t.Run("ServerDies", func(t *testing.T) { serverDies(t, nodes) })
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"math/rand/v2"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -15,18 +16,32 @@ const provisional = time.Minute
 
 // Presence implements wsroom.PresenceStore. Create one with NewPresence. It is a key-value bucket in memory,
 // named wsroom-presence, by the server's clock: a key for each identity in a room, one for each node's lease.
-type Presence struct{ bucket bucket }
+type Presence struct {
+	bucket *bucket
+
+	mu         sync.Mutex          // guards what follows
+	unfinished map[string]bool     // nodes whose last Renew has failed after it began to end others
+	told       map[string]removals // by node
+}
+
+// removals are entries of nobody, of which a node has told and which are still to be removed, by key, at their revision.
+type removals map[string]uint64
 
 // NewPresence returns a store over a connection, which it doesn't close; it does nothing before it is used,
 // and makes the bucket when there is none. It panics if the connection's options exclude JetStream.
 func NewPresence(nc *nats.Conn, opts ...Option) *Presence {
-	return &Presence{newBucket(newJetStream(nc), newConfig(opts).replicas)}
+	return &Presence{
+		bucket:     newBucket(newJetStream(nc), newConfig(opts).replicas),
+		unfinished: map[string]bool{}, told: map[string]removals{},
+	}
 }
 
-// entry is an identity in a room. Names are bytes, which JSON's strings aren't.
+// entry is an identity in a room. Names are bytes, which JSON's strings aren't. One with no holders has left; the
+// teller, a node, is to return that from Renew, and then removes it.
 type entry struct {
 	Room, Identity []byte
 	Holders        []holder
+	Teller         []byte `json:",omitempty"`
 }
 
 // holder is a node by way of which an identity is in a room. Lease is the number of its lease, so that
@@ -67,31 +82,56 @@ func leaseKey(node string) string { return "l." + hash(node) }
 
 // Enter implements wsroom.PresenceStore.
 func (p *Presence) Enter(ctx context.Context, room, identity, node string) (first bool, err error) {
+	all, err := p.EnterAll(ctx, [][2]string{{room, identity}}, node)
+	return err == nil && all[0], err
+}
+
+// EnterAll does what Enter does, for each entry of a room and an identity.
+func (p *Presence) EnterAll(ctx context.Context, entries [][2]string, node string) (first []bool, err error) {
 	err = p.bucket.do(ctx, "enter", func(kv jetstream.KeyValue) error {
+		first = make([]bool, len(entries))
 		number, err := leaseOf(ctx, kv, node)
 		for err == nil {
-			err = change(ctx, kv, entryKey(room, identity), func(s *stored[entry]) verdict {
-				e := &s.value
-				e.Room, e.Identity = []byte(room), []byte(identity)
-				if i := e.find(node); i < 0 {
-					first = len(e.Holders) == 0
-					e.Holders = append(e.Holders, holder{[]byte(node), number})
-				} else if e.Holders[i].Lease == number {
-					return keep
-				} else {
-					e.Holders[i].Lease = number
-				}
-				return write
+			err = each(len(entries), func(i int) error {
+				is, err := enter(ctx, kv, entries[i][0], entries[i][1], holder{[]byte(node), number})
+				first[i] = first[i] || is
+				return err
 			})
 			if err != nil {
 				break
 			}
-			before := number // whose end may have come before this entry did
+			before := number // whose end may have come before an entry did
 			if number, err = leaseOf(ctx, kv, node); number == before {
 				break
 			}
 		}
 		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return first, nil
+}
+
+// enter adds a holder to an entry, or gives it the number of its lease.
+func enter(ctx context.Context, kv jetstream.KeyValue, room, identity string, by holder) (first bool, err error) {
+	key, own := entryKey(room, identity), entry{Room: []byte(room), Identity: []byte(identity), Holders: []holder{by}}
+	_, err = put(ctx, kv, stored[entry]{key: key, value: own}) // mostly there is none
+	if !isConflict(err) {
+		return err == nil, err
+	}
+	_, err = change(ctx, kv, key, func(s *stored[entry]) verdict {
+		e := &s.value
+		e.Room, e.Identity, e.Teller = own.Room, own.Identity, nil
+		first = len(e.Holders) == 0
+		if i := e.find(string(by.Node)); i < 0 {
+			e.Holders = append(e.Holders, by)
+		} else if e.Holders[i].Lease == by.Lease {
+			return keep
+		} else {
+			e.Holders[i].Lease = by.Lease
+		}
+		return write
 	})
 	return first, err
 }
@@ -100,7 +140,7 @@ func (p *Presence) Enter(ctx context.Context, room, identity, node string) (firs
 func leaseOf(ctx context.Context, kv jetstream.KeyValue, node string) (number uint64, err error) {
 	for {
 		var ending bool
-		err = change(ctx, kv, leaseKey(node), func(s *stored[lease]) verdict {
+		_, err = change(ctx, kv, leaseKey(node), func(s *stored[lease]) verdict {
 			if number = s.value.Number; number != 0 {
 				ending = s.value.Ended
 				return keep
@@ -120,28 +160,36 @@ func leaseOf(ctx context.Context, kv jetstream.KeyValue, node string) (number ui
 
 // Exit implements wsroom.PresenceStore.
 func (p *Presence) Exit(ctx context.Context, room, identity, node string) (last bool, err error) {
-	err = p.bucket.do(ctx, "exit", func(kv jetstream.KeyValue) error {
-		last, err = exit(ctx, kv, entryKey(room, identity), func(h holder) bool { return string(h.Node) == node })
-		return err
-	})
-	return last, err
+	all, err := p.ExitAll(ctx, [][2]string{{room, identity}}, node)
+	return err == nil && all[0], err
 }
 
-// exit takes holders from an entry and reports whether they were there and no others.
-func exit(ctx context.Context, kv jetstream.KeyValue, key string, whose func(holder) bool) (last bool, err error) {
-	err = change(ctx, kv, key, func(s *stored[entry]) verdict {
-		e := &s.value
-		before := len(e.Holders)
-		e.Holders = slices.DeleteFunc(e.Holders, whose)
-		last = before > 0 && len(e.Holders) == 0
-		switch {
-		case last:
+// ExitAll does what Exit does, for each entry of a room and an identity.
+func (p *Presence) ExitAll(ctx context.Context, entries [][2]string, node string) (last []bool, err error) {
+	err = p.bucket.do(ctx, "exit", func(kv jetstream.KeyValue) error {
+		last = make([]bool, len(entries))
+		return each(len(entries), func(i int) (err error) {
+			last[i], err = exit(ctx, kv, entryKey(entries[i][0], entries[i][1]), node)
+			return err
+		})
+	})
+	if err != nil {
+		return nil, err
+	}
+	return last, nil
+}
+
+// exit takes a node from an entry and reports whether it was there and no others.
+func exit(ctx context.Context, kv jetstream.KeyValue, key, node string) (last bool, err error) {
+	_, err = change(ctx, kv, key, func(s *stored[entry]) verdict {
+		i := s.value.find(node)
+		if last = i >= 0 && len(s.value.Holders) == 1; last {
 			return remove
-		case len(e.Holders) == before:
+		} else if i < 0 {
 			return keep
-		default:
-			return write
 		}
+		s.value.Holders = slices.Delete(s.value.Holders, i, i+1)
+		return write
 	})
 	return last, err
 }
@@ -150,37 +198,56 @@ func exit(ctx context.Context, kv jetstream.KeyValue, key string, whose func(hol
 func (p *Presence) Identities(ctx context.Context, room string) (identities []string, err error) {
 	err = p.bucket.do(ctx, "identities", func(kv jetstream.KeyValue) error {
 		identities = nil
-		return scan(ctx, kv, "e."+hash(room)+".*", func(e stored[entry]) {
-			identities = append(identities, string(e.value.Identity))
-		})
+		found, now, err := scan(ctx, kv, "e."+hash(room)+".*", "l.*")
+		if err != nil {
+			return err
+		}
+		leases, err := decodeAll[lease](found, "l.")
+		if err != nil {
+			return err
+		}
+		live := map[uint64]bool{}
+		for _, l := range leases {
+			live[l.value.Number] = !l.value.lapsed(l.written, now)
+		}
+		entries, err := decodeAll[entry](found, "e.")
+		for _, e := range entries {
+			if slices.ContainsFunc(e.value.Holders, func(h holder) bool { return live[h.Lease] }) {
+				identities = append(identities, string(e.value.Identity))
+			}
+		}
+		return err
 	})
 	return identities, err
 }
 
-// Renew implements wsroom.PresenceStore.
+// Renew implements wsroom.PresenceStore. With an error it returns those that it has found nevertheless.
 func (p *Presence) Renew(ctx context.Context, node string, ttl time.Duration) (held bool, left map[string][]string, err error) {
+	left = map[string][]string{}
 	err = p.bucket.do(ctx, "renew", func(kv jetstream.KeyValue) error {
 		own, err := extend(ctx, kv, node, ttl)
 		if err != nil {
 			return err
 		}
 		held = own.value.Held
-		var lapsed []stored[lease]
-		err = scan(ctx, kv, "l.*", func(l stored[lease]) {
-			if l.key != own.key && l.value.lapsed(l.written, own.written) {
-				lapsed = append(lapsed, l)
-			}
-		})
+		found, now, err := scan(ctx, kv, "l.*")
 		if err != nil {
 			return err
 		}
-		if left, err = end(ctx, kv, lapsed, own.value.Past); err != nil || held {
+		leases, err := decodeAll[lease](found, "l.")
+		if err != nil {
 			return err
 		}
-		return change(ctx, kv, own.key, func(s *stored[lease]) verdict {
+		lapsed := slices.DeleteFunc(leases, func(l stored[lease]) bool { return l.key == own.key || !l.value.lapsed(l.written, now) })
+		e := ending{kv: kv, node: node, numbers: own.value.Past, left: left}
+		if err = p.end(ctx, &e, lapsed); err != nil || held {
+			return err
+		}
+		_, err = change(ctx, kv, own.key, func(s *stored[lease]) verdict {
 			s.value.Held, s.value.Past = true, nil
 			return write
 		})
+		return err
 	})
 	return held, left, err
 }
@@ -189,7 +256,7 @@ func (p *Presence) Renew(ctx context.Context, node string, ttl time.Duration) (h
 func extend(ctx context.Context, kv jetstream.KeyValue, node string, ttl time.Duration) (own stored[lease], err error) {
 	var old stored[lease]
 	key := leaseKey(node)
-	err = change(ctx, kv, key, func(s *stored[lease]) verdict {
+	_, err = change(ctx, kv, key, func(s *stored[lease]) verdict {
 		old = *s
 		switch l := &s.value; {
 		case l.Number == 0:
@@ -207,7 +274,7 @@ func extend(ctx context.Context, kv jetstream.KeyValue, node string, ttl time.Du
 	if err != nil || old.value.Number != own.value.Number || !old.value.lapsed(old.written, own.written) {
 		return own, err
 	}
-	err = change(ctx, kv, key, func(s *stored[lease]) verdict {
+	_, err = change(ctx, kv, key, func(s *stored[lease]) verdict {
 		s.value.retire()
 		own.value = s.value
 		return write
@@ -215,78 +282,15 @@ func extend(ctx context.Context, kv jetstream.KeyValue, node string, ttl time.Du
 	return own, err
 }
 
-// Leave implements wsroom.PresenceStore.
+// Leave implements wsroom.PresenceStore. It may return up to a second after its context has ended.
 func (p *Presence) Leave(ctx context.Context, node string) (left map[string][]string, err error) {
+	left = map[string][]string{}
 	err = p.bucket.do(ctx, "leave", func(kv jetstream.KeyValue) error {
 		l, err := get[lease](ctx, kv, leaseKey(node))
 		if err == nil && l.revision != 0 {
-			left, err = end(ctx, kv, []stored[lease]{l}, nil)
+			err = p.end(ctx, &ending{kv: kv, node: node, left: left, final: true}, []stored[lease]{l})
 		}
 		return err
 	})
 	return left, err
-}
-
-// end ends leases, and what was entered under them or under these numbers, and returns those who have left
-// by that. Many may be at the same lease: who takes the last holder from an entry is told, which is one.
-func end(ctx context.Context, kv jetstream.KeyValue, leases []stored[lease], numbers []uint64) (left map[string][]string, err error) {
-	var ending []stored[lease]
-	for _, l := range leases {
-		err := change(ctx, kv, l.key, func(s *stored[lease]) verdict {
-			if s.revision != l.revision || s.value.Ended { // it has been renewed, is gone, or others are at it
-				return keep
-			}
-			s.value.Ended = true
-			return write
-		})
-		if err != nil {
-			return nil, err
-		}
-		now, err := get[lease](ctx, kv, l.key)
-		if err != nil {
-			return nil, err
-		}
-		if now.value.Ended {
-			ending = append(ending, now)
-			numbers = append(append(numbers, now.value.Number), now.value.Past...)
-		}
-	}
-	if left, err = endEntries(ctx, kv, numbers); err != nil {
-		return nil, err
-	}
-	for _, l := range ending {
-		if err := drop(ctx, kv, l.key, l.revision); err != nil && !isConflict(err) { // another one has done so
-			return left, err
-		}
-	}
-	return left, nil
-}
-
-// endEntries takes the holders with these numbers from all entries.
-func endEntries(ctx context.Context, kv jetstream.KeyValue, numbers []uint64) (left map[string][]string, err error) {
-	left = map[string][]string{}
-	if len(numbers) == 0 {
-		return left, nil
-	}
-	whose := func(h holder) bool { return slices.Contains(numbers, h.Lease) }
-	var entries []stored[entry]
-	err = scan(ctx, kv, "e.>", func(e stored[entry]) {
-		if slices.ContainsFunc(e.value.Holders, whose) {
-			entries = append(entries, e)
-		}
-	})
-	if err != nil {
-		return nil, err
-	}
-	for _, e := range entries {
-		last, err := exit(ctx, kv, e.key, whose)
-		if err != nil {
-			return left, err
-		}
-		if last {
-			room := string(e.value.Room)
-			left[room] = append(left[room], string(e.value.Identity))
-		}
-	}
-	return left, nil
 }

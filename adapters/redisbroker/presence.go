@@ -2,7 +2,10 @@ package redisbroker
 
 import (
 	"context"
+	"crypto/rand"
 	"fmt"
+	"slices"
+	"sync"
 	"time"
 
 	"github.com/redis/rueidis"
@@ -10,135 +13,129 @@ import (
 
 // Presence implements wsroom.PresenceStore. Create one with NewPresence. All of it is in keys of one hash
 // slot that begin with "wsroom:{presence}:", and by Redis' clock. What no node renews any more is gone after
-// 24 hours at the latest.
+// 24 hours at the latest. Redis mustn't evict these keys: its maxmemory-policy has to be noeviction, or one of
+// the volatile ones with a memory limit that it doesn't reach. What is lost nevertheless, a hub enters again
+// within about a minute.
 type Presence struct {
 	client rueidis.Client
+
+	mu       sync.Mutex        // guards what follows
+	answered map[string]string // by node: its last Renew whose answer has arrived
 }
 
 // NewPresence returns a store over a client, which it doesn't close.
-func NewPresence(client rueidis.Client) *Presence { return &Presence{client: client} }
+func NewPresence(client rueidis.Client) *Presence {
+	return &Presence{client: client, answered: map[string]string{}}
+}
 
-const (
-	keyPrefix = "wsroom:{presence}:"
-	roomKey   = keyPrefix + "room:" // a hash: identity → number of nodes
-	nodeKey   = keyPrefix + "node:" // a set of pairs of room and identity, and "" if it has renewed
-	leasesKey = keyPrefix + "leases"
-)
+// tellTime is for how long Leave may go on after its context has ended, to say that its answer has arrived.
+const tellTime = time.Second
 
-// scriptBase is what all scripts begin with. Sets, not counters alone, make it harmless to do a thing twice.
-const scriptBase = `
-local leases = KEYS[1]
-local keep = 24 * 3600 * 1000
-local function room_key(room) return '` + roomKey + `' .. room end
-local function node_key(node) return '` + nodeKey + `' .. node end
-local function pair(room, identity) return #room .. ':' .. room .. identity end
-local function unpair(pair)
-	local colon = string.find(pair, ':', 1, true)
-	local from = colon + 1 + tonumber(string.sub(pair, 1, colon - 1))
-	return string.sub(pair, colon + 1, from - 1), string.sub(pair, from)
-end
-local function now()
-	local time = redis.call('TIME')
-	return time[1] * 1000 + math.floor(time[2] / 1000)
-end
-local function exit(node, room, identity)
-	if redis.call('SREM', node_key(node), pair(room, identity)) == 0 then return 0 end
-	if redis.call('HINCRBY', room_key(room), identity, -1) > 0 then return 0 end
-	redis.call('HDEL', room_key(room), identity)
-	return 1
-end
-local function end_node(node, left)
-	for _, p in ipairs(redis.call('SMEMBERS', node_key(node))) do
-		if p ~= '' then
-			local room, identity = unpair(p)
-			if exit(node, room, identity) == 1 then
-				left[#left + 1] = room
-				left[#left + 1] = identity
-			end
-		end
-	end
-	redis.call('DEL', node_key(node))
-	redis.call('ZREM', leases, node)
-end
-`
-
-var (
-	enterScript = rueidis.NewLuaScript(scriptBase + `
-local room, identity, node = ARGV[1], ARGV[2], ARGV[3]
-redis.call('ZADD', leases, 'NX', now() + 60000, node) -- for one that dies before its first Renew
-redis.call('PEXPIRE', leases, keep)
-if redis.call('SADD', node_key(node), pair(room, identity)) == 0 then return 0 end
-if redis.call('PTTL', node_key(node)) < 0 then redis.call('PEXPIRE', node_key(node), keep) end
-local nodes = redis.call('HINCRBY', room_key(room), identity, 1)
-redis.call('PEXPIRE', room_key(room), keep)
-return nodes == 1 and 1 or 0
-`)
-	exitScript = rueidis.NewLuaScript(scriptBase + `
-return exit(ARGV[3], ARGV[1], ARGV[2])
-`)
-	leaveScript = rueidis.NewLuaScript(scriptBase + `
-local left = {}
-end_node(ARGV[1], left)
-return left
-`)
-	renewScript = rueidis.NewLuaScript(scriptBase + `
-local node, ttl, left = ARGV[1], tonumber(ARGV[2]), {}
-for _, other in ipairs(redis.call('ZRANGEBYSCORE', leases, '-inf', now())) do end_node(other, left) end
-local new = redis.call('SADD', node_key(node), '')
-redis.call('ZADD', leases, now() + ttl, node)
-redis.call('PEXPIRE', leases, keep)
-if redis.call('PTTL', node_key(node)) < keep / 2 then
-	redis.call('PEXPIRE', node_key(node), keep)
-	for _, p in ipairs(redis.call('SMEMBERS', node_key(node))) do
-		if p ~= '' then redis.call('PEXPIRE', room_key(unpair(p)), keep) end
-	end
-end
-left[#left + 1] = tostring(1 - new)
-return left
-`)
-)
+// scriptEntries is how many entries one script takes: Redis does nothing else in the meantime, 2 or 3 ms.
+const scriptEntries = 500
 
 // Enter implements wsroom.PresenceStore.
 func (p *Presence) Enter(ctx context.Context, room, identity, node string) (first bool, err error) {
-	return p.ask(ctx, enterScript, "enter", room, identity, node)
+	return p.one(p.change(ctx, enterScript, "enter", [][2]string{{room, identity}}, node))
 }
 
 // Exit implements wsroom.PresenceStore.
 func (p *Presence) Exit(ctx context.Context, room, identity, node string) (last bool, err error) {
-	return p.ask(ctx, exitScript, "exit", room, identity, node)
+	return p.one(p.change(ctx, exitScript, "exit", [][2]string{{room, identity}}, node))
+}
+
+// EnterAll does what Enter does, for each entry of a room and an identity.
+func (p *Presence) EnterAll(ctx context.Context, entries [][2]string, node string) (first []bool, err error) {
+	return p.change(ctx, enterScript, "enter", entries, node)
+}
+
+// ExitAll does what Exit does, for each entry of a room and an identity.
+func (p *Presence) ExitAll(ctx context.Context, entries [][2]string, node string) (last []bool, err error) {
+	return p.change(ctx, exitScript, "exit", entries, node)
+}
+
+func (p *Presence) one(changed []bool, err error) (bool, error) {
+	return err == nil && changed[0], err
+}
+
+func (p *Presence) change(ctx context.Context, script *rueidis.Lua, what string, entries [][2]string, node string) ([]bool, error) {
+	changed := make([]bool, 0, len(entries))
+	for some := range slices.Chunk(entries, scriptEntries) {
+		args := make([]string, 0, 1+2*len(some))
+		args = append(args, node)
+		for _, e := range some {
+			args = append(args, e[0], e[1])
+		}
+		answer, err := script.Exec(ctx, p.client, []string{leasesKey}, args).AsIntSlice()
+		if err != nil {
+			return nil, fmt.Errorf("redisbroker: %s: %w", what, err)
+		}
+		for _, n := range answer {
+			changed = append(changed, n == 1)
+		}
+	}
+	return changed, nil
 }
 
 // Identities implements wsroom.PresenceStore.
 func (p *Presence) Identities(ctx context.Context, room string) ([]string, error) {
-	identities, err := p.client.Do(ctx, p.client.B().Hkeys().Key(roomKey+room).Build()).AsStrSlice()
-	if err != nil {
-		return nil, fmt.Errorf("redisbroker: identities: %w", err)
-	}
-	return identities, nil
+	return p.list(ctx, identitiesScript, "identities", room)
+}
+
+// Entries returns, by room, the identities that are there by way of node.
+func (p *Presence) Entries(ctx context.Context, node string) (map[string][]string, error) {
+	answer, err := p.list(ctx, entriesScript, "entries", node)
+	return byRoom(answer), err
 }
 
 // Renew implements wsroom.PresenceStore. A ttl is a few hours at the most.
 func (p *Presence) Renew(ctx context.Context, node string, ttl time.Duration) (held bool, left map[string][]string, err error) {
-	answer, err := p.list(ctx, renewScript, "renew", node, fmt.Sprint(ttl.Milliseconds()))
+	call := rand.Text()
+	answer, err := p.list(ctx, renewScript, "renew", node, fmt.Sprint(ttl.Milliseconds()), call, p.lastAnswered(node))
 	if err != nil {
 		return false, nil, err
 	}
-	last := len(answer) - 1
-	return answer[last] == "1", byRoom(answer[:last]), nil
+	left = byRoom(answer[1:])
+	p.setAnswered(node, call)
+	p.told(ctx, node, call, left)
+	return answer[0] == "1", left, nil
 }
 
-// Leave implements wsroom.PresenceStore.
+// Leave implements wsroom.PresenceStore. It may return up to a second after its context has ended.
 func (p *Presence) Leave(ctx context.Context, node string) (left map[string][]string, err error) {
-	answer, err := p.list(ctx, leaveScript, "leave", node)
-	return byRoom(answer), err
+	call := rand.Text()
+	answer, err := p.list(ctx, leaveScript, "leave", node, call, p.lastAnswered(node))
+	if err != nil {
+		return nil, err
+	}
+	left = byRoom(answer)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), tellTime) // no later call says so
+	defer cancel()
+	p.told(ctx, node, call, left)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	delete(p.answered, node)
+	return left, nil
 }
 
-func (p *Presence) ask(ctx context.Context, script *rueidis.Lua, what string, args ...string) (bool, error) {
-	answer, err := script.Exec(ctx, p.client, []string{leasesKey}, args).AsInt64()
-	if err != nil {
-		return false, fmt.Errorf("redisbroker: %s: %w", what, err)
+// told says that the answer of a call has arrived, so that whom it returned need not be kept. Where that fails the
+// next Renew says so.
+func (p *Presence) told(ctx context.Context, node, call string, left map[string][]string) {
+	if len(left) > 0 {
+		_ = toldScript.Exec(ctx, p.client, []string{leasesKey}, []string{node, call}).Error()
 	}
-	return answer == 1, nil
+}
+
+func (p *Presence) lastAnswered(node string) string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.answered[node]
+}
+
+func (p *Presence) setAnswered(node, call string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.answered[node] = call
 }
 
 func (p *Presence) list(ctx context.Context, script *rueidis.Lua, what string, args ...string) ([]string, error) {

@@ -21,7 +21,7 @@ func TestEchoSendsBackWhatItReads(t *testing.T) {
 	if err := hub.Shutdown(t.Context()); err != nil {
 		t.Error(err)
 	}
-	c.ExpectClose(websocket.StatusGoingAway)
+	c.ExpectClose(websocket.StatusServiceRestart)
 }
 
 func TestEchoEndsAsItsClientDoes(t *testing.T) {

@@ -19,12 +19,17 @@ type Owner interface {
 	// Oversized tells that a data frame longer than Limits.Frame was announced to be read, or that a
 	// compressed message is longer than Limits.Size.
 	Oversized()
+	// Unmasked tells that a frame without a mask was read, which coder/websocket refuses without a word.
+	Unmasked()
 	// Control takes a control frame that is to be sent. The payload is valid until it returns.
 	Control(opcode byte, payload []byte)
 	// MessageSent tells that a message written in several frames is complete.
 	MessageSent()
 	// Failed tells that the socket didn't take a frame, or took only a part of it.
 	Failed(err error)
+	// ReadFailed tells that nothing more will be read from the socket: io.EOF where the peer sends nothing
+	// more, os.ErrDeadlineExceeded for a message that took too long.
+	ReadFailed(err error)
 	// Closed tells that the websocket.Conn is of no more use to the application.
 	Closed()
 }
@@ -61,9 +66,8 @@ type Conn struct {
 	armed     bool  // the socket has a read deadline, of this message or of one before
 	rushed    uint8 // reads that didn't have to wait
 	lack      int16 // bytes that fragments have carried too few
-	caughtUp  int64 // when bytes came last that a read had waited for, by Now
+	deflate   bool  // permessage-deflate was negotiated
 	readFunc  func(fd uintptr) bool
-	deflate   bool       // permessage-deflate was negotiated
 	unpacking *unpacking // nil but within a compressed message
 
 	deadlineMu  sync.Mutex // guards interrupted and orders deadlines after it
@@ -71,7 +75,9 @@ type Conn struct {
 
 	peerClosed atomic.Bool  // a close frame has been read
 	lastRead   atomic.Int64 // when bytes came last, by Now
+	caughtUp   atomic.Int64 // when bytes came last that a read had waited for, by Now
 	waiting    atomic.Int64 // since when a read waits for the peer; 0 if none does
+	listened   atomic.Int64 // how long reads have waited for the peer before that, in nanoseconds
 
 	out *outgoing // belongs to coder/websocket's writer, which is one at a time; nil before it wrote
 
@@ -96,8 +102,9 @@ func NewConn(socket net.Conn, early []byte, owner Owner, limits *Limits) *Conn {
 	c.readMu.Lock()
 	c.unread(early)
 	c.readMu.Unlock()
-	c.caughtUp = Now()
-	c.lastRead.Store(c.caughtUp)
+	now := Now()
+	c.caughtUp.Store(now)
+	c.lastRead.Store(now)
 	return c
 }
 
@@ -148,7 +155,7 @@ func (c *Conn) unread(early []byte) {
 // in the year 2000.
 var start = time.Now().Add(-100 * 365 * 24 * time.Hour)
 
-// Now is the time that LastRead and WaitingSince count in: nanoseconds of a monotonic clock, always
+// Now is the time that LastRead, Heard and WaitingSince count in: nanoseconds of a monotonic clock, always
 // positive.
 func Now() int64 { return int64(time.Since(start)) }
 

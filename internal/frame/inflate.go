@@ -47,10 +47,8 @@ func (c *Conn) readPacked(p []byte) (int, error) {
 			}
 			return n, nil
 		}
-		if c.r == c.w {
-			if err := c.fill(nil); err != nil {
-				return 0, c.readError(err)
-			}
+		if err := c.next(); err != nil {
+			return 0, c.readError(err)
 		}
 		n, err := c.unpack(p)
 		if err != nil {

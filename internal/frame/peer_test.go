@@ -149,6 +149,7 @@ type hub struct {
 	sent     int      // calls of MessageSent
 	failed   error
 	closed   int
+	readErr  error         // of ReadFailed, the first
 	overhead int           // calls of Overhead
 	oversize int           // calls of Oversized
 	free     chan struct{} // gets a token for each call of MessageSent
@@ -185,6 +186,8 @@ func (h *hub) Oversized() {
 	h.oversize++
 }
 
+func (h *hub) Unmasked() {}
+
 func (h *hub) MessageSent() {
 	h.mu.Lock()
 	h.sent++
@@ -199,6 +202,14 @@ func (h *hub) Failed(err error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.failed = err
+}
+
+func (h *hub) ReadFailed(err error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.readErr == nil {
+		h.readErr = err
+	}
 }
 
 func (h *hub) Closed() {

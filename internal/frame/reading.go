@@ -39,11 +39,48 @@ func (c *Conn) LastRead() int64 { return c.lastRead.Load() }
 // WaitingSince tells since when, by Now, a read has been waiting for the peer; 0 if none is.
 func (c *Conn) WaitingSince() int64 { return c.waiting.Load() }
 
+// Heard tells when the peer was last known to be there, by Now. While a read waits for more, that is when
+// bytes came last. While none does, what is read may have lain there for long; then it is when bytes came
+// last that a read had waited for.
+func (c *Conn) Heard() int64 {
+	if c.waiting.Load() != 0 {
+		return c.lastRead.Load()
+	}
+	return c.caughtUp.Load()
+}
+
+// Listened tells how long reads have waited for the peer in all, until now, in nanoseconds.
+func (c *Conn) Listened(now int64) int64 {
+	listened := c.listened.Load() // first: a wait that ends in between must not count twice
+	if since := c.waiting.Load(); since != 0 {
+		listened += max(0, now-since)
+	}
+	return listened
+}
+
 // Unread reports whether something has been read from the socket that isn't consumed yet.
 func (c *Conn) Unread() bool {
 	c.readMu.Lock()
 	defer c.readMu.Unlock()
 	return c.r < c.w
+}
+
+// Whole reports whether nothing that is unread has to be waited for: it is control frames and, if a message
+// has begun, the whole of it.
+func (c *Conn) Whole() bool {
+	c.readMu.Lock()
+	defer c.readMu.Unlock()
+	s := c.in
+	for r := c.r; r < c.w; {
+		n, end := s.scan(c.buf[r:c.w])
+		if end && s.opcode < Close {
+			return !s.fragmented
+		}
+		if r += n; !end {
+			return false
+		}
+	}
+	return s.between()
 }
 
 // Wait returns once there is something to read. It swallows the empty pongs that answer AppendPing,
@@ -77,7 +114,7 @@ func (c *Conn) skipEmptyPong() bool {
 		return false
 	}
 	c.consume(emptyPong)
-	c.owner.Overhead(c.caughtUp)
+	c.owner.Overhead(c.caughtUp.Load())
 	return true
 }
 
@@ -96,14 +133,12 @@ func (c *Conn) Read(p []byte) (int, error) {
 		}
 		return c.scanIn(p[:c.got]), nil
 	}
-	if c.r == c.w {
-		if c.waited && c.in.between() {
-			c.waited = false
-			return 0, ErrIdle
-		}
-		if err := c.fill(nil); err != nil {
-			return 0, c.readError(err)
-		}
+	if c.r == c.w && c.waited && c.in.between() {
+		c.waited = false
+		return 0, ErrIdle
+	}
+	if err := c.next(); err != nil {
+		return 0, c.readError(err)
 	}
 	if c.beginsPacked() {
 		c.unpacking = unpackings.Get().(*unpacking)
@@ -115,7 +150,41 @@ func (c *Conn) Read(p []byte) (int, error) {
 	if c.oversized() { // coder/websocket would take memory for it
 		return 0, c.tooBig()
 	}
+	if c.in.unmasked() {
+		c.owner.Unmasked()
+	}
 	return n, nil
+}
+
+// next waits until there is something to hand on. A control frame is handed on whole: coder/websocket
+// gives the rest of one 5 s, whatever Limits say, and then drops the connection without a word.
+func (c *Conn) next() error {
+	if c.r == c.w {
+		if err := c.fill(nil); err != nil {
+			return err
+		}
+	}
+	for c.in.have == 0 && isCutControl(c.buf[c.r:c.w]) {
+		c.r, c.w = 0, copy(c.buf[:], c.buf[c.r:c.w])
+		if err := c.fill(c.buf[c.w:]); err != nil {
+			return err
+		}
+		c.w += c.got
+	}
+	return nil
+}
+
+// isCutControl reports whether p, which isn't empty, is the beginning of a control frame. One that
+// coder/websocket refuses by its header isn't worth waiting for.
+func isCutControl(p []byte) bool {
+	if opcode := p[0] &^ finBit; p[0]&finBit == 0 || opcode < Close || opcode > Pong {
+		return false
+	}
+	if len(p) < 2 {
+		return true
+	}
+	length := int(p[1] &^ maskBit)
+	return p[1]&maskBit != 0 && length <= MaxControl && len(p) < 2+4+length
 }
 
 // scanIn takes the bytes of p that belong to the current frame and returns how many they are.
@@ -131,7 +200,7 @@ func (c *Conn) scanIn(p []byte) int {
 		c.peerClosed.Store(true)
 	}
 	if end && (c.in.opcode > Close || c.in.opcode == Continuation && c.lacking()) {
-		c.owner.Overhead(c.caughtUp)
+		c.owner.Overhead(c.caughtUp.Load())
 	}
 	return n
 }
@@ -183,18 +252,25 @@ func (c *Conn) fill(p []byte) error {
 		}
 	}
 	c.into = nil
-	since := c.waiting.Swap(0)
-	if c.readErr == nil {
-		now := Now()
-		c.lastRead.Store(now)
-		switch {
-		case since != 0 && now-since >= int64(time.Millisecond):
-			c.caughtUp = now
-		case since == 0 || c.raw == nil: // without a file descriptor each read seems to wait
-			c.yield()
-		}
+	since, now := c.waiting.Swap(0), Now()
+	if since != 0 {
+		c.listened.Add(now - since)
 	}
-	return c.readErr
+	if c.readErr != nil {
+		if !c.Interrupted(c.readErr) {
+			c.owner.ReadFailed(c.readErr)
+		}
+		return c.readErr
+	}
+	now = max(now, c.lastRead.Load()+1) // each read has a time of its own, however coarse the clock is
+	c.lastRead.Store(now)
+	switch {
+	case since != 0 && now-since >= int64(time.Millisecond):
+		c.caughtUp.Store(now)
+	case since == 0 || c.raw == nil: // without a file descriptor each read seems to wait
+		c.yield()
+	}
+	return nil
 }
 
 // yield lets others go on now and then: who sends without a pause mustn't keep them from being read.
@@ -232,11 +308,11 @@ func (c *Conn) keep(own *[readSize]byte) {
 	}
 }
 
-// armRead sets the deadline of the message that is under way, from the first wait for its rest on,
+// armRead sets the deadline of the message, or control frame, that is under way, from the first wait for its rest on,
 // and lifts it between messages.
 func (c *Conn) armRead() {
 	var deadline time.Time
-	switch under := !c.in.between(); {
+	switch under := !c.in.between() || c.r < c.w; {
 	case under && !c.timed:
 		deadline = time.Now().Add(c.limits.Message)
 		c.timed, c.armed = true, true
@@ -310,7 +386,7 @@ func (c *Conn) Drain() {
 	defer c.readMu.Unlock()
 	for again := false; !c.peerClosed.Load(); again = true {
 		if c.r == c.w {
-			if again && c.caughtUp != c.lastRead.Load() { // there was no pause
+			if again && c.caughtUp.Load() != c.lastRead.Load() { // there was no pause
 				time.Sleep(drainPause)
 			}
 			c.timed, c.armed = true, false // no deadline but Kill's

@@ -45,6 +45,11 @@ func (s *scanner) scan(p []byte) (n int, end bool) {
 	return n, true
 }
 
+// unmasked reports whether the frame that scan took the last bytes of is known to have no mask.
+func (s *scanner) unmasked() bool {
+	return s.head[1]&maskBit == 0 && (s.have == 0 || s.have == s.headerLen())
+}
+
 // headerLen is the header's length as far as it is known by now.
 func (s *scanner) headerLen() uint8 {
 	if s.have < 2 {

@@ -51,8 +51,8 @@ func TestRunEndsOnASignal(t *testing.T) {
 	if err := program.Process.Signal(syscall.SIGTERM); err != nil {
 		t.Skip(err) // on Windows
 	}
-	if _, _, err := ws.Read(ctx); websocket.CloseStatus(err) != websocket.StatusGoingAway {
-		t.Errorf("got %v, want 1001", err)
+	if _, _, err := ws.Read(ctx); websocket.CloseStatus(err) != websocket.StatusServiceRestart {
+		t.Errorf("got %v, want 1012", err)
 	}
 	if err := program.Wait(); err != nil {
 		t.Error(err)

@@ -22,7 +22,7 @@ import (
 var shutdownMembers = flag.Int("members", 200, "connections of the shutdown tests; CI has 2000")
 
 // A server process with members and messages flowing gets SIGTERM. With WithDrain the closes are
-// spread over the window; each client that reads gets all that was sent to it and then 1001 or 1012;
+// spread over the window; each client that reads gets all that was sent to it and then 1012;
 // newcomers are refused at once; clients that stay silent hold nothing up; each OnClose has run; and
 // the process ends in time. So, too, behind nginx, with the configuration that the docs show.
 func TestShutdownUnderLoad(t *testing.T) {
@@ -171,12 +171,8 @@ func (f *fleet) checkShutdown(s *process, drain time.Duration) {
 	if all := len(f.readers) + len(f.silent) + late; v.Opened != all || v.Closed != all {
 		t.Errorf("%d OnConnect, %d OnClose of %d", v.Opened, v.Closed, all)
 	}
-	code := 1001
-	if drain > 0 {
-		code = 1012
-	}
 	for _, r := range f.readers {
-		if r.code != code || r.wrong != nil || r.last < v.AtLeast[r.name] || v.AtLeast[r.name] == 0 {
+		if r.code != 1012 || r.wrong != nil || r.last < v.AtLeast[r.name] || v.AtLeast[r.name] == 0 {
 			t.Errorf("client %s: close code %d, %v, %v; the last message was %d, of at least %d", r.name, r.code, r.err, r.wrong, r.last, v.AtLeast[r.name])
 		}
 	}

@@ -1,0 +1,232 @@
+package brokertest
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/wsroom/wsroom"
+)
+
+// lapsedAreNotListed: who is in a room by way of none but nodes that have died isn't listed, though no node has
+// renewed since.
+func lapsedAreNotListed(t testing.TB, p *presenceTest) {
+	p.lease("n1")
+	p.enter("room", "ann", "n1")
+	p.renew("dead 1", p.ttl)
+	p.renew("dead 2", p.ttl)
+	p.enter("room", "ann", "dead 1")
+	p.enter("room", "bob", "dead 1")
+	p.enter("room", "bob", "dead 2")
+	p.enter("hall", "eve", "dead 2")
+	<-time.After(p.ttl + p.ttl/2)
+	p.expect("room", "ann")
+	p.expect("hall")
+	_, left := p.renew("n1", long)
+	p.check("left", left, "hall/eve room/bob")
+	p.expect("room", "ann")
+}
+
+// tale counts of whom callers were told that they have left.
+type tale struct {
+	p    *presenceTest
+	told map[string]int
+}
+
+const crowd = 100
+
+// crowdOf has many enter by way of a node, and returns what is to be told of them.
+func (p *presenceTest) crowdOf(node string) *tale {
+	each(p.t, crowd, func(i int) { p.enter(fmt.Sprint("room ", i%5), fmt.Sprint("member ", i), node) })
+	return &tale{p, map[string]int{}}
+}
+
+func (a *tale) note(left map[string][]string) {
+	for room, identities := range left {
+		for _, identity := range identities {
+			a.told[room+"/"+identity]++
+		}
+	}
+}
+
+// finish has nodes renew until all have been told of, and once more, and checks that each was once.
+func (a *tale) finish(when string, nodes ...string) {
+	a.p.t.Helper()
+	renew := func() {
+		for _, node := range nodes {
+			ctx, cancel := a.p.context()
+			_, left, err := a.p.of(node).Renew(ctx, node, long)
+			cancel()
+			if err != nil {
+				a.p.t.Errorf("Renew: %v", err)
+			}
+			a.note(left)
+		}
+	}
+	for deadline := time.Now().Add(patience / 2); len(a.told) < crowd && time.Now().Before(deadline); {
+		renew()
+		<-time.After(time.Millisecond)
+	}
+	renew()
+	twice := 0
+	for _, n := range a.told {
+		if n > 1 {
+			twice++
+		}
+	}
+	if len(a.told) != crowd || twice > 0 {
+		a.p.t.Errorf("%s: %d of %d who have left were told of, %d of them more than once", when, len(a.told), crowd, twice)
+	}
+}
+
+// brokenRenewal: a Renew that runs out of time loses none of those whom it has found, and tells of none twice.
+func brokenRenewal(t testing.TB, p *presenceTest) {
+	p.lease("n1", "n2")
+	p.breakOff(func(d time.Duration, store wsroom.PresenceStore, dead string) (map[string][]string, error) {
+		p.renew(dead, time.Millisecond)
+		<-time.After(2 * time.Millisecond)
+		ctx, cancel := context.WithTimeout(t.Context(), d)
+		defer cancel()
+		_, left, err := p.of("n1").Renew(ctx, "n1", long)
+		return left, err
+	})
+}
+
+// brokenLeave: neither does a Leave.
+func brokenLeave(t testing.TB, p *presenceTest) {
+	p.lease("n1", "n2")
+	p.breakOff(func(d time.Duration, store wsroom.PresenceStore, node string) (map[string][]string, error) {
+		p.renew(node, p.ttl) // which lapses where it doesn't come so far
+		ctx, cancel := context.WithTimeout(t.Context(), d)
+		defer cancel()
+		return store.Leave(ctx, node)
+	})
+}
+
+// breakOff has f end a node, with ever more time, until that suffices.
+func (p *presenceTest) breakOff(f func(d time.Duration, store wsroom.PresenceStore, node string) (map[string][]string, error)) {
+	for round, d := 0, 100*time.Microsecond; d < patience && !p.t.Failed(); round, d = round+1, d*4/3 {
+		node := fmt.Sprint("dead ", round)
+		tale := p.crowdOf(node)
+		left, err := f(d, p.of(node), node)
+		tale.note(left)
+		tale.finish(fmt.Sprintf("the call of node %d had %v (%v)", round, d, err), "n1", "n2")
+		if err == nil {
+			return
+		}
+	}
+}
+
+// presenceContextEnds: a context that has ended is an error.
+func presenceContextEnds(t testing.TB, p *presenceTest) {
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	store := p.stores[0]
+	for name, call := range map[string]func() error{
+		"Enter":      func() error { _, err := store.Enter(ctx, "room", "ann", "n1"); return err },
+		"Exit":       func() error { _, err := store.Exit(ctx, "room", "ann", "n1"); return err },
+		"Identities": func() error { _, err := store.Identities(ctx, "room"); return err },
+		"Renew":      func() error { _, _, err := store.Renew(ctx, "n1", long); return err },
+		"Leave":      func() error { _, err := store.Leave(ctx, "n1"); return err },
+	} {
+		if call() == nil {
+			t.Errorf("%s returns nil though its context has ended", name)
+		}
+	}
+	p.expect("room")
+}
+
+// manyOf is what a store may have beside wsroom.PresenceStore.
+type manyOf interface {
+	EnterAll(ctx context.Context, entries [][2]string, node string) (first []bool, err error)
+	ExitAll(ctx context.Context, entries [][2]string, node string) (last []bool, err error)
+}
+
+// manyAtOnce: EnterAll and ExitAll do for each what Enter and Exit do, and answer in the order of the entries.
+func manyAtOnce(t testing.TB, p *presenceTest) {
+	n1, ok := p.of("n1").(manyOf)
+	if !ok {
+		t.Log("the store has no EnterAll and ExitAll: not checked")
+		return
+	}
+	n2 := p.of("n2").(manyOf)
+	p.lease("n1", "n2")
+	const n = 2000
+	var all, some [][2]string
+	for i := range n {
+		e := [2]string{fmt.Sprint("room ", i%3), fmt.Sprint("member ", i/3)}
+		if all = append(all, e); i%2 == 0 || i%7 == 0 {
+			some = append(some, e)
+		}
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	p.enter(all[4][0], all[4][1], "n2")
+	changes := func(what string, f func(context.Context, [][2]string, string) ([]bool, error), of [][2]string, node string, want func(i int) bool) {
+		t.Helper()
+		got, err := f(ctx, of, node)
+		if err != nil || len(got) != len(of) {
+			t.Errorf("%s: %d answers for %d entries, %v", what, len(got), len(of), err)
+			return
+		}
+		for i := range got {
+			if got[i] != want(i) {
+				t.Errorf("%s: for %q it is %v, want %v", what, of[i], got[i], want(i))
+				return
+			}
+		}
+	}
+	among := map[[2]string]bool{all[4]: true}
+	changes("EnterAll", n1.EnterAll, all, "n1", func(i int) bool { return !among[all[i]] })
+	changes("EnterAll again", n1.EnterAll, all, "n1", func(int) bool { return false })
+	changes("EnterAll of the second node", n2.EnterAll, some, "n2", func(int) bool { return false })
+	for _, e := range some {
+		among[e] = true
+	}
+	p.listed(all)
+	changes("ExitAll", n1.ExitAll, all, "n1", func(i int) bool { return !among[all[i]] })
+	changes("ExitAll again", n1.ExitAll, all, "n1", func(int) bool { return false })
+	p.listed(some)
+	changes("ExitAll of the second node", n2.ExitAll, some, "n2", func(int) bool { return true })
+	p.listed(nil)
+}
+
+// listed checks that the entries are there, and nobody else in their rooms.
+func (p *presenceTest) listed(entries [][2]string) {
+	p.t.Helper()
+	want := map[string][]string{"room 0": nil, "room 1": nil, "room 2": nil}
+	for _, e := range entries {
+		want[e[0]] = append(want[e[0]], e[1])
+	}
+	for room, identities := range want {
+		p.expect(room, identities...)
+	}
+}
+
+// entriesOfANode: Entries returns what is there by way of a node, and nothing else.
+func entriesOfANode(t testing.TB, p *presenceTest) {
+	store, ok := p.of("n1").(interface {
+		Entries(ctx context.Context, node string) (map[string][]string, error)
+	})
+	if !ok {
+		t.Log("the store has no Entries: not checked")
+		return
+	}
+	p.lease("n1", "n2")
+	p.enter("room", "ann", "n1")
+	p.enter("room", "bob", "n1")
+	p.enter("hall", "eve", "n1")
+	p.enter("room", "ann", "n2")
+	p.enter("room", "cat", "n2")
+	p.exit("hall", "eve", "n1")
+	for node, want := range map[string]string{"n1": "room/ann room/bob", "n2": "room/ann room/cat", "n3": ""} {
+		ctx, cancel := p.context()
+		entries, err := store.Entries(ctx, node)
+		cancel()
+		if got := list(entries); got != want || err != nil {
+			t.Errorf("the entries of %s are %s, %v; want %s", node, strings.TrimSpace(got), err, want)
+		}
+	}
+}
