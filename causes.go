@@ -34,9 +34,11 @@ func (s *sums) add(cause string) {
 }
 
 func (s *sums) snapshot() map[string]int {
+	own := map[string]int{} // never nil, for the caller to add to
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return maps.Clone(s.n)
+	maps.Copy(own, s.n)
+	return own
 }
 
 func (h *Hub) countEnd(c *Conn) {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -32,10 +33,9 @@ type Conn struct {
 	remoteAddr string
 	request    detached // what is kept of the request's context
 
-	ws     *websocket.Conn
-	ready  sync.WaitGroup // done when ws is set
-	writer func()         // c.write; starting a stored func allocates nothing
-	home   member         // among all of the hub; belongs to the store
+	ws     *websocket.Conn // set with wire, before anyone outside of admission knows the connection
+	writer func()          // c.write; starting a stored func allocates nothing
+	home   member          // among all of the hub; belongs to the store
 
 	// turn is held by the goroutine that runs a callback of this connection.
 	turn sync.Mutex
@@ -73,8 +73,9 @@ type ownContext struct {
 
 func newConn(h *Hub, r *http.Request, room, key string) *Conn {
 	c := &Conn{
-		hub: h, id: rand.Text(), room: room, route: pattern(r), key: key, remoteAddr: r.RemoteAddr,
-		request: detach(r.Context()),
+		hub: h, id: rand.Text(), room: room, route: pattern(r), key: key,
+		remoteAddr: strings.Clone(r.RemoteAddr),
+		request:    detach(r.Context()),
 	}
 	c.queue.limit, c.queue.writing = h.cfg, true
 	if h.cfg.onConnect != nil {
@@ -84,7 +85,6 @@ func newConn(h *Hub, r *http.Request, room, key string) *Conn {
 		c.inbound.Store(new(inbound))
 	}
 	c.writer = c.write
-	c.ready.Add(1)
 	return c
 }
 
@@ -111,13 +111,14 @@ func (c *Conn) Join(room string) error {
 	if err := checkRoomName(room); err != nil {
 		return err
 	}
+	room = strings.Clone(room) // it is kept, and may be a piece of a request
 	if err := c.hub.subscribe(c.Context, room); err != nil {
 		return err
 	}
 	entered, err := c.hub.store.join(c, room)
 	if !entered {
 		c.hub.unsubscribe(room)
-		return err
+		return owned(err)
 	}
 	c.hub.entered(c, room)
 	c.runEventsAside()
@@ -187,9 +188,13 @@ func (c *Conn) Subprotocol() string { return c.WebSocket().Subprotocol() }
 // WebSocket returns the coder/websocket connection beneath. What is written to it and what the hub
 // sends never cut into each other. Its Close ends the connection as Conn.Close does; reading from it
 // is for Serve.
-func (c *Conn) WebSocket() *websocket.Conn {
-	c.ready.Wait()
-	return c.ws
+func (c *Conn) WebSocket() *websocket.Conn { return c.ws }
+
+// isKnown reports whether the connection has its socket.
+func (c *Conn) isKnown() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.ws != nil
 }
 
 // Queued returns how much waits to be written to this connection: messages, and bytes of their frames.

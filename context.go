@@ -2,6 +2,8 @@ package wsroom
 
 import (
 	"context"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -80,12 +82,35 @@ type detached struct {
 	route *chi.Context
 }
 
+// detach has the original route context forget the request, too, whose whole request line its strings
+// would keep: ctx holds it.
 func detach(ctx context.Context) detached {
 	d := detached{Context: context.WithoutCancel(ctx)}
 	if route := chi.RouteContext(ctx); route != nil {
-		d.route = route.Clone()
+		d.route = copyRoute(route)
+		*route = *copyRoute(route)
 	}
 	return d
+}
+
+// copyRoute copies what handlers see of a route context, strings included. What chi keeps to itself is
+// of no use once the request has been routed.
+func copyRoute(route *chi.Context) *chi.Context {
+	own := chi.NewRouteContext()
+	own.Routes = route.Routes
+	own.RoutePath = strings.Clone(route.RoutePath)
+	own.RouteMethod = strings.Clone(route.RouteMethod)
+	own.URLParams = chi.RouteParams{Keys: slices.Clone(route.URLParams.Keys), Values: cloneAll(route.URLParams.Values)}
+	own.RoutePatterns = slices.Clone(route.RoutePatterns)
+	return own
+}
+
+func cloneAll(list []string) []string {
+	own := make([]string, len(list))
+	for i, s := range list {
+		own[i] = strings.Clone(s)
+	}
+	return own
 }
 
 func (d *detached) Value(key any) any {

@@ -54,26 +54,77 @@ func (e *DecodeError) Error() string { return "wsroom: decode JSON: " + e.Err.Er
 func (e *DecodeError) Unwrap() error { return e.Err }
 
 // StatusError refuses a request before the upgrade, with an HTTP status; see WithRejectMode. A RoomFunc
-// or the function of WithAuthorize returns one, wrapped or not, to choose what the client sees; refusals
-// of the hub itself are StatusErrors too.
+// or the function of WithAuthorize returns one, wrapped or not, to choose what the client sees; a nil one
+// that is returned as an error refuses with 500. Refusals of the hub itself are StatusErrors too, each
+// the caller's own.
 type StatusError struct {
 	Status     int           // an HTTP status from 400 to 599, else it counts as 500
 	Message    string        // the body that the client gets; the status's own text if empty
-	RetryAfter time.Duration // sent as Retry-After in whole seconds, if positive
+	RetryAfter time.Duration // sent as Retry-After in whole seconds, rounded up, if positive
 }
 
-func (e *StatusError) Error() string { return "wsroom: refused: " + e.text() }
+func (e *StatusError) Error() string {
+	if e == nil {
+		return "wsroom: refused: a nil *StatusError was returned as an error"
+	}
+	return "wsroom: refused: " + e.text()
+}
 
 func (e *StatusError) text() string {
-	if e.Message != "" {
+	if e != nil && e.Message != "" {
 		return e.Message
 	}
 	return http.StatusText(e.status())
 }
 
 func (e *StatusError) status() int {
-	if e.Status < 400 || e.Status > 599 {
+	if e == nil || e.Status < 400 || e.Status > 599 {
 		return http.StatusInternalServerError
 	}
 	return e.Status
 }
+
+// refusal is one of the hub's own. It is shared; the application gets copies of its StatusError.
+type refusal struct {
+	cause string // for metrics
+	StatusError
+}
+
+// As gives errors.As a copy, which is the caller's.
+func (r *refusal) As(target any) bool {
+	e, ok := target.(**StatusError)
+	if ok {
+		own := r.StatusError
+		*e = &own
+	}
+	return ok
+}
+
+// owned returns err for the application to keep.
+func owned(err error) error {
+	if r, ok := err.(*refusal); ok {
+		own := r.StatusError
+		return &own
+	}
+	return err
+}
+
+func unavailable(cause, message string) *refusal {
+	return &refusal{cause, StatusError{Status: http.StatusServiceUnavailable, Message: message, RetryAfter: retryAfter}}
+}
+
+var (
+	errTooManyConns   = unavailable("max_conns", "too many connections")
+	errTooManyRooms   = unavailable("max_rooms", "too many rooms")
+	errTooManyMembers = unavailable("max_members", "room is full")
+	errShutDown       = unavailable("shutdown", "shutting down")
+	errTooLate        = unavailable("timeout", "handshake took too long")
+	errAway           = unavailable("broker", "not available right now")
+
+	errTooManyPerKey = &refusal{"max_conns_per",
+		StatusError{Status: http.StatusTooManyRequests, Message: "too many connections of yours", RetryAfter: retryAfter}}
+	errBadHost   = &refusal{"host", StatusError{Status: http.StatusForbidden, Message: "host not allowed"}}
+	errBadOrigin = &refusal{"origin", StatusError{Status: http.StatusForbidden, Message: "origin not allowed"}}
+	errHasBody   = &refusal{"handshake", StatusError{Status: http.StatusBadRequest,
+		Message: "WebSocket protocol violation: a handshake has no body"}}
+)

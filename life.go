@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"os"
 	"strings"
@@ -183,27 +182,28 @@ func (c *Conn) windUp(wire *frame.Conn, e *ending) {
 	}
 }
 
-// attach gives the connection its socket.
-func (c *Conn) attach(wire *frame.Conn) {
+// attach gives the connection its socket and makes it known. Nothing is written to it before start.
+func (c *Conn) attach(wire *frame.Conn, ws *websocket.Conn) {
 	c.mu.Lock()
-	c.wire = wire
+	c.wire, c.ws = wire, ws
 	ending := c.ending
-	wake := c.queue.start() // with wire, or an end in between would leave its close frame to nobody
 	c.mu.Unlock()
-	if wake {
-		go c.writer()
-	}
 	if ending != nil {
 		<-c.Context().Done() // whoever ended it has closed the queue
 		c.windUp(wire, ending)
 	}
 }
 
-// abort forgets a connection whose upgrade failed.
-func (c *Conn) abort() {
-	c.end(endingLost("upgrade", net.ErrClosed))
-	c.ready.Done()
-	c.hub.unreserve(c.key)
+// start lets writers run, once the client has been sent the 101.
+func (c *Conn) start() {
+	wake := c.queue.start()
+	if c.isEnded() {
+		<-c.Context().Done()
+		wake = c.queue.finish() || wake
+	}
+	if wake {
+		go c.writer()
+	}
 }
 
 // killSocket closes the socket, if there is one yet, and the websocket.Conn above it, for callbacks

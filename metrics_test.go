@@ -235,6 +235,15 @@ func refusalsOfRequests() []happening {
 		knocks("refused panic", request, nothingFirst, asked(func() error { panic(http.ErrAbortHandler) })),
 		knocks("refused timeout", request, nothingFirst, asked(func() error { time.Sleep(11 * time.Second); return nil })),
 		knocks("refused timeout", request, nothingFirst), // the client doesn't take the answer
+		{"refused lost", nil, func(s *pipeServer, _ *wsroom.Hub) {
+			conn, err := s.ln.dial(s.t.Context(), "", "")
+			if err != nil {
+				s.t.Fatal(err)
+			}
+			io.WriteString(conn, request)
+			synctest.Wait() // the answer waits to be taken
+			conn.Close()
+		}},
 	}
 }
 

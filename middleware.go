@@ -2,6 +2,7 @@ package wsroom
 
 import (
 	"bufio"
+	"bytes"
 	"errors"
 	"fmt"
 	"net"
@@ -9,6 +10,7 @@ import (
 	"net/url"
 	"os"
 	"path"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -71,51 +73,53 @@ func (h *Hub) upgrade(w http.ResponseWriter, r *http.Request) (*Conn, *http.Requ
 		refused.answer(w, r)
 		return nil, nil, refused
 	}
-	g := &gate{ResponseWriter: w, hub: h}
+	g := &gate{ResponseWriter: w, hub: h, limit: &limited{Context: r.Context(), deadline: time.Now().Add(h.cfg.handshake)}}
 	if h.cfg.deflateFrom >= 0 {
 		g.deflate = acceptDeflate(r.Header)
 	}
-	g.limit.Context, g.limit.deadline = r.Context(), time.Now().Add(h.cfg.handshake)
 	defer g.limit.end()
-	g.request = r.WithContext(&g.limit)
+	g.request = r.WithContext(g.limit)
 	g.request.RemoteAddr = h.cfg.clientAddr(r)
 	defer g.abort()
-	ws, err := websocket.Accept(g, g.request, &websocket.AcceptOptions{
-		InsecureSkipVerify: true, // the gate checks the origin, before it calls the application
-		Subprotocols:       h.cfg.subprotocols,
-	})
+	// The gate checks the origin, before it calls the application, and chooses the subprotocol.
+	ws, err := websocket.Accept(g, g.request, &websocket.AcceptOptions{InsecureSkipVerify: true})
+	if err == nil {
+		err = g.open(ws)
+	} else if !g.answered { // coder/websocket refused the handshake, with its reason
+		h.countRefusal(r, "handshake")
+	}
 	g.returned = true
 	if err != nil {
-		if g.broken { // the 101 is out, and there is no socket: hang up, or the client would wait
-			panic(http.ErrAbortHandler)
-		}
-		if !g.answered { // coder/websocket refused the handshake, with its reason
-			h.countRefusal(r, "handshake")
-		}
 		return nil, nil, err
 	}
-	ws.SetReadLimit(h.cfg.maxMessage)
-	g.reader.Reset(g.conn.wire) // coder/websocket put a reader of early bytes in between; the wire has them
-	g.conn.ws = ws
-	g.conn.ready.Done()
+	g.admitted = true
 	return g.conn, g.request, nil
 }
 
 // gate is the ResponseWriter that coder/websocket gets. Once the handshake has proved valid, coder
-// calls Hijack; there the gate admits the request, puts the connection in its room, and only then
-// lets the 101 out, so that a client that sees it is in the room.
+// calls Hijack; there the gate admits the request and puts the connection in its room. The 101 goes out
+// when all else is done, so that a client that sees it is in the room.
 type gate struct {
 	http.ResponseWriter
-	hub      *Hub
-	request  *http.Request // a copy, with the client's address, and the limit until lift
-	limit    limited       // the request's context until then; the 101 must be out by its deadline
-	deflate  string        // the answer to an offer to compress; "" for none
-	room     string        // "" until it is named
-	conn     *Conn
-	reader   *bufio.Reader // what coder/websocket reads from
-	answered bool          // by us; coder's own answer isn't sent
-	broken   bool          // the 101 is out, and there is no socket
-	returned bool          // from coder/websocket; not set if the application panicked
+	hub     *Hub
+	request *http.Request // a copy, with the client's address, and the limit until lift
+	limit   *limited      // the request's context until then; the 101 must be out by its deadline
+	deflate string        // the answer to an offer to compress; "" for none
+	room    string        // "" until it is named
+	wire    *frame.Conn   // nil until the socket is ours
+	reader  *bufio.Reader // what coder/websocket reads from
+
+	// What is given back unless the request is admitted.
+	reserved   bool // a place under the limits, for key
+	key        string
+	subscribed bool // to messages to all and to the room; conn gives that back if joined
+	conn       *Conn
+	joined     bool // conn is in its room
+	entered    bool // and the books say so
+
+	answered bool // by us; coder's own answer isn't sent
+	returned bool // from coder/websocket; not set if the application panicked
+	admitted bool
 }
 
 // late reports whether the deadline has passed.
@@ -124,23 +128,58 @@ func (g *gate) late() bool { return !time.Now().Before(g.limit.deadline) }
 // lift takes the deadline off the request's context. What the application added to it stays.
 func (g *gate) lift() {
 	ctx := g.limit.Context
-	if own := g.request.Context(); own != &g.limit {
+	if own := g.request.Context(); own != g.limit {
 		ctx = lifted{ctx, own}
 	}
 	g.request = g.request.WithContext(ctx)
 }
 
-// abort forgets a connection that was admitted and didn't get its websocket.Conn.
+// abort gives back what a request holds that wasn't admitted after all, because something panicked or
+// the client is gone.
 func (g *gate) abort() {
-	if !g.returned {
-		g.hub.countRefusal(g.request, "panic")
+	if g.admitted {
+		return
 	}
-	if g.conn != nil && g.conn.ws == nil {
-		g.conn.abort()
+	defer func() {
+		if !g.returned {
+			g.hub.countRefusal(g.request, "panic")
+		}
+	}()
+	g.giveBack()
+}
+
+// giveBack undoes what admit has done, each thing once.
+func (g *gate) giveBack() {
+	h := g.hub
+	if g.reserved {
+		g.reserved = false
+		defer h.unreserve(g.key)
+	}
+	if !g.subscribed {
+		return
+	}
+	g.subscribed = false
+	conn := g.conn
+	if conn == nil {
+		h.unsubscribe(everyRoom, g.room)
+		return
+	}
+	g.conn = nil
+	joined := g.joined || conn.isIn(g.room) // or the Observer panicked
+	defer func() {
+		if !joined {
+			h.unsubscribe(g.room)
+		} else if !g.entered { // the end has counted it as one less
+			h.appear(conn, g.room)
+		}
+	}()
+	conn.end(endingLost("upgrade", net.ErrClosed)) // unless a send to all has
+	if g.wire != nil {
+		g.wire.Kill()
 	}
 }
 
-// WriteHeader holds the 101 back for Hijack.
+// WriteHeader leaves the 101 to open.
 func (g *gate) WriteHeader(status int) {
 	if status == http.StatusSwitchingProtocols || g.answered {
 		return
@@ -160,124 +199,206 @@ func (g *gate) Write(p []byte) (int, error) {
 
 // Hijack admits the request and hands coder/websocket a frame.Conn over its socket.
 func (g *gate) Hijack() (net.Conn, *bufio.ReadWriter, error) {
-	if g.deflate != "" {
-		g.Header().Set("Sec-WebSocket-Extensions", g.deflate)
-	}
-	conn, cause, err := g.admit()
+	g.choose()
+	cause, err := g.admit()
 	if err != nil {
 		g.refuse(cause, err)
 		return nil, nil, err
 	}
-	g.conn, g.answered = conn, true
-	socket, buffered, err := g.switchProtocols(g.limit.deadline)
+	socket, early, err := g.takeSocket()
 	if err != nil {
-		cause := "hijack"
-		if errors.Is(err, os.ErrDeadlineExceeded) {
-			cause = "timeout"
-		}
-		g.hub.countRefusal(g.request, cause)
+		g.giveBack()
+		g.refuse("hijack", err)
 		return nil, nil, err
 	}
-	early, _ := buffered.Reader.Peek(buffered.Reader.Buffered())
-	wire := frame.NewConn(socket, early, (*transport)(conn), &g.hub.cfg.limits)
+	g.answered = true
+	g.wire = frame.NewConn(socket, early, (*transport)(g.conn), &g.hub.cfg.limits)
 	if g.deflate != "" {
-		wire.AcceptDeflate()
+		g.wire.AcceptDeflate()
 	}
-	conn.attach(wire)
 	// The smallest buffers: the frame.Conn has its own while there is something to read, and puts
 	// frames together itself.
-	g.reader = bufio.NewReaderSize(wire, 16)
-	return wire, bufio.NewReadWriter(g.reader, bufio.NewWriterSize(wire, 16)), nil
+	g.reader = bufio.NewReaderSize(g.wire, 16)
+	return g.wire, bufio.NewReadWriter(g.reader, bufio.NewWriterSize(g.wire, 16)), nil
 }
 
-// switchProtocols sends the 101 and takes the socket. A client that didn't take it by the deadline is
-// cut off.
-func (g *gate) switchProtocols(deadline time.Time) (net.Conn, *bufio.ReadWriter, error) {
-	server := http.NewResponseController(g.ResponseWriter)
-	_ = server.SetWriteDeadline(deadline) // lifted by Hijack; some middleware doesn't pass it on
-	g.ResponseWriter.WriteHeader(http.StatusSwitchingProtocols)
-	socket, buffered, err := server.Hijack() // it drops an error of the write
-	switch {
-	case err != nil:
-		g.logger().Error("wsroom: hijacking failed", "cause", "hijack", "err", err)
-	case !time.Now().Before(deadline):
-		err = os.ErrDeadlineExceeded
-		frame.Kill(socket)
+// choose answers what the client offers.
+func (g *gate) choose() {
+	if p := chooseSubprotocol(g.request.Header, g.hub.cfg.subprotocols); p != "" {
+		g.Header().Set("Sec-WebSocket-Protocol", p)
 	}
-	g.broken = err != nil
-	return socket, buffered, err
+	if g.deflate != "" {
+		g.Header().Set("Sec-WebSocket-Extensions", g.deflate)
+	}
 }
 
-var errTooLate = &StatusError{Status: http.StatusServiceUnavailable, Message: "handshake took too long", RetryAfter: retryAfter}
+// chooseSubprotocol returns the first of ours that the client offers, as we spell it; "" if there is none.
+func chooseSubprotocol(request http.Header, ours []string) string {
+	for _, name := range ours {
+		if hasToken(request, "Sec-WebSocket-Protocol", name) {
+			return name
+		}
+	}
+	return ""
+}
+
+// open makes the connection known, and tells the client that it is upgraded.
+func (g *gate) open(ws *websocket.Conn) error {
+	ws.SetReadLimit(g.hub.cfg.maxMessage)
+	g.reader.Reset(g.wire) // coder/websocket put a reader of early bytes in between; the wire has them
+
+	err := g.welcome(ws)
+	if err == nil {
+		noteSwitch(g.ResponseWriter)
+		g.conn.start()
+		return nil
+	}
+	g.giveBack()
+	cause := "lost"
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		cause = "timeout"
+	}
+	g.hub.countRefusal(g.request, cause)
+	return err
+}
+
+// welcome makes the connection known and sends the 101, holding the wire: whoever knows the connection
+// can't write ahead of that.
+func (g *gate) welcome(ws *websocket.Conn) error {
+	g.wire.Lock()
+	defer g.wire.Unlock()
+	g.conn.attach(g.wire, ws)
+	g.entered = true
+	g.hub.appear(g.conn, g.room)
+	return switchProtocols(g.wire.Conn, g.Header(), g.limit.deadline)
+}
+
+// takeSocket takes the connection from the server, and what of it the server has read already.
+func (g *gate) takeSocket() (socket net.Conn, early []byte, err error) {
+	socket, buffered, err := http.NewResponseController(g.ResponseWriter).Hijack()
+	if err != nil {
+		return nil, nil, fmt.Errorf("wsroom: hijacking failed: %w", err)
+	}
+	if buffered != nil && buffered.Reader != nil {
+		early, _ = buffered.Reader.Peek(buffered.Reader.Buffered())
+	}
+	return socket, early, nil
+}
+
+// unsent are headers that no 101 has (RFC 9110, section 8.6; RFC 9112, section 6.1).
+var unsent = map[string]bool{"Content-Length": true, "Transfer-Encoding": true}
+
+// switchProtocols sends the 101 with these headers. It doesn't go by way of the ResponseWriter, for some
+// middleware only notes its status. A client that didn't take it by the deadline is too late.
+func switchProtocols(socket net.Conn, header http.Header, deadline time.Time) error {
+	answer := bytes.NewBuffer(make([]byte, 0, 512))
+	answer.WriteString("HTTP/1.1 101 Switching Protocols\r\n")
+	_ = header.WriteSubset(answer, unsent) // as net/http does, it makes spaces of line ends
+	answer.WriteString("\r\n")
+	_ = socket.SetWriteDeadline(deadline)
+	if _, err := socket.Write(answer.Bytes()); err != nil {
+		return err
+	}
+	if !time.Now().Before(deadline) {
+		return os.ErrDeadlineExceeded
+	}
+	_ = socket.SetWriteDeadline(time.Time{})
+	return nil
+}
+
+// noteSwitch tells chi's recorders of the 101, which they can note without sending it.
+func noteSwitch(w http.ResponseWriter) {
+	for w != nil {
+		if recorder, ok := w.(interface{ Discard() }); ok {
+			recorder.Discard()
+			w.WriteHeader(http.StatusSwitchingProtocols)
+		}
+		inner, ok := w.(interface{ Unwrap() http.ResponseWriter })
+		if !ok {
+			return
+		}
+		w = inner.Unwrap()
+	}
+}
 
 // admit checks a valid handshake against the hub's rules and enters the connection. cause is a word
-// for metrics.
-func (g *gate) admit() (c *Conn, cause string, err error) {
-	h, r := g.hub, g.request
-	if err := hijackable(g.ResponseWriter); err != nil {
-		return nil, "hijack", err
-	}
-	if cause, err := h.checkSite(r); err != nil {
-		return nil, cause, err
-	}
-	key, err := h.reserve(r)
-	if err != nil {
-		return nil, limitCause(err), err
-	}
+// for metrics. What it had to take for a request that it refuses, it gives back.
+func (g *gate) admit() (cause string, err error) {
+	admitted := false
 	defer func() {
-		if c == nil { // refused, or the application panicked
-			h.unreserve(key)
+		if !admitted { // refused, or the application panicked
+			g.giveBack()
 		}
 	}()
+	cause, err = g.judge()
+	admitted = err == nil
+	if r, ok := err.(*refusal); ok {
+		cause = r.cause
+	}
+	return cause, err
+}
+
+// judge asks all who have a say. The cause of a refusal of the hub's own is in the error.
+func (g *gate) judge() (cause string, err error) {
+	h := g.hub
+	if announcesBody(g.request) {
+		return "", errHasBody
+	}
+	if err := hijackable(g.ResponseWriter); err != nil {
+		return "hijack", err
+	}
+	if err := h.checkSite(g.request); err != nil {
+		return "", err
+	}
+	if err := g.reserve(); err != nil {
+		return "", err
+	}
 	until, cause, err := g.ask()
 	if g.late() {
-		return nil, "timeout", errTooLate
+		return "", errTooLate
 	}
 	if err != nil {
-		return nil, cause, err
+		return cause, err
 	}
-	return g.enter(key, until)
+	return "", g.enter(until)
 }
 
-// limitCause is the cause, for metrics, of a refusal by reserve or by the store.
-func limitCause(err error) string {
-	switch err {
-	case errTooManyConns:
-		return "max_conns"
-	case errTooManyPerKey:
-		return "max_conns_per"
-	case errTooManyRooms:
-		return "max_rooms"
-	case errTooManyMembers:
-		return "max_members"
-	default:
-		return "shutdown"
-	}
-}
+// announcesBody reports whether a body is to come. What follows the header would be taken for frames.
+func announcesBody(r *http.Request) bool { return r.ContentLength != 0 || len(r.TransferEncoding) > 0 }
 
-var errAway = &StatusError{Status: http.StatusServiceUnavailable, Message: "not available right now", RetryAfter: retryAfter}
+// reserve asks for the key of WithMaxConnsPer and takes a place under the limits.
+func (g *gate) reserve() error {
+	h := g.hub
+	if h.cfg.connKey != nil {
+		g.key = strings.Clone(h.cfg.connKey(g.request))
+	}
+	err := h.reserve(g.key)
+	g.reserved = err == nil
+	return err
+}
 
 // enter makes the connection of an admitted request and puts it in its room.
-func (g *gate) enter(key string, until time.Time) (c *Conn, cause string, err error) {
+func (g *gate) enter(until time.Time) error {
 	h, room := g.hub, g.room
 	if !h.store.hasSpace(room) {
-		return nil, limitCause(errTooManyRooms), errTooManyRooms
+		return errTooManyRooms
 	}
 	if err := h.subscribe(g.request.Context, everyRoom, room); err != nil {
-		return nil, "broker", errAway
+		return errAway
 	}
+	g.subscribed = true
 	g.lift()
-	conn := newConn(h, g.request, room, key)
+	conn := newConn(h, g.request, room, g.key)
 	conn.identify(g.request)
 	conn.queue.deflate = g.deflate != ""
+	g.conn = conn
 	if err := h.store.add(conn); err != nil {
-		conn.end(endingLost("upgrade", err)) // unless a send to all has; it gives everyRoom back, once
-		h.unsubscribe(room)
-		return nil, limitCause(err), err
+		return err
 	}
+	g.joined = true
 	conn.expireAt(until)
-	h.entered(conn, room)
-	return conn, "", nil
+	h.observer.Add(MetricJoins, conn.route, "", 1)
+	return nil
 }
 
 // ask has the application name the room and admit the request. The time is when it expires; zero: never.
@@ -289,7 +410,7 @@ func (g *gate) ask() (until time.Time, cause string, err error) {
 	if err := checkRoomName(room); err != nil {
 		return until, "room", err
 	}
-	g.room = room
+	g.room = strings.Clone(room) // it may be a piece of the whole request line
 	until, err = g.hub.authorize(g.request, room)
 	return until, "authorize", err
 }
@@ -316,15 +437,15 @@ func (h *Hub) authorize(r *http.Request, room string) (t time.Time, err error) {
 }
 
 // checkSite refuses hosts and origins that aren't allowed.
-func (h *Hub) checkSite(r *http.Request) (cause string, err error) {
+func (h *Hub) checkSite(r *http.Request) error {
 	host := strings.ToLower(r.Host)
 	if len(h.cfg.hosts) > 0 && !matchesHost(h.cfg.hosts, host) {
-		return "host", &StatusError{Status: http.StatusForbidden, Message: "host not allowed"}
+		return errBadHost
 	}
 	if h.cfg.anyOrigin || originAllowed(r, h.cfg.origins) {
-		return "", nil
+		return nil
 	}
-	return "origin", &StatusError{Status: http.StatusForbidden, Message: "origin not allowed"}
+	return errBadOrigin
 }
 
 func matchesHost(patterns []string, host string) bool {
@@ -349,33 +470,108 @@ func originAllowed(r *http.Request, patterns []string) bool {
 	if len(origins) == 0 {
 		return true
 	}
-	u, err := url.Parse(strings.ToLower(origins[0]))
-	if err != nil || len(origins) > 1 || u.Host == "" || u.Scheme+"://"+u.Host != strings.ToLower(origins[0]) {
+	o, ok := parseOrigin(origins[0])
+	if !ok || len(origins) > 1 {
 		return false
 	}
-	if matchesAny(patterns, u.Host) || matchesAny(patterns, u.Scheme+"://"+u.Host) {
+	if slices.ContainsFunc(patterns, o.matches) {
 		return true
 	}
-	web := u.Scheme == "https" || u.Scheme == "http" && r.TLS == nil // no TLS: a proxy may have ended it
-	return web && u.Host == strings.ToLower(r.Host)
+	web := o.scheme == "https" || o.scheme == "http" && r.TLS == nil // no TLS: a proxy may have ended it
+	host := withoutPort(o.host, o.port())
+	return web && host != "" && host == withoutPort(strings.ToLower(r.Host), o.port())
+}
+
+// origin is where a page comes from.
+type origin struct {
+	scheme string // http and https for ws and wss, of clients that name the URL they dial
+	host   string // with the port, if it was named; "" where the scheme has none, as in file://
+}
+
+// parseOrigin reads an origin: a scheme and a host, and nothing more than a slash at the end.
+func parseOrigin(s string) (o origin, ok bool) {
+	s = strings.ToLower(s)
+	u, err := url.Parse(s)
+	if err != nil || u.Scheme == "" {
+		return o, false
+	}
+	whole := u.Scheme + "://" + u.Host
+	if s != whole && s != whole+"/" {
+		return o, false
+	}
+	return origin{asPageScheme(u.Scheme), u.Host}, true
+}
+
+// asPageScheme is the scheme of the page that may dial a WebSocket of this one.
+func asPageScheme(scheme string) string {
+	switch scheme {
+	case "ws":
+		return "http"
+	case "wss":
+		return "https"
+	}
+	return scheme
+}
+
+// port is the scheme's own, with the colon; "" if it has none.
+func (o origin) port() string {
+	switch o.scheme {
+	case "http":
+		return ":80"
+	case "https":
+		return ":443"
+	}
+	return ""
+}
+
+// withoutPort takes a port off a host.
+func withoutPort(host, port string) string { return strings.TrimSuffix(host, port) }
+
+// matches reports whether a pattern of WithOrigins, in lower case, allows the origin. The scheme's own port
+// may be named on either side.
+func (o origin) matches(pattern string) bool {
+	wanted := pattern
+	if scheme, host, ok := strings.Cut(pattern, "://"); ok {
+		if asPageScheme(scheme) != o.scheme && !matchesAny([]string{scheme}, o.scheme) {
+			return false
+		}
+		if wanted = host; host == o.host {
+			return true // file:// has no host
+		}
+	}
+	if o.host == "" {
+		return false
+	}
+	bare := withoutPort(o.host, o.port())
+	return matchesAny([]string{wanted}, o.host) || matchesAny([]string{wanted, withoutPort(wanted, o.port())}, bare)
 }
 
 // checkPatterns refuses patterns that match everything, or nothing that can come.
 func checkPatterns(option string, patterns []string) error {
 	var mistakes []error
 	for _, p := range patterns {
-		host := p
-		if _, after, ok := strings.Cut(p, "://"); ok {
-			host = after
+		scheme, host, ok := strings.Cut(p, "://")
+		if !ok {
+			scheme, host = "http", p
 		}
 		switch _, err := path.Match(p, ""); {
 		case err != nil:
 			mistakes = append(mistakes, fmt.Errorf("%s: %q: %w", option, p, err))
-		case strings.Trim(host, "*?.:") == "":
+		case strings.Trim(anyPort.ReplaceAllString(host, ""), "*?.:") == "" && mayBeSite(scheme):
 			mistakes = append(mistakes, fmt.Errorf("%s: %q lets any site act as the user; see WithInsecureAnyOrigin", option, p))
 		case strings.ContainsAny(host, "/@ ") || strings.HasPrefix(p, "://"):
 			mistakes = append(mistakes, fmt.Errorf("%s: %q never matches: a pattern is a host, or scheme://host", option, p))
 		}
 	}
 	return errors.Join(mistakes...)
+}
+
+// anyPort is the port of a pattern. Whatever it says, it is of any site's choice.
+var anyPort = regexp.MustCompile(`:[0-9*?]*$`)
+
+// mayBeSite reports whether pages of that scheme, which may be a pattern, come from sites and not from a
+// program's own files.
+func mayBeSite(scheme string) bool {
+	return strings.ContainsAny(scheme, `*?[\`) ||
+		slices.Contains([]string{"", "http", "https", "ws", "wss", "ftp"}, strings.ToLower(scheme))
 }

@@ -164,23 +164,21 @@ func TestMiddlewareThatHidesHijackerIsNamed(t *testing.T) {
 	}
 }
 
-// TestHijackThatFailsHangsUp has the 101 on its way when no socket is to be had; a client must not
-// go on as if it were connected.
-func TestHijackThatFailsHangsUp(t *testing.T) {
+// TestHijackThatFailsIsRefused: nothing is sent before the socket is ours, so the client gets an answer.
+func TestHijackThatFailsIsRefused(t *testing.T) {
 	logged := &lockedBuffer{}
 	hub := wsroom.New(wsroom.WithMaxConns(1), wsroom.WithLogger(slog.New(slog.NewTextHandler(logged, nil))))
 	srv := serveConfigured(t, wrap(hub, func(w http.ResponseWriter) http.ResponseWriter { return &promising{w} }),
 		(*httptest.Server).Start, hub)
 	for range 2 {
-		conn := connect(t, srv)
-		io.WriteString(conn, upgradeRequest("/"))
-		if _, err := io.Copy(io.Discard, conn); err != nil {
-			t.Errorf("want the end of the stream, got %v", err)
-		}
+		wantRefusal(t, knock(t, srv, upgradeRequest("/")), http.StatusInternalServerError, "Internal Server Error")
 		nothingLeft(t, hub)
 	}
 	if n := strings.Count(logged.String(), "hijacking failed"); n != 2 {
 		t.Errorf("logged %d times:\n%s", n, logged)
+	}
+	if got := hub.Causes().Refused; got["hijack"] != 2 || len(got) != 1 {
+		t.Errorf("counted %v", got)
 	}
 }
 

@@ -46,7 +46,7 @@ func cleanPath(escaped string) (string, error) {
 	for segment := range strings.SplitSeq(escaped, "/") {
 		s, err := url.PathUnescape(segment)
 		if err != nil {
-			return "", errBadName
+			return "", badName()
 		}
 		switch s {
 		case "", ".":
@@ -69,8 +69,9 @@ func ByPattern(r *http.Request) (string, error) {
 		return p, nil
 	}
 	return "", &StatusError{
-		Status:  http.StatusInternalServerError,
-		Message: "wsroom: ByPattern: the route's pattern isn't known here; mount the hub behind the router, not before it",
+		Status: http.StatusInternalServerError,
+		Message: "wsroom: ByPattern: the route's pattern isn't known here; mount the hub behind the router, not before it, " +
+			"or have a router that sets no r.Pattern set it",
 	}
 }
 
@@ -120,24 +121,35 @@ func rawPath(r *http.Request) string {
 // ByPathValue names the room after the path value of that name, decoded once under either router: of
 // /chat/{room}, /chat/%67eneral and /chat/general are the room general. The value of a wildcard that
 // spans segments ({path...}, or * under chi) is decoded as ByPath does. Where the route has no such
-// value it is an error and the client gets 500.
+// value it is an error and the client gets 500. Behind a router that sets no path values, have a handler
+// in between call r.SetPathValue.
 func ByPathValue(name string) RoomFunc {
 	return func(r *http.Request) (string, error) {
 		escaped, found := pathValue(r, name)
 		if !found {
-			return "", &StatusError{
-				Status:  http.StatusInternalServerError,
-				Message: fmt.Sprintf("wsroom: ByPathValue: the request has no path value %q here; mount the hub behind the router, on a pattern that has it", name),
-			}
+			return "", noPathValue(r, name)
 		}
 		if name == "*" || spansSegments(r, name) {
 			return cleanPath(escaped)
 		}
 		value, err := url.PathUnescape(escaped)
 		if err != nil {
-			return "", errBadName
+			return "", badName()
 		}
 		return value, nil
+	}
+}
+
+// noPathValue says what is to be done about a path value that is missing.
+func noPathValue(r *http.Request, name string) error {
+	remedy := "mount the hub behind the router, on a pattern that has it"
+	if r.Pattern == "" && chi.RouteContext(r.Context()) == nil {
+		remedy = fmt.Sprintf("call r.SetPathValue(%q, …) before the hub where the router sets no path values, "+
+			"or mount the hub behind the router, not before it", name)
+	}
+	return &StatusError{
+		Status:  http.StatusInternalServerError,
+		Message: fmt.Sprintf("wsroom: ByPathValue: the request has no path value %q: %s", name, remedy),
 	}
 }
 
@@ -186,12 +198,14 @@ func escapedEnd(r *http.Request, value string) string {
 	return escapeUnless(false, value)
 }
 
-var errBadName = &StatusError{Status: http.StatusBadRequest, Message: "bad room name"}
+func badName() error {
+	return &StatusError{Status: http.StatusBadRequest, Message: "bad room name"}
+}
 
 // checkRoomName returns an error unless name may name a room.
 func checkRoomName(name string) error {
 	if name == "" || len(name) > maxRoomName || !utf8.ValidString(name) || strings.ContainsFunc(name, unicode.IsControl) {
-		return errBadName
+		return badName()
 	}
 	return nil
 }

@@ -157,7 +157,8 @@ func WithAuthorize(f func(r *http.Request, room string) error) Option {
 // WithOrigins lets pages of further origins connect. By default only pages of the request's own host
 // may. A pattern is a host ("app.example.com", with its port unless that is the scheme's own), or a
 // scheme and a host ("https://*.example.com"); * stands for any run of characters but a slash, as in
-// path.Match. Case doesn't matter.
+// path.Match. Case doesn't matter. Schemes that no site has, such as those of apps, are taken at their word:
+// "file://", "capacitor://localhost", "vscode-webview://*". The origin "null" is never allowed.
 func WithOrigins(patterns ...string) Option {
 	own := slices.Clone(patterns)
 	return func(c *config) error {
@@ -190,7 +191,8 @@ func WithHosts(patterns ...string) Option {
 }
 
 // WithSubprotocols offers subprotocols, in order of preference (RFC 6455, section 1.9). A client
-// that asks for none of them is accepted without one; see Conn.Subprotocol. Names that begin with
+// that asks for none of them is accepted without one; see Conn.Subprotocol. Case doesn't matter when they
+// are compared; the client and Conn.Subprotocol get the name as it is spelled here. Names that begin with
 // "bearer." are refused: they are tokens, see BearerToken.
 func WithSubprotocols(names ...string) Option {
 	own := slices.Clone(names)

@@ -34,15 +34,37 @@ func TestOnlyTheSameOriginByDefault(t *testing.T) {
 		{origin: "http://example"},
 		{origin: "http://chat.exampl"},
 		{origin: "http://chat.example:8080"},
-		{origin: "http://chat.example:80"},
-		{origin: "https://chat.example:443"},
+		{"http://chat.example:80", true, false}, // the schemes' own ports
+		{"https://chat.example:443", true, true},
+		{"http://chat.example/", true, false}, // of x/net/websocket
+		{"https://chat.example/", true, true},
+		{"ws://chat.example", true, false}, // of clients that name the URL they dial, such as Starscream
+		{"wss://chat.example", true, true},
+		{"wss://chat.example:443/", true, true},
+		{origin: "http://chat.example:443"},
+		{origin: "https://chat.example:80"},
+		{origin: "wss://chat.example:80"},
+		{origin: "ws://chat.example:443"},
+		{origin: "https://chat.example:0443"},
+		{origin: "https://chat.example:443:443"},
+		{origin: "https://chat.example.:443"},
+		{origin: "https://chat.example:8443"},
+		{origin: "https://evil.example:443"},
+		{origin: "wss://evil.example"},
+		{origin: "wss://evil.example/"},
+		{origin: "wss://user@chat.example"},
+		{origin: "https://:443"},
 		{origin: "http://chat.example:"},
 		{origin: "http://chat.example."},
 		{origin: "http://user@chat.example"},
 		{origin: "http://user:pw@chat.example"},
 		{origin: "http://chat.example@evil.example"},
 		{origin: `http://chat.example\@evil.example`},
-		{origin: "http://chat.example/"},
+		{origin: "http://chat.example//"},
+		{origin: "http://chat.example/."},
+		{origin: "http://chat.example/?"},
+		{origin: "http://chat.example/#"},
+		{origin: `http://chat.example\`},
 		{origin: "http://chat.example/path"},
 		{origin: "http://chat.example?q"},
 		{origin: "http://chat.example#f"},
@@ -60,7 +82,17 @@ func TestOnlyTheSameOriginByDefault(t *testing.T) {
 		{origin: "file://"},
 		{origin: "file://chat.example"},
 		{origin: "ftp://chat.example"},
-		{origin: "ws://chat.example"},
+		{origin: "file:///"},
+		{origin: "app://chat.example"},
+		{origin: "httpss://chat.example"},
+		{origin: "https:chat.example"},
+		{origin: "https:/chat.example"},
+		{origin: "javascript://chat.example"},
+		{origin: "blob:https://chat.example"},
+		{origin: "http://chat.\u0435xample"}, // a Cyrillic letter
+		{origin: "http://chat\u3002example"},
+		{origin: "http://chat.example\u00ad"},
+		{origin: "http://[::1]"},
 		{origin: "chrome-extension://chat.example"},
 		{origin: "http://[chat.example]"},
 		{origin: "http://*"},
@@ -98,19 +130,37 @@ func TestOnlyTheSameOriginByDefault(t *testing.T) {
 	nothingLeft(t, hub)
 }
 
+// The schemes' own ports may be named by either side, or by none.
 func TestOriginOfThePort(t *testing.T) {
 	hub := wsroom.New()
 	srv := serve(t, hub)
-	for origin, status := range map[string]int{
-		"http://chat.example:8080": 101, "http://chat.example": 403, "http://chat.example:8081": 403, "http://[::1]:8080": 403,
+	for _, test := range []struct {
+		host    string
+		yes, no []string
+	}{
+		{"chat.example:8080", []string{"http://chat.example:8080", "https://chat.example:8080", "ws://chat.example:8080/"},
+			[]string{"http://chat.example", "http://chat.example:8081", "http://[::1]:8080", "http://chat.example:80", "http://chat.example:08080"}},
+		{"chat.example:443", []string{"https://chat.example", "https://chat.example:443", "wss://chat.example/", "HTTPS://CHAT.example", "http://chat.example:443"},
+			[]string{"http://chat.example", "https://chat.example:80", "https://evil.example", "https://chat.example:4430", "https://chat.example:44"}},
+		{"chat.example:80", []string{"http://chat.example", "http://chat.example:80", "ws://chat.example", "https://chat.example:80"},
+			[]string{"https://chat.example", "http://chat.example:443", "wss://chat.example"}},
+		{"[::1]:8080", []string{"http://[::1]:8080"}, []string{"http://[::1]", "http://[::]:8080", "http://::1:8080", "http://[::1]8080", "http://[0:0:0:0:0:0:0:1]:8080"}},
+		{"[::1]:443", []string{"https://[::1]", "wss://[::1]:443"}, []string{"https://[::1", "https://::1", "https://[::1]:80", "https://[::1]:"}},
+		{"[::80]", []string{"http://[::80]", "http://[::80]:80"}, []string{"http://[:]", "http://["}},
+		{"", nil, []string{"http://:80", "https://:443", "http://", "https:///", "://", "null"}},
+		{":80", nil, []string{"http://:80", "http://", "https://:443"}},
 	} {
-		if p := knock(t, srv, upgradeRequest("/", "Host: chat.example:8080", "Origin: "+origin)); p.res.StatusCode != status {
-			t.Errorf("%s: got %d, want %d", origin, p.res.StatusCode, status)
+		for origins, status := range map[*[]string]int{&test.yes: 101, &test.no: 403} {
+			for _, origin := range *origins {
+				p := knock(t, srv, upgradeRequest("/", "Host: "+test.host, "Origin: "+origin))
+				if p.res.StatusCode != status {
+					t.Errorf("host %q, origin %q: got %d, want %d", test.host, origin, p.res.StatusCode, status)
+				}
+				p.Close()
+			}
 		}
 	}
-	if p := knock(t, srv, upgradeRequest("/", "Host: [::1]:8080", "Origin: http://[::1]:8080")); p.res.StatusCode != 101 {
-		t.Errorf("IPv6: got %d", p.res.StatusCode)
-	}
+	nothingLeft(t, hub)
 }
 
 func TestWithOriginsAllowsWhatItsPatternsSay(t *testing.T) {
@@ -118,16 +168,22 @@ func TestWithOriginsAllowsWhatItsPatternsSay(t *testing.T) {
 		pattern string
 		yes, no []string
 	}{
-		{"app.example", []string{"http://app.example", "https://app.example", "https://APP.example"},
-			[]string{"https://app.example:8443", "https://x.app.example", "https://app.example.evil", "https://user@app.example", "https://app.example/", "null"}},
+		{"app.example", []string{"http://app.example", "https://app.example", "https://APP.example", "https://app.example/", "https://app.example:443", "wss://app.example"},
+			[]string{"https://app.example:8443", "https://x.app.example", "https://app.example.evil", "https://user@app.example", "https://app.example/x", "https://app.example:80", "null"}},
+		{"app.example:443", []string{"https://app.example", "https://app.example:443", "http://app.example:443"}, []string{"http://app.example", "https://app.example:80"}},
+		{"https://app.example:443", []string{"https://app.example", "wss://app.example:443"}, []string{"http://app.example:443", "https://app.example:8443"}},
+		{"wss://app.example", []string{"https://app.example", "wss://app.example"}, []string{"http://app.example", "ws://app.example"}},
 		{"App.Example:8443", []string{"https://app.example:8443", "http://app.example:8443"}, []string{"https://app.example"}},
-		{"https://app.example", []string{"https://app.example", "HTTPS://app.example"}, []string{"http://app.example", "wss://app.example"}},
+		{"https://app.example", []string{"https://app.example", "HTTPS://app.example", "wss://app.example"}, []string{"http://app.example", "ws://app.example", "file://", "https://"}},
 		{"https://*.example.com", []string{"https://a.example.com", "https://a.b.example.com"},
 			[]string{"https://example.com", "http://a.example.com", "https://a.example.com:8443", "https://evil.example/.example.com", "https://evil.example#.example.com", "https://evil.example?.example.com", "https://evil@a.example.com"}},
 		{"*.example.com", []string{"https://a.example.com", "http://a.example.com"}, []string{"https://example.com", "https://a.example.com.evil"}},
 		{"http://localhost:*", []string{"http://localhost:3000", "http://localhost:80"}, []string{"http://localhost", "https://localhost:3000", "http://localhost.evil:3000"}},
 		{"http://[::1]:3000", []string{"http://[::1]:3000"}, []string{"http://[::2]:3000", "http://[::1]"}},
-		{"capacitor://localhost", []string{"capacitor://localhost"}, []string{"http://localhost", "https://localhost"}},
+		{"capacitor://localhost", []string{"capacitor://localhost", "Capacitor://localhost/"}, []string{"http://localhost", "https://localhost", "capacitor://localhost:1", "capacitor://localhos", "ionic://localhost"}},
+		{"tauri://localhost", []string{"tauri://localhost"}, []string{"https://tauri.localhost", "tauri://localhost.evil"}},
+		{"file://", []string{"file://", "file:///"}, []string{"null", "file:////", "file://evil.example", "http://", "https://evil.example", "files://"}},
+		{"vscode-webview://*", []string{"vscode-webview://1a2b3c", "vscode-webview://x/"}, []string{"vscode-webview://", "https://1a2b3c", "vscode-webviews://x", "vscode-webview://x/y", "x-vscode-webview://x"}},
 	} {
 		hub := wsroom.New(wsroom.WithOrigins(test.pattern))
 		srv := serve(t, hub)
@@ -170,7 +226,7 @@ func TestPatternsThatAllowAllOrNothingAreRefused(t *testing.T) {
 		wsroom.New(opt)
 	}
 	for _, p := range []string{
-		"*", "https://*", "http*://*", "*://*", "*.*", "*:*", "**", "?*", "https://*.*", "https://*:*", "",
+		"*", "https://*", "http*://*", "wss://*", "ftp://*", "HTTPS://*", "*:443", "*:8443", "https://*:443", "*://", "f*://*", "?ile://", "*://*", "*.*", "*:*", "**", "?*", "https://*.*", "https://*:*", "",
 		"a b", "https://x/y", "https://x/", "x/y", "user@x", "://x", "https://", "[", "a[", `x\`, "https://[a-",
 	} {
 		refuses(wsroom.WithOrigins("fine.example", p), "WithOrigins", fmt.Sprintf("%q", p))

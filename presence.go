@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 )
@@ -90,7 +91,7 @@ type identityKey struct{}
 func (c *Conn) identify(r *http.Request) {
 	if f := c.hub.cfg.identity; f != nil {
 		if id := f(r); id != "" {
-			c.Set(identityKey{}, id)
+			c.Set(identityKey{}, strings.Clone(id))
 		}
 	}
 }

@@ -50,15 +50,28 @@ const maxUnheard = 64 << 10
 func (g *gate) refuse(cause string, err error) {
 	g.answered = true
 	refused := g.noteRefusal(cause, err)
-	if cause != "hijack" && cause != "host" && cause != "origin" && g.hub.mayReject() {
+	if tellable(cause) && g.hub.mayReject() {
 		defer g.hub.rejects.Add(-1)
-		g.reject(refused)
-		return
+		if g.reject(refused) == nil {
+			return
+		}
 	}
 	for _, key := range []string{"Upgrade", "Connection", "Sec-WebSocket-Accept", "Sec-WebSocket-Protocol", "Sec-WebSocket-Extensions"} {
 		g.Header().Del(key)
 	}
+	if announcesBody(g.request) {
+		g.Header().Set("Connection", "close") // or the server would wait for the body before it answers
+	}
 	refused.answer(g.ResponseWriter, g.request)
+}
+
+// tellable reports whether a refusal for this cause may be told by a close frame.
+func tellable(cause string) bool {
+	switch cause {
+	case "handshake", "hijack", "host", "origin":
+		return false
+	}
+	return true
 }
 
 // mayReject counts a connection for a close frame, if WithRejectMode and maxRejects allow one more.
@@ -73,22 +86,29 @@ func (h *Hub) mayReject() bool {
 	return ok
 }
 
-// reject upgrades the connection, says why it isn't wanted, and cuts it.
-func (g *gate) reject(refused *StatusError) {
+// reject upgrades the connection, says why it isn't wanted, and cuts it. It returns an error where there is
+// no connection to be had.
+func (g *gate) reject(refused *StatusError) error {
 	deadline := time.Now().Add(ridBudget)
-	socket, _, err := g.switchProtocols(deadline)
+	socket, _, err := g.takeSocket()
 	if err != nil {
-		return
+		g.logger().Error("wsroom: request can't be upgraded", "cause", "hijack", "err", err)
+		return err
 	}
 	defer time.AfterFunc(time.Until(deadline), func() { frame.Kill(socket) }).Stop()
 	defer socket.Close() // over TLS it may wait
+	if err := switchProtocols(socket, g.Header(), deadline); err != nil {
+		return nil
+	}
+	noteSwitch(g.ResponseWriter)
 	if _, err := socket.Write(frame.AppendClose(nil, int(refused.closeCode()), refused.closeReason())); err != nil {
-		return
+		return nil
 	}
 	if half, ok := socket.(interface{ CloseWrite() error }); ok {
 		_ = half.CloseWrite()
 	}
 	_, _ = io.CopyN(io.Discard, socket, maxUnheard)
+	return nil
 }
 
 // hijackable names the middleware that hides the server's ResponseWriter.
@@ -124,8 +144,10 @@ func (e *StatusError) closeReason() string { return cutReason(e.text()) }
 // noteRefusal counts a refusal, logs it if the server is at fault, and returns what the client gets.
 func (g *gate) noteRefusal(cause string, err error) *StatusError {
 	g.hub.countRefusal(g.request, cause)
-	refused := &StatusError{Status: http.StatusInternalServerError}
-	errors.As(err, &refused)
+	refused := (*StatusError)(nil)
+	if !errors.As(err, &refused) || refused == nil {
+		refused = &StatusError{Status: http.StatusInternalServerError}
+	}
 	if s := refused.status(); s == http.StatusInternalServerError || s == http.StatusNotImplemented {
 		g.logger().Error("wsroom: request can't be upgraded", "cause", cause, "err", err)
 	}
@@ -151,8 +173,11 @@ func (e *StatusError) answer(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Connection", "Upgrade")
 	}
 	if e.RetryAfter > 0 {
-		seconds := (e.RetryAfter + time.Second - 1) / time.Second
-		w.Header().Set("Retry-After", strconv.Itoa(int(seconds)))
+		seconds := int64(e.RetryAfter / time.Second)
+		if e.RetryAfter%time.Second > 0 {
+			seconds++
+		}
+		w.Header().Set("Retry-After", strconv.FormatInt(seconds, 10))
 	}
 	http.Error(w, e.text(), e.status())
 }

@@ -3,7 +3,6 @@ package wsroom
 import (
 	"hash/maphash"
 	"maps"
-	"net/http"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -74,12 +73,6 @@ func (r *room) each(f func(*Conn)) {
 		f(r.members[i].conn)
 	}
 }
-
-var (
-	errTooManyRooms   = &StatusError{Status: http.StatusServiceUnavailable, Message: "too many rooms", RetryAfter: retryAfter}
-	errTooManyMembers = &StatusError{Status: http.StatusServiceUnavailable, Message: "room is full", RetryAfter: retryAfter}
-	errShutDown       = &StatusError{Status: http.StatusServiceUnavailable, Message: "shutting down", RetryAfter: retryAfter}
-)
 
 func (s *store) init(cfg *config, o Observer) {
 	s.seed, s.observer = maphash.MakeSeed(), o

@@ -33,7 +33,16 @@ func (h *Hub) tracedUpgrade(w http.ResponseWriter, r *http.Request) (c *Conn, _ 
 	}
 	ctx, end := h.tracer.Start(r.Context(), "upgrade", pattern(r))
 	err := errAborted
-	defer func() { end(err) }()
+	defer func() {
+		ended := false
+		defer func() {
+			if !ended && c != nil { // the Tracer panicked
+				h.begin(c, func() {})
+			}
+		}()
+		end(err)
+		ended = true
+	}()
 	c, r, err = h.upgrade(w, r.WithContext(ctx))
 	return c, r
 }

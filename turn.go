@@ -59,10 +59,11 @@ func (c *Conn) panicked(name string, v any) {
 	}
 	c.hub.cfg.logger.Error("wsroom: callback panicked", "callback", name, "room", c.room, "conn", c.id,
 		"panic", v, "stack", string(debug.Stack()))
-	c.end(ending{
-		cause: panicError(name, v), label: "panic",
-		code: websocket.StatusInternalError, budget: closeBudget,
-	})
+	c.end(endingPanic(name, v))
+}
+
+func endingPanic(name string, v any) ending {
+	return ending{cause: panicError(name, v), label: "panic", code: websocket.StatusInternalError, budget: closeBudget}
 }
 
 // event is a Join or a Leave that its callback is to hear of.

@@ -58,6 +58,7 @@ import (
 	"fmt"
 	mathrand "math/rand/v2"
 	"net/http"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -128,10 +129,20 @@ func (h *Hub) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if c == nil {
 		return
 	}
-	defer func() { go c.run() }() // even if OnConnect ends this goroutine
+	h.begin(c, func() { c.open(r) })
+}
+
+// begin counts the connection, opens it and has it run.
+func (h *Hub) begin(c *Conn, open func()) {
+	defer func() { // even if OnConnect ends this goroutine, or the Observer or Tracer panics
+		if !c.beating.Load() {
+			c.end(endingPanic("admission", "the Observer or the Tracer"))
+		}
+		go c.run()
+	}()
 	h.counters.opened.Add(1)
 	h.observer.Add(MetricConns, c.route, "", 1)
-	c.open(r)
+	open()
 }
 
 // SendTextToRoom sends text to every member of the room. See Target.SendText.
@@ -151,8 +162,11 @@ func (h *Hub) room(name string) Target { return Target{hub: h, rooms: []string{n
 // Rooms returns the rooms that have a member on this node, sorted.
 func (h *Hub) Rooms() []string { return h.store.roomNames() }
 
-// Members returns the room's members on this node, as they are now.
-func (h *Hub) Members(room string) []*Conn { return h.store.snapshot([]string{room}) }
+// Members returns the room's members on this node, as they are now. A connection that has had the answer to
+// its handshake is among them; shortly before that it counts in Len and Rooms, and isn't yet.
+func (h *Hub) Members(room string) []*Conn {
+	return slices.DeleteFunc(h.store.snapshot([]string{room}), func(c *Conn) bool { return !c.isKnown() })
+}
 
 // Len returns the number of connections on this node that aren't ending.
 func (h *Hub) Len() int { return h.store.len() }
@@ -258,33 +272,25 @@ func (h *Hub) closeAll(ctx context.Context, conns []*Conn) {
 	}
 }
 
-var (
-	errTooManyConns  = &StatusError{Status: http.StatusServiceUnavailable, Message: "too many connections", RetryAfter: retryAfter}
-	errTooManyPerKey = &StatusError{Status: http.StatusTooManyRequests, Message: "too many connections of yours", RetryAfter: retryAfter}
-)
-
 // reserve counts a socket, under the limits, until unreserve. In the same critical section it looks
 // whether the hub is closing, so that no request slips in behind Shutdown.
-func (h *Hub) reserve(r *http.Request) (key string, err error) {
-	if h.cfg.connKey != nil {
-		key = h.cfg.connKey(r)
-	}
+func (h *Hub) reserve(key string) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	switch {
 	case h.closing:
-		return "", errShutDown
+		return errShutDown
 	case h.cfg.maxConns > 0 && h.open >= h.cfg.maxConns:
-		return "", errTooManyConns
+		return errTooManyConns
 	case h.cfg.connKey != nil && h.perKey[key] >= h.cfg.maxPerKey:
-		return "", errTooManyPerKey
+		return errTooManyPerKey
 	}
 	h.open++
 	if h.cfg.connKey != nil {
 		h.perKey[key]++
 	}
 	h.wg.Add(1)
-	return key, nil
+	return nil
 }
 
 func (h *Hub) unreserve(key string) {
@@ -310,6 +316,11 @@ func (h *Hub) release(c *Conn) {
 // entered and left keep the books of a connection that has entered or left a room.
 func (h *Hub) entered(c *Conn, room string) {
 	h.observer.Add(MetricJoins, c.route, "", 1)
+	h.appear(c, room)
+}
+
+// appear lets the connection's identity count as present.
+func (h *Hub) appear(c *Conn, room string) {
 	if h.presence != nil {
 		h.presence.count(room, c.Identity(), 1)
 	}

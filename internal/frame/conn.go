@@ -119,7 +119,9 @@ func (p *preread) Read(b []byte) (int, error) {
 		return p.Conn.Read(b)
 	}
 	n := copy(b, p.early)
-	p.early = p.early[n:]
+	if p.early = p.early[n:]; len(p.early) == 0 {
+		p.early = nil // the buffer it lies in may be large
+	}
 	return n, nil
 }
 
