@@ -116,7 +116,6 @@ func (o *outbox) published(t *outTopic, size int, err error) {
 	began := t.begun
 	t.begun = time.Time{}
 
-	rejected := interface{ Rejected() bool }(nil)
 	switch {
 	case err == nil && t.probe:
 		o.hold(t)
@@ -124,7 +123,7 @@ func (o *outbox) published(t *outTopic, size int, err error) {
 	case err == nil:
 		o.works(t)
 		t.local = false
-	case errors.As(err, &rejected) && rejected.Rejected():
+	case isRejected(err):
 		o.lose(t, fmt.Errorf("wsroom: broker: %w", err))
 		o.proceed(t)
 		return
@@ -134,6 +133,12 @@ func (o *outbox) published(t *outTopic, size int, err error) {
 	}
 	o.pop(t)
 	o.proceed(t)
+}
+
+// isRejected reports whether the broker says that it never takes the data.
+func isRejected(err error) bool {
+	var rejected interface{ Rejected() bool }
+	return errors.As(err, &rejected) && rejected.Rejected()
 }
 
 // hold goes on with a topic that works again, when other nodes have had time to find that, too.
