@@ -3,17 +3,555 @@ package wsroom_test
 import (
 	"context"
 	"encoding/base64"
+	"encoding/binary"
 	"errors"
+	"expvar"
 	"fmt"
+	"io"
 	"log"
+	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
+	"strings"
 	"time"
 
 	"github.com/coder/websocket"
+	"github.com/coder/websocket/wsjson"
 	"github.com/go-chi/chi/v5"
 	"github.com/wsroom/wsroom"
+	"github.com/wsroom/wsroom/adapters/brokertest"
 )
+
+// passes say who may enter which room, and until when.
+var passes = map[string]struct {
+	room  string
+	until time.Time
+}{
+	"red":     {"/staff", time.Now().Add(time.Hour)},
+	"blue":    {"/lounge", time.Now().Add(time.Hour)},
+	"expired": {"/staff", time.Now().Add(-time.Hour)},
+}
+
+// Who has no pass gets 401, who has one for another room 403, and who has one is let in for as long as it
+// is good for; then the connection ends with close code 4401.
+func ExampleWithAuthorize() {
+	hub := wsroom.New(
+		wsroom.WithAuthorize(func(r *http.Request, room string) error {
+			token, _ := wsroom.BearerToken(r)
+			pass, ok := passes[token]
+			if !ok {
+				return &wsroom.StatusError{Status: http.StatusUnauthorized, Message: "no pass"}
+			}
+			if pass.room != room {
+				return &wsroom.StatusError{Status: http.StatusForbidden, Message: "not for this room"}
+			}
+			return wsroom.Until(pass.until)
+		}),
+	)
+	srv := httptest.NewServer(hub)
+	defer srv.Close()
+	defer hub.Shutdown(context.Background())
+
+	for _, token := range []string{"red", "blue", "expired", "forged"} {
+		header := http.Header{"Authorization": {"Bearer " + token}}
+		ws, res, err := websocket.Dial(context.Background(), srv.URL+"/staff", &websocket.DialOptions{HTTPHeader: header})
+		if err == nil {
+			defer ws.CloseNow()
+		}
+		fmt.Println(token, res.StatusCode)
+	}
+	// Output:
+	// red 101
+	// blue 403
+	// expired 401
+	// forged 401
+}
+
+// sum adds up numbers of 16 bits.
+func sum(p []byte) (total uint64) {
+	for len(p) >= 2 {
+		total += uint64(binary.BigEndian.Uint16(p))
+		p = p[2:]
+	}
+	return total
+}
+
+// Binary messages beside texts, which set what the sum is to be multiplied by.
+func ExampleOnBinary() {
+	hub := wsroom.New(
+		wsroom.OnText(func(c *wsroom.Conn, text string, err error) {
+			if err == nil && text == "double" {
+				c.Set("factor", uint64(2))
+			}
+		}),
+		wsroom.OnBinary(func(c *wsroom.Conn, p []byte, err error) {
+			if err != nil {
+				return
+			}
+			factor, ok := c.Get("factor")
+			if !ok {
+				factor = uint64(1)
+			}
+			c.SendBinary(binary.BigEndian.AppendUint64(nil, sum(p)*factor.(uint64)))
+		}),
+	)
+	srv := httptest.NewServer(hub)
+	defer srv.Close()
+	defer hub.Shutdown(context.Background())
+
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	ws, _, err := websocket.Dial(ctx, srv.URL, nil)
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer ws.CloseNow()
+	ws.Write(ctx, websocket.MessageText, []byte("double"))
+	ws.Write(ctx, websocket.MessageBinary, []byte{0, 1, 0, 2, 1, 0})
+	typ, p, _ := ws.Read(ctx)
+	fmt.Println(typ, binary.BigEndian.Uint64(p))
+	// Output: MessageBinary 518
+}
+
+// newNode is a hub among others. In production broker is redisbroker.New(client), or natsbroker.New(nc).
+func newNode(broker wsroom.Broker) *wsroom.Hub {
+	return wsroom.New(
+		wsroom.WithName("chat"),
+		wsroom.WithBroker(broker),
+		wsroom.OnText(func(c *wsroom.Conn, text string, err error) {
+			if err == nil {
+				c.SendTextToThisRoom(text)
+			}
+		}),
+		wsroom.OnGap(func(room string, err error) {
+			log.Printf("members of %s may have missed something: %v", room, err)
+		}),
+	)
+}
+
+// Two nodes, here in one process: what a client of one sends reaches those of the other.
+func ExampleWithBroker() {
+	cloud := brokertest.NewMemory()
+	one, two := newNode(cloud.Open()), newNode(cloud.Open())
+	defer one.Shutdown(context.Background())
+	defer two.Shutdown(context.Background())
+	srv1, srv2 := httptest.NewServer(one), httptest.NewServer(two)
+	defer srv1.Close()
+	defer srv2.Close()
+
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	ann, _, err := websocket.Dial(ctx, srv1.URL+"/chat/general", nil)
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer ann.CloseNow()
+	bob, _, err := websocket.Dial(ctx, srv2.URL+"/chat/general", nil)
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer bob.CloseNow()
+
+	ann.Write(ctx, websocket.MessageText, []byte("hello from the other side"))
+	_, p, err := bob.Read(ctx)
+	fmt.Println(string(p), err)
+	// Output: hello from the other side <nil>
+}
+
+// wish is what a client of the desk wants: to follow a topic, or not to any more.
+type wish struct{ Follow, Unfollow string }
+
+// A connection follows topics, rooms beside the one of its route, and keeps a name of its own.
+func ExampleConn() {
+	hub := wsroom.New(
+		wsroom.OnConnect(func(c *wsroom.Conn, r *http.Request) error {
+			c.Set("name", r.FormValue("name"))
+			return nil
+		}),
+		wsroom.OnJSON(func(c *wsroom.Conn, w wish, err error) {
+			if err != nil {
+				return
+			}
+			if w.Follow != "" {
+				if err := c.Join("topic:" + w.Follow); err != nil {
+					return
+				}
+			}
+			if w.Unfollow != "" {
+				c.Leave("topic:" + w.Unfollow)
+			}
+			name, _ := c.Get("name")
+			c.SendText(fmt.Sprint(name, " is in ", c.Rooms()))
+		}),
+	)
+	srv := httptest.NewServer(hub)
+	defer srv.Close()
+	defer hub.Shutdown(context.Background())
+
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	ann, _, err := websocket.Dial(ctx, srv.URL+"/desk?name=ann", nil)
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer ann.CloseNow()
+	for _, w := range []wish{{Follow: "go"}, {Follow: "chess"}, {Unfollow: "go"}} {
+		wsjson.Write(ctx, ann, w)
+		_, p, _ := ann.Read(ctx)
+		fmt.Println(string(p))
+	}
+	// Output:
+	// ann is in [/desk topic:go]
+	// ann is in [/desk topic:chess topic:go]
+	// ann is in [/desk topic:chess]
+}
+
+// newSite has rooms below /chat/, and a page from which a notice goes to one of them.
+func newSite() (*wsroom.Hub, http.Handler) {
+	hub := wsroom.New(
+		wsroom.OnText(func(c *wsroom.Conn, text string, err error) {
+			if err == nil {
+				c.SendTextToThisRoom(text)
+			}
+		}),
+	)
+	mux := http.NewServeMux()
+	mux.Handle("GET /chat/{room}", hub)
+	mux.HandleFunc("POST /notice/{room}", func(w http.ResponseWriter, r *http.Request) {
+		if err := hub.SendTextToRoom("/chat/"+r.PathValue("room"), r.FormValue("text")); err != nil {
+			http.Error(w, err.Error(), http.StatusBadRequest)
+		}
+	})
+	return hub, mux
+}
+
+// A hub is an http.Handler, and sends from anywhere.
+func ExampleHub() {
+	hub, site := newSite()
+	srv := httptest.NewServer(site)
+	defer srv.Close()
+	defer hub.Shutdown(context.Background())
+
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	ann, _, err := websocket.Dial(ctx, srv.URL+"/chat/general", nil)
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer ann.CloseNow()
+	fmt.Println(hub.Rooms(), hub.Len())
+
+	http.PostForm(srv.URL+"/notice/general", url.Values{"text": {"Lunch is ready."}})
+	_, p, err := ann.Read(ctx)
+	fmt.Println(string(p), err)
+	// Output:
+	// [/chat/general] 1
+	// Lunch is ready. <nil>
+}
+
+// page is what a browser gets that just opens the URL.
+func page(w http.ResponseWriter, r *http.Request) {
+	fmt.Fprintf(w, "<title>%s</title>", chi.URLParam(r, "board"))
+}
+
+// One URL for the page and for its WebSocket.
+func ExampleHub_Middleware() {
+	hub := wsroom.New(wsroom.WithRoom(wsroom.ByPathValue("board")))
+	r := chi.NewRouter()
+	r.With(hub.Middleware).Get("/boards/{board}", page)
+
+	srv := httptest.NewServer(r)
+	defer srv.Close()
+	defer hub.Shutdown(context.Background())
+	res, err := http.Get(srv.URL + "/boards/plan")
+	if err != nil {
+		log.Fatal(err)
+	}
+	body, _ := io.ReadAll(res.Body)
+	res.Body.Close()
+	fmt.Println(string(body))
+
+	ws, _, err := websocket.Dial(context.Background(), srv.URL+"/boards/plan", nil)
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer ws.CloseNow()
+	fmt.Println(hub.Rooms())
+	// Output:
+	// <title>plan</title>
+	// [plan]
+}
+
+// published keeps all counters and gauges in expvar, by metric and cause.
+type published struct{ *expvar.Map }
+
+func (p published) Add(metric, route, cause string, n int) {
+	if cause != "" {
+		metric += ":" + cause
+	}
+	p.Map.Add(metric, int64(n))
+}
+
+func (p published) Record(metric, route, cause string, value float64) {} // distributions aren't kept
+
+// Counters for expvar. For Prometheus and OpenTelemetry there are adapters.
+func ExampleObserver() {
+	counters := published{new(expvar.Map)} // expvar.NewMap("wsroom")
+	hub := wsroom.New(wsroom.WithObserver(counters))
+	srv := httptest.NewServer(hub)
+	defer srv.Close()
+
+	ws, _, err := websocket.Dial(context.Background(), srv.URL+"/a", nil)
+	if err != nil {
+		log.Fatal(err)
+	}
+	ws.Close(websocket.StatusNormalClosure, "")
+	hub.Shutdown(context.Background()) // and every callback has returned
+	_, _, _ = websocket.Dial(context.Background(), srv.URL+"/a", nil)
+
+	for _, name := range []string{"joins", "conns", "ended:peer", "refused:shutdown"} {
+		fmt.Println(name, counters.Get(name))
+	}
+	stats := hub.Stats()
+	fmt.Println(stats.Opened, stats.Closed)
+	// Output:
+	// joins 1
+	// conns 0
+	// ended:peer 1
+	// refused:shutdown 1
+	// 1 1
+}
+
+const frames = 300
+
+// frame is a picture of 64 KiB, as it were.
+func frame(n int) string { return fmt.Sprint(n, strings.Repeat(" ", 64<<10)) }
+
+// For live pictures the newest counts: who can't keep up misses some, and nobody else notices.
+func ExampleWithOverflow() {
+	hub := wsroom.New(
+		wsroom.WithSendQueue(4, 1<<20),
+		wsroom.WithOverflow(wsroom.DropOldest),
+	)
+	srv := httptest.NewServer(hub)
+	defer srv.Close()
+	defer hub.Shutdown(context.Background())
+
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	slow, _, err := websocket.Dial(ctx, srv.URL+"/camera", nil)
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer slow.CloseNow()
+	slow.SetReadLimit(1 << 20)
+
+	for n := range frames { // nobody reads meanwhile
+		hub.SendTextToRoom("/camera", frame(n))
+	}
+	seen, last := 0, ""
+	for last != fmt.Sprint(frames-1) {
+		_, p, err := slow.Read(ctx)
+		if err != nil {
+			log.Fatal(err)
+		}
+		last = strings.TrimSpace(string(p))
+		seen++
+	}
+	fmt.Println("the last one has come:", last)
+	fmt.Println("some have been dropped:", seen < frames, seen+hub.Stats().Dropped == frames)
+	// Output:
+	// the last one has come: 299
+	// some have been dropped: true true
+}
+
+// visitor says who makes the request; a site with logins takes it from the session.
+func visitor(r *http.Request) string { return r.FormValue("name") }
+
+// Ann has two tabs open and is one member; that she came is told once.
+func ExampleHub_Presence() {
+	joined := make(chan string, 10)
+	hub := wsroom.New(
+		wsroom.WithIdentity(visitor),
+		wsroom.OnMemberJoin(func(room string, m wsroom.Member) { joined <- m.Identity + " is in " + room }),
+	)
+	srv := httptest.NewServer(hub)
+	defer srv.Close()
+	defer hub.Shutdown(context.Background())
+
+	ctx := context.Background()
+	for _, name := range []string{"ann", "ann", "bob"} {
+		ws, _, err := websocket.Dial(ctx, srv.URL+"/lounge?name="+name, nil)
+		if err != nil {
+			log.Fatal(err)
+		}
+		defer ws.CloseNow()
+	}
+	members, err := hub.Presence(ctx, "/lounge")
+	fmt.Println(members, err, hub.Len())
+	fmt.Println(<-joined)
+	fmt.Println(<-joined)
+	// Output:
+	// [{ann} {bob}] <nil> 3
+	// ann is in /lounge
+	// bob is in /lounge
+}
+
+// hello is what a client says first.
+type hello struct{ Name string }
+
+// greet is a conversation with turns of its own: a name, then lines. An error ends the connection; nil closes
+// it with 1000.
+func greet(c *wsroom.Conn) error {
+	var h hello
+	if err := c.ReadJSON(c.Context(), &h); err != nil {
+		return err
+	}
+	for {
+		line, err := c.ReadText(c.Context())
+		if err != nil {
+			return err
+		}
+		if line == "bye" {
+			return c.SendText("Bye, " + h.Name + ".")
+		}
+		if err := c.SendTextToThisRoom(h.Name + ": " + line); err != nil {
+			return err
+		}
+	}
+}
+
+// Serve hands over the connection, for what isn't one message after the other.
+func ExampleServe() {
+	hub := wsroom.New(wsroom.Serve(greet))
+	srv := httptest.NewServer(hub)
+	defer srv.Close()
+	defer hub.Shutdown(context.Background())
+
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	ann, _, err := websocket.Dial(ctx, srv.URL, nil)
+	if err != nil {
+		log.Fatal(err)
+	}
+	wsjson.Write(ctx, ann, hello{"Ann"})
+	for _, line := range []string{"hello", "bye"} {
+		ann.Write(ctx, websocket.MessageText, []byte(line))
+		_, p, _ := ann.Read(ctx)
+		fmt.Println(string(p))
+	}
+	_, _, err = ann.Read(ctx)
+	fmt.Println(websocket.CloseStatus(err))
+	// Output:
+	// Ann: hello
+	// Bye, Ann.
+	// StatusNormalClosure
+}
+
+// serveUntil serves the hub until ctx is done, such as one of signal.NotifyContext.
+func serveUntil(ctx context.Context, ln net.Listener, hub *wsroom.Hub) error {
+	srv := &http.Server{Handler: hub, ReadHeaderTimeout: 5 * time.Second}
+	go srv.Serve(ln)
+	<-ctx.Done()
+
+	end, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	return errors.Join(hub.Shutdown(end), srv.Shutdown(end))
+}
+
+// Hub.Shutdown belongs beside http.Server.Shutdown, which knows nothing of upgraded connections. What was
+// sent before it comes first.
+func ExampleHub_Shutdown() {
+	hub := wsroom.New(
+		wsroom.WithDrain(100*time.Millisecond), // some seconds, in production
+		wsroom.OnText(func(c *wsroom.Conn, text string, err error) {
+			if err == nil {
+				c.SendTextToThisRoom(text)
+			}
+		}),
+	)
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		log.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	stopped := make(chan error)
+	go func() { stopped <- serveUntil(ctx, ln, hub) }()
+
+	ws, _, err := websocket.Dial(context.Background(), "http://"+ln.Addr().String(), nil)
+	if err != nil {
+		log.Fatal(err)
+	}
+	ws.Write(context.Background(), websocket.MessageText, []byte("hello"))
+	_, p, _ := ws.Read(context.Background())
+	fmt.Println(string(p))
+
+	hub.SendTextToAll("back in a minute")
+	stop()
+	_, p, _ = ws.Read(context.Background())
+	fmt.Println(string(p))
+	_, _, err = ws.Read(context.Background())
+	fmt.Println(websocket.CloseStatus(err))
+	fmt.Println(<-stopped)
+	// Output:
+	// hello
+	// back in a minute
+	// StatusServiceRestart
+	// <nil>
+}
+
+// relay passes on what comes in, to the others of the room, and not back.
+type relay struct{ *wsroom.Hub }
+
+func (g *relay) text(c *wsroom.Conn, text string, err error) {
+	if err == nil {
+		g.To(c.Room()).Except(c).SendText(text)
+	}
+}
+
+// Messages for everyone but the sender, then for several rooms, and a kick.
+func ExampleTarget() {
+	var g relay
+	g.Hub = wsroom.New(wsroom.OnText(g.text))
+	srv := httptest.NewServer(g)
+	defer srv.Close()
+	defer g.Shutdown(context.Background())
+
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	var clients []*websocket.Conn
+	for _, room := range []string{"/red", "/red", "/blue"} {
+		ws, _, err := websocket.Dial(ctx, srv.URL+room, nil)
+		if err != nil {
+			log.Fatal(err)
+		}
+		defer ws.CloseNow()
+		clients = append(clients, ws)
+	}
+	ann, bob, cas := clients[0], clients[1], clients[2]
+
+	ann.Write(ctx, websocket.MessageText, []byte("hello, red"))
+	_, p, _ := bob.Read(ctx)
+	fmt.Println("bob:", string(p))
+
+	var absent []string
+	g.To(absent...).SendText("for nobody") // everyone is g.ToAll(), and never an empty list
+	g.To("/red", "/blue").SendText("hello, all")
+	_, p, _ = ann.Read(ctx) // her own message hasn't come
+	fmt.Println("ann:", string(p))
+	_, p, _ = cas.Read(ctx)
+	fmt.Println("cas:", string(p))
+
+	g.To("/blue").Close(4000, "closing time")
+	_, _, err := cas.Read(ctx)
+	fmt.Println("cas:", websocket.CloseStatus(err))
+	// Output:
+	// bob: hello, red
+	// ann: hello, all
+	// cas: hello, all
+	// cas: StatusCode(4000)
+}
 
 type message struct{ From, Text string }
 

@@ -19,21 +19,9 @@ import (
 
 	"github.com/coder/websocket"
 	"github.com/wsroom/wsroom"
+	"github.com/wsroom/wsroom/internal/tests/kit"
 	"github.com/wsroom/wsroom/wsroomtest"
 )
-
-// echoRoom sends what comes to the room it came from.
-func echoRoom(c *wsroom.Conn, text string, err error) {
-	if err == nil {
-		c.SendTextToThisRoom(text)
-	}
-}
-
-// closes returns an OnClose that reports to a channel.
-func closes() (wsroom.Option, <-chan error) {
-	ch := make(chan error, 1000)
-	return wsroom.OnClose(func(_ *wsroom.Conn, err error) { ch <- err }), ch
-}
 
 func TestCallbackPriority(t *testing.T) {
 	used := make(chan string, 10)
@@ -66,7 +54,7 @@ func TestCallbackPriority(t *testing.T) {
 		t.Run(tc.name, func(t *testing.T) {
 			var log bytes.Buffer
 			logger := wsroom.WithLogger(slog.New(slog.NewJSONHandler(&log, nil)))
-			srv := serve(t, wsroom.New(append(tc.opts, logger)...))
+			srv := kit.Serve(t, wsroom.New(append(tc.opts, logger)...))
 			var line struct {
 				Used    string
 				Ignored []string
@@ -80,8 +68,8 @@ func TestCallbackPriority(t *testing.T) {
 				t.Errorf("log says %+v", line)
 			}
 			logged := log.Len()
-			dial(t, srv, "/a").SendText("1")
-			if got := await(t, used, "a callback"); got != tc.want {
+			kit.Dial(t, srv, "/a").SendText("1")
+			if got := kit.Await(t, used, "a callback"); got != tc.want {
 				t.Errorf("%s was called, want %s", got, tc.want)
 			}
 			if log.Len() != logged {
@@ -95,13 +83,13 @@ func TestCallbackPriority(t *testing.T) {
 // several rooms, to all. Each sender's messages come in the order sent.
 func TestOneOrderPerRoom(t *testing.T) {
 	const members, senders, each = 10, 8, 500
-	hub := wsroom.New(wsroom.OnText(echoRoom), wsroom.WithSendQueue(1<<20, 1<<30))
-	srv := serve(t, hub)
+	hub := wsroom.New(wsroom.OnText(kit.EchoRoom), wsroom.WithSendQueue(1<<20, 1<<30))
+	srv := kit.Serve(t, hub)
 	clients := make([]*wsroomtest.Client, members)
 	for i := range clients {
-		clients[i] = dial(t, srv, "/a")
+		clients[i] = kit.Dial(t, srv, "/a")
 	}
-	dial(t, srv, "/b")
+	kit.Dial(t, srv, "/b")
 	var wg sync.WaitGroup
 	begin := make(chan struct{})
 	for s := range senders {
@@ -154,7 +142,7 @@ func TestOneOrderPerRoom(t *testing.T) {
 func stall(t *testing.T, srv *httptest.Server, hub *wsroom.Hub, room string) *wsroom.Conn {
 	t.Helper()
 	before := hub.Members(room)
-	dialRaw(t, srv, room)
+	kit.DialRaw(t, srv, room)
 	for _, c := range hub.Members(room) {
 		if !slices.Contains(before, c) {
 			return c
@@ -172,15 +160,15 @@ func TestSlowMemberDoesNotDelayTheRoom(t *testing.T) {
 		"CloseSlow": wsroom.CloseSlow, "DropOldest": wsroom.DropOldest, "DropNewest": wsroom.DropNewest,
 	} {
 		t.Run(name, func(t *testing.T) {
-			onClose, closed := closes()
+			onClose, closed := kit.Closes()
 			var dropped atomic.Int64
 			hub := wsroom.New(onClose, wsroom.WithOverflow(policy), wsroom.WithSendQueue(64, 1<<20),
 				wsroom.OnDrop(func(_ *wsroom.Conn, n int) { dropped.Add(int64(n)) }))
-			srv := serve(t, hub)
-			reader := dial(t, srv, "/a")
+			srv := kit.Serve(t, hub)
+			reader := kit.Dial(t, srv, "/a")
 			slow := stall(t, srv, hub, "/a")
 			pad := strings.Repeat("x", size)
-			heap := heapInUse()
+			heap := kit.HeapInUse()
 			for i := range messages {
 				if err := hub.SendTextToRoom("/a", fmt.Sprint(i, pad)); err != nil {
 					t.Fatal(err)
@@ -188,12 +176,12 @@ func TestSlowMemberDoesNotDelayTheRoom(t *testing.T) {
 				reader.ExpectText(fmt.Sprint(i, pad))
 			}
 			// The queue, a batch that is being written, and noise.
-			if grown := heapInUse() - heap; grown > 8<<20 {
+			if grown := kit.HeapInUse() - heap; grown > 8<<20 {
 				t.Errorf("heap grew by %d KiB", grown>>10)
 			}
 			stats := hub.Stats()
 			if policy == wsroom.CloseSlow {
-				if err := await(t, closed, "the slow one's end"); !errors.Is(err, wsroom.ErrSlow) {
+				if err := kit.Await(t, closed, "the slow one's end"); !errors.Is(err, wsroom.ErrSlow) {
 					t.Errorf("cause %v, want ErrSlow", err)
 				}
 				if err := slow.SendText("x"); !errors.Is(err, wsroom.ErrClosed) {
@@ -204,7 +192,7 @@ func TestSlowMemberDoesNotDelayTheRoom(t *testing.T) {
 			if hub.Len() != 2 {
 				t.Error("the slow one is gone")
 			}
-			until(t, "all drops are reported", func() bool { return dropped.Load() == int64(hub.Stats().Dropped) })
+			kit.Until(t, "all drops are reported", func() bool { return dropped.Load() == int64(hub.Stats().Dropped) })
 			if stats.Dropped < messages/2 {
 				t.Errorf("%d dropped of %d", stats.Dropped, messages)
 			}
@@ -215,18 +203,11 @@ func TestSlowMemberDoesNotDelayTheRoom(t *testing.T) {
 			if err := slow.Close(4000, "full"); err != nil {
 				t.Errorf("Close with a full queue: %v", err)
 			}
-			if err := await(t, closed, "its end"); websocket.CloseStatus(err) != 4000 {
+			if err := kit.Await(t, closed, "its end"); websocket.CloseStatus(err) != 4000 {
 				t.Errorf("cause %v", err)
 			}
 		})
 	}
-}
-
-func heapInUse() int64 {
-	runtime.GC()
-	var m runtime.MemStats
-	runtime.ReadMemStats(&m)
-	return int64(m.HeapAlloc)
 }
 
 // Nothing vanishes silently: what wasn't delivered was counted, and which ones are dropped is as the
@@ -236,8 +217,8 @@ func TestDropsAreCountedAndChosen(t *testing.T) {
 	for name, policy := range map[string]wsroom.Overflow{"DropOldest": wsroom.DropOldest, "DropNewest": wsroom.DropNewest} {
 		t.Run(name, func(t *testing.T) {
 			hub := wsroom.New(wsroom.WithOverflow(policy), wsroom.WithSendQueue(16, 1<<30))
-			srv := serve(t, hub)
-			peer := dialRaw(t, srv, "/a")
+			srv := kit.Serve(t, hub)
+			peer := kit.DialRaw(t, srv, "/a")
 			pad := strings.Repeat("x", size)
 			for i := range messages {
 				hub.SendTextToRoom("/a", fmt.Sprint(i, " ", pad))
@@ -248,7 +229,7 @@ func TestDropsAreCountedAndChosen(t *testing.T) {
 			}
 			last, first := -1, -1
 			for range messages - dropped {
-				_, p, err := peer.next()
+				_, p, err := peer.Next()
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -287,7 +268,7 @@ func TestSnapshotOfAnySizeIsNoSlowClient(t *testing.T) {
 		}
 		return nil
 	}))
-	c := dial(t, serve(t, hub), "/a")
+	c := kit.Dial(t, kit.Serve(t, hub), "/a")
 	c.ExpectText(big)
 	for i := range burst {
 		c.ExpectText(fmt.Sprint(i))
@@ -306,9 +287,9 @@ func TestSnapshotThenLive(t *testing.T) {
 		<-goOn
 		return c.SendText("snapshot 2")
 	}))
-	srv := serve(t, hub)
-	c := dial(t, srv, "/a") // the client is connected while OnConnect still runs
-	await(t, inConnect, "OnConnect")
+	srv := kit.Serve(t, hub)
+	c := kit.Dial(t, srv, "/a") // the client is connected while OnConnect still runs
+	kit.Await(t, inConnect, "OnConnect")
 	for i := range messages {
 		if i == messages/2 {
 			close(goOn)
@@ -347,12 +328,12 @@ func TestErrorTextNeverGoesToThePeer(t *testing.T) {
 				continue
 			}
 			t.Run(tc.name+" of "+where, func(t *testing.T) {
-				onClose, closed := closes()
-				peer := dialRaw(t, serve(t, wsroom.New(opt, onClose)), "/a")
-				if code, reason := peer.closeCode(); code != tc.code || reason != tc.reason {
+				onClose, closed := kit.Closes()
+				peer := kit.DialRaw(t, kit.Serve(t, wsroom.New(opt, onClose)), "/a")
+				if code, reason := peer.CloseCode(); code != tc.code || reason != tc.reason {
 					t.Errorf("close frame %d %q, want %d %q", code, reason, tc.code, tc.reason)
 				}
-				err := await(t, closed, "OnClose")
+				err := kit.Await(t, closed, "OnClose")
 				if tc.err != nil && !errors.Is(err, tc.err) || tc.err == nil && websocket.CloseStatus(err) != 1000 {
 					t.Errorf("cause %v", err)
 				}
@@ -364,10 +345,10 @@ func TestErrorTextNeverGoesToThePeer(t *testing.T) {
 
 // Text that isn't UTF-8 can't be sent, either.
 func TestTextIsText(t *testing.T) {
-	hub := wsroom.New(wsroom.OnText(echoRoom), wsroom.WithJSON(
+	hub := wsroom.New(wsroom.OnText(kit.EchoRoom), wsroom.WithJSON(
 		func(any) ([]byte, error) { return []byte("\"\xff\""), nil }, json.Unmarshal))
-	srv := serve(t, hub)
-	bystander, bad := dial(t, srv, "/a"), dialRaw(t, srv, "/a")
+	srv := kit.Serve(t, hub)
+	bystander, bad := kit.Dial(t, srv, "/a"), kit.DialRaw(t, srv, "/a")
 	member := hub.Members("/a")[0]
 	for name, err := range map[string]error{
 		"Conn.SendText": member.SendText("\xff"), "Conn.SendJSON": member.SendJSON(1),
@@ -379,8 +360,8 @@ func TestTextIsText(t *testing.T) {
 			t.Errorf("%s took text that isn't UTF-8", name)
 		}
 	}
-	bad.frame(0x81, "\xed\xa0\x80") // a lone surrogate
-	if code, _ := bad.closeCode(); code != 1007 {
+	bad.Frame(0x81, "\xed\xa0\x80") // a lone surrogate
+	if code, _ := bad.CloseCode(); code != 1007 {
 		t.Errorf("close code %d, want 1007", code)
 	}
 	bystander.SendText("fine")
@@ -394,23 +375,23 @@ func TestEncodeOnce(t *testing.T) {
 		marshalled.Add(1)
 		return json.Marshal(v)
 	}, json.Unmarshal), wsroom.WithHeartbeat(0, 0))
-	ln := newSinkListener()
+	ln := kit.NewSinkListener()
 	srv := &http.Server{Handler: hub}
 	go srv.Serve(ln)
 	defer srv.Close()
-	defer shutdown(t, hub)
-	defer ln.disconnect()
+	defer kit.Shutdown(t, hub)
+	defer ln.Disconnect()
 	allocs := func(room string, members int) float64 {
 		for range members {
-			ln.connect("/" + room)
+			ln.Connect("/" + room)
 		}
-		until(t, "all are members", func() bool { return len(hub.Members("/"+room)) == members })
+		kit.Until(t, "all are members", func() bool { return len(hub.Members("/"+room)) == members })
 		send := func() {
-			before := ln.frames.Load()
+			before := ln.Frames.Load()
 			if err := hub.SendJSONToRoom("/"+room, map[string]string{"text": "hello"}); err != nil {
 				t.Fatal(err)
 			}
-			for ln.frames.Load() < before+int64(members) {
+			for ln.Frames.Load() < before+int64(members) {
 				runtime.Gosched()
 			}
 		}

@@ -1,0 +1,7 @@
+package kit
+
+import (
+	"fmt"
+)
+
+func Number(i int) string { return fmt.Sprint("reply ", i) }

@@ -1,0 +1,26 @@
+package kit
+
+import (
+	"flag"
+	"runtime/debug"
+	"slices"
+	"sync"
+)
+
+// full is for the attacks at the size of SECURITY.md's figures: go test -run Hostile . -hostile.full.
+// By default they are smaller, and take seconds.
+var full = flag.Bool("hostile.full", false, "run the attacks at their full size")
+
+// Scale returns the full size of an attack, or the small one.
+func Scale(small, large int) int {
+	if *full {
+		return large
+	}
+	return small
+}
+
+// UnderRace reports whether the race detector slows everything down.
+var UnderRace = sync.OnceValue(func() bool {
+	info, _ := debug.ReadBuildInfo()
+	return info != nil && slices.Contains(info.Settings, debug.BuildSetting{Key: "-race", Value: "true"})
+})

@@ -1,0 +1,18 @@
+package kit
+
+import (
+	"net/http"
+
+	"github.com/wsroom/wsroom"
+)
+
+func MuxOf(pattern string, h http.Handler) http.Handler {
+	mux := http.NewServeMux()
+	mux.Handle(pattern, h)
+	return mux
+}
+
+// TellRoom makes a hub tell each client its room.
+func TellRoom() wsroom.Option {
+	return wsroom.OnConnect(func(c *wsroom.Conn, r *http.Request) error { return c.SendText(c.Room()) })
+}

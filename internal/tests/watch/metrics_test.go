@@ -1,0 +1,392 @@
+package watch_test
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"regexp"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/wsroom/wsroom"
+	"github.com/wsroom/wsroom/adapters/brokertest"
+	"github.com/wsroom/wsroom/internal/tests/kit"
+	"github.com/wsroom/wsroom/wsroomtest"
+)
+
+// happening is one way to bring something about that is counted with a cause.
+type happening struct {
+	counts string // metric and cause, as in docs/metrics.md
+	opts   []wsroom.Option
+	do     func(s *kit.PipeServer, hub *wsroom.Hub)
+}
+
+// Each cause that docs/metrics.md lists comes about, as often as it should, and no other does. Gauges are
+// at zero when the hub is shut down, whatever has happened.
+func TestEveryCauseIsCountedAndDocumented(t *testing.T) {
+	seen := map[string]bool{}
+	for _, h := range slices.Concat(endings(), drops(), refusalsOfRequests(), limitsOfHub(), brokerTroubles()) {
+		t.Run(h.counts, func(t *testing.T) {
+			for name := range h.count(t) {
+				seen[name] = true
+			}
+		})
+	}
+	documented := documentedCauses(t)
+	for name := range documented {
+		if !seen[name] {
+			t.Errorf("documented, but it didn't come about: %s", name)
+		}
+	}
+	for name := range seen {
+		if !documented[name] {
+			t.Errorf("not in docs/metrics.md: %s", name)
+		}
+	}
+}
+
+// count brings it about for a hub of its own, and returns what was counted with a cause.
+func (h happening) count(t *testing.T) map[string]float64 {
+	o := &kit.Observer{Sums: map[string]float64{}}
+	var hub *wsroom.Hub
+	newHub := func() *wsroom.Hub {
+		hub = wsroom.New(append(h.opts, wsroom.WithObserver(o))...)
+		return hub
+	}
+	kit.InBubble(t, newHub, func(_ *testing.T, s *kit.PipeServer, hub *wsroom.Hub) {
+		h.do(s, hub)
+		synctest.Wait()
+	})
+	for _, gauge := range []string{wsroom.MetricConns, wsroom.MetricRooms, wsroom.MetricBrokerQueue} {
+		if n := o.Sum(gauge); n != 0 {
+			t.Errorf("%s is %v at the end", gauge, n)
+		}
+	}
+	maps.DeleteFunc(o.Sums, func(name string, _ float64) bool { return !strings.Contains(name, " ") })
+	if o.Sums[h.counts] != 1 {
+		t.Errorf("counted: %v", o.Sums)
+	}
+	ends, sums := maps.Clone(o.Sums), map[string]float64{}
+	maps.DeleteFunc(ends, func(name string, _ float64) bool {
+		return !strings.HasPrefix(name, "ended ") && !strings.HasPrefix(name, "refused ")
+	})
+	for cause, n := range hub.Causes().Ended {
+		sums["ended "+cause] = float64(n)
+	}
+	for cause, n := range hub.Causes().Refused {
+		sums["refused "+cause] = float64(n)
+	}
+	if !maps.Equal(ends, sums) {
+		t.Errorf("counted: %v; in Causes: %v", ends, sums)
+	}
+	return o.Sums
+}
+
+// documentedCauses are the metrics with their causes of docs/metrics.md.
+func documentedCauses(t *testing.T) map[string]bool {
+	t.Helper()
+	page, err := os.ReadFile("../../../docs/metrics.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	causes := map[string]bool{}
+	row := regexp.MustCompile("(?m)^\\| `(\\w+)` \\| ((?:`\\w+`(?:, )?)+) \\|[^|]+\\|$")
+	for _, m := range row.FindAllStringSubmatch(string(page), -1) {
+		for cause := range strings.SplitSeq(m[2], ", ") {
+			causes[m[1]+" "+strings.Trim(cause, "`")] = true
+		}
+	}
+	return causes
+}
+
+// with is a happening to a client that is connected, and gone at the end.
+func with(counts string, do func(c *kit.RawConn, hub *wsroom.Hub), opts ...wsroom.Option) happening {
+	return happening{counts, opts, func(s *kit.PipeServer, hub *wsroom.Hub) {
+		c := s.DialRaw("/a")
+		do(c, hub)
+		synctest.Wait()
+		c.Close()
+	}}
+}
+
+func endings() []happening {
+	sends := func(frames ...[]byte) func(*kit.RawConn, *wsroom.Hub) {
+		return func(c *kit.RawConn, _ *wsroom.Hub) {
+			go c.CloseFrame()
+			for _, f := range frames {
+				_, _ = c.Write(f) // the connection may have ended meanwhile
+			}
+		}
+	}
+	waits := func(d time.Duration) func(*kit.RawConn, *wsroom.Hub) {
+		return func(c *kit.RawConn, _ *wsroom.Hub) {
+			go c.CloseFrame() // what comes is taken, and not answered
+			time.Sleep(d)
+		}
+	}
+	text := wsroom.OnText(kit.DiscardText)
+	return []happening{
+		with("ended peer", sends(kit.RawFrame(0x88, "\x03\xe8"))),
+		with("ended closed", func(c *kit.RawConn, hub *wsroom.Hub) { hub.ToAll().Close(4000, "") }),
+		with("ended shutdown", func(c *kit.RawConn, hub *wsroom.Hub) {
+			go c.CloseFrame()
+			go hub.Shutdown(c.T.Context())
+		}),
+		with("ended expired", waits(time.Hour), kit.AdmitFor(time.Minute), wsroom.WithHeartbeat(0, 0)),
+		with("ended error", waits(0), wsroom.OnConnect(func(*wsroom.Conn, *http.Request) error { return errors.New("no") })),
+		with("ended panic", sends(kit.RawFrame(0x81, "x")), wsroom.OnText(func(*wsroom.Conn, string, error) { panic("boom") })),
+		with("ended lost", func(*kit.RawConn, *wsroom.Hub) {}),
+		with("ended heartbeat", waits(time.Minute)),
+		with("ended write_timeout", func(c *kit.RawConn, hub *wsroom.Hub) {
+			hub.SendTextToAll("x")
+			time.Sleep(time.Minute)
+		}),
+		with("ended slow", func(c *kit.RawConn, hub *wsroom.Hub) { fill(hub, 3) }, wsroom.WithSendQueue(1, 1)),
+		with("ended rate", sends(kit.RawFrame(0x81, "x"), kit.RawFrame(0x81, "y")), text,
+			wsroom.WithRateLimit(1, 1), wsroom.WithRateLimitAction(wsroom.Disconnect)),
+		with("ended overhead", sends(slices.Repeat(kit.RawFrame(0x89, ""), 1000)), text),
+		with("ended too_big", sends(kit.RawFrame(0x81, strings.Repeat("x", 11))), text, wsroom.WithMaxMessageSize(10)),
+		with("ended too_big", sends(kit.RawFrame(0x81, strings.Repeat("x", 1000))), text, wsroom.WithMaxMessageSize(10)),
+		with("ended message_timeout", func(c *kit.RawConn, _ *wsroom.Hub) {
+			go c.CloseFrame()
+			c.Frame(0x01, "and so on")
+			time.Sleep(time.Minute)
+		}, text),
+		with("ended bad_json", sends(kit.RawFrame(0x81, "x")), wsroom.OnJSON(func(*wsroom.Conn, int, error) {})),
+		with("ended bad_kind", sends(kit.RawFrame(0x82, "x")), text),
+		with("ended not_utf8", sends(kit.RawFrame(0x81, "\xff")), text),
+		with("ended protocol", sends(kit.RawFrame(0x83, "x")), text),
+	}
+}
+
+// fill sends to clients that don't read: the first message is on its way, the second waits, and of the
+// rest each is one too many for a queue of one.
+func fill(hub *wsroom.Hub, messages int) {
+	for i := range messages {
+		hub.SendTextToAll(fmt.Sprint(i))
+		synctest.Wait()
+	}
+}
+
+func drops() []happening {
+	fills := func(c *kit.RawConn, hub *wsroom.Hub) { fill(hub, 3) }
+	return []happening{
+		with("dropped oldest", fills, wsroom.WithSendQueue(1, 1), wsroom.WithOverflow(wsroom.DropOldest)),
+		with("dropped newest", fills, wsroom.WithSendQueue(1, 1), wsroom.WithOverflow(wsroom.DropNewest)),
+		with("dropped ended", func(c *kit.RawConn, hub *wsroom.Hub) { fill(hub, 1) }), // while it is being written
+		with("dropped ended", func(c *kit.RawConn, hub *wsroom.Hub) { // while OnConnect holds it back
+			hub.SendTextToAll("x")
+			hub.ToAll().Close(4000, "")
+		}, wsroom.OnConnect(func(*wsroom.Conn, *http.Request) error { time.Sleep(time.Second); return nil })),
+	}
+}
+
+// knocks is a happening to a request, after others have come in.
+func knocks(counts, request string, first func(*kit.PipeServer, *wsroom.Hub), opts ...wsroom.Option) happening {
+	return happening{counts, opts, func(s *kit.PipeServer, hub *wsroom.Hub) {
+		first(s, hub)
+		conn, err := s.Ln.Dial(s.T.Context(), "", "")
+		if err != nil {
+			s.T.Fatal(err)
+		}
+		defer conn.Close()
+		io.WriteString(conn, request)
+		synctest.Wait()
+		time.Sleep(time.Minute)
+	}}
+}
+
+// serveRecorded has the hub answer a request that no server has read.
+func serveRecorded(counts string, major int) happening {
+	return happening{counts, nil, func(s *kit.PipeServer, hub *wsroom.Hub) {
+		r, err := http.ReadRequest(bufio.NewReader(strings.NewReader(kit.UpgradeRequest("/a"))))
+		if err != nil {
+			s.T.Fatal(err)
+		}
+		r.ProtoMajor = major
+		hub.ServeHTTP(httptest.NewRecorder(), r)
+	}}
+}
+
+func nothingFirst(*kit.PipeServer, *wsroom.Hub) {}
+
+func refusalsOfRequests() []happening {
+	asked := func(f func() error) wsroom.Option {
+		return wsroom.WithAuthorize(func(*http.Request, string) error { return f() })
+	}
+	request := kit.UpgradeRequest("/a")
+	return []happening{
+		serveRecorded("refused protocol", 2),
+		serveRecorded("refused hijack", 1),
+		knocks("refused handshake", kit.UpgradeRequest("/a", "Sec-WebSocket-Version: 12"), nothingFirst),
+		knocks("refused host", request, nothingFirst, wsroom.WithHosts("app.example")),
+		knocks("refused origin", kit.UpgradeRequest("/a", "Origin: http://evil.example"), nothingFirst),
+		knocks("refused room", kit.UpgradeRequest("/%01"), nothingFirst),
+		knocks("refused authorize", request, nothingFirst, kit.Deny(403)),
+		knocks("refused authorize", request, nothingFirst, kit.Deny(403), wsroom.WithRejectMode(wsroom.CloseFrame)),
+		knocks("refused panic", request, nothingFirst, asked(func() error { panic(http.ErrAbortHandler) })),
+		knocks("refused timeout", request, nothingFirst, asked(func() error { time.Sleep(11 * time.Second); return nil })),
+		knocks("refused timeout", request, nothingFirst), // the client doesn't take the answer
+		{"refused lost", nil, func(s *kit.PipeServer, _ *wsroom.Hub) {
+			conn, err := s.Ln.Dial(s.T.Context(), "", "")
+			if err != nil {
+				s.T.Fatal(err)
+			}
+			io.WriteString(conn, request)
+			synctest.Wait() // the answer waits to be taken
+			conn.Close()
+		}},
+	}
+}
+
+func limitsOfHub() []happening {
+	dials := func(s *kit.PipeServer, _ *wsroom.Hub) { go s.DialRaw("/a").CloseFrame() }
+	noBeat := wsroom.WithHeartbeat(0, 0)
+	a, b := kit.UpgradeRequest("/a"), kit.UpgradeRequest("/b")
+	away := kit.NewWire()
+	away.Set(kit.Down)
+	return []happening{
+		knocks("refused shutdown", a, func(s *kit.PipeServer, hub *wsroom.Hub) { kit.Shutdown(s.T, hub) }),
+		knocks("refused max_conns", a, dials, noBeat, wsroom.WithMaxConns(1)),
+		knocks("refused max_conns_per", a, dials, noBeat, wsroom.WithMaxConnsPer(wsroom.ByAddr, 1)),
+		knocks("refused max_rooms", b, dials, noBeat, wsroom.WithMaxRooms(1)),
+		knocks("refused max_members", a, dials, noBeat, wsroom.WithMaxMembers(1)),
+		knocks("refused broker", a, nothingFirst, wsroom.WithBroker(away)),
+	}
+}
+
+// nth is a fault of the n-th call of Publish, or of Subscribe.
+func nth(subscribe bool, n int, err error) func(string, []byte) (int, error) {
+	return func(_ string, data []byte) (times int, _ error) {
+		if (data == nil) == subscribe {
+			if n--; n == 0 {
+				return 0, err
+			}
+		}
+		return 1, nil
+	}
+}
+
+type neverTaken struct{ error }
+
+func (neverTaken) Rejected() bool { return true }
+
+func brokerTroubles() []happening {
+	sends := func(c *kit.RawConn, hub *wsroom.Hub) {
+		go c.CloseFrame()
+		for range 3 {
+			hub.SendTextToRoom("/a", "x")
+			time.Sleep(time.Second)
+		}
+	}
+	trouble := func(counts string, fault func(string, []byte) (int, error), opts ...wsroom.Option) happening {
+		w := kit.NewWire()
+		w.Set(fault)
+		return with(counts, sends, append(opts, wsroom.WithBroker(w))...)
+	}
+	server := brokertest.NewMemory()
+	node := server.Open()
+	return []happening{
+		trouble("broker_errors publish", nth(false, 1, kit.ErrDown)),
+		trouble("broker_errors subscribe", nth(true, 1, kit.ErrDown)),
+		trouble("broker_errors rejected", nth(false, 1, neverTaken{kit.ErrDown})),
+		trouble("broker_gaps rejected", nth(false, 1, neverTaken{kit.ErrDown})),
+		trouble("broker_gaps sequence", nth(false, 2, nil)),
+		trouble("broker_gaps late", nth(true, 1, kit.ErrDown), wsroom.WithOutage(wsroom.DeliverLocally)),
+		with("broker_gaps lost", func(c *kit.RawConn, hub *wsroom.Hub) {
+			server.Lose(1)
+			sends(c, hub)
+		}, wsroom.WithBroker(node)),
+		with("broker_gaps malformed", func(c *kit.RawConn, _ *wsroom.Hub) {
+			node.Publish(c.T.Context(), ":room:/a", []byte("x"))
+		}, wsroom.WithBroker(node)),
+	}
+}
+
+// Of what was queued for connections, nothing is missing in the count: it was written or dropped, however
+// they end.
+func TestEveryQueuedMessageIsCounted(t *testing.T) {
+	for _, policy := range []wsroom.Overflow{wsroom.DropOldest, wsroom.DropNewest} {
+		o := &kit.Observer{Sums: map[string]float64{}}
+		newHub := func() *wsroom.Hub {
+			return wsroom.New(wsroom.WithObserver(o), wsroom.WithSendQueue(5, 1<<20), wsroom.WithOverflow(policy))
+		}
+		kit.InBubble(t, newHub, func(t *testing.T, s *kit.PipeServer, hub *wsroom.Hub) {
+			reads, reluctant, stalls := s.DialRaw("/a"), s.DialRaw("/a"), s.DialRaw("/a")
+			cut, leaves := s.DialRaw("/a"), s.DialRaw("/a")
+			go reads.CloseFrame()
+			fill(hub, 3)
+			cut.Close()
+			leaves.Frame(0x88, "\x03\xe8")
+			fill(hub, 10)
+			go reluctant.CloseFrame()
+			fill(hub, 10)
+			hub.ToAll().Close(4000, "")
+			synctest.Wait()
+			stalls.Close()
+			leaves.Close()
+		})
+		queued := o.Sum("fan_out")
+		counted := o.Sum("messages_out") + o.Sum("dropped oldest") + o.Sum("dropped newest") + o.Sum("dropped ended")
+		if queued < 3*5+2*10*3 || counted != queued {
+			t.Errorf("%v queued, %v counted: %v", queued, counted, o.Sums)
+		}
+	}
+}
+
+// routes collects the routes that an Observer hears of.
+type routes struct {
+	mu   sync.Mutex
+	seen map[string]bool // metric and route
+}
+
+func (o *routes) Add(metric, route, _ string, _ int) { o.Record(metric, route, "", 0) }
+
+func (o *routes) Record(metric, route, _ string, _ float64) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.seen[metric+" "+route] = true
+}
+
+// A route is a pattern, and where a metric has none, it has none ever: so there are few series.
+func TestMetricsHaveTheRoutesPattern(t *testing.T) {
+	o := &routes{seen: map[string]bool{}}
+	hub := wsroom.New(wsroom.WithObserver(o), wsroom.OnText(kit.EchoRoom), wsroom.WithSendQueue(1, 1), wsroom.WithOverflow(wsroom.DropNewest))
+	srv := kit.Serve(t, kit.MuxOf("GET /chat/{room}", hub), hub)
+	for i := range 3 {
+		c := kit.Dial(t, srv, fmt.Sprintf("/chat/%d?q=%d", i, i))
+		c.SendText("x")
+		c.ExpectText("x")
+		c.CloseNow()
+	}
+	stalled := kit.DialRaw(t, srv, "/chat/stalled")
+	kit.Until(t, "something is dropped", func() bool {
+		hub.SendTextToRoom("/chat/stalled", strings.Repeat("x", 1<<20))
+		return hub.Stats().Dropped > 0
+	})
+	stalled.Close()
+	wsroomtest.Refused(t, nil, srv.URL+"/chat/%01", http.StatusBadRequest)
+	kit.Shutdown(t, hub)
+	want := []string{"rooms ", "fan_out "}
+	for _, metric := range []string{"conns", "joins", "refused", "ended", "messages_in", "messages_out", "bytes_in",
+		"bytes_out", "dropped", "queue_time"} {
+		want = append(want, metric+" /chat/{room}")
+	}
+	for _, name := range want {
+		if !o.seen[name] {
+			t.Errorf("%q isn't there", name)
+		}
+	}
+	if len(o.seen) != len(want) {
+		t.Errorf("got %v, want %q", o.seen, want)
+	}
+}
