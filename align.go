@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"time"
+
+	"github.com/wsroom/wsroom/internal/serial"
 )
 
 // maxBatch is how many attendances a store is told of at once.
@@ -74,7 +76,7 @@ func (p *presence) take() (some []*attendance) {
 		a.queued, a.busy = false, true
 	}
 	if p.todo = p.todo[n:]; len(p.todo) > 0 {
-		p.work.add("align", p.alignSome)
+		p.work.Add("align", p.alignSome)
 	} else {
 		p.todo = nil
 	}
@@ -179,7 +181,7 @@ func (p *presence) finish(tasks []*task, failed bool) {
 
 // tryAgain aligns an attendance after a while; mu is locked.
 func (p *presence) tryAgain(a *attendance) {
-	a.retry = nextRetry(a.retry)
+	a.retry = serial.NextRetry(a.retry)
 	if a.again != nil { // one timer, however often it changes meanwhile
 		a.again.Reset(a.retry)
 		return

@@ -6,9 +6,13 @@ import (
 	"fmt"
 	"slices"
 	"time"
+
+	"github.com/wsroom/wsroom/internal/serial"
 )
 
 const (
+	// lookTime is how often at most a topic is tried of which nothing is known while others fail.
+	lookTime = 50 * time.Millisecond
 	// publishers is how many topics at most are published to at once. A call holds up no other topic's before
 	// there are so many.
 	publishers = 4096
@@ -17,9 +21,6 @@ const (
 	publishTime = 2 * time.Second
 	probeTime   = time.Second
 	slowestLine = 128 << 10
-	// minRetry and maxRetry bound the time after which a failed call to the broker is tried again.
-	minRetry = 50 * time.Millisecond
-	maxRetry = time.Second
 	// probeRate is how many topics that fail are tried again in a second, at the most.
 	probeRate = 1000
 	// hastened is how many other topics are tried again at once when one works again.
@@ -220,7 +221,7 @@ func (o *outbox) recovered(t *outTopic) {
 		return
 	}
 	away := time.Since(o.since)
-	o.cluster.reports.add("broker is back", func() {
+	o.cluster.reports.Add("broker is back", func() {
 		o.cluster.hub.cfg.logger.Info("wsroom: broker takes messages again", "away", away)
 	})
 }
@@ -252,7 +253,7 @@ func (o *outbox) failed(t *outTopic, began time.Time, err error) {
 		o.recovered(t)
 		return
 	}
-	t.retry = nextRetry(t.retry)
+	t.retry = serial.NextRetry(t.retry)
 	o.pause(t, max(t.retry, time.Duration(o.failing)*time.Second/probeRate))
 }
 
@@ -261,7 +262,7 @@ func (o *outbox) fails(t *outTopic, began time.Time, err error) {
 	if t.absence.first.IsZero() {
 		if o.failing++; o.failing == 1 {
 			o.since = began
-			o.cluster.reports.add("broker is away", func() {
+			o.cluster.reports.Add("broker is away", func() {
 				o.cluster.hub.cfg.logger.Warn("wsroom: broker doesn't take messages", "err", err)
 			})
 		}
@@ -272,7 +273,7 @@ func (o *outbox) fails(t *outTopic, began time.Time, err error) {
 // look has a topic tried of which nothing is known, now and then, so that it isn't refused for others' failures
 // for ever.
 func (o *outbox) look(room string) {
-	if t := o.topics[room]; t != nil && t.busy || time.Since(o.looked) < minRetry {
+	if t := o.topics[room]; t != nil && t.busy || time.Since(o.looked) < lookTime {
 		return
 	}
 	o.looked = time.Now()
@@ -319,5 +320,3 @@ func (o *outbox) endCalls() {
 	}
 	o.ready, o.pausing = nil, nil
 }
-
-func nextRetry(last time.Duration) time.Duration { return min(max(2*last, minRetry), maxRetry) }

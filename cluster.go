@@ -6,6 +6,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/wsroom/wsroom/internal/serial"
+
 	"github.com/wsroom/wsroom/internal/frame"
 )
 
@@ -25,7 +27,7 @@ type cluster struct {
 	broker  Broker
 	node    nodeID
 	outbox  outbox
-	reports errands // what is logged, and calls of OnGap: with no lock held
+	reports serial.Queue // what is logged, and calls of OnGap: with no lock held
 	gaps    digest
 	refused digest          // subscriptions
 	ctx     context.Context // done at the end of Shutdown
@@ -150,19 +152,19 @@ func (c *cluster) gap(room, cause string, err error) {
 
 func (c *cluster) tellGap(room string, err error) {
 	if f := c.hub.cfg.onGap; f != nil {
-		c.reports.add("gap "+room, func() { c.hub.guard("OnGap", room, func() { f(room, err) }) })
+		c.reports.Add("gap "+room, func() { c.hub.guard("OnGap", room, func() { f(room, err) }) })
 	}
 }
 
 func (c *cluster) logGaps(l digestLine) {
-	c.reports.addFirst("gaps", func() {
+	c.reports.AddFirst("gaps", func() {
 		c.hub.cfg.logger.Warn("wsroom: messages of other nodes may be missing",
 			"room", l.room, "cause", l.cause, "err", l.err, "rooms", l.rooms, "gaps", l.reports)
 	})
 }
 
 func (c *cluster) logRefused(l digestLine) {
-	c.reports.addFirst("refused", func() {
+	c.reports.AddFirst("refused", func() {
 		c.hub.cfg.logger.Warn("wsroom: broker takes no subscription", "room", l.room, "err", l.err, "rooms", l.rooms)
 	})
 }
@@ -203,7 +205,7 @@ func (c *cluster) close(ctx context.Context) {
 	c.wg.Wait()
 	c.gaps.flush()
 	c.refused.flush()
-	c.reports.wait(ctx)
+	c.reports.Wait(ctx)
 }
 
 // receive does what a letter says, for the audience on this node.

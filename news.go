@@ -3,6 +3,8 @@ package wsroom
 import (
 	"container/list"
 	"sync"
+
+	"github.com/wsroom/wsroom/internal/serial"
 )
 
 // memberNews is what OnMemberJoin and OnMemberLeave are still to be told, in order, one call at a time. It has a
@@ -11,7 +13,7 @@ import (
 // While f is slow, a member has one event there at the most: the opposite of what waits takes that back.
 type memberNews struct {
 	tell  func(joined bool, room, identity string)
-	calls errands
+	calls serial.Queue
 
 	mu      sync.Mutex               // guards the rest
 	queue   list.List                // of *memberEvent
@@ -42,7 +44,7 @@ func (n *memberNews) add(joined bool, room, identity string) {
 		n.waiting = map[string]*list.Element{}
 	}
 	n.waiting[key] = n.queue.PushBack(&memberEvent{joined, room, identity, 1})
-	n.calls.add("next", n.next)
+	n.calls.Add("next", n.next)
 }
 
 // next tells what has waited for longest. What follows is next even if that doesn't return.
@@ -59,7 +61,7 @@ func (n *memberNews) next() {
 		delete(n.waiting, memberKey(e.room, e.identity))
 	}
 	if n.queue.Len() > 0 {
-		n.calls.add("next", n.next)
+		n.calls.Add("next", n.next)
 	}
 	n.mu.Unlock()
 	n.tell(e.joined, e.room, e.identity)

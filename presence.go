@@ -10,6 +10,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/wsroom/wsroom/internal/serial"
 )
 
 // Member is somebody who is present in a room, by however many connections.
@@ -107,9 +109,9 @@ type presence struct {
 	node   string
 	most   int // how many attendances the store takes at once
 	news   memberNews
-	logs   errands
+	logs   serial.Queue
 
-	work    errands
+	work    serial.Queue
 	probing bool      // a call has failed: one at a time, until one works; this and the rest belong to work
 	leased  bool      // the store knows this node
 	renewed time.Time // the lease, last
@@ -180,7 +182,7 @@ func newPresence(h *Hub) *presence {
 	} else { // even with nobody there, for this may be the one that finds that another node is dead
 		p.shared = true
 		p.mu.Lock()
-		p.renewal = time.AfterFunc(leaseTime/3, func() { p.work.addFirst("renew", p.renew) })
+		p.renewal = time.AfterFunc(leaseTime/3, func() { p.work.AddFirst("renew", p.renew) })
 		p.mu.Unlock()
 	}
 	if _, ok := p.store.(batchStore); ok {
@@ -252,7 +254,7 @@ func (p *presence) align(a *attendance) {
 	if !a.queued {
 		a.queued = true
 		p.todo = append(p.todo, a)
-		p.work.add("align", p.alignSome)
+		p.work.Add("align", p.alignSome)
 	}
 }
 
@@ -282,7 +284,7 @@ func (p *presence) announce(joined bool, room, identity string) {
 // note logs that the store begins to fail.
 func (p *presence) note(err error) {
 	if err != nil && !p.failing {
-		p.logs.add("failing", func() { p.hub.cfg.logger.Warn("wsroom: presence store failed", "err", err) })
+		p.logs.Add("failing", func() { p.hub.cfg.logger.Warn("wsroom: presence store failed", "err", err) })
 	}
 	p.failing = err != nil
 }
@@ -317,9 +319,9 @@ func (p *presence) close(ctx context.Context) {
 		p.end()
 	}
 	p.mu.Unlock()
-	p.work.wait(ctx)
-	p.news.calls.wait(ctx)
-	p.logs.wait(ctx)
+	p.work.Wait(ctx)
+	p.news.calls.Wait(ctx)
+	p.logs.Wait(ctx)
 }
 
 func (p *presence) end() {
@@ -335,6 +337,6 @@ func (p *presence) end() {
 		}
 	}
 	if p.shared {
-		p.work.add("close", p.part)
+		p.work.Add("close", p.part)
 	}
 }

@@ -8,6 +8,8 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"github.com/wsroom/wsroom/internal/serial"
 )
 
 const (
@@ -80,7 +82,7 @@ func (s *subscription) run() {
 			return
 		}
 		s.failed(err, retry == 0)
-		retry = nextRetry(retry)
+		retry = serial.NextRetry(retry)
 		select {
 		case <-time.After(retry):
 		case <-s.ctx.Done():
