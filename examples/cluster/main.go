@@ -56,7 +56,10 @@ func newNode(name string, broker wsroom.Broker, store wsroom.PresenceStore) (*ws
 		wsroom.WithIdentity(identity),
 		wsroom.OnMemberJoin(tell),
 		wsroom.OnMemberLeave(tell),
-		wsroom.OnGap(func(string, error) {
+		wsroom.OnGap(func(missed string, _ error) {
+			if missed != room { // a lost connection is a gap of the messages to all, too; there are none
+				return
+			}
 			for _, c := range hub.Members(room) { // only those on this node
 				c.SendJSON(event{Type: "gap"})
 			}
