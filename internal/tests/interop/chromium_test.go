@@ -1,15 +1,17 @@
 package interop_test
 
 import (
+	"bufio"
 	"encoding/base64"
 	"encoding/json"
-	"fmt"
 	"log/slog"
+	"net"
 	"net/http"
 	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 
@@ -57,6 +59,28 @@ func (a answers) WriteHeader(code int) {
 
 func (a answers) Unwrap() http.ResponseWriter { return a.ResponseWriter }
 
+// wiretap notes what a hub writes to the socket first, which is its answer to a handshake.
+type wiretap struct {
+	http.ResponseWriter
+	note func(answer string)
+}
+
+func (w wiretap) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+	socket, buffered, err := http.NewResponseController(w.ResponseWriter).Hijack()
+	return &tappedConn{Conn: socket, note: w.note}, buffered, err
+}
+
+type tappedConn struct {
+	net.Conn
+	once sync.Once
+	note func(string)
+}
+
+func (c *tappedConn) Write(p []byte) (int, error) {
+	c.once.Do(func() { c.note(string(p)) })
+	return c.Conn.Write(p)
+}
+
 // A page of another origin is refused before any callback.
 func TestChromiumPageOfAnotherOriginIsRefused(t *testing.T) {
 	called := func() { t.Error("a callback was called") }
@@ -101,11 +125,7 @@ func TestChromiumPageBringsAToken(t *testing.T) {
 		wsroom.OnText(func(*wsroom.Conn, string, error) { panic("a panic is logged") }))
 	said := make(chan string, 2)
 	site := serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		hub.ServeHTTP(answers{w, func(code int, header http.Header) {
-			if code == http.StatusSwitchingProtocols { // Chromium asks for an icon, too
-				said <- fmt.Sprint(header)
-			}
-		}}, r)
+		hub.ServeHTTP(wiretap{w, func(answer string) { said <- answer }}, r)
 	}))
 	for token, want := range map[string]string{
 		good: "open chat, welcome, close 1011 ",
@@ -119,7 +139,13 @@ func TestChromiumPageBringsAToken(t *testing.T) {
 	if !strings.Contains(string(text), "a panic is logged") {
 		t.Errorf("the log: %s, %v", text, err)
 	}
-	for _, where := range []string{string(text), await(t, said, "an answer"), await(t, said, "the other answer")} {
+	answers := []string{await(t, said, "an answer"), await(t, said, "the other answer")}
+	for _, answer := range answers {
+		if !strings.HasPrefix(answer, "HTTP/1.1 101 ") {
+			t.Errorf("the answer is %q", answer)
+		}
+	}
+	for _, where := range append(answers, string(text)) {
 		for _, token := range []string{good, bad} {
 			if strings.Contains(where, token) || strings.Contains(where, base64.RawURLEncoding.EncodeToString([]byte(token))) {
 				t.Errorf("there is the token in %s", where)

@@ -180,7 +180,7 @@ func TestDroppingDoesNotPayForTheSnapshot(t *testing.T) {
 			t.Errorf("%d messages were dropped, of 500", dropped)
 		}
 		slices.Sort(times)
-		took[n] = times[len(times)/2]
+		took[n] = times[0] // the least: other programs only add
 		c.CloseNow()
 	}
 	t.Logf("a send takes %v with no snapshot, %v with one", took[0], took[parts])
