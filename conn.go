@@ -14,6 +14,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/coder/websocket"
+	"github.com/wsroom/wsroom/internal/bucket"
 	"github.com/wsroom/wsroom/internal/frame"
 	"github.com/wsroom/wsroom/internal/goroutine"
 )
@@ -59,7 +60,7 @@ type Conn struct {
 	refusal    atomic.Int32            // the close code with which coder/websocket refused what we read; or readingNow; or 0
 	freshAt    uint32                  // when the reading goroutine was last replaced, in seconds of frame.Now
 	inbound    atomic.Pointer[inbound] // nil where there is nothing in it
-	overhead   bucket                  // of frames that carry nothing; belongs to the reader
+	overhead   bucket.Bucket           // of frames that carry nothing; belongs to the reader
 	wroteAt    atomic.Int64            // when something was written last, by frame.Now
 	pingedAt   atomic.Int64            // the wire's Listened when the ping was written that is judged, plus 1; 0: none was
 	readAtPing int64                   // the wire's LastRead when that ping was queued; belongs to the heartbeat

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/coder/websocket"
+	"github.com/wsroom/wsroom/internal/bucket"
 	"github.com/wsroom/wsroom/internal/frame"
 )
 
@@ -41,6 +42,16 @@ const (
 	KeepOpen
 )
 
+// RateLimitAction says what happens to a client over WithRateLimit or WithByteRateLimit.
+type RateLimitAction int
+
+const (
+	// SlowDown reads no further until the rate allows, so that TCP pushes back. It is the default.
+	SlowDown RateLimitAction = iota
+	// Disconnect ends the connection with ErrRateLimited and close code 1008.
+	Disconnect
+)
+
 // config is what options set. It doesn't change after New.
 type config struct {
 	room         RoomFunc
@@ -62,10 +73,10 @@ type config struct {
 	heartbeat     time.Duration
 	pongTimeout   time.Duration
 	deflateFrom   int // bytes; negative: no compression
-	messageRate   rate
-	byteRate      rate
+	messageRate   bucket.Rate
+	byteRate      bucket.Rate
 	rateAction    RateLimitAction
-	overheadRate  rate // of frames that carry nothing
+	overheadRate  bucket.Rate // of frames that carry nothing
 	badJSON       BadJSON
 
 	maxConns, maxRooms, maxMembers int // 0: no limit
@@ -133,6 +144,19 @@ func newConfig(opts []Option) (*config, error) {
 	}
 	return c, errors.Join(mistakes...)
 }
+
+// overheadRate is the budget for frames that carry nothing, with room for the answers to the hub's own
+// pings, twice over.
+func overheadRate(heartbeat time.Duration) bucket.Rate {
+	r := bucket.Rate{PerSecond: 10, Burst: 20}
+	if heartbeat > 0 {
+		r.PerSecond += int64(2 * time.Second / heartbeat)
+	}
+	return r
+}
+
+// limitsRate reports whether there is a limit on what clients send.
+func (c *config) limitsRate() bool { return c.messageRate.Limits() || c.byteRate.Limits() }
 
 // WithRoom names the room of each connection. The default is ByPath. See RoomFunc for its errors.
 func WithRoom(f RoomFunc) Option {
@@ -300,6 +324,42 @@ func WithCompression(threshold int) Option {
 	return func(c *config) error {
 		c.deflateFrom = threshold
 		return notNegative("WithCompression", threshold)
+	}
+}
+
+// WithRateLimit limits the messages that one client sends, by a token bucket: perSecond on average
+// and burst at once. There is no limit by default. Over it the hub reads more slowly, so that TCP
+// pushes back; see WithRateLimitAction. What carries nothing has a budget of its own, always: 10 pings
+// and pongs a second and 20 at once, which the answers to the hub's pings never exceed. 256 empty
+// fragments of messages count as one of them, fragments of 16 bytes or more on average don't count. Over
+// it the connection ends with ErrRateLimited and close code 1008.
+func WithRateLimit(perSecond, burst int) Option {
+	return func(c *config) error {
+		c.messageRate = bucket.Rate{PerSecond: int64(perSecond), Burst: int64(burst)}
+		return errors.Join(positive("WithRateLimit: messages per second", perSecond),
+			positive("WithRateLimit: burst", burst))
+	}
+}
+
+// WithByteRateLimit limits the bytes of the messages that one client sends, decompressed and without
+// frame headers, as WithRateLimit does their number. Both may be set: a message must then fit both
+// rates, and waits for the slower one. A message larger than burst passes, after a wait in
+// proportion; but under Disconnect it always ends the connection, so let burst be at least the
+// WithMaxMessageSize there.
+func WithByteRateLimit(perSecond, burst int64) Option {
+	return func(c *config) error {
+		c.byteRate = bucket.Rate{PerSecond: perSecond, Burst: burst}
+		return errors.Join(positive("WithByteRateLimit: bytes per second", perSecond),
+			positive("WithByteRateLimit: burst", burst))
+	}
+}
+
+// WithRateLimitAction says what happens to a client over WithRateLimit or WithByteRateLimit. The
+// default is SlowDown.
+func WithRateLimitAction(a RateLimitAction) Option {
+	return func(c *config) error {
+		c.rateAction = a
+		return within("WithRateLimitAction", int(a), int(Disconnect))
 	}
 }
 
