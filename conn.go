@@ -17,6 +17,7 @@ import (
 	"github.com/wsroom/wsroom/internal/bucket"
 	"github.com/wsroom/wsroom/internal/frame"
 	"github.com/wsroom/wsroom/internal/goroutine"
+	"github.com/wsroom/wsroom/internal/route"
 )
 
 // Conn is one connection. All methods may be called concurrently, but for Read, ReadText and
@@ -75,7 +76,7 @@ type ownContext struct {
 
 func newConn(h *Hub, r *http.Request, room, key string) *Conn {
 	c := &Conn{
-		hub: h, id: rand.Text(), room: room, route: pattern(r), key: key,
+		hub: h, id: rand.Text(), room: room, route: route.Pattern(r), key: key,
 		remoteAddr: strings.Clone(r.RemoteAddr),
 		request:    detach(r.Context()),
 	}

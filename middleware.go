@@ -11,9 +11,12 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/coder/websocket"
 	"github.com/wsroom/wsroom/internal/frame"
+	"github.com/wsroom/wsroom/internal/route"
 )
 
 // retryAfter is what a client that hit a limit is told to wait.
@@ -56,6 +59,78 @@ func isToken(s string) bool {
 	return s != "" && !strings.ContainsFunc(s, func(c rune) bool {
 		return c <= ' ' || c >= 0x7f || strings.ContainsRune(`()<>@,;:\"/[]?={}`, c)
 	})
+}
+
+// RoomFunc names the room of a request. A name is 1 to 255 bytes of UTF-8 without control
+// characters; any other gets 400. An error refuses the request: a *StatusError with its own HTTP
+// status, any other error with 400 and no text. It may be called concurrently.
+type RoomFunc func(r *http.Request) (string, error)
+
+// ByPath names the room after the URL's path: each segment is decoded once, empty and dot segments
+// are cleaned away, and a slash or a percent sign inside a segment stays escaped. So
+// /chat/%67eneral is /chat/general, and /a%2Fb isn't /a/b. Behind http.StripPrefix it is the path
+// without the prefix; behind chi's Mount and Route, the whole path. It is the default.
+func ByPath(r *http.Request) (string, error) {
+	name, err := route.Path(r.URL)
+	if err != nil {
+		return "", badName()
+	}
+	return name, nil
+}
+
+// ByPattern names the room after the route's pattern, without method and host, so that all of
+// /chat/{room} is one room. Where no pattern is known, such as in a middleware that runs before the
+// request is routed, it is an error and the client gets 500.
+func ByPattern(r *http.Request) (string, error) {
+	if p := route.Pattern(r); p != "" {
+		return p, nil
+	}
+	return "", &StatusError{
+		Status: http.StatusInternalServerError,
+		Message: "wsroom: ByPattern: the route's pattern isn't known here; mount the hub behind the router, not before it, " +
+			"or have a router that sets no r.Pattern set it",
+	}
+}
+
+// ByPathValue names the room after the path value of that name, decoded once under either router: of
+// /chat/{room}, /chat/%67eneral and /chat/general are the room general. The value of a wildcard that
+// spans segments ({path...}, or * under chi) is decoded as ByPath does. Where the route has no such
+// value it is an error and the client gets 500. Behind a router that sets no path values, have a handler
+// in between call r.SetPathValue.
+func ByPathValue(name string) RoomFunc {
+	return func(r *http.Request) (string, error) {
+		value, found, err := route.Value(r, name)
+		switch {
+		case !found:
+			return "", noPathValue(r, name)
+		case err != nil:
+			return "", badName()
+		}
+		return value, nil
+	}
+}
+
+// noPathValue says what is to be done about a path value that is missing.
+func noPathValue(r *http.Request, name string) error {
+	remedy := "mount the hub behind the router, on a pattern that has it"
+	if !route.Known(r) {
+		remedy = fmt.Sprintf("call r.SetPathValue(%q, …) before the hub where the router sets no path values, "+
+			"or mount the hub behind the router, not before it", name)
+	}
+	return &StatusError{
+		Status:  http.StatusInternalServerError,
+		Message: fmt.Sprintf("wsroom: ByPathValue: the request has no path value %q: %s", name, remedy),
+	}
+}
+
+const maxRoomName = 255 // bytes
+
+// checkRoomName returns an error unless name may name a room.
+func checkRoomName(name string) error {
+	if name == "" || len(name) > maxRoomName || !utf8.ValidString(name) || strings.ContainsFunc(name, unicode.IsControl) {
+		return badName()
+	}
+	return nil
 }
 
 // upgrade turns the request into a connection in its room, or answers it and returns why it is refused.
