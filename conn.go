@@ -17,6 +17,7 @@ import (
 	"github.com/wsroom/wsroom/internal/bucket"
 	"github.com/wsroom/wsroom/internal/frame"
 	"github.com/wsroom/wsroom/internal/goroutine"
+	"github.com/wsroom/wsroom/internal/request"
 	"github.com/wsroom/wsroom/internal/route"
 )
 
@@ -34,7 +35,7 @@ type Conn struct {
 	route      string // the request's pattern, for metrics
 	key        string // of WithMaxConnsPer
 	remoteAddr string
-	request    detached // what is kept of the request's context
+	request    request.Detached // what is kept of the request's context
 
 	ws     *websocket.Conn // set with wire, before anyone outside of admission knows the connection
 	writer func()          // c.write; starting a stored func allocates nothing
@@ -78,7 +79,7 @@ func newConn(h *Hub, r *http.Request, room, key string) *Conn {
 	c := &Conn{
 		hub: h, id: rand.Text(), room: room, route: route.Pattern(r), key: key,
 		remoteAddr: strings.Clone(r.RemoteAddr),
-		request:    detach(r.Context()),
+		request:    request.Detach(r.Context()),
 	}
 	c.queue.limit, c.queue.writing = h.cfg, true
 	if h.cfg.onConnect != nil {

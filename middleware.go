@@ -16,7 +16,9 @@ import (
 
 	"github.com/coder/websocket"
 	"github.com/wsroom/wsroom/internal/frame"
+	"github.com/wsroom/wsroom/internal/request"
 	"github.com/wsroom/wsroom/internal/route"
+	"github.com/wsroom/wsroom/internal/site"
 )
 
 // retryAfter is what a client that hit a limit is told to wait.
@@ -26,38 +28,11 @@ const retryAfter = 5 * time.Second
 // is a func(http.Handler) http.Handler, as chi's Use takes.
 func (h *Hub) Middleware(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if isUpgrade(r) {
+		if request.IsUpgrade(r) {
 			h.ServeHTTP(w, r)
 			return
 		}
 		next.ServeHTTP(w, r)
-	})
-}
-
-// isUpgrade reports whether r asks for a WebSocket: by RFC 6455, section 4.1, or, over HTTP/2, by
-// RFC 8441, section 4.
-func isUpgrade(r *http.Request) bool {
-	if r.ProtoMajor >= 2 {
-		return r.Method == http.MethodConnect && r.Header.Get(":protocol") == "websocket"
-	}
-	return hasToken(r.Header, "Connection", "upgrade") && hasToken(r.Header, "Upgrade", "websocket")
-}
-
-func hasToken(h http.Header, key, token string) bool {
-	for _, line := range h.Values(key) {
-		for t := range strings.SplitSeq(line, ",") {
-			if strings.EqualFold(strings.TrimSpace(t), token) {
-				return true
-			}
-		}
-	}
-	return false
-}
-
-// isToken reports whether s is a token of RFC 9110, section 5.6.2.
-func isToken(s string) bool {
-	return s != "" && !strings.ContainsFunc(s, func(c rune) bool {
-		return c <= ' ' || c >= 0x7f || strings.ContainsRune(`()<>@,;:\"/[]?={}`, c)
 	})
 }
 
@@ -133,19 +108,36 @@ func checkRoomName(name string) error {
 	return nil
 }
 
+// ByAddr is the key for WithMaxConnsPer that counts by the address of the request's RemoteAddr: an
+// IPv4 address, or the /64 prefix of an IPv6 one, which is what a single customer gets. Behind a
+// proxy, set WithTrustedProxies, or all clients share the proxy's key. A RemoteAddr that is no
+// address is a key as it stands: peers on a Unix socket ("@" or "") all share one.
+func ByAddr(r *http.Request) string { return request.AddrKey(r.RemoteAddr) }
+
+// BearerToken returns the request's bearer token, for WithAuthorize: from the header "Authorization:
+// Bearer …" (RFC 6750, section 2.1) or, as browsers can't set headers on a WebSocket, from the list of
+// subprotocols, where it is an entry of "bearer." and the token in base64url without padding:
+//
+//	new WebSocket(url, ["chat", "bearer." + btoa(token).replace(/\+/g, "-").replace(/\//g, "_").replace(/=/g, "")])
+//
+// A browser gives up if none of its subprotocols is chosen: offer a second one, here chat, and name
+// it in WithSubprotocols. A token is never chosen, sent back or logged. ok is false unless there is
+// exactly one token, of visible ASCII characters. Whether it is valid is the caller's to find out.
+func BearerToken(r *http.Request) (token string, ok bool) { return request.BearerToken(r.Header) }
+
 // upgrade turns the request into a connection in its room, or answers it and returns why it is refused.
 // The request that it returns is what OnConnect gets.
 func (h *Hub) upgrade(w http.ResponseWriter, r *http.Request) (*Conn, *http.Request, error) {
 	if r.ProtoMajor >= 2 {
 		return nil, nil, h.refuseProtocol(w, r)
 	}
-	g := &gate{ResponseWriter: w, hub: h, limit: &limited{Context: r.Context(), deadline: time.Now().Add(h.cfg.handshake)}}
+	g := &gate{ResponseWriter: w, hub: h, limit: request.WithDeadline(r.Context(), time.Now().Add(h.cfg.handshake))}
 	if h.cfg.deflateFrom >= 0 {
-		g.deflate = acceptDeflate(r.Header)
+		g.deflate = request.AcceptDeflate(r.Header)
 	}
-	defer g.limit.end()
+	defer g.limit.End()
 	g.request = r.WithContext(g.limit)
-	g.request.RemoteAddr = h.cfg.clientAddr(r)
+	g.request.RemoteAddr = h.cfg.proxies.ClientAddr(r)
 	defer g.abort()
 	// The gate checks the origin, before it calls the application, and chooses the subprotocol.
 	ws, err := websocket.Accept(g, g.request, &websocket.AcceptOptions{InsecureSkipVerify: true})
@@ -179,12 +171,12 @@ func (h *Hub) refuseProtocol(w http.ResponseWriter, r *http.Request) error {
 type gate struct {
 	http.ResponseWriter
 	hub     *Hub
-	request *http.Request // a copy, with the client's address, and the limit until lift
-	limit   *limited      // the request's context until then; the 101 must be out by its deadline
-	deflate string        // the answer to an offer to compress; "" for none
-	room    string        // "" until it is named
-	wire    *frame.Conn   // nil until the socket is ours
-	reader  *bufio.Reader // what coder/websocket reads from
+	request *http.Request     // a copy, with the client's address, and the limit until it is admitted
+	limit   *request.Deadline // the request's context until then; the 101 must be out by its deadline
+	deflate string            // the answer to an offer to compress; "" for none
+	room    string            // "" until it is named
+	wire    *frame.Conn       // nil until the socket is ours
+	reader  *bufio.Reader     // what coder/websocket reads from
 
 	// What is given back unless the request is admitted.
 	reserved   bool // a place under the limits, for key
@@ -197,18 +189,6 @@ type gate struct {
 	answered bool // by us; coder's own answer isn't sent
 	returned bool // from coder/websocket; not set if the application panicked
 	admitted bool
-}
-
-// late reports whether the deadline has passed.
-func (g *gate) late() bool { return !time.Now().Before(g.limit.deadline) }
-
-// lift takes the deadline off the request's context. What the application added to it stays.
-func (g *gate) lift() {
-	ctx := g.limit.Context
-	if own := g.request.Context(); own != g.limit {
-		ctx = lifted{ctx, own}
-	}
-	g.request = g.request.WithContext(ctx)
 }
 
 // abort gives back what a request holds that wasn't admitted after all, because something panicked or
@@ -301,22 +281,12 @@ func (g *gate) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 
 // choose answers what the client offers.
 func (g *gate) choose() {
-	if p := chooseSubprotocol(g.request.Header, g.hub.cfg.subprotocols); p != "" {
+	if p := request.Subprotocol(g.request.Header, g.hub.cfg.subprotocols); p != "" {
 		g.Header().Set("Sec-WebSocket-Protocol", p)
 	}
 	if g.deflate != "" {
 		g.Header().Set("Sec-WebSocket-Extensions", g.deflate)
 	}
-}
-
-// chooseSubprotocol returns the first of ours that the client offers, as we spell it; "" if there is none.
-func chooseSubprotocol(request http.Header, ours []string) string {
-	for _, name := range ours {
-		if hasToken(request, "Sec-WebSocket-Protocol", name) {
-			return name
-		}
-	}
-	return ""
 }
 
 // open makes the connection known, and tells the client that it is upgraded.
@@ -347,7 +317,7 @@ func (g *gate) welcome(ws *websocket.Conn) error {
 	g.conn.attach(g.wire, ws)
 	g.entered = true
 	g.hub.appear(g.conn, g.room)
-	return switchProtocols(g.wire.Conn, g.Header(), g.limit.deadline)
+	return switchProtocols(g.wire.Conn, g.Header(), g.limit.At())
 }
 
 // takeSocket takes the connection from the server, and what of it the server has read already.
@@ -418,7 +388,7 @@ func (g *gate) admit() (cause string, err error) {
 // judge asks all who have a say. The cause of a refusal of the hub's own is in the error.
 func (g *gate) judge() (cause string, err error) {
 	h := g.hub
-	if announcesBody(g.request) {
+	if request.AnnouncesBody(g.request) {
 		return "", errHasBody
 	}
 	if err := hijackable(g.ResponseWriter); err != nil {
@@ -431,7 +401,7 @@ func (g *gate) judge() (cause string, err error) {
 		return "", err
 	}
 	until, cause, err := g.ask()
-	if g.late() {
+	if g.limit.Passed() {
 		return "", errTooLate
 	}
 	if err != nil {
@@ -440,8 +410,26 @@ func (g *gate) judge() (cause string, err error) {
 	return "", g.enter(until)
 }
 
-// announcesBody reports whether a body is to come. What follows the header would be taken for frames.
-func announcesBody(r *http.Request) bool { return r.ContentLength != 0 || len(r.TransferEncoding) > 0 }
+// checkSite refuses hosts and origins that aren't allowed.
+func (h *Hub) checkSite(r *http.Request) error {
+	switch {
+	case !h.cfg.site.AllowsHost(r):
+		return errBadHost
+	case !h.cfg.site.AllowsOrigin(r):
+		return errBadOrigin
+	}
+	return nil
+}
+
+func init() {
+	site.Check = func(handler http.Handler, r *http.Request) (status int, text string) {
+		var refused *StatusError
+		if err := handler.(*Hub).checkSite(r); errors.As(err, &refused) {
+			return refused.Status, refused.Message
+		}
+		return 0, ""
+	}
+}
 
 // reserve asks for the key of WithMaxConnsPer and takes a place under the limits.
 func (g *gate) reserve() error {
@@ -464,7 +452,7 @@ func (g *gate) enter(until time.Time) error {
 		return errAway
 	}
 	g.subscribed = true
-	g.lift()
+	g.request = g.request.WithContext(g.limit.Lift(g.request.Context())) // what the application added stays
 	conn := newConn(h, g.request, room, g.key)
 	conn.identify(g.request)
 	conn.queue.deflate = g.deflate != ""

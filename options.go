@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
-	"net/netip"
 	"slices"
 	"strings"
 	"time"
@@ -14,6 +13,7 @@ import (
 	"github.com/coder/websocket"
 	"github.com/wsroom/wsroom/internal/bucket"
 	"github.com/wsroom/wsroom/internal/frame"
+	"github.com/wsroom/wsroom/internal/request"
 )
 
 // Option configures a Hub. Options are given to New; of two that set the same thing the later one
@@ -56,11 +56,9 @@ const (
 type config struct {
 	room         RoomFunc
 	authorize    func(r *http.Request, room string) error
-	origins      []string
-	anyOrigin    bool
-	hosts        []string
+	site         request.Site // which hosts and origins may come
 	subprotocols []string
-	proxies      []netip.Prefix // trusted
+	proxies      request.Proxies // trusted
 	handshake    time.Duration
 	rejectMode   RejectMode
 
@@ -145,6 +143,26 @@ func newConfig(opts []Option) (*config, error) {
 	return c, errors.Join(mistakes...)
 }
 
+// contradictions are the options that make no sense together, or alone.
+func (c *config) contradictions() (mistakes []error) {
+	if c.site.AnyOrigin && len(c.site.Origins) > 0 {
+		mistakes = append(mistakes, errors.New("wsroom: WithOrigins has no effect beside WithInsecureAnyOrigin"))
+	}
+	if c.rateAction != SlowDown && !c.limitsRate() {
+		mistakes = append(mistakes, errors.New("wsroom: WithRateLimitAction has no effect without WithRateLimit or WithByteRateLimit"))
+	}
+	if c.onExpire != nil && c.authorize == nil {
+		mistakes = append(mistakes, errors.New("wsroom: OnExpire has no effect without WithAuthorize, whose function gives the time"))
+	}
+	if c.broker == nil && (c.onGap != nil || c.outage != Fail) {
+		mistakes = append(mistakes, errors.New("wsroom: WithOutage and OnGap have no effect without WithBroker"))
+	}
+	if c.identity == nil && (c.presence != nil || c.onMemberJoin != nil || c.onMemberLeave != nil) {
+		mistakes = append(mistakes, errors.New("wsroom: WithPresenceStore, OnMemberJoin and OnMemberLeave have no effect without WithIdentity"))
+	}
+	return mistakes
+}
+
 // overheadRate is the budget for frames that carry nothing, with room for the answers to the hub's own
 // pings, twice over.
 func overheadRate(heartbeat time.Duration) bucket.Rate {
@@ -187,8 +205,9 @@ func WithAuthorize(f func(r *http.Request, room string) error) Option {
 func WithOrigins(patterns ...string) Option {
 	own := slices.Clone(patterns)
 	return func(c *config) error {
-		c.origins = append(c.origins, lowered(own)...)
-		return checkPatterns("WithOrigins", own)
+		origins, err := request.ParsePatterns("WithOrigins", own)
+		c.site.Origins = append(c.site.Origins, origins...)
+		return err
 	}
 }
 
@@ -196,7 +215,7 @@ func WithOrigins(patterns ...string) Option {
 // For endpoints that are public and trust no cookie.
 func WithInsecureAnyOrigin() Option {
 	return func(c *config) error {
-		c.anyOrigin = true
+		c.site.AnyOrigin = true
 		return nil
 	}
 }
@@ -207,11 +226,28 @@ func WithInsecureAnyOrigin() Option {
 func WithHosts(patterns ...string) Option {
 	own := slices.Clone(patterns)
 	return func(c *config) error {
-		c.hosts = append(c.hosts, lowered(own)...)
+		hosts, err := request.ParsePatterns("WithHosts", own)
+		c.site.Hosts = append(c.site.Hosts, hosts...)
 		if slices.ContainsFunc(own, func(p string) bool { return strings.Contains(p, "://") }) {
 			return errors.New("WithHosts: a host has no scheme")
 		}
-		return checkPatterns("WithHosts", own)
+		return err
+	}
+}
+
+// WithTrustedProxies names the proxies in front, by prefix ("10.0.0.0/8") or address ("::1"). Where a
+// request's peer is one of them, its RemoteAddr becomes the client's: the last address in
+// X-Forwarded-For that isn't a trusted proxy's, with port 0, since its port isn't known. That is what
+// all functions that get the request see, and what Conn.RemoteAddr returns. The header of any other
+// peer, and what stands to the left of the client's address, could be anyone's invention and is
+// ignored; so is what stands to the left of an entry that is no address. A peer on a Unix socket has
+// no address and is no trusted proxy.
+func WithTrustedProxies(prefixes ...string) Option {
+	own := slices.Clone(prefixes)
+	return func(c *config) error {
+		proxies, err := request.ParseProxies("WithTrustedProxies", own)
+		c.proxies = append(c.proxies, proxies...)
+		return err
 	}
 }
 
@@ -225,10 +261,10 @@ func WithSubprotocols(names ...string) Option {
 		c.subprotocols = own
 		for _, name := range own {
 			switch {
-			case !isToken(name):
+			case !request.IsToken(name):
 				return fmt.Errorf("WithSubprotocols: %q is not a token", name)
-			case isBearer(name):
-				return fmt.Errorf("WithSubprotocols: %q: what begins with %q is a secret of the client's, see BearerToken", name, bearerPrefix)
+			case request.IsBearer(name):
+				return fmt.Errorf("WithSubprotocols: %q: what begins with %q is a secret of the client's, see BearerToken", name, request.BearerPrefix)
 			}
 		}
 		return nil
@@ -471,10 +507,30 @@ func WithName(name string) Option {
 
 const maxHubName = 100 // bytes; with maxRoomName it bounds a broker's topics
 
-func lowered(patterns []string) []string {
-	low := make([]string, len(patterns))
-	for i, p := range patterns {
-		low[i] = strings.ToLower(p)
+func notNil(option string, isNil bool) error {
+	if isNil {
+		return fmt.Errorf("%s: must not be nil", option)
 	}
-	return low
+	return nil
+}
+
+func positive[N int | int64 | time.Duration](option string, n N) error {
+	if n <= 0 {
+		return fmt.Errorf("%s: must be positive, not %v", option, n)
+	}
+	return nil
+}
+
+func notNegative[N int | time.Duration](option string, n N) error {
+	if n < 0 {
+		return fmt.Errorf("%s: must not be negative, but is %v", option, n)
+	}
+	return nil
+}
+
+func within(option string, value, last int) error {
+	if value < 0 || value > last {
+		return fmt.Errorf("%s: unknown value %d", option, value)
+	}
+	return nil
 }

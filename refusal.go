@@ -11,6 +11,7 @@ import (
 
 	"github.com/coder/websocket"
 	"github.com/wsroom/wsroom/internal/frame"
+	"github.com/wsroom/wsroom/internal/request"
 	"github.com/wsroom/wsroom/internal/route"
 )
 
@@ -60,7 +61,7 @@ func (g *gate) refuse(cause string, err error) {
 	for _, key := range []string{"Upgrade", "Connection", "Sec-WebSocket-Accept", "Sec-WebSocket-Protocol", "Sec-WebSocket-Extensions"} {
 		g.Header().Del(key)
 	}
-	if announcesBody(g.request) {
+	if request.AnnouncesBody(g.request) {
 		g.Header().Set("Connection", "close") // or the server would wait for the body before it answers
 	}
 	refused.answer(g.ResponseWriter, g.request)
