@@ -131,14 +131,17 @@ func (h *Hub) upgrade(w http.ResponseWriter, r *http.Request) (*Conn, *http.Requ
 	if r.ProtoMajor >= 2 {
 		return nil, nil, h.refuseProtocol(w, r)
 	}
+
 	g := &gate{ResponseWriter: w, hub: h, limit: request.WithDeadline(r.Context(), time.Now().Add(h.cfg.handshake))}
 	if h.cfg.deflateFrom >= 0 {
 		g.deflate = request.AcceptDeflate(r.Header)
 	}
 	defer g.limit.End()
+
 	g.request = r.WithContext(g.limit)
 	g.request.RemoteAddr = h.cfg.proxies.ClientAddr(r)
 	defer g.abort()
+
 	// The gate checks the origin, before it calls the application, and chooses the subprotocol.
 	ws, err := websocket.Accept(g, g.request, &websocket.AcceptOptions{InsecureSkipVerify: true})
 	if err == nil {
@@ -147,6 +150,7 @@ func (h *Hub) upgrade(w http.ResponseWriter, r *http.Request) (*Conn, *http.Requ
 		h.countRefusal(r, "handshake")
 	}
 	g.returned = true
+
 	if err != nil {
 		return nil, nil, err
 	}
@@ -216,12 +220,14 @@ func (g *gate) giveBack() {
 		return
 	}
 	g.subscribed = false
+
 	conn := g.conn
 	if conn == nil {
 		h.unsubscribe(everyRoom, g.room)
 		return
 	}
 	g.conn = nil
+
 	joined := g.joined || slices.Contains(conn.Rooms(), g.room) // or the Observer panicked
 	defer func() {
 		if !joined {
@@ -230,6 +236,7 @@ func (g *gate) giveBack() {
 			h.appear(conn, g.room)
 		}
 	}()
+
 	conn.end(endingLost("upgrade", net.ErrClosed)) // unless a send to all has
 	if g.wire != nil {
 		g.wire.Kill()
@@ -262,6 +269,7 @@ func (g *gate) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 		g.refuse(cause, err)
 		return nil, nil, err
 	}
+
 	socket, early, err := g.takeSocket()
 	if err != nil {
 		g.giveBack()
@@ -269,10 +277,12 @@ func (g *gate) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 		return nil, nil, err
 	}
 	g.answered = true
+
 	g.wire = frame.NewConn(socket, early, (*transport)(g.conn), &g.hub.cfg.limits)
 	if g.deflate != "" {
 		g.wire.AcceptDeflate()
 	}
+
 	// The smallest buffers: the frame.Conn has its own while there is something to read, and puts
 	// frames together itself.
 	g.reader = bufio.NewReaderSize(g.wire, 16)
@@ -300,6 +310,7 @@ func (g *gate) open(ws *websocket.Conn) error {
 		g.conn.start()
 		return nil
 	}
+
 	g.giveBack()
 	cause := "lost"
 	if errors.Is(err, os.ErrDeadlineExceeded) {
@@ -342,6 +353,7 @@ func switchProtocols(socket net.Conn, header http.Header, deadline time.Time) er
 	answer.WriteString("HTTP/1.1 101 Switching Protocols\r\n")
 	_ = header.WriteSubset(answer, unsent) // as net/http does, it makes spaces of line ends
 	answer.WriteString("\r\n")
+
 	_ = socket.SetWriteDeadline(deadline)
 	if _, err := socket.Write(answer.Bytes()); err != nil {
 		return err
@@ -377,6 +389,7 @@ func (g *gate) admit() (cause string, err error) {
 			g.giveBack()
 		}
 	}()
+
 	cause, err = g.judge()
 	admitted = err == nil
 	if r, ok := err.(*refusal); ok {
@@ -400,6 +413,7 @@ func (g *gate) judge() (cause string, err error) {
 	if err := g.reserve(); err != nil {
 		return "", err
 	}
+
 	until, cause, err := g.ask()
 	if g.limit.Passed() {
 		return "", errTooLate
@@ -407,6 +421,7 @@ func (g *gate) judge() (cause string, err error) {
 	if err != nil {
 		return cause, err
 	}
+
 	return "", g.enter(until)
 }
 
@@ -452,15 +467,18 @@ func (g *gate) enter(until time.Time) error {
 		return errAway
 	}
 	g.subscribed = true
+
 	g.request = g.request.WithContext(g.limit.Lift(g.request.Context())) // what the application added stays
 	conn := newConn(h, g.request, room, g.key)
 	conn.identify(g.request)
 	conn.queue.deflate = g.deflate != ""
 	g.conn = conn
+
 	if err := h.store.add(conn); err != nil {
 		return err
 	}
 	g.joined = true
+
 	conn.expireAt(until)
 	h.observer.Add(MetricJoins, conn.route, "", 1)
 	return nil
@@ -475,6 +493,7 @@ func (g *gate) ask() (until time.Time, cause string, err error) {
 	if err := checkRoomName(room); err != nil {
 		return until, "room", err
 	}
+
 	g.room = strings.Clone(room) // it may be a piece of the whole request line
 	until, err = g.hub.authorize(g.request, room)
 	return until, "authorize", err
@@ -485,6 +504,7 @@ func (h *Hub) authorize(r *http.Request, room string) (t time.Time, err error) {
 	if h.cfg.authorize == nil {
 		return t, nil
 	}
+
 	err = h.cfg.authorize(r, room)
 	var admitted until
 	switch {

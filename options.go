@@ -123,6 +123,7 @@ func newConfig(opts []Option) (*config, error) {
 		grace:         5 * time.Second,
 		shutdownCode:  websocket.StatusServiceRestart,
 	}
+
 	var mistakes []error
 	for _, opt := range opts {
 		if opt == nil {
@@ -133,6 +134,7 @@ func newConfig(opts []Option) (*config, error) {
 		}
 	}
 	mistakes = append(mistakes, c.contradictions()...)
+
 	c.overheadRate = overheadRate(c.heartbeat)
 	c.limits.Size = c.maxMessage
 	c.limits.Frame = uint64(c.maxMessage) + uint64(c.maxMessage)/4 + 64 // deflated data can be longer than inflated

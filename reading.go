@@ -285,10 +285,12 @@ func (c *Conn) limitRate(size int) error {
 	if wait <= 0 {
 		return nil
 	}
+
 	if cfg.rateAction == Disconnect {
 		c.end(rid("rate", ErrRateLimited, websocket.StatusPolicyViolation, "rate limit exceeded"))
 		return c.cause()
 	}
+
 	t := time.NewTimer(wait)
 	defer t.Stop()
 	select {
