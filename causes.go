@@ -4,6 +4,8 @@ import (
 	"maps"
 	"net/http"
 	"sync"
+
+	"github.com/wsroom/wsroom/internal/route"
 )
 
 // Causes are a hub's sums by cause on this node, since New. The causes are the words that an Observer
@@ -48,5 +50,5 @@ func (h *Hub) countEnd(c *Conn) {
 
 func (h *Hub) countRefusal(r *http.Request, cause string) {
 	h.refused.add(cause)
-	h.observer.Add(MetricRefused, pattern(r), cause, 1)
+	h.observer.Add(MetricRefused, route.Pattern(r), cause, 1)
 }

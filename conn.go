@@ -14,8 +14,11 @@ import (
 	"unicode/utf8"
 
 	"github.com/coder/websocket"
+	"github.com/wsroom/wsroom/internal/bucket"
 	"github.com/wsroom/wsroom/internal/frame"
 	"github.com/wsroom/wsroom/internal/goroutine"
+	"github.com/wsroom/wsroom/internal/request"
+	"github.com/wsroom/wsroom/internal/route"
 )
 
 // Conn is one connection. All methods may be called concurrently, but for Read, ReadText and
@@ -32,7 +35,7 @@ type Conn struct {
 	route      string // the request's pattern, for metrics
 	key        string // of WithMaxConnsPer
 	remoteAddr string
-	request    detached // what is kept of the request's context
+	request    request.Detached // what is kept of the request's context
 
 	ws     *websocket.Conn // set with wire, before anyone outside of admission knows the connection
 	writer func()          // c.write; starting a stored func allocates nothing
@@ -59,7 +62,7 @@ type Conn struct {
 	refusal    atomic.Int32            // the close code with which coder/websocket refused what we read; or readingNow; or 0
 	freshAt    uint32                  // when the reading goroutine was last replaced, in seconds of frame.Now
 	inbound    atomic.Pointer[inbound] // nil where there is nothing in it
-	overhead   bucket                  // of frames that carry nothing; belongs to the reader
+	overhead   bucket.Bucket           // of frames that carry nothing; belongs to the reader
 	wroteAt    atomic.Int64            // when something was written last, by frame.Now
 	pingedAt   atomic.Int64            // the wire's Listened when the ping was written that is judged, plus 1; 0: none was
 	readAtPing int64                   // the wire's LastRead when that ping was queued; belongs to the heartbeat
@@ -74,9 +77,9 @@ type ownContext struct {
 
 func newConn(h *Hub, r *http.Request, room, key string) *Conn {
 	c := &Conn{
-		hub: h, id: rand.Text(), room: room, route: pattern(r), key: key,
+		hub: h, id: rand.Text(), room: room, route: route.Pattern(r), key: key,
 		remoteAddr: strings.Clone(r.RemoteAddr),
-		request:    detach(r.Context()),
+		request:    request.Detach(r.Context()),
 	}
 	c.queue.limit, c.queue.writing = h.cfg, true
 	if h.cfg.onConnect != nil {

@@ -111,6 +111,10 @@ func owned(err error) error {
 	return err
 }
 
+func badName() error {
+	return &StatusError{Status: http.StatusBadRequest, Message: "bad room name"}
+}
+
 func unavailable(cause, message string) *refusal {
 	return &refusal{cause, StatusError{Status: http.StatusServiceUnavailable, Message: message, RetryAfter: retryAfter}}
 }

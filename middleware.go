@@ -11,9 +11,14 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/coder/websocket"
 	"github.com/wsroom/wsroom/internal/frame"
+	"github.com/wsroom/wsroom/internal/request"
+	"github.com/wsroom/wsroom/internal/route"
+	"github.com/wsroom/wsroom/internal/site"
 )
 
 // retryAfter is what a client that hit a limit is told to wait.
@@ -23,7 +28,7 @@ const retryAfter = 5 * time.Second
 // is a func(http.Handler) http.Handler, as chi's Use takes.
 func (h *Hub) Middleware(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if isUpgrade(r) {
+		if request.IsUpgrade(r) {
 			h.ServeHTTP(w, r)
 			return
 		}
@@ -31,32 +36,94 @@ func (h *Hub) Middleware(next http.Handler) http.Handler {
 	})
 }
 
-// isUpgrade reports whether r asks for a WebSocket: by RFC 6455, section 4.1, or, over HTTP/2, by
-// RFC 8441, section 4.
-func isUpgrade(r *http.Request) bool {
-	if r.ProtoMajor >= 2 {
-		return r.Method == http.MethodConnect && r.Header.Get(":protocol") == "websocket"
+// RoomFunc names the room of a request. A name is 1 to 255 bytes of UTF-8 without control
+// characters; any other gets 400. An error refuses the request: a *StatusError with its own HTTP
+// status, any other error with 400 and no text. It may be called concurrently.
+type RoomFunc func(r *http.Request) (string, error)
+
+// ByPath names the room after the URL's path: each segment is decoded once, empty and dot segments
+// are cleaned away, and a slash or a percent sign inside a segment stays escaped. So
+// /chat/%67eneral is /chat/general, and /a%2Fb isn't /a/b. Behind http.StripPrefix it is the path
+// without the prefix; behind chi's Mount and Route, the whole path. It is the default.
+func ByPath(r *http.Request) (string, error) {
+	name, err := route.Path(r.URL)
+	if err != nil {
+		return "", badName()
 	}
-	return hasToken(r.Header, "Connection", "upgrade") && hasToken(r.Header, "Upgrade", "websocket")
+	return name, nil
 }
 
-func hasToken(h http.Header, key, token string) bool {
-	for _, line := range h.Values(key) {
-		for t := range strings.SplitSeq(line, ",") {
-			if strings.EqualFold(strings.TrimSpace(t), token) {
-				return true
-			}
+// ByPattern names the room after the route's pattern, without method and host, so that all of
+// /chat/{room} is one room. Where no pattern is known, such as in a middleware that runs before the
+// request is routed, it is an error and the client gets 500.
+func ByPattern(r *http.Request) (string, error) {
+	if p := route.Pattern(r); p != "" {
+		return p, nil
+	}
+	return "", &StatusError{
+		Status: http.StatusInternalServerError,
+		Message: "wsroom: ByPattern: the route's pattern isn't known here; mount the hub behind the router, not before it, " +
+			"or have a router that sets no r.Pattern set it",
+	}
+}
+
+// ByPathValue names the room after the path value of that name, decoded once under either router: of
+// /chat/{room}, /chat/%67eneral and /chat/general are the room general. The value of a wildcard that
+// spans segments ({path...}, or * under chi) is decoded as ByPath does. Where the route has no such
+// value it is an error and the client gets 500. Behind a router that sets no path values, have a handler
+// in between call r.SetPathValue.
+func ByPathValue(name string) RoomFunc {
+	return func(r *http.Request) (string, error) {
+		value, found, err := route.Value(r, name)
+		switch {
+		case !found:
+			return "", noPathValue(r, name)
+		case err != nil:
+			return "", badName()
 		}
+		return value, nil
 	}
-	return false
 }
 
-// isToken reports whether s is a token of RFC 9110, section 5.6.2.
-func isToken(s string) bool {
-	return s != "" && !strings.ContainsFunc(s, func(c rune) bool {
-		return c <= ' ' || c >= 0x7f || strings.ContainsRune(`()<>@,;:\"/[]?={}`, c)
-	})
+// noPathValue says what is to be done about a path value that is missing.
+func noPathValue(r *http.Request, name string) error {
+	remedy := "mount the hub behind the router, on a pattern that has it"
+	if !route.Known(r) {
+		remedy = fmt.Sprintf("call r.SetPathValue(%q, …) before the hub where the router sets no path values, "+
+			"or mount the hub behind the router, not before it", name)
+	}
+	return &StatusError{
+		Status:  http.StatusInternalServerError,
+		Message: fmt.Sprintf("wsroom: ByPathValue: the request has no path value %q: %s", name, remedy),
+	}
 }
+
+const maxRoomName = 255 // bytes
+
+// checkRoomName returns an error unless name may name a room.
+func checkRoomName(name string) error {
+	if name == "" || len(name) > maxRoomName || !utf8.ValidString(name) || strings.ContainsFunc(name, unicode.IsControl) {
+		return badName()
+	}
+	return nil
+}
+
+// ByAddr is the key for WithMaxConnsPer that counts by the address of the request's RemoteAddr: an
+// IPv4 address, or the /64 prefix of an IPv6 one, which is what a single customer gets. Behind a
+// proxy, set WithTrustedProxies, or all clients share the proxy's key. A RemoteAddr that is no
+// address is a key as it stands: peers on a Unix socket ("@" or "") all share one.
+func ByAddr(r *http.Request) string { return request.AddrKey(r.RemoteAddr) }
+
+// BearerToken returns the request's bearer token, for WithAuthorize: from the header "Authorization:
+// Bearer …" (RFC 6750, section 2.1) or, as browsers can't set headers on a WebSocket, from the list of
+// subprotocols, where it is an entry of "bearer." and the token in base64url without padding:
+//
+//	new WebSocket(url, ["chat", "bearer." + btoa(token).replace(/\+/g, "-").replace(/\//g, "_").replace(/=/g, "")])
+//
+// A browser gives up if none of its subprotocols is chosen: offer a second one, here chat, and name
+// it in WithSubprotocols. A token is never chosen, sent back or logged. ok is false unless there is
+// exactly one token, of visible ASCII characters. Whether it is valid is the caller's to find out.
+func BearerToken(r *http.Request) (token string, ok bool) { return request.BearerToken(r.Header) }
 
 // upgrade turns the request into a connection in its room, or answers it and returns why it is refused.
 // The request that it returns is what OnConnect gets.
@@ -64,14 +131,17 @@ func (h *Hub) upgrade(w http.ResponseWriter, r *http.Request) (*Conn, *http.Requ
 	if r.ProtoMajor >= 2 {
 		return nil, nil, h.refuseProtocol(w, r)
 	}
-	g := &gate{ResponseWriter: w, hub: h, limit: &limited{Context: r.Context(), deadline: time.Now().Add(h.cfg.handshake)}}
+
+	g := &gate{ResponseWriter: w, hub: h, limit: request.WithDeadline(r.Context(), time.Now().Add(h.cfg.handshake))}
 	if h.cfg.deflateFrom >= 0 {
-		g.deflate = acceptDeflate(r.Header)
+		g.deflate = request.AcceptDeflate(r.Header)
 	}
-	defer g.limit.end()
+	defer g.limit.End()
+
 	g.request = r.WithContext(g.limit)
-	g.request.RemoteAddr = h.cfg.clientAddr(r)
+	g.request.RemoteAddr = h.cfg.proxies.ClientAddr(r)
 	defer g.abort()
+
 	// The gate checks the origin, before it calls the application, and chooses the subprotocol.
 	ws, err := websocket.Accept(g, g.request, &websocket.AcceptOptions{InsecureSkipVerify: true})
 	if err == nil {
@@ -80,6 +150,7 @@ func (h *Hub) upgrade(w http.ResponseWriter, r *http.Request) (*Conn, *http.Requ
 		h.countRefusal(r, "handshake")
 	}
 	g.returned = true
+
 	if err != nil {
 		return nil, nil, err
 	}
@@ -104,12 +175,12 @@ func (h *Hub) refuseProtocol(w http.ResponseWriter, r *http.Request) error {
 type gate struct {
 	http.ResponseWriter
 	hub     *Hub
-	request *http.Request // a copy, with the client's address, and the limit until lift
-	limit   *limited      // the request's context until then; the 101 must be out by its deadline
-	deflate string        // the answer to an offer to compress; "" for none
-	room    string        // "" until it is named
-	wire    *frame.Conn   // nil until the socket is ours
-	reader  *bufio.Reader // what coder/websocket reads from
+	request *http.Request     // a copy, with the client's address, and the limit until it is admitted
+	limit   *request.Deadline // the request's context until then; the 101 must be out by its deadline
+	deflate string            // the answer to an offer to compress; "" for none
+	room    string            // "" until it is named
+	wire    *frame.Conn       // nil until the socket is ours
+	reader  *bufio.Reader     // what coder/websocket reads from
 
 	// What is given back unless the request is admitted.
 	reserved   bool // a place under the limits, for key
@@ -122,18 +193,6 @@ type gate struct {
 	answered bool // by us; coder's own answer isn't sent
 	returned bool // from coder/websocket; not set if the application panicked
 	admitted bool
-}
-
-// late reports whether the deadline has passed.
-func (g *gate) late() bool { return !time.Now().Before(g.limit.deadline) }
-
-// lift takes the deadline off the request's context. What the application added to it stays.
-func (g *gate) lift() {
-	ctx := g.limit.Context
-	if own := g.request.Context(); own != g.limit {
-		ctx = lifted{ctx, own}
-	}
-	g.request = g.request.WithContext(ctx)
 }
 
 // abort gives back what a request holds that wasn't admitted after all, because something panicked or
@@ -161,12 +220,14 @@ func (g *gate) giveBack() {
 		return
 	}
 	g.subscribed = false
+
 	conn := g.conn
 	if conn == nil {
 		h.unsubscribe(everyRoom, g.room)
 		return
 	}
 	g.conn = nil
+
 	joined := g.joined || slices.Contains(conn.Rooms(), g.room) // or the Observer panicked
 	defer func() {
 		if !joined {
@@ -175,6 +236,7 @@ func (g *gate) giveBack() {
 			h.appear(conn, g.room)
 		}
 	}()
+
 	conn.end(endingLost("upgrade", net.ErrClosed)) // unless a send to all has
 	if g.wire != nil {
 		g.wire.Kill()
@@ -207,6 +269,7 @@ func (g *gate) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 		g.refuse(cause, err)
 		return nil, nil, err
 	}
+
 	socket, early, err := g.takeSocket()
 	if err != nil {
 		g.giveBack()
@@ -214,10 +277,12 @@ func (g *gate) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 		return nil, nil, err
 	}
 	g.answered = true
+
 	g.wire = frame.NewConn(socket, early, (*transport)(g.conn), &g.hub.cfg.limits)
 	if g.deflate != "" {
 		g.wire.AcceptDeflate()
 	}
+
 	// The smallest buffers: the frame.Conn has its own while there is something to read, and puts
 	// frames together itself.
 	g.reader = bufio.NewReaderSize(g.wire, 16)
@@ -226,22 +291,12 @@ func (g *gate) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 
 // choose answers what the client offers.
 func (g *gate) choose() {
-	if p := chooseSubprotocol(g.request.Header, g.hub.cfg.subprotocols); p != "" {
+	if p := request.Subprotocol(g.request.Header, g.hub.cfg.subprotocols); p != "" {
 		g.Header().Set("Sec-WebSocket-Protocol", p)
 	}
 	if g.deflate != "" {
 		g.Header().Set("Sec-WebSocket-Extensions", g.deflate)
 	}
-}
-
-// chooseSubprotocol returns the first of ours that the client offers, as we spell it; "" if there is none.
-func chooseSubprotocol(request http.Header, ours []string) string {
-	for _, name := range ours {
-		if hasToken(request, "Sec-WebSocket-Protocol", name) {
-			return name
-		}
-	}
-	return ""
 }
 
 // open makes the connection known, and tells the client that it is upgraded.
@@ -255,6 +310,7 @@ func (g *gate) open(ws *websocket.Conn) error {
 		g.conn.start()
 		return nil
 	}
+
 	g.giveBack()
 	cause := "lost"
 	if errors.Is(err, os.ErrDeadlineExceeded) {
@@ -272,7 +328,7 @@ func (g *gate) welcome(ws *websocket.Conn) error {
 	g.conn.attach(g.wire, ws)
 	g.entered = true
 	g.hub.appear(g.conn, g.room)
-	return switchProtocols(g.wire.Conn, g.Header(), g.limit.deadline)
+	return switchProtocols(g.wire.Conn, g.Header(), g.limit.At())
 }
 
 // takeSocket takes the connection from the server, and what of it the server has read already.
@@ -297,6 +353,7 @@ func switchProtocols(socket net.Conn, header http.Header, deadline time.Time) er
 	answer.WriteString("HTTP/1.1 101 Switching Protocols\r\n")
 	_ = header.WriteSubset(answer, unsent) // as net/http does, it makes spaces of line ends
 	answer.WriteString("\r\n")
+
 	_ = socket.SetWriteDeadline(deadline)
 	if _, err := socket.Write(answer.Bytes()); err != nil {
 		return err
@@ -332,6 +389,7 @@ func (g *gate) admit() (cause string, err error) {
 			g.giveBack()
 		}
 	}()
+
 	cause, err = g.judge()
 	admitted = err == nil
 	if r, ok := err.(*refusal); ok {
@@ -343,7 +401,7 @@ func (g *gate) admit() (cause string, err error) {
 // judge asks all who have a say. The cause of a refusal of the hub's own is in the error.
 func (g *gate) judge() (cause string, err error) {
 	h := g.hub
-	if announcesBody(g.request) {
+	if request.AnnouncesBody(g.request) {
 		return "", errHasBody
 	}
 	if err := hijackable(g.ResponseWriter); err != nil {
@@ -355,18 +413,38 @@ func (g *gate) judge() (cause string, err error) {
 	if err := g.reserve(); err != nil {
 		return "", err
 	}
+
 	until, cause, err := g.ask()
-	if g.late() {
+	if g.limit.Passed() {
 		return "", errTooLate
 	}
 	if err != nil {
 		return cause, err
 	}
+
 	return "", g.enter(until)
 }
 
-// announcesBody reports whether a body is to come. What follows the header would be taken for frames.
-func announcesBody(r *http.Request) bool { return r.ContentLength != 0 || len(r.TransferEncoding) > 0 }
+// checkSite refuses hosts and origins that aren't allowed.
+func (h *Hub) checkSite(r *http.Request) error {
+	switch {
+	case !h.cfg.site.AllowsHost(r):
+		return errBadHost
+	case !h.cfg.site.AllowsOrigin(r):
+		return errBadOrigin
+	}
+	return nil
+}
+
+func init() {
+	site.Check = func(handler http.Handler, r *http.Request) (status int, text string) {
+		var refused *StatusError
+		if err := handler.(*Hub).checkSite(r); errors.As(err, &refused) {
+			return refused.Status, refused.Message
+		}
+		return 0, ""
+	}
+}
 
 // reserve asks for the key of WithMaxConnsPer and takes a place under the limits.
 func (g *gate) reserve() error {
@@ -389,15 +467,18 @@ func (g *gate) enter(until time.Time) error {
 		return errAway
 	}
 	g.subscribed = true
-	g.lift()
+
+	g.request = g.request.WithContext(g.limit.Lift(g.request.Context())) // what the application added stays
 	conn := newConn(h, g.request, room, g.key)
 	conn.identify(g.request)
 	conn.queue.deflate = g.deflate != ""
 	g.conn = conn
+
 	if err := h.store.add(conn); err != nil {
 		return err
 	}
 	g.joined = true
+
 	conn.expireAt(until)
 	h.observer.Add(MetricJoins, conn.route, "", 1)
 	return nil
@@ -412,6 +493,7 @@ func (g *gate) ask() (until time.Time, cause string, err error) {
 	if err := checkRoomName(room); err != nil {
 		return until, "room", err
 	}
+
 	g.room = strings.Clone(room) // it may be a piece of the whole request line
 	until, err = g.hub.authorize(g.request, room)
 	return until, "authorize", err
@@ -422,6 +504,7 @@ func (h *Hub) authorize(r *http.Request, room string) (t time.Time, err error) {
 	if h.cfg.authorize == nil {
 		return t, nil
 	}
+
 	err = h.cfg.authorize(r, room)
 	var admitted until
 	switch {

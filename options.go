@@ -6,13 +6,14 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
-	"net/netip"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/coder/websocket"
+	"github.com/wsroom/wsroom/internal/bucket"
 	"github.com/wsroom/wsroom/internal/frame"
+	"github.com/wsroom/wsroom/internal/request"
 )
 
 // Option configures a Hub. Options are given to New; of two that set the same thing the later one
@@ -41,15 +42,23 @@ const (
 	KeepOpen
 )
 
+// RateLimitAction says what happens to a client over WithRateLimit or WithByteRateLimit.
+type RateLimitAction int
+
+const (
+	// SlowDown reads no further until the rate allows, so that TCP pushes back. It is the default.
+	SlowDown RateLimitAction = iota
+	// Disconnect ends the connection with ErrRateLimited and close code 1008.
+	Disconnect
+)
+
 // config is what options set. It doesn't change after New.
 type config struct {
 	room         RoomFunc
 	authorize    func(r *http.Request, room string) error
-	origins      []string
-	anyOrigin    bool
-	hosts        []string
+	site         request.Site // which hosts and origins may come
 	subprotocols []string
-	proxies      []netip.Prefix // trusted
+	proxies      request.Proxies // trusted
 	handshake    time.Duration
 	rejectMode   RejectMode
 
@@ -62,10 +71,10 @@ type config struct {
 	heartbeat     time.Duration
 	pongTimeout   time.Duration
 	deflateFrom   int // bytes; negative: no compression
-	messageRate   rate
-	byteRate      rate
+	messageRate   bucket.Rate
+	byteRate      bucket.Rate
 	rateAction    RateLimitAction
-	overheadRate  rate // of frames that carry nothing
+	overheadRate  bucket.Rate // of frames that carry nothing
 	badJSON       BadJSON
 
 	maxConns, maxRooms, maxMembers int // 0: no limit
@@ -114,6 +123,7 @@ func newConfig(opts []Option) (*config, error) {
 		grace:         5 * time.Second,
 		shutdownCode:  websocket.StatusServiceRestart,
 	}
+
 	var mistakes []error
 	for _, opt := range opts {
 		if opt == nil {
@@ -124,6 +134,7 @@ func newConfig(opts []Option) (*config, error) {
 		}
 	}
 	mistakes = append(mistakes, c.contradictions()...)
+
 	c.overheadRate = overheadRate(c.heartbeat)
 	c.limits.Size = c.maxMessage
 	c.limits.Frame = uint64(c.maxMessage) + uint64(c.maxMessage)/4 + 64 // deflated data can be longer than inflated
@@ -133,6 +144,39 @@ func newConfig(opts []Option) (*config, error) {
 	}
 	return c, errors.Join(mistakes...)
 }
+
+// contradictions are the options that make no sense together, or alone.
+func (c *config) contradictions() (mistakes []error) {
+	if c.site.AnyOrigin && len(c.site.Origins) > 0 {
+		mistakes = append(mistakes, errors.New("wsroom: WithOrigins has no effect beside WithInsecureAnyOrigin"))
+	}
+	if c.rateAction != SlowDown && !c.limitsRate() {
+		mistakes = append(mistakes, errors.New("wsroom: WithRateLimitAction has no effect without WithRateLimit or WithByteRateLimit"))
+	}
+	if c.onExpire != nil && c.authorize == nil {
+		mistakes = append(mistakes, errors.New("wsroom: OnExpire has no effect without WithAuthorize, whose function gives the time"))
+	}
+	if c.broker == nil && (c.onGap != nil || c.outage != Fail) {
+		mistakes = append(mistakes, errors.New("wsroom: WithOutage and OnGap have no effect without WithBroker"))
+	}
+	if c.identity == nil && (c.presence != nil || c.onMemberJoin != nil || c.onMemberLeave != nil) {
+		mistakes = append(mistakes, errors.New("wsroom: WithPresenceStore, OnMemberJoin and OnMemberLeave have no effect without WithIdentity"))
+	}
+	return mistakes
+}
+
+// overheadRate is the budget for frames that carry nothing, with room for the answers to the hub's own
+// pings, twice over.
+func overheadRate(heartbeat time.Duration) bucket.Rate {
+	r := bucket.Rate{PerSecond: 10, Burst: 20}
+	if heartbeat > 0 {
+		r.PerSecond += int64(2 * time.Second / heartbeat)
+	}
+	return r
+}
+
+// limitsRate reports whether there is a limit on what clients send.
+func (c *config) limitsRate() bool { return c.messageRate.Limits() || c.byteRate.Limits() }
 
 // WithRoom names the room of each connection. The default is ByPath. See RoomFunc for its errors.
 func WithRoom(f RoomFunc) Option {
@@ -163,8 +207,9 @@ func WithAuthorize(f func(r *http.Request, room string) error) Option {
 func WithOrigins(patterns ...string) Option {
 	own := slices.Clone(patterns)
 	return func(c *config) error {
-		c.origins = append(c.origins, lowered(own)...)
-		return checkPatterns("WithOrigins", own)
+		origins, err := request.ParsePatterns("WithOrigins", own)
+		c.site.Origins = append(c.site.Origins, origins...)
+		return err
 	}
 }
 
@@ -172,7 +217,7 @@ func WithOrigins(patterns ...string) Option {
 // For endpoints that are public and trust no cookie.
 func WithInsecureAnyOrigin() Option {
 	return func(c *config) error {
-		c.anyOrigin = true
+		c.site.AnyOrigin = true
 		return nil
 	}
 }
@@ -183,11 +228,28 @@ func WithInsecureAnyOrigin() Option {
 func WithHosts(patterns ...string) Option {
 	own := slices.Clone(patterns)
 	return func(c *config) error {
-		c.hosts = append(c.hosts, lowered(own)...)
+		hosts, err := request.ParsePatterns("WithHosts", own)
+		c.site.Hosts = append(c.site.Hosts, hosts...)
 		if slices.ContainsFunc(own, func(p string) bool { return strings.Contains(p, "://") }) {
 			return errors.New("WithHosts: a host has no scheme")
 		}
-		return checkPatterns("WithHosts", own)
+		return err
+	}
+}
+
+// WithTrustedProxies names the proxies in front, by prefix ("10.0.0.0/8") or address ("::1"). Where a
+// request's peer is one of them, its RemoteAddr becomes the client's: the last address in
+// X-Forwarded-For that isn't a trusted proxy's, with port 0, since its port isn't known. That is what
+// all functions that get the request see, and what Conn.RemoteAddr returns. The header of any other
+// peer, and what stands to the left of the client's address, could be anyone's invention and is
+// ignored; so is what stands to the left of an entry that is no address. A peer on a Unix socket has
+// no address and is no trusted proxy.
+func WithTrustedProxies(prefixes ...string) Option {
+	own := slices.Clone(prefixes)
+	return func(c *config) error {
+		proxies, err := request.ParseProxies("WithTrustedProxies", own)
+		c.proxies = append(c.proxies, proxies...)
+		return err
 	}
 }
 
@@ -201,10 +263,10 @@ func WithSubprotocols(names ...string) Option {
 		c.subprotocols = own
 		for _, name := range own {
 			switch {
-			case !isToken(name):
+			case !request.IsToken(name):
 				return fmt.Errorf("WithSubprotocols: %q is not a token", name)
-			case isBearer(name):
-				return fmt.Errorf("WithSubprotocols: %q: what begins with %q is a secret of the client's, see BearerToken", name, bearerPrefix)
+			case request.IsBearer(name):
+				return fmt.Errorf("WithSubprotocols: %q: what begins with %q is a secret of the client's, see BearerToken", name, request.BearerPrefix)
 			}
 		}
 		return nil
@@ -300,6 +362,42 @@ func WithCompression(threshold int) Option {
 	return func(c *config) error {
 		c.deflateFrom = threshold
 		return notNegative("WithCompression", threshold)
+	}
+}
+
+// WithRateLimit limits the messages that one client sends, by a token bucket: perSecond on average
+// and burst at once. There is no limit by default. Over it the hub reads more slowly, so that TCP
+// pushes back; see WithRateLimitAction. What carries nothing has a budget of its own, always: 10 pings
+// and pongs a second and 20 at once, which the answers to the hub's pings never exceed. 256 empty
+// fragments of messages count as one of them, fragments of 16 bytes or more on average don't count. Over
+// it the connection ends with ErrRateLimited and close code 1008.
+func WithRateLimit(perSecond, burst int) Option {
+	return func(c *config) error {
+		c.messageRate = bucket.Rate{PerSecond: int64(perSecond), Burst: int64(burst)}
+		return errors.Join(positive("WithRateLimit: messages per second", perSecond),
+			positive("WithRateLimit: burst", burst))
+	}
+}
+
+// WithByteRateLimit limits the bytes of the messages that one client sends, decompressed and without
+// frame headers, as WithRateLimit does their number. Both may be set: a message must then fit both
+// rates, and waits for the slower one. A message larger than burst passes, after a wait in
+// proportion; but under Disconnect it always ends the connection, so let burst be at least the
+// WithMaxMessageSize there.
+func WithByteRateLimit(perSecond, burst int64) Option {
+	return func(c *config) error {
+		c.byteRate = bucket.Rate{PerSecond: perSecond, Burst: burst}
+		return errors.Join(positive("WithByteRateLimit: bytes per second", perSecond),
+			positive("WithByteRateLimit: burst", burst))
+	}
+}
+
+// WithRateLimitAction says what happens to a client over WithRateLimit or WithByteRateLimit. The
+// default is SlowDown.
+func WithRateLimitAction(a RateLimitAction) Option {
+	return func(c *config) error {
+		c.rateAction = a
+		return within("WithRateLimitAction", int(a), int(Disconnect))
 	}
 }
 
@@ -411,10 +509,30 @@ func WithName(name string) Option {
 
 const maxHubName = 100 // bytes; with maxRoomName it bounds a broker's topics
 
-func lowered(patterns []string) []string {
-	low := make([]string, len(patterns))
-	for i, p := range patterns {
-		low[i] = strings.ToLower(p)
+func notNil(option string, isNil bool) error {
+	if isNil {
+		return fmt.Errorf("%s: must not be nil", option)
 	}
-	return low
+	return nil
+}
+
+func positive[N int | int64 | time.Duration](option string, n N) error {
+	if n <= 0 {
+		return fmt.Errorf("%s: must be positive, not %v", option, n)
+	}
+	return nil
+}
+
+func notNegative[N int | time.Duration](option string, n N) error {
+	if n < 0 {
+		return fmt.Errorf("%s: must not be negative, but is %v", option, n)
+	}
+	return nil
+}
+
+func within(option string, value, last int) error {
+	if value < 0 || value > last {
+		return fmt.Errorf("%s: unknown value %d", option, value)
+	}
+	return nil
 }

@@ -6,9 +6,12 @@ import (
 	"errors"
 	"io"
 	"sync"
+	"sync/atomic"
+	"time"
 	"unicode/utf8"
 
 	"github.com/coder/websocket"
+	"github.com/wsroom/wsroom/internal/bucket"
 	"github.com/wsroom/wsroom/internal/frame"
 )
 
@@ -262,6 +265,40 @@ func (c *Conn) receive(buf *[]byte) (websocket.MessageType, error) {
 		return 0, c.cause()
 	}
 	return typ, c.limitRate(len(p))
+}
+
+// inbound is what only some connections need for what comes in. It belongs to their readers.
+type inbound struct {
+	messages, bytes bucket.Bucket           // of the rate limits
+	pending         atomic.Pointer[pending] // what a Read has left to the next; nil if there is nothing
+}
+
+// limitRate applies the rate limits to a message of size bytes that was read. Under SlowDown it waits
+// its turn, in which the peer isn't read.
+func (c *Conn) limitRate(size int) error {
+	in := c.inbound.Load()
+	if in == nil {
+		return nil
+	}
+	cfg, now := c.hub.cfg, frame.Now()
+	wait := max(in.messages.Take(1, cfg.messageRate, now), in.bytes.Take(int64(size), cfg.byteRate, now))
+	if wait <= 0 {
+		return nil
+	}
+
+	if cfg.rateAction == Disconnect {
+		c.end(rid("rate", ErrRateLimited, websocket.StatusPolicyViolation, "rate limit exceeded"))
+		return c.cause()
+	}
+
+	t := time.NewTimer(wait)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return nil
+	case <-c.Context().Done():
+		return c.cause()
+	}
 }
 
 // readingNow is where Conn.refusal stands while a reading method of ours is inside coder/websocket.

@@ -11,6 +11,8 @@ import (
 
 	"github.com/coder/websocket"
 	"github.com/wsroom/wsroom/internal/frame"
+	"github.com/wsroom/wsroom/internal/request"
+	"github.com/wsroom/wsroom/internal/route"
 )
 
 // RejectMode says how a client learns that its request is refused.
@@ -59,7 +61,7 @@ func (g *gate) refuse(cause string, err error) {
 	for _, key := range []string{"Upgrade", "Connection", "Sec-WebSocket-Accept", "Sec-WebSocket-Protocol", "Sec-WebSocket-Extensions"} {
 		g.Header().Del(key)
 	}
-	if announcesBody(g.request) {
+	if request.AnnouncesBody(g.request) {
 		g.Header().Set("Connection", "close") // or the server would wait for the body before it answers
 	}
 	refused.answer(g.ResponseWriter, g.request)
@@ -154,9 +156,17 @@ func (g *gate) noteRefusal(cause string, err error) *StatusError {
 	return refused
 }
 
+// roomError turns a RoomFunc's error into the refusal that the client gets.
+func roomError(err error) error {
+	if refused := (*StatusError)(nil); errors.As(err, &refused) {
+		return err
+	}
+	return &StatusError{Status: http.StatusBadRequest}
+}
+
 // logger logs with what is known of the request: its route, and its room and connection once it has them.
 func (g *gate) logger() *slog.Logger {
-	l := g.hub.cfg.logger.With("route", pattern(g.request))
+	l := g.hub.cfg.logger.With("route", route.Pattern(g.request))
 	if g.room != "" {
 		l = l.With("room", g.room)
 	}

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"net/http"
+
+	"github.com/wsroom/wsroom/internal/route"
 )
 
 // Tracer is what an Observer may be besides, to trace what a hub does. To have the metrics of one Observer
@@ -31,7 +33,7 @@ func (h *Hub) tracedUpgrade(w http.ResponseWriter, r *http.Request) (c *Conn, _ 
 		c, r, _ = h.upgrade(w, r)
 		return c, r
 	}
-	ctx, end := h.tracer.Start(r.Context(), "upgrade", pattern(r))
+	ctx, end := h.tracer.Start(r.Context(), "upgrade", route.Pattern(r))
 	err := errAborted
 	defer func() {
 		ended := false

@@ -19,7 +19,7 @@ type transport Conn
 // more to say counts in full, whatever comes how fast at its end.
 func (t *transport) Overhead(caughtUp int64) {
 	c := (*Conn)(t)
-	wait := c.overhead.take(1, c.hub.cfg.overheadRate, caughtUp)
+	wait := c.overhead.Take(1, c.hub.cfg.overheadRate, caughtUp)
 	if wait > time.Duration(frame.Now()-caughtUp) {
 		c.end(endingFlood)
 	}

@@ -1,4 +1,4 @@
-package wsroom
+package request
 
 import (
 	"errors"
@@ -10,30 +10,25 @@ import (
 	"regexp"
 	"slices"
 	"strings"
-
-	"github.com/wsroom/wsroom/internal/site"
 )
 
-func init() {
-	site.Check = func(hub any, r *http.Request) (status int, text string) {
-		var refused *StatusError
-		if err := hub.(*Hub).checkSite(r); errors.As(err, &refused) {
-			return refused.Status, refused.Message
-		}
-		return 0, ""
-	}
+// Site says which hosts a request may name and which pages it may come from. Its patterns are those that
+// ParsePatterns returns. The zero Site allows every host, and the pages of the request's own host.
+type Site struct {
+	Hosts     []string // empty: any
+	Origins   []string // beside the request's own host
+	AnyOrigin bool
 }
 
-// checkSite refuses hosts and origins that aren't allowed.
-func (h *Hub) checkSite(r *http.Request) error {
-	host := strings.ToLower(r.Host)
-	if len(h.cfg.hosts) > 0 && !matchesHost(h.cfg.hosts, host) {
-		return errBadHost
-	}
-	if h.cfg.anyOrigin || originAllowed(r, h.cfg.origins) {
-		return nil
-	}
-	return errBadOrigin
+// AllowsHost reports whether the host that the request names is allowed.
+func (s *Site) AllowsHost(r *http.Request) bool {
+	return len(s.Hosts) == 0 || matchesHost(s.Hosts, strings.ToLower(r.Host))
+}
+
+// AllowsOrigin reports whether the request comes from no page at all, from a page of its own host,
+// or from one that is allowed (RFC 6454, RFC 6455, section 10.2).
+func (s *Site) AllowsOrigin(r *http.Request) bool {
+	return s.AnyOrigin || originAllowed(r, s.Origins)
 }
 
 func matchesHost(patterns []string, host string) bool {
@@ -51,20 +46,21 @@ func matchesAny(patterns []string, s string) bool {
 	})
 }
 
-// originAllowed reports whether the request comes from no page at all, from a page of its own host,
-// or from one that patterns allow (RFC 6454, RFC 6455, section 10.2).
 func originAllowed(r *http.Request, patterns []string) bool {
 	origins := r.Header.Values("Origin")
-	if len(origins) == 0 {
+	if len(origins) == 0 { // not from a page (RFC 6455, section 4.2.1)
 		return true
 	}
 	o, ok := parseOrigin(origins[0])
-	if !ok || len(origins) > 1 {
+	if !ok || len(origins) > 1 { // "null", or more than one (RFC 6454, sections 7.1 and 7.3)
 		return false
 	}
+
 	if slices.ContainsFunc(patterns, o.matches) {
 		return true
 	}
+
+	// The same scheme, host and port (RFC 6454, section 5).
 	web := o.scheme == "https" || o.scheme == "http" && r.TLS == nil // no TLS: a proxy may have ended it
 	host := withoutPort(o.host, o.port())
 	return web && host != "" && host == withoutPort(strings.ToLower(r.Host), o.port())
@@ -115,7 +111,7 @@ func (o origin) port() string {
 // withoutPort takes a port off a host.
 func withoutPort(host, port string) string { return strings.TrimSuffix(host, port) }
 
-// matches reports whether a pattern of WithOrigins, in lower case, allows the origin. The scheme's own port
+// matches reports whether a pattern of Site.Origins allows the origin. The scheme's own port
 // may be named on either side.
 func (o origin) matches(pattern string) bool {
 	wanted := pattern
@@ -127,6 +123,7 @@ func (o origin) matches(pattern string) bool {
 			return true // file:// has no host
 		}
 	}
+
 	if o.host == "" {
 		return false
 	}
@@ -134,10 +131,14 @@ func (o origin) matches(pattern string) bool {
 	return matchesAny([]string{wanted}, o.host) || matchesAny([]string{wanted, withoutPort(wanted, o.port())}, bare)
 }
 
-// checkPatterns refuses patterns that match everything, or nothing that can come.
-func checkPatterns(option string, patterns []string) error {
+// ParsePatterns returns patterns as Site takes them, in lower case. Its error names the option and joins all
+// mistakes: patterns that match everything, or nothing that can come.
+func ParsePatterns(option string, patterns []string) ([]string, error) {
+	var lower []string
 	var mistakes []error
 	for _, p := range patterns {
+		lower = append(lower, strings.ToLower(p))
+
 		scheme, host, ok := strings.Cut(p, "://")
 		if !ok {
 			scheme, host = "http", p
@@ -151,10 +152,10 @@ func checkPatterns(option string, patterns []string) error {
 			mistakes = append(mistakes, fmt.Errorf("%s: %q never matches: a pattern is a host, or scheme://host", option, p))
 		}
 	}
-	return errors.Join(mistakes...)
+	return lower, errors.Join(mistakes...)
 }
 
-// anyPort is the port of a pattern. Whatever it says, it is of any site's choice.
+// anyPort is the port of a pattern. Whatever it says, any site may choose it.
 var anyPort = regexp.MustCompile(`:[0-9*?]*$`)
 
 // mayBeSite reports whether pages of that scheme, which may be a pattern, come from sites and not from a

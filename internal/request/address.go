@@ -1,4 +1,4 @@
-package wsroom
+package request
 
 import (
 	"errors"
@@ -11,27 +11,22 @@ import (
 	"strings"
 )
 
-// WithTrustedProxies names the proxies in front, by prefix ("10.0.0.0/8") or address ("::1"). Where a
-// request's peer is one of them, its RemoteAddr becomes the client's: the last address in
-// X-Forwarded-For that isn't a trusted proxy's, with port 0, since its port isn't known. That is what
-// all functions that get the request see, and what Conn.RemoteAddr returns. The header of any other
-// peer, and what stands to the left of the client's address, could be anyone's invention and is
-// ignored; so is what stands to the left of an entry that is no address. A peer on a Unix socket has
-// no address and is no trusted proxy.
-func WithTrustedProxies(prefixes ...string) Option {
-	own := slices.Clone(prefixes)
-	return func(c *config) error {
-		var mistakes []error
-		for _, s := range own {
-			p, err := parsePrefix(s)
-			if err != nil {
-				mistakes = append(mistakes, fmt.Errorf("WithTrustedProxies: %q: %w", s, err))
-				continue
-			}
-			c.proxies = append(c.proxies, p)
+// Proxies are the addresses of proxies that are trusted to name their client.
+type Proxies []netip.Prefix
+
+// ParseProxies reads prefixes and addresses. Its error names the option and joins all mistakes.
+func ParseProxies(option string, prefixes []string) (Proxies, error) {
+	var proxies Proxies
+	var mistakes []error
+	for _, s := range prefixes {
+		p, err := parsePrefix(s)
+		if err != nil {
+			mistakes = append(mistakes, fmt.Errorf("%s: %q: %w", option, s, err))
+			continue
 		}
-		return errors.Join(mistakes...)
+		proxies = append(proxies, p)
 	}
+	return proxies, errors.Join(mistakes...)
 }
 
 // parsePrefix reads a prefix, or an address as the prefix that holds nothing else.
@@ -45,6 +40,7 @@ func parsePrefix(s string) (netip.Prefix, error) {
 	if err != nil {
 		return p, err
 	}
+
 	if p.Addr().Is4In6() && p.Bits() >= 96 {
 		p = netip.PrefixFrom(p.Addr().Unmap(), p.Bits()-96)
 	}
@@ -54,15 +50,17 @@ func parsePrefix(s string) (netip.Prefix, error) {
 	return p.Masked(), nil
 }
 
-// clientAddr returns the address of the request's client, in the form of RemoteAddr.
-func (c *config) clientAddr(r *http.Request) string {
-	if len(c.proxies) == 0 {
+// ClientAddr returns the address of the request's client, in the form of RemoteAddr. Where the peer is a trusted
+// proxy that is the last address in X-Forwarded-For that isn't a trusted proxy's, with port 0.
+func (p Proxies) ClientAddr(r *http.Request) string {
+	if len(p) == 0 {
 		return r.RemoteAddr
 	}
 	peer, ok := parseAddr(r.RemoteAddr)
-	if !ok || !c.trusts(peer) {
+	if !ok || !p.trusts(peer) {
 		return r.RemoteAddr
 	}
+
 	client := peer
 	for hop := range hops(r.Header) {
 		addr, ok := parseAddr(hop)
@@ -70,18 +68,19 @@ func (c *config) clientAddr(r *http.Request) string {
 			break
 		}
 		client = addr
-		if !c.trusts(addr) {
+		if !p.trusts(addr) {
 			break
 		}
 	}
+
 	if client == peer {
 		return r.RemoteAddr
 	}
 	return net.JoinHostPort(client.String(), "0")
 }
 
-func (c *config) trusts(addr netip.Addr) bool {
-	return slices.ContainsFunc(c.proxies, func(p netip.Prefix) bool { return p.Contains(addr) })
+func (p Proxies) trusts(addr netip.Addr) bool {
+	return slices.ContainsFunc(p, func(prefix netip.Prefix) bool { return prefix.Contains(addr) })
 }
 
 // hops yields what the proxies added to X-Forwarded-For, the last one first.
@@ -108,6 +107,7 @@ func parseAddr(s string) (addr netip.Addr, ok bool) {
 	if len(s) > maxAddr {
 		return addr, false
 	}
+
 	bare := s
 	if inner, ok := strings.CutPrefix(s, "["); ok && strings.HasSuffix(inner, "]") {
 		bare = inner[:len(inner)-1]
@@ -118,21 +118,20 @@ func parseAddr(s string) (addr netip.Addr, ok bool) {
 		withPort, err = netip.ParseAddrPort(s)
 		addr = withPort.Addr()
 	}
+
 	if strings.ContainsAny(addr.Zone(), "[]") { // of "[::1%x]:]:80", which netip takes
 		return netip.Addr{}, false
 	}
 	return addr.Unmap().WithZone(""), err == nil
 }
 
-// ByAddr is the key for WithMaxConnsPer that counts by the address of the request's RemoteAddr: an
-// IPv4 address, or the /64 prefix of an IPv6 one, which is what a single customer gets. Behind a
-// proxy, set WithTrustedProxies, or all clients share the proxy's key. A RemoteAddr that is no
-// address is a key as it stands: peers on a Unix socket ("@" or "") all share one.
-func ByAddr(r *http.Request) string {
-	addr, ok := parseAddr(r.RemoteAddr)
+// AddrKey returns the part of a RemoteAddr that one customer has: an IPv4 address, or the /64 prefix of an IPv6
+// one. What is no address is returned as it stands.
+func AddrKey(remoteAddr string) string {
+	addr, ok := parseAddr(remoteAddr)
 	switch {
 	case !ok:
-		return r.RemoteAddr
+		return remoteAddr
 	case addr.Is4():
 		return addr.String()
 	default:

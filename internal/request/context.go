@@ -1,0 +1,155 @@
+package request
+
+import (
+	"context"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/go-chi/chi/v5"
+)
+
+// A request's context becomes a connection's in three steps:
+//
+//	WithDeadline   the application's functions get it during the handshake. The real context is created only
+//	               when a function waits for it: a child of the request's context stays registered there,
+//	               and would live as long as the connection.
+//	Deadline.Lift  once the request is admitted, OnConnect gets what the application made of it, without the
+//	               deadline, which would end the connection.
+//	Detach         the connection keeps its values, without the server's cancellation, and with a copy of chi's
+//	               route context, which chi uses again for other requests.
+
+// Deadline is a request's context with a deadline.
+type Deadline struct {
+	outer context.Context
+	at    time.Time
+
+	mu     sync.Mutex      // guards the rest
+	ctx    context.Context // the real context; nil until it is wanted
+	cancel context.CancelFunc
+	ended  bool
+}
+
+// WithDeadline returns ctx with a deadline. End must be called once it is of no more use.
+func WithDeadline(ctx context.Context, at time.Time) *Deadline {
+	return &Deadline{outer: ctx, at: at}
+}
+
+// At returns the time of the deadline itself, whatever deadline the outer context has.
+func (d *Deadline) At() time.Time { return d.at }
+
+// Passed reports whether that time has passed.
+func (d *Deadline) Passed() bool { return !time.Now().Before(d.at) }
+
+// End cancels the context.
+func (d *Deadline) End() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.ended = true
+	if d.cancel != nil {
+		d.cancel()
+	}
+}
+
+// real returns the real context, which it creates where there is none yet.
+func (d *Deadline) real() context.Context {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.ctx == nil {
+		d.ctx, d.cancel = context.WithDeadline(d.outer, d.at)
+		if d.ended {
+			d.cancel()
+		}
+	}
+	return d.ctx
+}
+
+// Deadline is the earlier of this deadline and the outer context's.
+func (d *Deadline) Deadline() (time.Time, bool) {
+	if outer, ok := d.outer.Deadline(); ok && outer.Before(d.at) {
+		return outer, true
+	}
+	return d.at, true
+}
+
+// Done returns a channel that is closed when the deadline has passed, End was called or the outer context is done.
+func (d *Deadline) Done() <-chan struct{} { return d.real().Done() }
+
+// Err says why the context is done; nil while it isn't.
+func (d *Deadline) Err() error { return d.real().Err() }
+
+// Value asks the real context, if there is one, so that contexts derived from it find it.
+func (d *Deadline) Value(key any) any {
+	d.mu.Lock()
+	ctx := d.ctx
+	d.mu.Unlock()
+	if ctx == nil {
+		ctx = d.outer
+	}
+	return ctx.Value(key)
+}
+
+// Lift returns a context with the values of ctx, which is d or what the application derived from it. Its deadline and
+// cancellation are those of d's outer context.
+func (d *Deadline) Lift(ctx context.Context) context.Context {
+	if ctx == d {
+		return d.outer
+	}
+	return lifted{d.outer, ctx}
+}
+
+// lifted has the values of a context and, for the rest, is the one that this was made from.
+type lifted struct {
+	context.Context
+	values context.Context
+}
+
+func (l lifted) Value(key any) any { return l.values.Value(key) }
+
+// Detached has a context's values without its deadline and cancellation, and chi's route context as
+// it was when Detach was called: chi uses the original for other requests once the handler has returned. As a
+// context it is used by its address.
+type Detached struct {
+	context.Context
+	route *chi.Context
+}
+
+// Detach returns what outlives the request of its context. It has chi's original route context forget the request,
+// too: ctx holds that, and its strings would keep the whole request line.
+func Detach(ctx context.Context) Detached {
+	d := Detached{Context: context.WithoutCancel(ctx)}
+	if route := chi.RouteContext(ctx); route != nil {
+		d.route = copyRoute(route)
+		*route = *copyRoute(route)
+	}
+	return d
+}
+
+// copyRoute copies what handlers see of a route context, strings included. What chi keeps to itself is
+// of no use once the request has been routed.
+func copyRoute(route *chi.Context) *chi.Context {
+	own := chi.NewRouteContext()
+	own.Routes = route.Routes
+	own.RoutePath = strings.Clone(route.RoutePath)
+	own.RouteMethod = strings.Clone(route.RouteMethod)
+	own.URLParams = chi.RouteParams{Keys: slices.Clone(route.URLParams.Keys), Values: cloneAll(route.URLParams.Values)}
+	own.RoutePatterns = slices.Clone(route.RoutePatterns)
+	return own
+}
+
+func cloneAll(list []string) []string {
+	own := make([]string, len(list))
+	for i, s := range list {
+		own[i] = strings.Clone(s)
+	}
+	return own
+}
+
+// Value returns the context's value; of chi's route context, the copy.
+func (d *Detached) Value(key any) any {
+	if key == chi.RouteCtxKey && d.route != nil {
+		return d.route
+	}
+	return d.Context.Value(key)
+}
