@@ -392,7 +392,7 @@ func (g *gate) enter(until time.Time) error {
 	g.lift()
 	conn := newConn(h, g.request, room, g.key)
 	conn.identify(g.request)
-	conn.queue.deflate = g.deflate != ""
+	conn.queue.Deflate = g.deflate != ""
 	g.conn = conn
 	if err := h.store.add(conn); err != nil {
 		return err
