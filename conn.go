@@ -17,6 +17,7 @@ import (
 	"github.com/wsroom/wsroom/internal/bucket"
 	"github.com/wsroom/wsroom/internal/frame"
 	"github.com/wsroom/wsroom/internal/goroutine"
+	"github.com/wsroom/wsroom/internal/outbound"
 	"github.com/wsroom/wsroom/internal/request"
 	"github.com/wsroom/wsroom/internal/route"
 )
@@ -27,7 +28,7 @@ type Conn struct {
 	// The queue stands first, and the whole fits into a size class of the allocator that is a multiple
 	// of 64 bytes (448; not 480): what a send touches lies in one cache line then, which saves it a
 	// tenth of its time in large rooms.
-	queue queue
+	queue outbound.Queue
 
 	hub        *Hub
 	id         string
@@ -37,9 +38,8 @@ type Conn struct {
 	remoteAddr string
 	request    request.Detached // what is kept of the request's context
 
-	ws     *websocket.Conn // set with wire, before anyone outside of admission knows the connection
-	writer func()          // c.write; starting a stored func allocates nothing
-	home   member          // among all of the hub; belongs to the store
+	ws   *websocket.Conn // set with wire, before anyone outside of admission knows the connection
+	home member          // among all of the hub; belongs to the store
 
 	// turn is held by the goroutine that runs a callback of this connection.
 	turn sync.Mutex
@@ -63,7 +63,6 @@ type Conn struct {
 	freshAt    uint32                  // when the reading goroutine was last replaced, in seconds of frame.Now
 	inbound    atomic.Pointer[inbound] // nil where there is nothing in it
 	overhead   bucket.Bucket           // of frames that carry nothing; belongs to the reader
-	wroteAt    atomic.Int64            // when something was written last, by frame.Now
 	pingedAt   atomic.Int64            // the wire's Listened when the ping was written that is judged, plus 1; 0: none was
 	readAtPing int64                   // the wire's LastRead when that ping was queued; belongs to the heartbeat
 	askedAt    int64                   // when a ping was queued last, by frame.Now; belongs to the heartbeat
@@ -81,14 +80,10 @@ func newConn(h *Hub, r *http.Request, room, key string) *Conn {
 		remoteAddr: strings.Clone(r.RemoteAddr),
 		request:    request.Detach(r.Context()),
 	}
-	c.queue.limit, c.queue.writing = h.cfg, true
-	if h.cfg.onConnect != nil {
-		c.queue.open()
-	}
+	c.queue.Init(&h.cfg.outboundQueue, (*transport)(c), h.cfg.onConnect != nil)
 	if h.cfg.limitsRate() {
 		c.inbound.Store(new(inbound))
 	}
-	c.writer = c.write
 	return c
 }
 
@@ -203,7 +198,7 @@ func (c *Conn) isKnown() bool {
 
 // Queued returns how much waits to be written to this connection: messages, and bytes of their frames.
 // Of a client that keeps up it is next to nothing, of a connection that is ending 0.
-func (c *Conn) Queued() (messages int, bytes int64) { return c.queue.waiting() }
+func (c *Conn) Queued() (messages int, bytes int64) { return c.queue.Waiting() }
 
 // SendText queues a text message for this connection. It returns nil only if the message was queued;
 // otherwise ErrClosed, ErrSlow, ErrQueueFull, or an error for text that isn't valid UTF-8. It returns at
@@ -228,44 +223,28 @@ func enqueue[P string | []byte](c *Conn, opcode byte, payload P, err error) erro
 	if err != nil {
 		return err
 	}
-	m := encode(c.hub, opcode, payload, c.queue.deflate)
-	p := c.queue.push(m, true)
-	if p.err == errHeld {
-		p = c.pushEarly(m)
+
+	m := encode(c.hub, opcode, payload, c.queue.Deflate)
+	p := c.queue.PushOwn(m)
+	if p.Refused == outbound.Held { // OnConnect runs, and what it sends goes first
+		p = c.queue.PushSnapshot(m, goroutine.Current())
 	}
-	if p.wake {
-		c.wake()
+
+	if p.Dropped > 0 {
+		c.noteDrops(int(p.Dropped))
 	}
-	if p.dropped > 0 {
-		c.noteDrops(int(p.dropped))
-	}
-	if p.err == ErrSlow {
+	if p.Refused == outbound.Slow {
 		c.end(endingSlow)
 	}
-	return p.err
+	return refusals[p.Refused]
 }
 
-// pushEarly queues a message while OnConnect runs: its own go first, everybody else's where the rooms' do.
-func (c *Conn) pushEarly(m *frame.Message) pushed {
-	by := goroutine.Current()
-	p, space, before := c.queue.pushFirst(m, by)
-	if p.err == errHeld {
-		return c.queue.push(m, false)
-	}
-	if space == nil {
-		return p
-	}
-	patience := time.NewTimer(c.hub.cfg.limits.ForWriting(before))
-	defer patience.Stop()
-	for space != nil {
-		select {
-		case <-space:
-			p, space, _ = c.queue.pushFirst(m, by)
-		case <-patience.C:
-			return c.queue.refuse()
-		}
-	}
-	return p
+// refusals are the errors of a send to one connection.
+var refusals = [...]error{
+	outbound.Taken:  nil,
+	outbound.Closed: ErrClosed,
+	outbound.Full:   ErrQueueFull,
+	outbound.Slow:   ErrSlow,
 }
 
 // SendTextToThisRoom sends to everyone in Room(), this connection included. See Hub.SendTextToRoom.

@@ -119,9 +119,7 @@ const leastAsking = time.Second
 
 func (c *Conn) ping(now int64) {
 	c.askedAt = now
-	if c.queue.pushControl(frame.Ping, nil, true) {
-		c.wake()
-	}
+	c.queue.PushControl(frame.Ping, nil, true)
 }
 
 // unanswered tells how long the hub has listened, in all, for an answer to its ping. While a callback runs

@@ -76,6 +76,15 @@ func endingLost(doing string, err error) ending {
 	return ending{cause: fmt.Errorf("wsroom: %s: %w", doing, err), label: "lost", mute: true, drop: true}
 }
 
+// endingWriteFailed is the end by an error of the socket's writing side.
+func endingWriteFailed(err error) ending {
+	e := endingLost("write", err)
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		e.label = "write_timeout"
+	}
+	return e
+}
+
 // endingReadFailed is the end by an error of the socket's reading side.
 func endingReadFailed(err error) ending {
 	if errors.Is(err, os.ErrDeadlineExceeded) {
@@ -126,14 +135,17 @@ func cutReason(text string) string {
 	return strings.ToValidUTF8(text[:min(len(text), frame.MaxControl-2)], "")
 }
 
-func (e ending) farewell() []byte {
+// closeFrame returns the close frame that is sent, "" if none is.
+func (e ending) closeFrame() string {
 	if e.mute {
-		return nil
+		return ""
 	}
+
+	var buf [frame.MaxControl + 2]byte
 	if e.code == websocket.StatusNoStatusRcvd { // stands for a frame without a code (RFC 6455, section 7.1.5)
-		return frame.AppendClose(nil, 0, "")
+		return string(frame.AppendClose(buf[:0], 0, ""))
 	}
-	return frame.AppendClose(nil, int(e.code), e.reason)
+	return string(frame.AppendClose(buf[:0], int(e.code), e.reason))
 }
 
 // end begins the end of the connection and reports whether it was the first to. It takes it out of
@@ -156,7 +168,7 @@ func (c *Conn) end(e ending) bool {
 		c.hub.left(c, room)
 	}
 	c.hub.unsubscribe(everyRoom)
-	c.hub.countLost(c, c.queue.close(e.farewell(), e.drop))
+	c.hub.countLost(c, c.queue.CloseWith(e.closeFrame(), e.drop))
 	if wire != nil {
 		c.windUp(wire, &e)
 	}
@@ -173,40 +185,30 @@ func (c *Conn) end(e ending) bool {
 // windUp ends what goes on at the socket.
 func (c *Conn) windUp(wire *frame.Conn, e *ending) {
 	wire.Interrupt()
-	if c.queue.finish() {
-		go c.writer()
-	}
+
 	switch {
 	case e.budget == 0:
 		c.killSocket()
-	case !e.mute || !c.queue.isDone(): // else there is nothing to wait for
+	case !e.mute || !c.queue.IsDone(): // else there is nothing to wait for
 		e.kill = time.AfterFunc(e.budget, c.killSocket)
 	}
 }
 
-// attach gives the connection its socket and makes it known. Nothing is written to it before start.
+// attach gives the connection its socket. Nothing is written to it before start. If the connection has ended already,
+// what follows at the socket is done here.
 func (c *Conn) attach(wire *frame.Conn, ws *websocket.Conn) {
 	c.mu.Lock()
 	c.wire, c.ws = wire, ws
 	ending := c.ending
 	c.mu.Unlock()
+
 	if ending != nil {
-		<-c.Context().Done() // whoever ended it has closed the queue
 		c.windUp(wire, ending)
 	}
 }
 
 // start lets writers run, once the client has been sent the 101.
-func (c *Conn) start() {
-	wake := c.queue.start()
-	if c.isEnded() {
-		<-c.Context().Done()
-		wake = c.queue.finish() || wake
-	}
-	if wake {
-		go c.writer()
-	}
-}
+func (c *Conn) start() { c.queue.Attach(c.wire) }
 
 // killSocket closes the socket, if there is one yet, and the websocket.Conn above it, for callbacks
 // that wait inside; that may take a while and has a goroutine of its own.
@@ -231,7 +233,7 @@ func (c *Conn) open(r *http.Request) {
 	if f == nil {
 		c.connected = true
 	} else {
-		c.queue.opened(goroutine.Current())
+		c.queue.SnapshotBy(goroutine.Current())
 		c.callback("OnConnect", func() error {
 			err := f(c, r)
 			if c.connected = err == nil; !c.connected {
@@ -240,9 +242,7 @@ func (c *Conn) open(r *http.Request) {
 			return err
 		})
 	}
-	if c.queue.release() {
-		go c.writer()
-	}
+	c.queue.Release()
 	c.beating.Store(true)
 	c.hub.startHeartbeat()
 }
@@ -356,7 +356,7 @@ func (c *Conn) hangUp() {
 		c.wire.Resume()
 		c.wire.Drain()
 	}
-	<-c.queue.done
+	<-c.queue.Done()
 	c.wire.Hangup() // over TLS it waits for the peer, too
 	if kill := c.ending.kill; kill != nil {
 		kill.Stop()

@@ -471,7 +471,7 @@ func (g *gate) enter(until time.Time) error {
 	g.request = g.request.WithContext(g.limit.Lift(g.request.Context())) // what the application added stays
 	conn := newConn(h, g.request, room, g.key)
 	conn.identify(g.request)
-	conn.queue.deflate = g.deflate != ""
+	conn.queue.Deflate = g.deflate != ""
 	g.conn = conn
 
 	if err := h.store.add(conn); err != nil {

@@ -13,6 +13,7 @@ import (
 	"github.com/coder/websocket"
 	"github.com/wsroom/wsroom/internal/bucket"
 	"github.com/wsroom/wsroom/internal/frame"
+	"github.com/wsroom/wsroom/internal/outbound"
 	"github.com/wsroom/wsroom/internal/request"
 )
 
@@ -64,9 +65,7 @@ type config struct {
 
 	maxMessage    int64
 	limits        frame.Limits
-	queueMessages int
-	queueBytes    int64
-	overflow      Overflow
+	outboundQueue outbound.Limits
 	onDrop        func(c *Conn, messages int)
 	heartbeat     time.Duration
 	pongTimeout   time.Duration
@@ -110,8 +109,7 @@ func newConfig(opts []Option) (*config, error) {
 		handshake:     10 * time.Second,
 		maxMessage:    64 << 10,
 		limits:        frame.Limits{Message: 10 * time.Second, Write: 10 * time.Second},
-		queueMessages: 4096,
-		queueBytes:    1 << 20,
+		outboundQueue: outbound.Limits{Messages: 4096, Bytes: 1 << 20},
 		heartbeat:     25 * time.Second,
 		pongTimeout:   10 * time.Second,
 		deflateFrom:   -1,
@@ -315,7 +313,7 @@ func WithMessageTimeout(d time.Duration) Option {
 // returns ErrSlow, which ends the connection, under CloseSlow, else ErrQueueFull. No other send ever waits.
 func WithSendQueue(messages int, bytes int64) Option {
 	return func(c *config) error {
-		c.queueMessages, c.queueBytes = messages, bytes
+		c.outboundQueue.Messages, c.outboundQueue.Bytes = messages, bytes
 		return errors.Join(positive("WithSendQueue: messages", messages), positive("WithSendQueue: bytes", bytes))
 	}
 }
@@ -323,7 +321,7 @@ func WithSendQueue(messages int, bytes int64) Option {
 // WithOverflow says what happens when a send queue is full. The default is CloseSlow.
 func WithOverflow(o Overflow) Option {
 	return func(c *config) error {
-		c.overflow = o
+		c.outboundQueue.Policy = outbound.Policy(o) // in the same order
 		return within("WithOverflow", int(o), int(DropNewest))
 	}
 }

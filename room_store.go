@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 
 	"github.com/wsroom/wsroom/internal/frame"
+	"github.com/wsroom/wsroom/internal/outbound"
 )
 
 // shardCount divides the store so that rooms seldom wait for each other. A power of two.
@@ -96,7 +97,7 @@ func (s *store) add(c *Conn) error {
 	}
 	home.everyone.add(c, &c.home)
 	home.mu.Unlock()
-	if c.queue.deflate {
+	if c.queue.Deflate {
 		s.deflated.Add(1)
 	}
 	if _, err := s.join(c, c.room); err != nil {
@@ -130,7 +131,7 @@ func (s *store) removeHome(c *Conn) {
 		return
 	}
 	home.everyone.remove(&c.home)
-	if c.queue.deflate {
+	if c.queue.Deflate {
 		s.deflated.Add(-1)
 	}
 }
@@ -301,7 +302,7 @@ func (s *store) send(to audience, skip func(*Conn) bool, m *frame.Message) (rece
 	s.visit(to, func(c *Conn) {
 		if skip == nil || !skip(c) {
 			receivers++
-			t.note(c, c.queue.push(m, false))
+			t.note(c, c.queue.Push(m))
 		}
 	})
 	t.settle()
@@ -341,7 +342,7 @@ func (s *store) len() int {
 
 // tally collects what a send leaves to do when its locks are free.
 type tally struct {
-	idle    []*Conn // to be written to, without a writer yet
+	idle    []*outbound.Queue // to be woken
 	dropped []drops
 	slow    []*Conn // to be ended
 }
@@ -353,20 +354,20 @@ type drops struct {
 
 var tallies = sync.Pool{New: func() any { return new(tally) }}
 
-func (t *tally) note(c *Conn, p pushed) {
-	if p.wake {
-		t.idle = append(t.idle, c)
+func (t *tally) note(c *Conn, p outbound.Pushed) {
+	if p.Wake {
+		t.idle = append(t.idle, &c.queue)
 	}
-	if p.dropped > 0 {
-		t.dropped = append(t.dropped, drops{c, int(p.dropped)})
+	if p.Dropped > 0 {
+		t.dropped = append(t.dropped, drops{c, int(p.Dropped)})
 	}
-	if p.err == ErrSlow {
+	if p.Refused == outbound.Slow {
 		t.slow = append(t.slow, c)
 	}
 }
 
 func (t *tally) settle() {
-	wakeAll(t.idle)
+	outbound.WakeAll(t.idle)
 	for _, d := range t.dropped {
 		d.conn.noteDrops(d.messages)
 	}

@@ -3,6 +3,8 @@ package wsroom
 import (
 	"sync/atomic"
 	"time"
+
+	"github.com/wsroom/wsroom/internal/outbound"
 )
 
 // Observer hears what a hub counts and measures, for metrics adapters. Its methods are called
@@ -83,17 +85,17 @@ func (h *Hub) countIn(c *Conn, size int) {
 	}
 }
 
-func (h *Hub) countOut(c *Conn, b *batch, bytes int) {
-	h.counters.sent.Add(int64(b.n))
-	h.counters.sentBytes.Add(int64(bytes))
-	h.countLost(c, b.lost)
+func (h *Hub) countOut(c *Conn, w outbound.Written) {
+	h.counters.sent.Add(int64(w.Messages))
+	h.counters.sentBytes.Add(int64(w.Bytes))
+	h.countLost(c, w.Lost)
 	if h.cfg.observer == nil {
 		return
 	}
-	h.observer.Add(MetricBytesOut, c.route, "", bytes)
-	if b.n > 0 {
-		h.observer.Add(MetricMessagesOut, c.route, "", b.n)
-		h.observer.Record(MetricQueueTime, c.route, "", time.Since(b.frames[0].Made).Seconds())
+	h.observer.Add(MetricBytesOut, c.route, "", w.Bytes)
+	if w.Messages > 0 {
+		h.observer.Add(MetricMessagesOut, c.route, "", w.Messages)
+		h.observer.Record(MetricQueueTime, c.route, "", time.Since(w.Oldest).Seconds())
 	}
 }
 
@@ -101,7 +103,7 @@ func (h *Hub) countOut(c *Conn, b *batch, bytes int) {
 func (h *Hub) countDrops(c *Conn, n int) {
 	h.counters.dropped.Add(int64(n))
 	cause := "newest"
-	if h.cfg.overflow == DropOldest {
+	if h.cfg.outboundQueue.Policy == outbound.DropOldest {
 		cause = "oldest"
 	}
 	h.observer.Add(MetricDropped, c.route, cause, n)

@@ -9,9 +9,10 @@ import (
 
 	"github.com/coder/websocket"
 	"github.com/wsroom/wsroom/internal/frame"
+	"github.com/wsroom/wsroom/internal/outbound"
 )
 
-// transport is what the frame.Conn beneath coder/websocket sees of a Conn.
+// transport is what the frame.Conn beneath coder/websocket, and the queue that is written to it, see of a Conn.
 type transport Conn
 
 // Overhead ends the connection of a peer that sends too many frames which carry nothing. While nobody
@@ -38,9 +39,7 @@ func (t *transport) Unmasked() {
 func (t *transport) Control(opcode byte, payload []byte) {
 	c := (*Conn)(t)
 	if opcode != frame.Close {
-		if c.queue.pushControl(opcode, payload, false) {
-			c.wake()
-		}
+		c.queue.PushControl(opcode, payload, false)
 		return
 	}
 	by := closeErrorOf(payload)
@@ -79,15 +78,10 @@ func closeErrorOf(payload []byte) websocket.CloseError {
 }
 
 // MessageSent lets what is queued follow a message that the application wrote in several frames.
-func (t *transport) MessageSent() {
-	c := (*Conn)(t)
-	if c.queue.kick() {
-		c.wake()
-	}
-}
+func (t *transport) MessageSent() { t.queue.Resume() }
 
 // Failed ends the connection, for a frame may have been cut.
-func (t *transport) Failed(err error) { (*Conn)(t).writeFailed(err) }
+func (t *transport) Failed(err error) { (*Conn)(t).end(endingWriteFailed(err)) }
 
 // ReadFailed ends the connection, whoever reads: we, or the application by itself.
 func (t *transport) ReadFailed(err error) { (*Conn)(t).end(endingReadFailed(err)) }
@@ -104,4 +98,23 @@ func (t *transport) Closed() {
 	})
 }
 
-var _ frame.Owner = (*transport)(nil)
+// Wrote counts what was written. The first ping since the peer was last known to live is the one that is judged.
+func (t *transport) Wrote(w outbound.Written) {
+	c := (*Conn)(t)
+	if w.Pinged {
+		c.pingedAt.CompareAndSwap(0, c.wire.Listened(w.At)+1)
+	}
+	c.hub.countOut(c, w)
+}
+
+// WriteFailed ends the connection, unless it was its end that closed the socket.
+func (t *transport) WriteFailed(err error, lost int) {
+	c := (*Conn)(t)
+	c.hub.countLost(c, lost)
+	c.end(endingWriteFailed(err))
+}
+
+var (
+	_ frame.Owner    = (*transport)(nil)
+	_ outbound.Owner = (*transport)(nil)
+)

@@ -21,6 +21,9 @@ func (l *Limits) ForWriting(bytes int64) time.Duration {
 	return l.Write * time.Duration(pieces)
 }
 
+// TimeToWrite returns how long so many bytes may take to be written to this Conn; see Limits.ForWriting.
+func (c *Conn) TimeToWrite(bytes int64) time.Duration { return c.limits.ForWriting(bytes) }
+
 // outgoing is what coder/websocket is writing. Most connections never see it write.
 type outgoing struct {
 	scanner

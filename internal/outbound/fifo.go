@@ -1,4 +1,4 @@
-package wsroom
+package outbound
 
 import (
 	"sync"

@@ -1,0 +1,75 @@
+package outbound
+
+import (
+	"sync"
+
+	"github.com/wsroom/wsroom/internal/frame"
+)
+
+const (
+	// batchSize is what one write to the socket collects at most; batchSpace of it without the close frame.
+	batchSize  = 32 << 10
+	batchSpace = batchSize - frame.MaxControl - 2
+	// batchFrames bounds what the writer takes out of the queue at a time.
+	batchFrames = 128
+)
+
+// batch is what the writer takes at a time, and writes at once: either what fits into buf, or one message
+// that doesn't, by itself, so that it is never copied.
+type batch struct {
+	frames     [batchFrames]*frame.Message
+	n          int   // of frames
+	used       int   // of frames, since free
+	size       int64 // of control and frames
+	control    []byte
+	pinged     bool // control ends with a ping of ours
+	closeFrame string
+	lost       int // messages that the close frame leaves behind
+	buf        []byte
+}
+
+var batches = sync.Pool{New: func() any { return &batch{buf: make([]byte, 0, batchSize)} }}
+
+func newBatch() *batch { return batches.Get().(*batch) }
+
+func (b *batch) free() {
+	clear(b.frames[:b.used])
+	b.used, b.control, b.closeFrame = 0, nil, ""
+	batches.Put(b)
+}
+
+// bytes returns the batch in the order of the wire: control frames, messages, close frame.
+func (b *batch) bytes(deflate bool) []byte {
+	if b.n == 1 && len(b.control)+len(b.closeFrame) == 0 {
+		return b.frames[0].Bytes(deflate)
+	}
+
+	p := append(b.buf[:0], b.control...)
+	for _, m := range b.frames[:b.n] {
+		p = append(p, m.Bytes(deflate)...)
+	}
+	return append(p, b.closeFrame...)
+}
+
+// fill takes what fits out of f, which holds these bytes.
+func (b *batch) fill(f *fifo, bytes *int64, deflate bool) {
+	for b.n < batchFrames && f.len > 0 {
+		next := int64(len(f.first().Bytes(deflate)))
+		if b.size > 0 && b.size+next > batchSpace {
+			return
+		}
+		b.frames[b.n] = f.pop()
+		b.n++
+		b.size += next
+		*bytes -= next
+	}
+}
+
+// written describes the batch, of so many bytes.
+func (b *batch) written(bytes int, now int64) Written {
+	w := Written{Messages: b.n, Bytes: bytes, Lost: b.lost, Pinged: b.pinged, At: now}
+	if b.n > 0 {
+		w.Oldest = b.frames[0].Made
+	}
+	return w
+}

@@ -1,0 +1,189 @@
+package outbound
+
+import (
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/wsroom/wsroom/internal/frame"
+)
+
+const (
+	// fewIdle is up to how many queues a sender writes by itself, where sockets take what they are given at
+	// once, instead of starting goroutines for it.
+	fewIdle = 8
+	// quiet is how long a connection must not have been written to for that, unless it answers what
+	// it has read since. In a burst a goroutine does it, for by the time it runs there is more to
+	// write at once.
+	quiet = 200 * time.Microsecond
+)
+
+// A queue has at most one writer. It is whoever was told to wake one, until the queue is empty, a write failed, or
+// it hands off to a goroutine that may wait for the socket. What the writer has taken, a batch, goes with it.
+
+// write is a writer that waits for the socket.
+func (q *Queue) write() {
+	b := newBatch()
+	for q.writeBatch(b) {
+	}
+	b.free()
+}
+
+// writeBatch writes one batch and reports whether there may be more. Where there isn't, the writer has ended.
+func (q *Queue) writeBatch(b *batch) (more bool) {
+	data := q.wire.Lock()
+	if !q.take(b, data) {
+		q.wire.Unlock()
+		return false
+	}
+	p := b.bytes(q.Deflate)
+	return q.finishBatch(b, len(p), q.wire.Send(p))
+}
+
+// tryBatch is writeBatch for a writer that mustn't wait. Where the wire is taken or the socket full it hands off to a
+// goroutine. It returns the batch that is left to the caller: b, or nil if b holds what the goroutine goes on with.
+func (q *Queue) tryBatch(b *batch) (left *batch, more bool) {
+	data, ok := q.wire.TryLock()
+	if !ok {
+		go q.writer()
+		return b, false
+	}
+	if !q.take(b, data) {
+		q.wire.Unlock()
+		return b, false
+	}
+
+	p := b.bytes(q.Deflate)
+	n, err := q.wire.TrySend(p)
+	if err == nil && n < len(p) {
+		go q.writeRest(b, p, n)
+		return nil, false
+	}
+	return b, q.finishBatch(b, len(p), err)
+}
+
+// writeRest goes on where tryBatch stopped: it holds the wire, and n bytes of the batch are out.
+func (q *Queue) writeRest(b *batch, p []byte, n int) {
+	for more := q.finishBatch(b, len(p), q.wire.Send(p[n:])); more; {
+		more = q.writeBatch(b)
+	}
+	b.free()
+}
+
+// finishBatch gives the wire back and tells the owner what became of a batch. It reports whether there may be more.
+func (q *Queue) finishBatch(b *batch, size int, err error) (more bool) {
+	if b.closeFrame != "" {
+		q.wire.Shut() // nothing follows a close frame (RFC 6455, section 5.5.1)
+	}
+	q.wire.Unlock()
+
+	if err != nil {
+		q.owner.WriteFailed(err, b.n+b.lost+q.fail())
+		return false
+	}
+
+	now := frame.Now()
+	q.wroteAt.Store(now)
+	q.owner.Wrote(b.written(size, now))
+	return true
+}
+
+// Wake writes what waits, on the caller's goroutine as far as that doesn't have to wait, else on another. Only who was told
+// to by Push calls it, once, holding no lock.
+func (q *Queue) Wake() {
+	if !q.wire.CanTry() || q.wroteLately() {
+		go q.writer()
+		return
+	}
+
+	left, more := q.tryBatch(newBatch())
+	if more { // mostly it finds the queue empty
+		left, more = q.tryBatch(left)
+	}
+	if left != nil {
+		left.free()
+	}
+	if more {
+		go q.writer()
+	}
+}
+
+// wroteLately reports whether this may be a burst: there was a write just now, and nothing was read since.
+func (q *Queue) wroteLately() bool {
+	wrote := q.wroteAt.Load()
+	return wrote >= q.wire.LastRead() && frame.Now()-wrote < int64(quiet)
+}
+
+// WakeAll is Wake for all of these queues. It keeps no reference to the slice.
+func WakeAll(queues []*Queue) {
+	if len(queues) <= fewIdle {
+		for _, q := range queues {
+			q.Wake()
+		}
+		return
+	}
+
+	w := crews.Get().(*crew)
+	w.queues = append(w.queues[:0], queues...)
+	w.next.Store(0)
+	n := min(runtime.GOMAXPROCS(0), (len(queues)+fewIdle-1)/fewIdle)
+	w.workers.Store(int32(n))
+	for range n {
+		go w.work()
+	}
+}
+
+// crew writes many queues with as many goroutines as there are processors. None of them ever waits for a socket.
+type crew struct {
+	queues  []*Queue
+	next    atomic.Int32 // index of the queue to start with next
+	workers atomic.Int32 // that still work; the last one gives the crew back
+}
+
+var crews = sync.Pool{New: func() any { return new(crew) }}
+
+// work writes a batch of one queue after the other, and comes back to those to which more has come
+// meanwhile.
+func (w *crew) work() {
+	b := newBatch()
+	var busy []*Queue
+	for i := w.next.Add(1) - 1; int(i) < len(w.queues); i = w.next.Add(1) - 1 {
+		q := w.queues[i]
+		var more bool
+		if b, more = q.step(b); more {
+			busy = append(busy, q)
+		}
+	}
+
+	for len(busy) > 0 {
+		still := busy[:0]
+		for _, q := range busy {
+			var more bool
+			if b, more = q.step(b); more {
+				still = append(still, q)
+			}
+		}
+		busy = still
+	}
+
+	b.free()
+	if w.workers.Add(-1) == 0 {
+		clear(w.queues)
+		crews.Put(w)
+	}
+}
+
+// step writes one batch, in b, and reports whether there may be more for the caller to write. It returns the batch for the
+// caller's next step.
+func (q *Queue) step(b *batch) (next *batch, more bool) {
+	if !q.wire.CanTry() {
+		go q.writer()
+		return b, false
+	}
+	next, more = q.tryBatch(b)
+	if next == nil {
+		next = newBatch()
+	}
+	return next, more
+}
