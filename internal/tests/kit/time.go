@@ -27,7 +27,7 @@ func HubWithEnds(ends *chan End, opts ...wsroom.Option) func() *wsroom.Hub {
 // DiscardText is an OnText callback that does nothing.
 func DiscardText(*wsroom.Conn, string, error) {}
 
-// WantBetween checks that something took no shorter than least and no longer than most.
+// WantBetween checks that something took from least to most.
 func WantBetween(t *testing.T, what string, got, least, most time.Duration) {
 	t.Helper()
 	if got < least || got > most {
