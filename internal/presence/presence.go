@@ -1,7 +1,7 @@
-// Package presence keeps who is in which room, and a store of all nodes in line with that.
+// Package presence keeps who is in which room, and syncs that with a store that several nodes share.
 //
-// It knows a node's connections as counts of an identity in a room, the store's entries as leased to this node, and
-// which joins and leaves are to be reported. It doesn't know connections, requests or messages.
+// It knows how many connections of this node an identity has in a room, which entries of the store are leased to this
+// node, and which joins and leaves are still to be reported. It doesn't know connections, requests or messages.
 package presence
 
 import (
