@@ -3,7 +3,12 @@ package wsroom
 import (
 	"context"
 	"errors"
+	"fmt"
+	"net/http"
+	"strings"
 	"time"
+
+	"github.com/wsroom/wsroom/internal/presence"
 )
 
 // Broker carries a hub's messages between the nodes that share it. It is made of standard types, so
@@ -128,5 +133,121 @@ func OnGap(f func(room string, err error)) Option {
 	return func(c *config) error {
 		c.onGap = f
 		return notNil("OnGap", f == nil)
+	}
+}
+
+// Member is an identity that is present in a room, by any number of connections.
+type Member struct {
+	Identity string
+}
+
+// WithIdentity sets the function that returns a request's identity, such as a user name. Connections with the
+// identity "" aren't counted. f is called once the request is authorized, and may be called concurrently. See
+// [Hub.Presence], [OnMemberJoin], [OnMemberLeave] and [Conn.Identity].
+func WithIdentity(f func(*http.Request) string) Option {
+	return func(c *config) error {
+		c.identity = f
+		return notNil("WithIdentity", f == nil)
+	}
+}
+
+// WithPresenceStore shares presence with the hubs of other nodes that have the same name (see [WithName]). Hubs of
+// different names must not share a store's namespace. By default presence is of this process.
+func WithPresenceStore(s PresenceStore) Option {
+	return func(c *config) error {
+		c.presence = s
+		return notNil("WithPresenceStore", s == nil)
+	}
+}
+
+// WithPresenceGrace sets for how long a member is still present when its last connection has left the room, so that
+// a page reload, or a move to another node when this one shuts down, isn't reported. The default is 5 s.
+func WithPresenceGrace(d time.Duration) Option {
+	return func(c *config) error {
+		c.grace = d
+		return notNegative("WithPresenceGrace", d)
+	}
+}
+
+// OnMemberJoin calls f when the first connection of an identity has entered a room, on the node where that happened.
+// Calls of it and of [OnMemberLeave] run one at a time, and outside of any connection's callbacks. They may take any
+// time: nothing of presence waits for them. While a call runs, what waits is merged: a member that comes and goes, or
+// goes and comes back, is not reported at all. When this node has lost its lease of the [PresenceStore], members may
+// be reported to have joined again.
+func OnMemberJoin(f func(room string, m Member)) Option {
+	return func(c *config) error {
+		c.onMemberJoin = f
+		return notNil("OnMemberJoin", f == nil)
+	}
+}
+
+// OnMemberLeave calls f when the last connection of an identity has left a room and hasn't come back within the grace
+// of [WithPresenceGrace], on the node where that happened. If that node has died or shut down, f is called on one of
+// the others: within 45 s of its death, or after the grace.
+func OnMemberLeave(f func(room string, m Member)) Option {
+	return func(c *config) error {
+		c.onMemberLeave = f
+		return notNil("OnMemberLeave", f == nil)
+	}
+}
+
+// Presence returns who is present in the room, sorted, on all nodes that share the [PresenceStore]. Members that are
+// there only by way of a node whose lease of 30 s has lapsed are left out. If the store fails, Presence returns the
+// members of this node and an error.
+func (h *Hub) Presence(ctx context.Context, room string) ([]Member, error) {
+	if h.presence == nil {
+		return nil, nil
+	}
+	identities, err := h.presence.Members(ctx, room)
+
+	members := make([]Member, len(identities))
+	for i, identity := range identities {
+		members[i].Identity = identity
+	}
+	if err != nil {
+		return members, fmt.Errorf("wsroom: presence: %w", err)
+	}
+	return members, nil
+}
+
+// Identity returns what the function of [WithIdentity] returned for the connection's request; "" without it.
+func (c *Conn) Identity() string {
+	value, _ := c.Get(identityKey{})
+	identity, _ := value.(string)
+	return identity
+}
+
+// identityKey is the key of a connection's identity among its values.
+type identityKey struct{}
+
+// identify stores the identity of the connection's request.
+func (c *Conn) identify(r *http.Request) {
+	if c.hub.cfg.identity == nil {
+		return
+	}
+	if identity := c.hub.cfg.identity(r); identity != "" {
+		c.Set(identityKey{}, strings.Clone(identity))
+	}
+}
+
+// newPresence makes the hub's book of members.
+func newPresence(h *Hub) *presence.Book {
+	return presence.New(presence.Config{
+		Store:  h.cfg.presence,
+		Name:   h.cfg.name,
+		Grace:  h.cfg.grace,
+		Log:    h.cfg.logger,
+		Joined: h.memberHook("OnMemberJoin", h.cfg.onMemberJoin),
+		Left:   h.memberHook("OnMemberLeave", h.cfg.onMemberLeave),
+	})
+}
+
+// memberHook makes a hook of the callback, guarded against its panics; nil without one.
+func (h *Hub) memberHook(name string, f func(room string, m Member)) func(room, identity string) {
+	if f == nil {
+		return nil
+	}
+	return func(room, identity string) {
+		h.guard(name, room, func() { f(room, Member{Identity: identity}) })
 	}
 }

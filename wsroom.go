@@ -65,6 +65,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/wsroom/wsroom/internal/frame"
+	"github.com/wsroom/wsroom/internal/presence"
 )
 
 // Hub is an http.Handler that upgrades requests to connections and keeps them in rooms. It is made by
@@ -74,8 +75,8 @@ type Hub struct {
 	observer Observer
 	tracer   Tracer // nil unless the observer is one
 	store    store
-	cluster  *cluster  // nil without WithBroker
-	presence *presence // nil without WithIdentity
+	cluster  *cluster       // nil without WithBroker
+	presence *presence.Book // nil without WithIdentity
 	counters counters
 	ended    sums
 	refused  sums
@@ -238,7 +239,7 @@ func (h *Hub) Shutdown(ctx context.Context) error {
 // leaveCluster ends what there is beside the connections, unless ctx is done with their callbacks.
 func (h *Hub) leaveCluster(ctx context.Context) {
 	if h.presence != nil {
-		h.presence.close(ctx)
+		h.presence.Close(ctx)
 	}
 	if h.cluster != nil {
 		h.cluster.close(ctx)
@@ -322,13 +323,13 @@ func (h *Hub) entered(c *Conn, room string) {
 // appear lets the connection's identity count as present.
 func (h *Hub) appear(c *Conn, room string) {
 	if h.presence != nil {
-		h.presence.count(room, c.Identity(), 1)
+		h.presence.Count(room, c.Identity(), 1)
 	}
 }
 
 func (h *Hub) left(c *Conn, room string) {
 	if h.presence != nil {
-		h.presence.count(room, c.Identity(), -1)
+		h.presence.Count(room, c.Identity(), -1)
 	}
 	h.unsubscribe(room)
 }

@@ -13,61 +13,61 @@ import (
 	"github.com/wsroom/wsroom/wsroomtest"
 )
 
-// bystanders are honest members of a room, who say 20 messages a second between them and write down
-// what they hear.
+// bystanders are honest members of a room. Together they send 20 messages a second, and they record what
+// they receive.
 type bystanders struct {
-	t       testing.TB
-	members []*wsroomtest.Client
-	heard   [][]string // by each member
-	sent    int
-	start   time.Time
-	readers sync.WaitGroup
+	t        testing.TB
+	members  []*wsroomtest.Client
+	received [][]string // by each member
+	sent     int
+	start    time.Time
+	readers  sync.WaitGroup
 
 	mu     sync.Mutex // guards delays
 	delays []time.Duration
 }
 
-// meet lets ten of them enter the room /honest, whose hub echoes to the room.
-func meet(t testing.TB, srv *httptest.Server) *bystanders {
+// connectBystanders connects ten members to the room /honest, whose hub echoes to the room.
+func connectBystanders(t testing.TB, srv *httptest.Server) *bystanders {
 	t.Helper()
-	b := &bystanders{t: t, start: time.Now(), heard: make([][]string, 10)}
-	for i := range b.heard {
+	b := &bystanders{t: t, start: time.Now(), received: make([][]string, 10)}
+	for i := range b.received {
 		c := kit.Dial(t, srv, "/honest")
 		b.members = append(b.members, c)
-		b.readers.Go(func() { b.listen(i) })
+		b.readers.Go(func() { b.receive(i) })
 	}
 	return b
 }
 
-const goodbye = "goodbye"
+const lastMessage = "last"
 
-// listen writes down what member i hears, until all have said goodbye.
-func (b *bystanders) listen(i int) {
-	for goodbyes := 0; goodbyes < len(b.heard); {
+// receive records what member i receives, until it has every member's last message.
+func (b *bystanders) receive(i int) {
+	for last := 0; last < len(b.received); {
 		text := b.members[i].NextText()
-		if text == goodbye {
-			goodbyes++
+		if text == lastMessage {
+			last++
 			continue
 		}
-		b.heard[i] = append(b.heard[i], text)
+		b.received[i] = append(b.received[i], text)
 		_, at, _ := strings.Cut(text, " ")
-		said, _ := time.ParseDuration(at)
-		delay := time.Since(b.start) - said
+		sent, _ := time.ParseDuration(at)
+		delay := time.Since(b.start) - sent
 		b.mu.Lock()
 		b.delays = append(b.delays, delay)
 		b.mu.Unlock()
 	}
 }
 
-// talk lets them talk while f runs, and half a second at least, and returns the 99th percentile of
-// the delay from a message to its arrival.
-func (b *bystanders) talk(f func()) time.Duration {
+// sendWhile has them send while f runs, for half a second at least, and returns the 99th percentile of the
+// delay from a message to its arrival.
+func (b *bystanders) sendWhile(f func()) time.Duration {
 	b.mu.Lock()
 	b.delays = nil
 	b.mu.Unlock()
 	done := make(chan struct{})
-	var talking sync.WaitGroup
-	talking.Go(func() {
+	var sending sync.WaitGroup
+	sending.Go(func() {
 		tick := time.NewTicker(time.Second / 20)
 		defer tick.Stop()
 		for n := 0; ; n++ {
@@ -83,12 +83,12 @@ func (b *bystanders) talk(f func()) time.Duration {
 			<-tick.C
 		}
 	})
-	defer talking.Wait()
+	defer sending.Wait()
 	func() {
 		defer close(done) // even if f ends the test
 		f()
 	}()
-	talking.Wait()
+	sending.Wait()
 	return b.p99()
 }
 
@@ -96,31 +96,31 @@ func (b *bystanders) p99() time.Duration {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if len(b.delays) == 0 {
-		b.t.Error("the honest members hear nothing")
+		b.t.Error("the honest members receive nothing")
 		return 0
 	}
 	slices.Sort(b.delays)
 	return b.delays[len(b.delays)*99/100]
 }
 
-// part lets them go, and checks that each has heard all, once, in the order of the others.
-func (b *bystanders) part() {
+// disconnect closes their connections, and checks that each has received all messages, once, in one order.
+func (b *bystanders) disconnect() {
 	b.t.Helper()
 	for _, c := range b.members {
-		c.SendText(goodbye)
+		c.SendText(lastMessage)
 	}
 	b.readers.Wait()
-	for i, heard := range b.heard {
-		if len(heard) != b.sent {
-			b.t.Errorf("honest member %d heard %d messages of %d", i, len(heard), b.sent)
+	for i, received := range b.received {
+		if len(received) != b.sent {
+			b.t.Errorf("honest member %d received %d messages of %d", i, len(received), b.sent)
 		}
-		if !slices.Equal(heard, b.heard[0]) {
-			b.t.Errorf("honest member %d heard another order than member 0", i)
+		if !slices.Equal(received, b.received[0]) {
+			b.t.Errorf("honest member %d received another order than member 0", i)
 		}
 	}
-	slices.Sort(b.heard[0])
-	if n := len(slices.Compact(b.heard[0])); n != b.sent {
-		b.t.Errorf("the honest members heard %d different messages of %d", n, b.sent)
+	slices.Sort(b.received[0])
+	if n := len(slices.Compact(b.received[0])); n != b.sent {
+		b.t.Errorf("the honest members received %d different messages of %d", n, b.sent)
 	}
 	for _, c := range b.members {
 		c.CloseNow()

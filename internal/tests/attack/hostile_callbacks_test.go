@@ -20,11 +20,11 @@ import (
 	"github.com/wsroom/wsroom/internal/tests/kit"
 )
 
-// explosives are options whose callbacks, codec, room function and authorizer blow up for the
-// connections whose path ends in /attack/{where}/{how}.
-type explosives struct{ opened, closed atomic.Int64 }
+// faultyCallbacks are options whose callbacks, codec, room function and authorizer panic or exit for the
+// connections with the path /attack/{where}/{how}.
+type faultyCallbacks struct{ opened, closed atomic.Int64 }
 
-func (e *explosives) blow(where, path string) {
+func (e *faultyCallbacks) fail(where, path string) {
 	switch path {
 	case "/attack/" + where + "/panic":
 		panic("boom")
@@ -33,29 +33,29 @@ func (e *explosives) blow(where, path string) {
 	}
 }
 
-func (e *explosives) options() []wsroom.Option {
+func (e *faultyCallbacks) options() []wsroom.Option {
 	room := func(where string) func(*wsroom.Conn, string) {
-		return func(c *wsroom.Conn, _ string) { e.blow(where, c.Room()) }
+		return func(c *wsroom.Conn, _ string) { e.fail(where, c.Room()) }
 	}
 	return []wsroom.Option{
-		wsroom.WithRoom(func(r *http.Request) (string, error) { e.blow("RoomFunc", r.URL.Path); return r.URL.Path, nil }),
-		wsroom.WithAuthorize(func(r *http.Request, room string) error { e.blow("Authorize", room); return nil }),
-		wsroom.WithMaxConnsPer(func(r *http.Request) string { e.blow("key", r.URL.Path); return "" }, 1000),
+		wsroom.WithRoom(func(r *http.Request) (string, error) { e.fail("RoomFunc", r.URL.Path); return r.URL.Path, nil }),
+		wsroom.WithAuthorize(func(r *http.Request, room string) error { e.fail("Authorize", room); return nil }),
+		wsroom.WithMaxConnsPer(func(r *http.Request) string { e.fail("key", r.URL.Path); return "" }, 1000),
 		wsroom.WithSendQueue(4096, 64<<10), wsroom.WithOverflow(wsroom.DropNewest),
-		wsroom.OnDrop(func(c *wsroom.Conn, _ int) { e.blow("OnDrop", c.Room()) }),
+		wsroom.OnDrop(func(c *wsroom.Conn, _ int) { e.fail("OnDrop", c.Room()) }),
 		wsroom.OnConnect(func(c *wsroom.Conn, _ *http.Request) error {
 			e.opened.Add(1)
-			e.blow("OnConnect", c.Room())
+			e.fail("OnConnect", c.Room())
 			return nil
 		}),
 		wsroom.OnClose(func(c *wsroom.Conn, _ error) {
 			e.closed.Add(1)
-			e.blow("OnClose", c.Room())
+			e.fail("OnClose", c.Room())
 		}),
 		wsroom.OnJoin(room("OnJoin")), wsroom.OnLeave(room("OnLeave")),
-		wsroom.OnBinary(func(c *wsroom.Conn, _ []byte, err error) { e.blow("OnBinary", c.Room()) }),
+		wsroom.OnBinary(func(c *wsroom.Conn, _ []byte, err error) { e.fail("OnBinary", c.Room()) }),
 		wsroom.OnJSON(func(c *wsroom.Conn, text string, err error) {
-			e.blow("OnJSON", c.Room())
+			e.fail("OnJSON", c.Room())
 			if c.Room() == "/honest" {
 				kit.EchoRoom(c, text, err)
 				return
@@ -65,17 +65,17 @@ func (e *explosives) options() []wsroom.Option {
 			}
 		}),
 		wsroom.WithJSON(
-			func(v any) ([]byte, error) { e.blow("marshal", v.(string)); return json.Marshal(v) },
+			func(v any) ([]byte, error) { e.fail("marshal", v.(string)); return json.Marshal(v) },
 			func(p []byte, v any) error {
-				e.blow("unmarshal", string(p))
+				e.fail("unmarshal", string(p))
 				*v.(*string) = string(p)
 				return nil
 			}),
 	}
 }
 
-// provoke makes something blow up for a new connection, and checks how that ends.
-func provoke(t *testing.T, srv *httptest.Server, where, how string) {
+// triggerFault makes something fail for a new connection, and checks how that ends.
+func triggerFault(t *testing.T, srv *httptest.Server, where, how string) {
 	path := "/attack/" + where + "/" + how
 	conn := kit.Connect(t, srv)
 	defer conn.Close()
@@ -114,14 +114,14 @@ func provoke(t *testing.T, srv *httptest.Server, where, how string) {
 func TestHostilePanics(t *testing.T) {
 	defer log.SetOutput(log.Writer())
 	log.SetOutput(io.Discard) // net/http logs those before the upgrade
-	var e explosives
+	var e faultyCallbacks
 	withBystanders(t, e.options(), func(t *testing.T, hub *wsroom.Hub, srv *httptest.Server) {
 		opened, closed := e.opened.Load(), e.closed.Load()
 		for range kit.Scale(10, 1000) {
 			for _, where := range []string{"RoomFunc", "Authorize", "key", "OnConnect", "OnJoin", "OnJSON", "OnBinary",
 				"OnDrop", "OnLeave", "OnClose", "marshal", "unmarshal"} {
-				provoke(t, srv, where, "panic")
-				provoke(t, srv, where, "Goexit")
+				triggerFault(t, srv, where, "panic")
+				triggerFault(t, srv, where, "Goexit")
 			}
 		}
 		kit.Until(t, "all have ended", func() bool { return hub.Len() == 10 && e.closed.Load()-closed >= e.opened.Load()-opened })
@@ -131,8 +131,7 @@ func TestHostilePanics(t *testing.T) {
 	})
 }
 
-// Callbacks that never return keep neither their rooms from going on, nor Close and Shutdown from
-// their bounds.
+// Callbacks that never return delay neither their rooms nor Close and Shutdown.
 func TestHostileEndlessCallbacks(t *testing.T) {
 	var stuck atomic.Int64
 	var release chan struct{}

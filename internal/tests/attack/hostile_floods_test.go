@@ -14,13 +14,13 @@ import (
 	"github.com/wsroom/wsroom/internal/tests/kit"
 )
 
-// attackers collects why the connections in the room /attack ended.
-type attackers struct {
+// attackCauses collects why the connections in the room /attack ended.
+type attackCauses struct {
 	mu     sync.Mutex
 	causes []error
 }
 
-func (a *attackers) onClose() wsroom.Option {
+func (a *attackCauses) onClose() wsroom.Option {
 	return wsroom.OnClose(func(c *wsroom.Conn, err error) {
 		if c.Room() == "/attack" {
 			a.mu.Lock()
@@ -31,7 +31,7 @@ func (a *attackers) onClose() wsroom.Option {
 }
 
 // want waits for n ends and checks their cause.
-func (a *attackers) want(t *testing.T, n int, causes ...error) {
+func (a *attackCauses) want(t *testing.T, n int, causes ...error) {
 	t.Helper()
 	kit.Until(t, "the attackers have ended", func() bool {
 		a.mu.Lock()
@@ -53,24 +53,24 @@ func (a *attackers) want(t *testing.T, n int, causes ...error) {
 func TestHostileControlFloods(t *testing.T) {
 	const n = 20
 	ping, pong := string(kit.RawFrame(0x89, "ping")), string(kit.RawFrame(0x8a, ""))
-	var a attackers
-	withBystanders(t, []wsroom.Option{a.onClose()}, func(t *testing.T, _ *wsroom.Hub, srv *httptest.Server) {
+	var causes attackCauses
+	withBystanders(t, []wsroom.Option{causes.onClose()}, func(t *testing.T, _ *wsroom.Hub, srv *httptest.Server) {
 		for name, flood := range map[string]struct{ attack, first, then string }{
 			"pings":                 {"flood", "", ping},
 			"pongs":                 {"flood", "", pong},
 			"both within a message": {"flood", string(kit.RawFrame(0x01, "x")), ping + pong},
-			"long pings, not read":  {"deaf flood", "", string(kit.RawFrame(0x89, strings.Repeat("x", 125)))},
-			"empty pongs, not read": {"deaf flood", "", pong},
+			"long pings, not read":  {"unread flood", "", string(kit.RawFrame(0x89, strings.Repeat("x", 125)))},
+			"empty pongs, not read": {"unread flood", "", pong},
 		} {
-			s := besiege(t, srv, n, flood.attack, flood.first, flood.then)
-			s.begin()
-			a.want(t, n, wsroom.ErrRateLimited)
-			took := time.Since(s.watch.start)
+			a := connectAttackers(t, srv, n, flood.attack, flood.first, flood.then)
+			a.begin()
+			causes.want(t, n, wsroom.ErrRateLimited)
+			took := time.Since(a.watch.start)
 			if flood.attack == "flood" {
-				s.want(time.Second, 1008)
+				a.want(time.Second, 1008)
 			}
-			s.lift()
-			s.watch.within(t, name, took, time.Second)
+			a.stop()
+			a.watch.within(t, name, took, time.Second)
 		}
 	})
 }
@@ -83,26 +83,26 @@ func TestHostileFragments(t *testing.T) {
 	withBystanders(t, opts, func(t *testing.T, _ *wsroom.Hub, srv *httptest.Server) {
 		begun := string(kit.RawFrame(0x01, ""))
 		n := kit.Scale(100, 334)
-		empty := besiege(t, srv, 4, "flood", begun, string(kit.RawFrame(0x00, "")))
-		single := besiege(t, srv, 4, "flood", begun, string(kit.RawFrame(0x00, "x")))
-		drips := besiege(t, srv, n, "drip", string(kit.RawFrame(0x81, strings.Repeat("x", 100))[:6]), "x")
-		heads := besiege(t, srv, n, "drip", "\x81", "\xff\x00")
-		frags := besiege(t, srv, n, "drip", begun, string(kit.RawFrame(0x00, "x")))
+		empty := connectAttackers(t, srv, 4, "flood", begun, string(kit.RawFrame(0x00, "")))
+		single := connectAttackers(t, srv, 4, "flood", begun, string(kit.RawFrame(0x00, "x")))
+		drips := connectAttackers(t, srv, n, "slow send", string(kit.RawFrame(0x81, strings.Repeat("x", 100))[:6]), "x")
+		heads := connectAttackers(t, srv, n, "slow send", "\x81", "\xff\x00")
+		frags := connectAttackers(t, srv, n, "slow send", begun, string(kit.RawFrame(0x00, "x")))
 		heap := kit.HeapInUse()
-		all := []*siege{empty, single, drips, heads, frags}
-		for _, s := range all {
-			s.begin()
+		all := []*attackers{empty, single, drips, heads, frags}
+		for _, a := range all {
+			a.begin()
 		}
 		<-time.After(timeout * 3 / 4)
 		grown := kit.HeapInUse() - heap
 		if t.Logf("heap grew by %d KiB", grown>>10); grown > 1<<20 && !kit.UnderRace() {
 			t.Error("which is too much")
 		}
-		for _, s := range []*siege{empty, single} {
-			s.want(time.Second, 1008)
+		for _, a := range []*attackers{empty, single} {
+			a.want(time.Second, 1008)
 		}
-		for _, s := range []*siege{drips, heads, frags} {
-			s.want(timeout+time.Second, 1008)
+		for _, a := range []*attackers{drips, heads, frags} {
+			a.want(timeout+time.Second, 1008)
 		}
 	})
 }

@@ -104,7 +104,7 @@ func TestHostileHalfHandshakes(t *testing.T) {
 		srv.Config.ReadHeaderTimeout = timeout
 		srv.Start()
 	}, hub)
-	before := count()
+	before := countResources()
 	var wg sync.WaitGroup
 	for range kit.Scale(100, 1000) {
 		conn := kit.Connect(t, srv)

@@ -32,16 +32,16 @@ func TestHostileMessageFlood(t *testing.T) {
 	}
 	withBystanders(t, opts, func(t *testing.T, hub *wsroom.Hub, srv *httptest.Server) {
 		calls.Store(0)
-		s := besiege(t, srv, n, "flood", "", string(kit.RawFrame(0x81, "x")))
-		s.begin()
+		a := connectAttackers(t, srv, n, "flood", "", string(kit.RawFrame(0x81, "x")))
+		a.begin()
 		<-time.After(time.Duration(kit.Scale(1, 10)) * time.Second)
-		got, seconds := calls.Load(), time.Since(s.watch.start).Seconds()
+		got, seconds := calls.Load(), time.Since(a.watch.start).Seconds()
 		t.Logf("%d callbacks in %.1f s", got, seconds)
 		if most := n * (rate*seconds + burst); got < n*burst || float64(got) > most {
 			t.Errorf("%d callbacks in %.1f s, want %.0f at the most", got, seconds, most)
 		}
 		hub.To("/attack").Close(4000, "") // or it would read what they sent, slowly
-		s.lift()
+		a.stop()
 	})
 }
 
@@ -49,17 +49,17 @@ func TestHostileMessageFlood(t *testing.T) {
 // write takes too long, hold no more than their queues, and cost the room that they are in nothing.
 func TestHostileReaders(t *testing.T) {
 	const queue, timeout = 256 << 10, time.Second
-	deaf, slow := kit.Scale(50, 500), kit.Scale(100, 1000)
-	var a attackers
+	unread, slow := kit.Scale(50, 500), kit.Scale(100, 1000)
+	var causes attackCauses
 	opts := []wsroom.Option{
-		a.onClose(), wsroom.WithSendQueue(64, queue), wsroom.WithWriteTimeout(timeout),
+		causes.onClose(), wsroom.WithSendQueue(64, queue), wsroom.WithWriteTimeout(timeout),
 		wsroom.OnConnect(func(c *wsroom.Conn, r *http.Request) error { return c.Join("/honest") }),
 	}
 	withBystanders(t, opts, func(t *testing.T, hub *wsroom.Hub, srv *httptest.Server) {
-		for attack, n := range map[string]int{"hold": deaf, "sip": slow} {
-			s := besiege(t, srv, n, attack)
-			s.begin()
-			defer s.lift()
+		for attack, n := range map[string]int{"idle": unread, "slow read": slow} {
+			a := connectAttackers(t, srv, n, attack)
+			a.begin()
+			defer a.stop()
 		}
 		heap := kit.HeapInUse()
 		part := strings.Repeat("x", 16<<10)
@@ -70,13 +70,13 @@ func TestHostileReaders(t *testing.T) {
 			<-tick.C
 		}
 		grown := kit.HeapInUse() - heap
-		if t.Logf("heap grew by %d KiB", grown>>10); grown > int64(deaf+slow)*queue {
+		if t.Logf("heap grew by %d KiB", grown>>10); grown > int64(unread+slow)*queue {
 			t.Error("which is too much")
 		}
 		watch := startWatch()
 		kit.Until(t, "they have ended", func() bool { return len(hub.Members("/attack")) == 0 })
 		watch.within(t, "their end", time.Since(watch.start), timeout+time.Second)
-		a.want(t, deaf+slow, wsroom.ErrSlow, os.ErrDeadlineExceeded)
+		causes.want(t, unread+slow, wsroom.ErrSlow, os.ErrDeadlineExceeded)
 	})
 }
 
@@ -85,31 +85,31 @@ func TestHostileResets(t *testing.T) {
 	n := kit.Scale(300, 9000)
 	hub := wsroom.New()
 	srv := kit.Serve(t, hub)
-	before := count()
+	before := countResources()
 	for range kit.Scale(2, 10) {
 		watch := startWatch()
-		s := besiege(t, srv, n, "reset")
+		a := connectAttackers(t, srv, n, "reset")
 		back := time.Since(watch.start)
 		watch.within(t, "coming back", back, 10*time.Second)
 		if got := len(hub.Members("/attack")); got != n {
 			t.Errorf("%d members, want %d", got, n)
 		}
-		s.begin()
+		a.begin()
 		kit.Until(t, "the rooms are empty", func() bool { return len(hub.Rooms()) == 0 })
-		empty := time.Since(s.watch.start)
-		s.lift()
-		s.watch.within(t, "emptying the rooms", empty, 2*time.Second)
+		empty := time.Since(a.watch.start)
+		a.stop()
+		a.watch.within(t, "emptying the rooms", empty, 2*time.Second)
 		t.Logf("back after %v, empty after %v", back, empty)
 	}
 	wantNoMore(t, before)
 }
 
-// A message that peers leave unfinished keeps nobody from closing: each kick, drain and Shutdown ends
+// A message that peers leave unfinished delays no close: each kick, drain and Shutdown ends
 // within its budget.
 func TestHostileUnfinishedMessages(t *testing.T) {
 	const budget = 5 * time.Second // of the close handshake
 	n := kit.Scale(100, 1000)
-	before := count()
+	before := countResources()
 	t.Cleanup(func() { wantNoMore(t, before) })
 	unfinished := string(kit.RawFrame(0x81, "x")) + string(kit.RawFrame(0x01, "x")) + string(kit.RawFrame(0x80, "0123456789")[:9])
 	ended := func(hub *wsroom.Hub) bool { return hub.Stats().Closed == n }
@@ -138,15 +138,15 @@ func TestHostileUnfinishedMessages(t *testing.T) {
 		}},
 	} {
 		hub := wsroom.New(wsroom.OnText(kit.DiscardText), wsroom.WithMessageTimeout(time.Minute), wsroom.WithDrain(test.drain))
-		s := besiege(t, kit.Serve(t, hub), n, "hold", unfinished)
-		s.begin()
+		a := connectAttackers(t, kit.Serve(t, hub), n, "idle", unfinished)
+		a.begin()
 		kit.Until(t, "all have begun", func() bool { return hub.Stats().Received == n })
 		wg.Go(func() {
 			watch := startWatch()
 			test.close(hub)
 			took := time.Since(watch.start)
 			kit.Until(t, "all have ended", func() bool { return ended(hub) })
-			s.lift()
+			a.stop()
 			watch.within(t, name, took, test.most+time.Second/2)
 		})
 	}

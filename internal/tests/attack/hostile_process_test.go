@@ -59,7 +59,7 @@ type remote struct {
 func (r remote) Addr() net.Addr { return r.addr }
 
 // serveRemotely starts a server process by a line for the shell, in which exec starts it. peak returns
-// the most memory that it has had resident so far, in KiB; 0 where the system doesn't tell.
+// the most memory that it has had resident so far, in KiB; 0 where the system doesn't say.
 func serveRemotely(t *testing.T, line string) (srv *httptest.Server, peak func() int) {
 	t.Helper()
 	shell, err := exec.LookPath("sh")
@@ -96,12 +96,12 @@ func serveRemotely(t *testing.T, line string) (srv *httptest.Server, peak func()
 	return &httptest.Server{URL: "http://" + tcp.String(), Listener: remote{addr: tcp, process: cmd.Process}}, peak
 }
 
-// A server that runs out of file descriptors goes on for those who are in, and lets others in within
-// a second once there is room.
+// A server that runs out of file descriptors keeps its connections, and accepts others within a second once
+// there are descriptors again.
 func TestHostileFileLimit(t *testing.T) {
 	srv, _ := serveRemotely(t, "ulimit -n 256 &&")
-	honest := meet(t, srv)
-	honest.talk(func() {
+	honest := connectBystanders(t, srv)
+	honest.sendWhile(func() {
 		var conns []net.Conn
 		for range 1000 { // the kernel lets them wait
 			conns = append(conns, kit.Connect(t, srv))
@@ -114,11 +114,11 @@ func TestHostileFileLimit(t *testing.T) {
 		kit.Dial(t, srv, "/late")
 		watch.within(t, "accepting again", time.Since(watch.start), time.Second)
 	})
-	honest.part()
+	honest.disconnect()
 }
 
-// With one processor, or with little memory, all attacks together don't keep honest members from
-// talking, nor others from coming, and don't take more memory than there is.
+// With one processor, or with little memory, all attacks together stop neither honest members nor new
+// clients, and don't take more memory than there is.
 func TestHostileTogether(t *testing.T) {
 	few, many := 20, kit.Scale(50, 1000)
 	bomb := strings.Repeat(deflatedZeros(), 50)
@@ -127,31 +127,31 @@ func TestHostileTogether(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			srv, peak := serveRemotely(t, line)
-			honest := meet(t, srv)
-			p99 := honest.talk(func() {
-				sieges := []*siege{
-					besiege(t, srv, few, "flood", "", string(kit.RawFrame(0x89, "ping"))),
-					besiege(t, srv, few, "deaf flood", "", string(kit.RawFrame(0x8a, ""))),
-					besiege(t, srv, few, "flood", "", string(kit.RawFrame(0x81, strings.Repeat("x", 1000)))),
-					besiege(t, srv, 4, "flood", string(kit.RawFrame(0x01, "")), string(kit.RawFrame(0x00, ""))),
-					besiege(t, srv, few, "flood", "", string(kit.RawFrame(0xc1, bomb))),
-					besiege(t, srv, many, "drip", string(kit.RawFrame(0x01, "x")), string(kit.RawFrame(0x00, "x"))),
-					besiege(t, srv, many, "hold", string(kit.RawFrame(0x01, strings.Repeat("x", 60<<10)))),
-					besiege(t, srv, many, "sip"),
-					besiege(t, srv, many, "reset"),
+			honest := connectBystanders(t, srv)
+			p99 := honest.sendWhile(func() {
+				all := []*attackers{
+					connectAttackers(t, srv, few, "flood", "", string(kit.RawFrame(0x89, "ping"))),
+					connectAttackers(t, srv, few, "unread flood", "", string(kit.RawFrame(0x8a, ""))),
+					connectAttackers(t, srv, few, "flood", "", string(kit.RawFrame(0x81, strings.Repeat("x", 1000)))),
+					connectAttackers(t, srv, 4, "flood", string(kit.RawFrame(0x01, "")), string(kit.RawFrame(0x00, ""))),
+					connectAttackers(t, srv, few, "flood", "", string(kit.RawFrame(0xc1, bomb))),
+					connectAttackers(t, srv, many, "slow send", string(kit.RawFrame(0x01, "x")), string(kit.RawFrame(0x00, "x"))),
+					connectAttackers(t, srv, many, "idle", string(kit.RawFrame(0x01, strings.Repeat("x", 60<<10)))),
+					connectAttackers(t, srv, many, "slow read"),
+					connectAttackers(t, srv, many, "reset"),
 				}
-				for _, s := range sieges {
-					s.begin()
+				for _, a := range all {
+					a.begin()
 				}
 				<-time.After(time.Duration(kit.Scale(1, 10)) * time.Second)
 				watch := startWatch()
 				kit.Dial(t, srv, "/late")
-				watch.within(t, "a newcomer's handshake", time.Since(watch.start), time.Second)
-				for _, s := range sieges {
-					s.lift()
+				watch.within(t, "a new client's handshake", time.Since(watch.start), time.Second)
+				for _, a := range all {
+					a.stop()
 				}
 			})
-			honest.part()
+			honest.disconnect()
 			t.Logf("p99 of the honest members: %v; at most %d KiB resident", p99, peak())
 			if peak() > 256<<10 && !kit.UnderRace() {
 				t.Errorf("%d KiB resident", peak())

@@ -13,29 +13,29 @@ import (
 	"github.com/wsroom/wsroom/internal/tests/kit"
 )
 
-// possessions are what an attack must not make a process keep.
-type possessions struct{ goroutines, files int }
+// resources are what an attack must not make a process keep.
+type resources struct{ goroutines, files int }
 
-func count() possessions {
+func countResources() resources {
 	files, _ := os.ReadDir("/proc/self/fd") // elsewhere there are none
-	return possessions{runtime.NumGoroutine(), len(files)}
+	return resources{runtime.NumGoroutine(), len(files)}
 }
 
-// wantNoMore waits, 5 s at the most, until there is no more than before.
-func wantNoMore(t testing.TB, before possessions) {
+// wantNoMore waits, for at most 5 s, until there are no more resources than before.
+func wantNoMore(t testing.TB, before resources) {
 	t.Helper()
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
-	var now possessions
+	var now resources
 	for deadline := time.Now().Add(5 * time.Second); time.Now().Before(deadline); <-tick.C {
-		if now = count(); now.goroutines <= before.goroutines && now.files <= before.files {
+		if now = countResources(); now.goroutines <= before.goroutines && now.files <= before.files {
 			return
 		}
 	}
 	t.Errorf("before the attack there were %+v, 5 s after it %+v", before, now)
 }
 
-// A stopwatch judges how long things take, and whether the machine is idle enough to judge that.
+// stopwatch measures how long things take, and whether the machine is idle enough for a verdict.
 type stopwatch struct {
 	start          time.Time
 	all, idle, own float64 // ticks of the processors: all, those for no program, those for this one
@@ -56,16 +56,16 @@ func startWatch() stopwatch {
 }
 
 // othersShare returns which part of the machine's processors other programs have taken since the
-// start; all where the system doesn't tell.
+// start; all where the system doesn't say.
 func (w stopwatch) othersShare() float64 {
 	now := startWatch()
 	return 1 - (now.idle-w.idle+now.own-w.own)/max(1, now.all-w.all)
 }
 
-// unfair reports whether times say more of this machine than of the hub.
+// unfair reports whether times depend more on this machine than on the hub.
 func (w stopwatch) unfair() bool { return kit.UnderRace() || w.othersShare() > 0.2 }
 
-// within checks that something took no longer than it may; where that is unfair, not far longer.
+// within checks that something took no longer than it may; if that is unfair, not much longer.
 func (w stopwatch) within(t testing.TB, what string, took, most time.Duration) {
 	t.Helper()
 	if took > most && (took > most+5*time.Second || !w.unfair()) {
@@ -85,22 +85,21 @@ func numbersIn(file, word string) []float64 {
 	return numbers
 }
 
-// withBystanders attacks a server of a hub while a room of honest members goes on talking: they lose
-// nothing, see nothing twice and all in one order, without much delay, and what the attack took is
-// given back. The delay is measured up to three times, and isn't judged while other programs keep
-// the machine busy.
+// withBystanders attacks a hub's server while honest members of a room send: they lose nothing, get nothing
+// twice and all in one order, without much delay, and afterwards the attack's resources are free. The delay
+// is measured up to three times, and isn't judged while other programs keep the machine busy.
 func withBystanders(t *testing.T, opts []wsroom.Option, attack func(t *testing.T, hub *wsroom.Hub, srv *httptest.Server)) {
 	t.Helper()
 	for try := 1; ; try++ {
 		hub := wsroom.New(append([]wsroom.Option{wsroom.OnText(kit.EchoRoom)}, opts...)...)
 		srv := kit.Serve(t, hub)
-		honest := meet(t, srv)
-		quiet := honest.talk(func() { <-time.After(time.Second / 2) })
-		before := count()
+		honest := connectBystanders(t, srv)
+		quiet := honest.sendWhile(func() { <-time.After(time.Second / 2) })
+		before := countResources()
 		watch := startWatch()
-		delay := honest.talk(func() { attack(t, hub, srv) })
+		delay := honest.sendWhile(func() { attack(t, hub, srv) })
 		wantNoMore(t, before)
-		honest.part()
+		honest.disconnect()
 		t.Logf("p99 of the honest members: %v, without the attack %v; other programs took %.0f %% of the processors",
 			delay, quiet, 100*watch.othersShare())
 		most := max(3*quiet, 50*time.Millisecond)

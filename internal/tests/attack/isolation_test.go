@@ -16,75 +16,75 @@ import (
 	"github.com/wsroom/wsroom/wsroomtest"
 )
 
-// world is a hub and what it should be like: which connections are in which rooms, and what each of
-// them must get, and nothing else.
-type world struct {
+// isolationModel is a hub, and the model of it: which connections are in which rooms, and what each of them
+// must get. They must get nothing else.
+type isolationModel struct {
 	t     *testing.T
 	hub   *wsroom.Hub
 	srv   *httptest.Server
 	rnd   *rand.Rand
-	peers []*citizen
-	said  int
+	peers []*modelPeer
+	sent  int
 
 	entered chan *wsroom.Conn // whose OnConnect is over
 }
 
-// citizen is a connection, as the model sees it.
-type citizen struct {
-	conn   *wsroom.Conn
-	client *wsroomtest.Client
-	rooms  map[string]bool
-	due    []string // what it hasn't been checked to have got
+// modelPeer is a connection in the model.
+type modelPeer struct {
+	conn     *wsroom.Conn
+	client   *wsroomtest.Client
+	rooms    map[string]bool
+	expected []string // messages that it must get and that weren't checked yet
 }
 
-const worldRooms = 12
+const modelRooms = 12
 
-func (w *world) room() string { return fmt.Sprint("/", w.rnd.IntN(worldRooms)) }
+func (m *isolationModel) room() string { return fmt.Sprint("/", m.rnd.IntN(modelRooms)) }
 
-func (w *world) citizen() *citizen { return w.peers[w.rnd.IntN(len(w.peers))] }
+func (m *isolationModel) randomPeer() *modelPeer { return m.peers[m.rnd.IntN(len(m.peers))] }
 
-// enter connects one more.
-func (w *world) enter() {
-	w.t.Helper()
-	c := &citizen{client: kit.Dial(w.t, w.srv, "/home"), rooms: map[string]bool{"/home": true}}
-	c.conn = kit.Await(w.t, w.entered, "OnJoin")
-	w.peers = append(w.peers, c)
+// enter connects one more peer.
+func (m *isolationModel) enter() {
+	m.t.Helper()
+	c := &modelPeer{client: kit.Dial(m.t, m.srv, "/home"), rooms: map[string]bool{"/home": true}}
+	c.conn = kit.Await(m.t, m.entered, "OnJoin")
+	m.peers = append(m.peers, c)
 }
 
-// exit closes one, which has got all that was sent to it before.
-func (w *world) exit(i int) {
-	w.t.Helper()
-	c := w.peers[i]
+// exit closes the i-th peer, which has got all that was sent to it before.
+func (m *isolationModel) exit(i int) {
+	m.t.Helper()
+	c := m.peers[i]
 	c.conn.Close(4000, "")
-	c.check(w.t)
+	c.check(m.t)
 	c.client.ExpectClose(4000)
-	w.peers = slices.Delete(w.peers, i, i+1)
+	m.peers = slices.Delete(m.peers, i, i+1)
 }
 
-// say sends a new message by f, and notes for whom it is.
-func (w *world) say(f func(text string) error, due func(c *citizen) bool) {
-	w.t.Helper()
-	w.said++
-	text := fmt.Sprint(w.said)
+// send sends a new message by f, and notes which peers must get it.
+func (m *isolationModel) send(f func(text string) error, expected func(c *modelPeer) bool) {
+	m.t.Helper()
+	m.sent++
+	text := fmt.Sprint(m.sent)
 	if err := f(text); err != nil {
-		w.t.Fatal(err)
+		m.t.Fatal(err)
 	}
-	for _, c := range w.peers {
-		if due(c) {
-			c.due = append(c.due, text)
+	for _, c := range m.peers {
+		if expected(c) {
+			c.expected = append(c.expected, text)
 		}
 	}
 }
 
 // step does one thing at random.
-func (w *world) step() {
-	w.t.Helper()
-	c, room, other := w.citizen(), w.room(), w.room()
-	switch n := w.rnd.IntN(1000); {
-	case n < 1 && len(w.peers) > 10:
-		w.exit(w.rnd.IntN(len(w.peers)))
-	case n < 2 && len(w.peers) < 30:
-		w.enter()
+func (m *isolationModel) step() {
+	m.t.Helper()
+	c, room, other := m.randomPeer(), m.room(), m.room()
+	switch n := m.rnd.IntN(1000); {
+	case n < 1 && len(m.peers) > 10:
+		m.exit(m.rnd.IntN(len(m.peers)))
+	case n < 2 && len(m.peers) < 30:
+		m.enter()
 	case n < 300:
 		c.conn.Join(room)
 		c.rooms[room] = true
@@ -92,74 +92,74 @@ func (w *world) step() {
 		c.conn.Leave(room)
 		delete(c.rooms, room)
 	case n < 560:
-		w.say(w.hub.SendTextToAll, func(*citizen) bool { return true })
+		m.send(m.hub.SendTextToAll, func(*modelPeer) bool { return true })
 	case n < 600:
-		w.say(c.conn.SendText, func(to *citizen) bool { return to == c })
+		m.send(c.conn.SendText, func(to *modelPeer) bool { return to == c })
 	case n < 650:
-		w.say(c.conn.SendTextToThisRoom, func(to *citizen) bool { return to.rooms["/home"] })
+		m.send(c.conn.SendTextToThisRoom, func(to *modelPeer) bool { return to.rooms["/home"] })
 	case n < 700:
-		w.say(w.hub.To(room, other).Except(c.conn).SendText, func(to *citizen) bool {
+		m.send(m.hub.To(room, other).Except(c.conn).SendText, func(to *modelPeer) bool {
 			return to != c && (to.rooms[room] || to.rooms[other])
 		})
 	default:
-		w.say(func(text string) error { return w.hub.SendTextToRoom(room, text) }, func(to *citizen) bool { return to.rooms[room] })
+		m.send(func(text string) error { return m.hub.SendTextToRoom(room, text) }, func(to *modelPeer) bool { return to.rooms[room] })
 	}
 }
 
-// check reads what a citizen must have got.
-func (c *citizen) check(t *testing.T) {
+// check reads what a peer must have got.
+func (c *modelPeer) check(t *testing.T) {
 	t.Helper()
-	c.client.ExpectText(c.due...)
-	c.due = nil
+	c.client.ExpectText(c.expected...)
+	c.expected = nil
 }
 
-// Nothing reaches who isn't a member, all reaches who is, whatever joins, leaves, closes and sends
-// there are: the hub does as the model does.
+// Whatever joins, leaves, closes and sends there are, members get all of a room's messages and others none:
+// the hub does as the model does.
 func TestHostileIsolation(t *testing.T) {
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
-	w := &world{t: t, rnd: rand.New(rand.NewPCG(seed, 0)), entered: make(chan *wsroom.Conn, 1)}
-	w.hub = wsroom.New(wsroom.WithSendQueue(1<<20, 1<<30), wsroom.OnJoin(func(c *wsroom.Conn, room string) {
+	m := &isolationModel{t: t, rnd: rand.New(rand.NewPCG(seed, 0)), entered: make(chan *wsroom.Conn, 1)}
+	m.hub = wsroom.New(wsroom.WithSendQueue(1<<20, 1<<30), wsroom.OnJoin(func(c *wsroom.Conn, room string) {
 		if room == "/home" {
-			w.entered <- c
+			m.entered <- c
 		}
 	}))
-	w.srv = kit.Serve(t, w.hub)
+	m.srv = kit.Serve(t, m.hub)
 	for range 20 {
-		w.enter()
+		m.enter()
 	}
 	for i := range kit.Scale(20_000, 1_000_000) {
-		if w.step(); i%1000 == 0 {
-			w.compare()
+		if m.step(); i%1000 == 0 {
+			m.compare()
 		}
 	}
-	w.compare()
+	m.compare()
 }
 
 // compare checks that hub and model are alike.
-func (w *world) compare() {
-	w.t.Helper()
+func (m *isolationModel) compare() {
+	m.t.Helper()
 	members := map[string]int{}
-	for _, c := range w.peers {
-		c.check(w.t)
+	for _, c := range m.peers {
+		c.check(m.t)
 		if got, want := c.conn.Rooms(), slices.Sorted(maps.Keys(c.rooms)); !slices.Equal(got, want) {
-			w.t.Fatalf("in the rooms %q, want %q", got, want)
+			m.t.Fatalf("in the rooms %q, want %q", got, want)
 		}
 		for room := range c.rooms {
 			members[room]++
 		}
 	}
-	if got, want := w.hub.Rooms(), slices.Sorted(maps.Keys(members)); !slices.Equal(got, want) {
-		w.t.Fatalf("rooms %q, want %q", got, want)
+	if got, want := m.hub.Rooms(), slices.Sorted(maps.Keys(members)); !slices.Equal(got, want) {
+		m.t.Fatalf("rooms %q, want %q", got, want)
 	}
 	for room, n := range members {
-		if got := len(w.hub.Members(room)); got != n {
-			w.t.Fatalf("%d members of %s, want %d", got, room, n)
+		if got := len(m.hub.Members(room)); got != n {
+			m.t.Fatalf("%d members of %s, want %d", got, room, n)
 		}
 	}
 }
 
-// Nothing that is sent to a room after Leave has returned reaches who left, however many send.
+// A connection gets no message that is sent to a room after its Leave has returned, however many send.
 func TestNothingComesAfterLeave(t *testing.T) {
 	hub := wsroom.New(wsroom.WithSendQueue(1<<20, 1<<30))
 	srv := kit.Serve(t, hub)

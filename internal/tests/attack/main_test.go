@@ -9,9 +9,9 @@ import (
 
 // TestMain fails the run if a goroutine of wsroom is left at its end.
 func TestMain(m *testing.M) {
-	switch { // what tests start in a process of its own
-	case os.Getenv(siegeVariable) != "":
-		laySiege()
+	switch { // tests start these in processes of their own
+	case os.Getenv(attackersVariable) != "":
+		runAttackers()
 		return
 	case os.Getenv(serverVariable) != "":
 		runServer()

@@ -18,6 +18,7 @@ func Member(t testing.TB, hub *wsroom.Hub, room string) *wsroom.Conn {
 	return members[0]
 }
 
+// Observer sums what a hub counts and records, by metric and cause.
 type Observer struct {
 	Mu   sync.Mutex
 	Sums map[string]float64
@@ -31,6 +32,7 @@ func (o *Observer) Record(metric, _, cause string, v float64) {
 	o.Sums[strings.TrimSpace(metric+" "+cause)] += v
 }
 
+// Sum returns the sum of a metric, or of a metric and a cause with a space between them.
 func (o *Observer) Sum(metric string) float64 {
 	o.Mu.Lock()
 	defer o.Mu.Unlock()

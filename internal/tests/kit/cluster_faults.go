@@ -4,10 +4,10 @@ import (
 	"encoding/binary"
 )
 
-// EnvelopeSize is that of an empty envelope, by which a node looks whether the broker is back.
+// EnvelopeSize is the size of an empty envelope, with which a node tries whether the broker is back.
 const EnvelopeSize = 17
 
-// LetterOf is an envelope with a first message, of a node of that number.
+// LetterOf returns an envelope with the first message of the node with that number.
 func LetterOf(node uint64, text string) []byte {
 	e := binary.BigEndian.AppendUint64(make([]byte, 9, 100), node)
 	e[0] = 1

@@ -12,7 +12,7 @@ import (
 // Offered is the extension that clients with compression offer.
 const Offered = "Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits\r\n"
 
-// ExpectAnswer reads a frame. Whether it is compressed is up to the server (RFC 7692, section 6).
+// ExpectAnswer reads a frame and checks it. The server may compress it or not (RFC 7692, section 6).
 func (c *RawConn) ExpectAnswer(want string) {
 	c.T.Helper()
 	first, payload, err := c.Next()
@@ -24,7 +24,7 @@ func (c *RawConn) ExpectAnswer(want string) {
 	}
 }
 
-// Describe words a frame of the server's: its kind and its payload, inflated, or its close code.
+// Describe returns a server's frame as text: its kind and its payload, inflated, or its close code.
 func Describe(first byte, payload string) string {
 	kind := map[byte]string{0x81: "text ", 0x82: "binary ", 0x8a: "pong ", 0xc1: "text ", 0xc2: "binary "}[first]
 	switch {
@@ -40,12 +40,14 @@ func Describe(first byte, payload string) string {
 	}
 	return kind + payload
 }
-func Compressed(p string) []byte { return Masked(RawFrame(0xc1, p)) } // p is deflated
 
-// mask is the key of every frame that masked makes.
+// Compressed returns a client's compressed text frame; p is deflated.
+func Compressed(p string) []byte { return Masked(RawFrame(0xc1, p)) }
+
+// mask is the key of every frame that Masked makes.
 var mask = [4]byte{0x37, 0xfa, 0x21, 0x3d}
 
-// Masked puts a mask on a frame of rawFrame's.
+// Masked masks a frame of RawFrame with another key than zeros.
 func Masked(frame []byte) []byte {
 	at := map[byte]int{126: 4, 127: 10}[frame[1]&0x7f]
 	at = max(at, 2)
@@ -56,7 +58,7 @@ func Masked(frame []byte) []byte {
 	return frame
 }
 
-// Deflated is the payload of a compressed message, with a block for each part (RFC 7692, section 7.2.1).
+// Deflated returns the payload of a compressed message, with a block for each part (RFC 7692, section 7.2.1).
 func Deflated(parts ...string) string {
 	var b bytes.Buffer
 	w, _ := flate.NewWriter(&b, flate.BestCompression)

@@ -4,4 +4,5 @@ import (
 	"fmt"
 )
 
+// Number returns the i-th of several different texts.
 func Number(i int) string { return fmt.Sprint("reply ", i) }

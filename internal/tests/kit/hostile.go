@@ -11,7 +11,7 @@ import (
 // By default they are smaller, and take seconds.
 var full = flag.Bool("hostile.full", false, "run the attacks at their full size")
 
-// Scale returns the full size of an attack, or the small one.
+// Scale returns large with the flag -hostile.full, else small.
 func Scale(small, large int) int {
 	if *full {
 		return large

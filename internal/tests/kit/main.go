@@ -34,6 +34,7 @@ func Serve(t *testing.T, h http.Handler, hubs ...*wsroom.Hub) *httptest.Server {
 	return srv
 }
 
+// Shutdown shuts the hub down, and fails the test if that takes too long.
 func Shutdown(t *testing.T, hub *wsroom.Hub) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), Patience)
@@ -53,6 +54,7 @@ func Dial(t testing.TB, srv *httptest.Server, path string, opts ...wsroomtest.Op
 	return wsroomtest.Dial(t, nil, srv.URL+path, opts...)
 }
 
+// Short returns the beginning of a text, for a test's messages.
 func Short(s string) string {
 	if len(s) > 100 {
 		return s[:100] + "…"
@@ -72,7 +74,7 @@ func Await[T any](t testing.TB, ch <-chan T, what string) T {
 	}
 }
 
-// Until waits for a condition that no event tells of.
+// Until polls a condition until it holds. Use Await where an event reports it.
 func Until(t testing.TB, what string, ok func() bool) {
 	t.Helper()
 	tick := time.NewTicker(time.Millisecond)
@@ -93,7 +95,7 @@ func NothingLeft(t testing.TB, hub *wsroom.Hub) {
 	})
 }
 
-// ServeConfigured is serve with a server that is configured before it starts. Its log goes nowhere.
+// ServeConfigured is Serve with a server that is configured before it starts. Its log is discarded.
 func ServeConfigured(t *testing.T, h http.Handler, configure func(srv *httptest.Server), hubs ...*wsroom.Hub) *httptest.Server {
 	t.Helper()
 	srv := httptest.NewUnstartedServer(h)
@@ -109,6 +111,7 @@ func ServeConfigured(t *testing.T, h http.Handler, configure func(srv *httptest.
 	return srv
 }
 
+// Echo sends each text message back to its sender.
 func Echo() wsroom.Option {
 	return wsroom.OnText(func(c *wsroom.Conn, text string, err error) {
 		if err == nil {
@@ -117,7 +120,7 @@ func Echo() wsroom.Option {
 	})
 }
 
-// CallbackCount counts calls into the application.
+// CallbackCount returns options that count calls into the application.
 func CallbackCount(n *atomic.Int32) []wsroom.Option {
 	return []wsroom.Option{
 		wsroom.WithRoom(func(r *http.Request) (string, error) { n.Add(1); return wsroom.ByPath(r) }),

@@ -13,14 +13,14 @@ import (
 	"time"
 )
 
-// Peer is a client whose request goes out as it stands.
+// Peer is a client that sends a request as it is given, and the answer that it got.
 type Peer struct {
 	*RawConn
 	Res  *http.Response
 	Body string // unless the server switched protocols
 }
 
-// Knock sends what is given and reads the answer to it.
+// Knock sends the request on a connection of its own, and reads the answer.
 func Knock(t testing.TB, srv *httptest.Server, request string) *Peer {
 	t.Helper()
 	conn := Connect(t, srv)
@@ -47,13 +47,14 @@ func Connect(t testing.TB, srv *httptest.Server) net.Conn {
 	return conn
 }
 
-// http1Only is a client's TLS configuration, as a browser's for wss.
+// http1Only returns a client's TLS configuration that offers HTTP/1.1 only, as a browser does for wss.
 func http1Only(srv *httptest.Server) *tls.Config {
 	cfg := srv.Client().Transport.(*http.Transport).TLSClientConfig.Clone()
 	cfg.ServerName, cfg.NextProtos = "example.com", []string{"http/1.1"}
 	return cfg
 }
 
+// ReadAnswer reads the answer to a request that was sent.
 func ReadAnswer(t testing.TB, conn net.Conn) *Peer {
 	t.Helper()
 	r := bufio.NewReader(conn)
@@ -82,12 +83,13 @@ func (p *Peer) ReadText() string {
 	return text
 }
 
-// UpgradeRequest is a handshake. A header replaces the one of that name, and removes it if there is
-// no colon.
+// UpgradeRequest returns a handshake. A header replaces the one of that name, or removes it if it has no
+// colon.
 func UpgradeRequest(target string, headers ...string) string {
 	return RequestLine("GET "+target+" HTTP/1.1", headers...)
 }
 
+// RequestLine is UpgradeRequest with another request line.
 func RequestLine(line string, headers ...string) string {
 	own := []string{
 		"Host: 127.0.0.1", "Connection: Upgrade", "Upgrade: websocket",

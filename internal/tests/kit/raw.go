@@ -21,14 +21,14 @@ import (
 	"github.com/wsroom/wsroom"
 )
 
-// RawConn is a peer that speaks bytes and reads only when it is told to.
+// RawConn is a client that writes raw bytes, and reads only when a test calls for it.
 type RawConn struct {
 	net.Conn
 	T testing.TB
 	R *bufio.Reader
 }
 
-// DialRaw connects a peer that doesn't read by itself. The kernel takes some 4 MB for it all the same.
+// DialRaw connects a client that doesn't read by itself. The kernel buffers about 4 MB for it all the same.
 func DialRaw(t testing.TB, srv *httptest.Server, path string, headers ...string) *RawConn {
 	t.Helper()
 	conn, err := net.DialTimeout("tcp", srv.Listener.Addr().String(), Patience)
@@ -40,12 +40,14 @@ func DialRaw(t testing.TB, srv *httptest.Server, path string, headers ...string)
 	return UpgradeRaw(t, conn, path, headers...)
 }
 
+// Handshake is the format of a handshake, with its target and further headers.
 const Handshake = "GET %s HTTP/1.1\r\nHost: test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n" +
 	"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n%s\r\n"
 
 // OfferDeflate is a header that the server may answer or not.
 const OfferDeflate = "Sec-WebSocket-Extensions: permessage-deflate\r\n"
 
+// UpgradeRaw does the handshake on a connection.
 func UpgradeRaw(t testing.TB, conn net.Conn, path string, headers ...string) *RawConn {
 	t.Helper()
 	if _, err := fmt.Fprintf(conn, Handshake, path, strings.Join(headers, "")); err != nil {
@@ -76,6 +78,7 @@ func RawFrame(first byte, payload string) []byte {
 	return append(append(b, 0, 0, 0, 0), payload...)
 }
 
+// Frame writes a frame.
 func (c *RawConn) Frame(first byte, payload string) {
 	c.T.Helper()
 	if _, err := c.Write(RawFrame(first, payload)); err != nil {
@@ -118,7 +121,7 @@ func (c *RawConn) CloseCode() (int, string) {
 	return code, reason
 }
 
-// CloseFrame is closeCode for an end that may come without.
+// CloseFrame is CloseCode for an end that may come without a close frame.
 func (c *RawConn) CloseFrame() (code int, reason string, err error) {
 	for {
 		first, p, err := c.Next()
@@ -140,6 +143,7 @@ type pipeListener struct {
 	once  sync.Once
 }
 
+// NewPipeListener returns a listener whose Dial connects to it.
 func NewPipeListener() *pipeListener {
 	return &pipeListener{conns: make(chan net.Conn), done: make(chan struct{})}
 }
@@ -191,6 +195,7 @@ func InBubble(t *testing.T, newHub func() *wsroom.Hub, f func(t *testing.T, s *P
 	})
 }
 
+// DialRaw connects a client over a pipe.
 func (s *PipeServer) DialRaw(path string, headers ...string) *RawConn {
 	s.T.Helper()
 	conn, err := s.Ln.Dial(s.T.Context(), "", "")
@@ -201,15 +206,17 @@ func (s *PipeServer) DialRaw(path string, headers ...string) *RawConn {
 	return UpgradeRaw(s.T, conn, path, headers...)
 }
 
-// SinkListener serves peers in memory that take every frame at once and send nothing.
+// SinkListener accepts clients in memory that take every frame at once and send nothing.
 type SinkListener struct {
 	*pipeListener
 	sinks  []*sink
 	Frames atomic.Int64 // received by all peers; one write holds one frame if one is sent at a time
 }
 
+// NewSinkListener returns a listener without clients.
 func NewSinkListener() *SinkListener { return &SinkListener{pipeListener: NewPipeListener()} }
 
+// Connect connects one more client.
 func (l *SinkListener) Connect(path string) {
 	s := &sink{frames: &l.Frames, request: strings.NewReader(fmt.Sprintf(Handshake, path, ""))}
 	s.change = sync.NewCond(&s.mu)
@@ -217,6 +224,7 @@ func (l *SinkListener) Connect(path string) {
 	l.conns <- s
 }
 
+// Disconnect closes all clients' connections.
 func (l *SinkListener) Disconnect() {
 	for _, s := range l.sinks {
 		s.Close()

@@ -7,7 +7,7 @@ import (
 	"github.com/wsroom/wsroom"
 )
 
-// ends collects what OnClose hears and when, since the bubble's start.
+// End is what OnClose got, and when, since the bubble's start.
 type End struct {
 	Err error
 	At  time.Duration
@@ -24,8 +24,10 @@ func HubWithEnds(ends *chan End, opts ...wsroom.Option) func() *wsroom.Hub {
 	}
 }
 
+// DiscardText is an OnText callback that does nothing.
 func DiscardText(*wsroom.Conn, string, error) {}
 
+// WantBetween checks that something took from least to most.
 func WantBetween(t *testing.T, what string, got, least, most time.Duration) {
 	t.Helper()
 	if got < least || got > most {

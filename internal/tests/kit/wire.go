@@ -10,7 +10,7 @@ import (
 	"github.com/wsroom/wsroom/adapters/brokertest"
 )
 
-// Wire is a broker in memory for all nodes of a test, to which a test can do what it likes.
+// Wire is a broker in memory for all nodes of a test, which a test can make fail.
 type Wire struct {
 	*brokertest.Node
 
@@ -21,10 +21,13 @@ type Wire struct {
 	bytes int
 }
 
+// NewWire returns a broker that works.
 func NewWire() *Wire { return &Wire{Node: brokertest.NewMemory().Open(), Subs: map[string]int{}} }
 
+// ErrDown is the error of a broker or store that is down.
 var ErrDown = errors.New("down")
 
+// Down is a fault for Set: every call fails.
 func Down(string, []byte) (int, error) { return 0, ErrDown }
 
 // Set changes what the broker does; nil: it works.
@@ -75,6 +78,7 @@ func (w *Wire) count(topic string, n int) {
 	w.Subs[topic] += n
 }
 
+// Subscribed returns the number of subscriptions of the topic.
 func (w *Wire) Subscribed(topic string) int {
 	w.Mu.Lock()
 	defer w.Mu.Unlock()

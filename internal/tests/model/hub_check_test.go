@@ -12,18 +12,18 @@ import (
 
 // check waits until nothing moves any more and compares the hub with the model:
 //
-//   - each client got messages of its rooms only, in the order of their sending, none twice; gaps are
-//     no larger than OnDrop told; nothing is missing at who lives and reads, or was closed gracefully;
-//   - callbacks heard of every message, join and leave, once, in order and one at a time;
-//   - who did nothing wrong lives, with the same rooms in the hub as in the model, and who broke a rule
-//     is gone, with an allowed close code and a cause;
+//   - each peer got messages of its rooms only, in the order of their sending, none twice; gaps are no
+//     larger than OnDrop reported; a peer that lives and reads, or was closed gracefully, misses nothing;
+//   - callbacks got every message, join and leave, once, in order and one at a time;
+//   - a peer that did nothing wrong lives, with the same rooms in the hub as in the model; one that broke a
+//     rule is gone, with an allowed close code and a cause;
 //   - Stats, Len, Rooms and Members agree.
 func (g *game) check() {
 	g.t.Helper()
 	synctest.Wait()
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	for _, p := range g.players {
+	for _, p := range g.peers {
 		g.checkMessages(p)
 		g.checkEvents(p)
 		g.checkLife(p)
@@ -35,7 +35,7 @@ func (g *game) check() {
 	}
 }
 
-func (g *game) checkMessages(p *player) {
+func (g *game) checkMessages(p *peer) {
 	expected := slices.Concat(p.early, p.late)
 	i, gaps := 0, 0
 	for _, number := range p.received {
@@ -44,50 +44,50 @@ func (g *game) checkMessages(p *player) {
 			gaps++
 		}
 		if i++; i > len(expected) {
-			g.t.Errorf("player %d got %v, want no more than %v", p.index, p.received, expected)
+			g.t.Errorf("peer %d got %v, want no more than %v", p.index, p.received, expected)
 			return
 		}
 	}
-	if gaps > p.dropped && !p.midCallback() {
-		g.t.Errorf("player %d got %v of %v, told of %d drops", p.index, p.received, expected, p.dropped)
+	if gaps > p.dropped && !p.inCallback() {
+		g.t.Errorf("peer %d got %v of %v, %d drops were reported", p.index, p.received, expected, p.dropped)
 	}
-	complete := !p.midCallback() && (p.lives() && !p.stalled || !p.lives() && p.graceful)
+	complete := !p.inCallback() && (p.lives() && !p.stalled || !p.lives() && p.graceful)
 	if n := len(p.received) + p.dropped; n > len(expected) || complete && n != len(expected) {
-		g.t.Errorf("player %d got %v of %v, and %d were dropped", p.index, p.received, expected, p.dropped)
+		g.t.Errorf("peer %d got %v of %v, and %d were dropped", p.index, p.received, expected, p.dropped)
 	}
-	if !isPrefix(p.heard, p.said) || p.lives() && !p.midCallback() && p.rest == nil && len(p.heard) != len(p.said) {
-		g.t.Errorf("player %d said %q, heard was %q", p.index, p.said, p.heard)
+	if !isPrefix(p.handled, p.said) || p.lives() && !p.inCallback() && p.rest == nil && len(p.handled) != len(p.said) {
+		g.t.Errorf("peer %d said %q, callbacks got %q", p.index, p.said, p.handled)
 	}
 }
 
-// midCallback tells that a callback is under way, after which more will happen.
-func (p *player) midCallback() bool { return p.busy || p.connecting }
+// inCallback reports whether a callback is running, after which more will happen.
+func (p *peer) inCallback() bool { return p.busy || p.connecting }
 
 func isPrefix(a, b []string) bool { return len(a) <= len(b) && slices.Equal(a, b[:len(a)]) }
 
-func (g *game) checkEvents(p *player) {
-	want := p.due
+func (g *game) checkEvents(p *peer) {
+	want := p.expectedEvents
 	if !p.connected {
 		want = nil
 	}
-	told := p.told
+	events := p.events
 	switch {
-	case p.midCallback():
-		told, want = told[:min(len(told), len(want))], want[:min(len(told), len(want))]
+	case p.inCallback():
+		events, want = events[:min(len(events), len(want))], want[:min(len(events), len(want))]
 	case !p.lives() && p.connected:
-		told = told[:min(len(told), len(want))]
-		g.checkLast(p, p.told[len(told):])
+		events = events[:min(len(events), len(want))]
+		g.checkLast(p, p.events[len(events):])
 	}
-	if !slices.Equal(told, want) {
-		g.t.Errorf("player %d: callbacks told of %q, want %q", p.index, p.told, p.due)
+	if !slices.Equal(events, want) {
+		g.t.Errorf("peer %d: callbacks reported %q, want %q", p.index, p.events, p.expectedEvents)
 	}
-	if !p.lives() && !p.midCallback() && !p.closed {
-		g.t.Errorf("player %d: no OnClose", p.index)
+	if !p.lives() && !p.inCallback() && !p.closed {
+		g.t.Errorf("peer %d: no OnClose", p.index)
 	}
 }
 
-// checkLast checks what is told at the end: a leave for each room, and the message callback's err.
-func (g *game) checkLast(p *player, last []string) {
+// checkLast checks what is reported at the end: a leave for each room, and the message callback's err.
+func (g *game) checkLast(p *peer, last []string) {
 	var want []string
 	for room := range p.rooms {
 		want = append(want, "leave "+room)
@@ -97,21 +97,21 @@ func (g *game) checkLast(p *player, last []string) {
 	leaves := slices.Sorted(slices.Values(last[:n]))
 	err := last[n:]
 	if !slices.Equal(leaves, want) || !p.panicked && !slices.Equal(err, []string{"err"}) || p.panicked && len(err) > 0 {
-		g.t.Errorf("player %d: at its end callbacks told of %q, want %q and err", p.index, last, want)
+		g.t.Errorf("peer %d: at its end callbacks reported %q, want %q and err", p.index, last, want)
 	}
 }
 
-func (g *game) checkLife(p *player) {
+func (g *game) checkLife(p *peer) {
 	switch {
-	case p.over && p.lives() && !p.midCallback() && p.rest == nil:
-		g.t.Errorf("player %d still lives", p.index)
+	case p.over && p.lives() && !p.inCallback() && p.rest == nil:
+		g.t.Errorf("peer %d still lives", p.index)
 	case !p.lives() && !p.over && !p.faulty && !g.shutting:
-		g.t.Errorf("player %d was ended by %v", p.index, context.Cause(p.conn.Context()))
+		g.t.Errorf("peer %d was ended by %v", p.index, context.Cause(p.conn.Context()))
 	}
-	allowed := slices.Contains(p.codes, p.farewell) || p.farewell == 1013 && p.faulty && g.rules.overflow == wsroom.CloseSlow ||
-		p.farewell == 1012 && g.shutting
-	if p.farewell != 0 && !allowed || p.farewell == 0 && p.graceful && !p.lives() && !p.midCallback() {
-		g.t.Errorf("player %d got the close code %d, want one of %d", p.index, p.farewell, p.codes)
+	allowed := slices.Contains(p.codes, p.closeCode) || p.closeCode == 1013 && p.faulty && g.rules.overflow == wsroom.CloseSlow ||
+		p.closeCode == 1012 && g.shutting
+	if p.closeCode != 0 && !allowed || p.closeCode == 0 && p.graceful && !p.lives() && !p.inCallback() {
+		g.t.Errorf("peer %d got the close code %d, want one of %d", p.index, p.closeCode, p.codes)
 	}
 }
 
@@ -124,7 +124,7 @@ func (g *game) checkHub() {
 		members := g.hub.Members(room)
 		for _, p := range g.members([]string{room}) {
 			if !slices.Contains(members, p.conn) || !slices.Contains(p.conn.Rooms(), room) {
-				g.t.Errorf("player %d isn't in %s", p.index, room)
+				g.t.Errorf("peer %d isn't in %s", p.index, room)
 			}
 		}
 		if n := len(g.members([]string{room})); n != len(members) {
@@ -135,23 +135,23 @@ func (g *game) checkHub() {
 }
 
 func (g *game) checkStats(conns, rooms int) {
-	least, most, dropped, heard := 0, 0, 0, 0
-	for _, p := range g.players {
+	least, most, dropped, handled := 0, 0, 0, 0
+	for _, p := range g.peers {
 		if most += len(p.early) + len(p.late); p.lives() && !p.stalled {
 			least += len(p.received)
 		}
 		dropped += p.dropped
-		heard += len(p.heard)
+		handled += len(p.handled)
 	}
 	s := g.hub.Stats()
-	if s.Conns != conns || s.Rooms != rooms || s.Opened != len(g.players) || s.Closed > s.Opened-conns ||
-		s.Sent < least || s.Sent > most || s.Dropped < dropped || s.Received < heard {
+	if s.Conns != conns || s.Rooms != rooms || s.Opened != len(g.peers) || s.Closed > s.Opened-conns ||
+		s.Sent < least || s.Sent > most || s.Dropped < dropped || s.Received < handled {
 		g.t.Errorf("%+v, want %d connections, %d rooms, %d opened, %d to %d sent, %d dropped, %d received",
-			s, conns, rooms, len(g.players), least, most, dropped, heard)
+			s, conns, rooms, len(g.peers), least, most, dropped, handled)
 	}
 }
 
-// beginShutdown shuts the hub down beside the script. Every end that it brings is graceful to who reads.
+// beginShutdown shuts the hub down beside the script. Every end that it brings is graceful for a peer that reads.
 func (g *game) beginShutdown() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -159,7 +159,7 @@ func (g *game) beginShutdown() {
 		return
 	}
 	g.shutting = true
-	for _, p := range g.players {
+	for _, p := range g.peers {
 		if !g.rules.drain {
 			p.endsBy(true, 1012)
 		}
@@ -187,7 +187,7 @@ func (g *game) finish() {
 		g.t.Errorf("Shutdown: %v", err)
 	}
 	g.mu.Lock()
-	for _, p := range g.players {
+	for _, p := range g.peers {
 		if !p.over && !p.faulty {
 			p.graceful = true
 		}
@@ -198,18 +198,18 @@ func (g *game) finish() {
 	if s := g.hub.Stats(); s.Conns != 0 || s.Rooms != 0 || s.Closed != s.Opened {
 		g.t.Errorf("after Shutdown: %+v", s)
 	}
-	late := &player{game: g, room: "/a"}
+	late := &peer{game: g, room: "/a"}
 	if status := late.dial(); status != http.StatusServiceUnavailable {
 		g.t.Errorf("after Shutdown: status %d", status)
 	}
 	late.Close()
 }
 
-// end lets go of all clients, whatever happened, and tells how a game went that failed.
+// end disconnects all peers, whatever happened, and logs the trace of a game that failed.
 func (g *game) end() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	for _, p := range g.players {
+	for _, p := range g.peers {
 		p.drain()
 		p.Close()
 		close(p.gone)

@@ -15,25 +15,25 @@ import (
 // The actions of a script. Each reads its arguments from the bytes that follow it; the constant says
 // which.
 const (
-	doConnect   = iota // room, manners, a third of the greeting: a client comes
-	doSay              // player, word: it sends a text message, which the hub's callback obeys
-	doBinary           // player: it sends a binary message, which is echoed
-	doFragment         // player, part, last: it sends a part of a message
-	doPing             // player: a ping and a pong nobody asked for
-	doBreak            // player, kind: it sends what breaks the protocol or a limit, or closes
-	doHalf             // player: it leaves a frame unfinished
-	doRest             // player: it finishes it
-	doStall            // player: it stops reading
-	doDrain            // player: it reads again
-	doCut              // player: its line is gone
-	doJoin             // player, room
-	doLeave            // player, room
-	doSendOwn          // player, kind, size
-	doSendRooms        // rooms, 1 and a player to leave out or 0, kind, size
+	doConnect   = iota // room, behavior, a third of the greeting: a client connects
+	doSay              // peer, word: it sends a text message, which the hub's callback obeys
+	doBinary           // peer: it sends a binary message, which is echoed
+	doFragment         // peer, part, last: it sends a part of a message
+	doPing             // peer: a ping and a pong nobody asked for
+	doBreak            // peer, kind: it sends what breaks the protocol or a limit, or closes
+	doHalf             // peer: it leaves a frame unfinished
+	doRest             // peer: it finishes it
+	doStall            // peer: it stops reading
+	doDrain            // peer: it reads again
+	doCut              // peer: its line is gone
+	doJoin             // peer, room
+	doLeave            // peer, room
+	doSendOwn          // peer, kind, size
+	doSendRooms        // rooms, 1 and a peer to leave out or 0, kind, size
 	doBurst            // rooms, messages
-	doNonsense         // player: sends that must fail
-	doClose            // player, code, messages: sends, and closes at once
-	doKick             // rooms, 1 and a player to leave out or 0
+	doNonsense         // peer: sends that must fail
+	doClose            // peer, code, messages: sends, and closes at once
+	doKick             // rooms, 1 and a peer to leave out or 0
 	doSleep            // seconds
 	doShutdown         // the hub goes down while the script goes on
 )
@@ -64,8 +64,8 @@ func (s *script) choose(n int) int {
 const maxScript = 400
 
 // FuzzHub plays any script of clients and of the server's own calls against a hub, in fake time, and
-// compares after each action, and after the Shutdown at the end, what everyone got and was told with
-// what they should have: see game.check.
+// compares after each action, and after the Shutdown at the end, what everyone got with what they should
+// have got: see game.check.
 func FuzzHub(f *testing.F) {
 	for _, seed := range scripts {
 		f.Add(seed)
@@ -101,7 +101,7 @@ var scripts = [][]byte{
 	// A greeting larger than the queue, to a client that doesn't read at once, or never.
 	{2, doConnect, 0, 8, 12, doBurst, 1, 20, doConnect, 0, 8, 12, doClose, 1, 0, 0, doDrain, 0, doSleep, 1, doSleep, 11},
 	{1, doConnect, 0, 2, 1, doConnect, 1, 4, 1, doConnect, 2, 6, 0, doSleep, 2},
-	// What a callback is told: to join, leave, close, panic, exit, be busy.
+	// What a message makes a callback do: to join, leave, close, panic, exit, be busy.
 	{0, doConnect, 0, 0, 0, doSay, 0, 1, doSay, 0, 3, doJoin, 0, 3, doSay, 0, 5, doBreak, 0, 0, doSleep, 3},
 	{0, doConnect, 0, 0, 0, doSay, 0, 2, doConnect, 0, 0, 0, doSay, 1, 4, doConnect, 0, 0, 0, doSay, 2, 6, doConnect, 0, 0, 0, doSay, 3, 7},
 	// Limits of rooms and members.
@@ -109,29 +109,29 @@ var scripts = [][]byte{
 	// Kicks, cuts, nonsense, a drain with clients that are silent.
 	{0, doConnect, 0, 0, 0, doConnect, 0, 1, 0, doConnect, 1, 0, 0, doNonsense, 0, doSendRooms, 0, 1, 2, 1, 0, doKick, 1, 1, 1, doCut, 1, doKick, 0, 0, doConnect, 0, 0, 0, doClose, 3, 2, 3},
 	{3, doConnect, 0, 0, 0, doConnect, 0, 1, 0, doConnect, 1, 0, 0, doStall, 2, doBurst, 0, 3, doShutdown, doSay, 0, 0, doSleep, 2, doConnect, 0, 0, 0, doSay, 1, 0},
-	// Who sends before it reads is read while it is closed, or kicked.
+	// A client that sends before it reads is read while it is closed, or kicked.
 	{1, doConnect, 0, 16, 0, doSay, 0, 1, doSay, 0, 0, doSendOwn, 0, 0, 4, doClose, 0, 0, 3, doSleep, 4, doSleep, 2},
 	slices.Concat([]byte{0}, breakEverything()),
 }
 
 func breakEverything() (b []byte) {
-	for kind := range breaches {
+	for kind := range violations {
 		b = append(b, doConnect, 0, 0, 0, doBreak, byte(kind), byte(kind))
 	}
 	return b
 }
 
-// pick chooses one of the players, or none if there are none.
-func (g *game) pick(s *script) *player {
+// pick chooses one of the peers, or none if there are none.
+func (g *game) pick(s *script) *peer {
 	choice := s.choose(256)
-	if len(g.players) == 0 {
+	if len(g.peers) == 0 {
 		return nil
 	}
-	return g.players[choice%len(g.players)]
+	return g.peers[choice%len(g.peers)]
 }
 
-// pickExcept chooses whom to leave out: nobody, or one player.
-func (g *game) pickExcept(s *script) *player {
+// pickExcept chooses a peer to leave out, or none.
+func (g *game) pickExcept(s *script) *peer {
 	if s.choose(2) == 0 {
 		return nil
 	}
@@ -165,15 +165,15 @@ var roomNames = []string{"/a", "/b", "/c", "d", "e"}
 const joinOnly = 3
 
 func (g *game) joinFromOutside(s *script) {
-	g.withPlayer(s, "join", func(p *player) { g.join(p, g.pickRoom(s), true) })
+	g.withPeer(s, "join", func(p *peer) { g.join(p, g.pickRoom(s), true) })
 }
 
 func (g *game) leaveFromOutside(s *script) {
-	g.withPlayer(s, "leave", func(p *player) { g.leave(p, g.pickRoom(s), true) })
+	g.withPeer(s, "leave", func(p *peer) { g.leave(p, g.pickRoom(s), true) })
 }
 
 func (g *game) sendOwn(s *script) {
-	g.withPlayer(s, "send to", func(p *player) {
+	g.withPeer(s, "send to", func(p *peer) {
 		kind, size := s.choose(kinds), sizes[s.choose(len(sizes))]
 		g.note("  kind %d, %d bytes", kind, size)
 		if !p.connecting { // it would wait
@@ -188,14 +188,14 @@ func (g *game) sendRooms(s *script) {
 	g.sendTo(rooms, except, kind, size)
 }
 
-// sendTo sends to the rooms, or to all, but for one player if there is one.
-func (g *game) sendTo(rooms []string, except *player, kind, size int) {
+// sendTo sends to the rooms, or to all, but for one peer if there is one.
+func (g *game) sendTo(rooms []string, except *peer, kind, size int) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	target, to := g.target(rooms), g.members(rooms)
 	if except != nil {
 		target = target.Except(except.conn)
-		to = slices.DeleteFunc(to, func(p *player) bool { return p == except })
+		to = slices.DeleteFunc(to, func(p *peer) bool { return p == except })
 	}
 	g.deliver(func(m sentMessage) error { return m.to(target) }, to, kind, size, "")
 }
@@ -236,7 +236,7 @@ func (g *game) nonsense(s *script) {
 
 // close ends a connection, which still gets what was sent just before.
 func (g *game) close(s *script) {
-	g.withPlayer(s, "close", func(p *player) {
+	g.withPeer(s, "close", func(p *peer) {
 		code, n := websocket.StatusCode(4000+s.choose(3)), s.choose(4)
 		g.note("  with %d, after %d messages", code, n)
 		for range n {
@@ -247,7 +247,7 @@ func (g *game) close(s *script) {
 		lives := p.lives()
 		p.endsBy(true, int(code))
 		if err := p.conn.Close(code, "out"); (err == nil) != lives || err != nil && err != wsroom.ErrClosed {
-			g.t.Errorf("Close of player %d: %v; it lives: %v", p.index, err, lives)
+			g.t.Errorf("Close of peer %d: %v; it lives: %v", p.index, err, lives)
 		}
 	})
 }

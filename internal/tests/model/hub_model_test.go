@@ -17,7 +17,7 @@ import (
 )
 
 const (
-	maxPlayers  = 10
+	maxPeers    = 10
 	maxMessage  = 1000 // bytes, inbound
 	maxWaiting  = 8    // messages in a send queue
 	waitingSize = 4000 // bytes in one
@@ -39,7 +39,7 @@ func readRules(s *script) rules {
 	return rules{overflow: wsroom.Overflow(n % 3), drain: n/3%2 == 1, limits: n/6 == 1}
 }
 
-// game is a run of FuzzHub: a hub, its clients, and the model of what is expected of both.
+// game is one run of FuzzHub: a hub, its peers, and the model of what is expected of both.
 type game struct {
 	t      *testing.T
 	rules  rules
@@ -47,14 +47,14 @@ type game struct {
 	hub    *wsroom.Hub
 	trace  []string
 
-	mu       sync.Mutex // guards the rest, and the players' views; held for joins and sends, which never wait
-	players  []*player
+	mu       sync.Mutex // guards the rest, and the peers' views; held for joins and sends, which never wait
+	peers    []*peer
 	sent     []sentMessage // by number
 	shutting bool
 	down     chan error // Shutdown's result
 }
 
-// view is what the model knows of a player's connection.
+// view is what the model knows of a peer's connection.
 type view struct {
 	conn  *wsroom.Conn // nil until OnConnect
 	rooms map[string]bool
@@ -65,8 +65,8 @@ type view struct {
 	waiting     int // messages of this step ...
 	waitingSize int // ... and their bytes
 
-	said, heard []string // messages that it sent, and that callbacks got
-	due, told   []string // joins and leaves that callbacks are to hear of, and what they heard
+	said, handled          []string // messages that it sent, and that callbacks got
+	expectedEvents, events []string // joins and leaves that callbacks should report, and those that they reported
 
 	turn       sync.Mutex // held by a callback
 	connecting bool       // OnConnect runs
@@ -77,7 +77,7 @@ type view struct {
 	over       bool       // it must end, as soon as the client is read
 	graceful   bool       // by the hub, after all that is queued
 	codes      []int      // of close frames that it may get
-	farewell   int        // the code of the close frame that it got
+	closeCode  int        // the code of the close frame that it got
 	closed     bool       // OnClose has returned
 }
 
@@ -85,8 +85,8 @@ func (g *game) newHub() *wsroom.Hub {
 	g.down = make(chan error, 1)
 	opts := []wsroom.Option{
 		wsroom.OnConnect(g.onConnect), wsroom.OnText(g.onText), wsroom.OnBinary(g.onBinary), wsroom.OnClose(g.onClose),
-		wsroom.OnJoin(func(c *wsroom.Conn, room string) { g.heardOf(c, "join "+room) }),
-		wsroom.OnLeave(func(c *wsroom.Conn, room string) { g.heardOf(c, "leave "+room) }),
+		wsroom.OnJoin(func(c *wsroom.Conn, room string) { g.onEvent(c, "join "+room) }),
+		wsroom.OnLeave(func(c *wsroom.Conn, room string) { g.onEvent(c, "leave "+room) }),
 		wsroom.OnDrop(func(c *wsroom.Conn, n int) {
 			p, done := g.callback(c)
 			defer done()
@@ -105,12 +105,12 @@ func (g *game) newHub() *wsroom.Hub {
 }
 
 // callback checks that no other callback of the connection runs, and locks the model until done.
-func (g *game) callback(c *wsroom.Conn) (p *player, done func()) {
-	v, _ := c.Get("player")
-	p = v.(*player)
+func (g *game) callback(c *wsroom.Conn) (p *peer, done func()) {
+	v, _ := c.Get("peer")
+	p = v.(*peer)
 	alone := p.turn.TryLock()
 	if !alone {
-		g.t.Errorf("two callbacks of player %d at a time", p.index)
+		g.t.Errorf("two callbacks of peer %d at a time", p.index)
 	}
 	g.mu.Lock()
 	return p, func() {
@@ -128,19 +128,19 @@ func (g *game) unlocked(f func()) {
 	f()
 }
 
-func (g *game) heardOf(c *wsroom.Conn, event string) {
+func (g *game) onEvent(c *wsroom.Conn, event string) {
 	p, done := g.callback(c)
 	defer done()
-	p.told = append(p.told, event)
+	p.events = append(p.events, event)
 }
 
 func (g *game) onConnect(c *wsroom.Conn, r *http.Request) error {
-	index, _ := strconv.Atoi(r.URL.Query().Get("player"))
-	c.Set("player", g.players[index])
+	index, _ := strconv.Atoi(r.URL.Query().Get("peer"))
+	c.Set("peer", g.peers[index])
 	p, done := g.callback(c)
 	defer done()
 	p.conn, p.connecting, p.rooms = c, true, map[string]bool{p.room: true}
-	p.due = append(p.due, "join "+p.room)
+	p.expectedEvents = append(p.expectedEvents, "join "+p.room)
 	defer func() { p.connecting = false }()
 	if p.joinsMore {
 		g.join(p, "d", false)
@@ -169,18 +169,18 @@ func (g *game) onText(c *wsroom.Conn, text string, err error) {
 	p, done := g.callback(c)
 	defer done()
 	if err != nil {
-		p.told = append(p.told, "err")
+		p.events = append(p.events, "err")
 		if err != context.Cause(c.Context()) {
-			g.t.Errorf("player %d: err %v, cause %v", p.index, err, context.Cause(c.Context()))
+			g.t.Errorf("peer %d: err %v, cause %v", p.index, err, context.Cause(c.Context()))
 		}
 		return
 	}
-	p.heard = append(p.heard, text)
+	p.handled = append(p.handled, text)
 	g.obey(p, text)
 }
 
 // obey does in a callback what a client's message asks for.
-func (g *game) obey(p *player, text string) {
+func (g *game) obey(p *peer, text string) {
 	switch text {
 	case "busy":
 		p.busy = true
@@ -213,7 +213,7 @@ func (g *game) onBinary(c *wsroom.Conn, b []byte, err error) {
 	if err != nil {
 		g.t.Errorf("OnBinary got the err that is OnText's: %v", err)
 	}
-	p.heard = append(p.heard, string(b))
+	p.handled = append(p.handled, string(b))
 	g.deliverOwn(p, kindBinary, 0, string(b))
 }
 
@@ -221,42 +221,42 @@ func (g *game) onClose(c *wsroom.Conn, err error) {
 	p, done := g.callback(c)
 	defer done()
 	if err == nil || err != context.Cause(c.Context()) || p.closed || len(c.Rooms()) > 0 {
-		g.t.Errorf("player %d: OnClose with %v, before: %v, rooms %q", p.index, err, p.closed, c.Rooms())
+		g.t.Errorf("peer %d: OnClose with %v, before: %v, rooms %q", p.index, err, p.closed, c.Rooms())
 	}
 	for cause, possible := range map[error]bool{
 		wsroom.ErrSlow: g.rules.overflow == wsroom.CloseSlow, wsroom.ErrShutdown: g.shutting,
 		wsroom.ErrPanic: p.panicked, wsroom.ErrHeartbeat: p.faulty, wsroom.ErrRateLimited: p.pings > fewPings,
 	} {
 		if errors.Is(err, cause) && !possible {
-			g.t.Errorf("player %d: OnClose with %v", p.index, err)
+			g.t.Errorf("peer %d: OnClose with %v", p.index, err)
 		}
 	}
 	p.closed = true
 }
 
-// lives tells whether the connection isn't ending.
-func (p *player) lives() bool { return p.conn != nil && p.conn.Context().Err() == nil }
+// lives reports whether the connection isn't ending.
+func (p *peer) lives() bool { return p.conn != nil && p.conn.Context().Err() == nil }
 
 // says notes that the client sent a message that is whole and valid.
-func (p *player) says(text string) {
+func (p *peer) says(text string) {
 	if p.lives() && !p.over {
 		p.said = append(p.said, text)
 	}
 }
 
 // endsBy notes what ends the connection; graceful is the hub's own doing, after what is queued.
-func (p *player) endsBy(graceful bool, codes ...int) {
+func (p *peer) endsBy(graceful bool, codes ...int) {
 	if p.lives() && !p.over {
 		p.over, p.graceful = true, graceful && !p.stalled && !p.connecting
 	}
 	p.allow(codes...)
 }
 
-func (p *player) allow(codes ...int) { p.codes = append(p.codes, codes...) }
+func (p *peer) allow(codes ...int) { p.codes = append(p.codes, codes...) }
 
-// members are the players in any of the rooms, or all, whose connections aren't ending.
-func (g *game) members(rooms []string) (in []*player) {
-	for _, p := range g.players {
+// members are the peers in any of the rooms, or all, whose connections aren't ending.
+func (g *game) members(rooms []string) (in []*peer) {
+	for _, p := range g.peers {
 		if p.lives() && (len(rooms) == 0 || slices.ContainsFunc(rooms, func(room string) bool { return p.rooms[room] })) {
 			in = append(in, p)
 		}
@@ -280,34 +280,34 @@ func (g *game) mayConnect(room string) bool {
 	return !g.shutting && !g.full(room)
 }
 
-// full tells whether a limit keeps everyone out of the room.
+// full reports whether a limit refuses every new member of the room.
 func (g *game) full(room string) bool {
 	n := len(g.members([]string{room}))
 	return g.rules.limits && (n >= maxMembers || n == 0 && len(g.busyRooms()) >= maxRooms)
 }
 
-// join lets a player enter a room. Where nothing else goes on, the outcome is known.
-func (g *game) join(p *player, room string, settled bool) {
+// join lets a peer enter a room. Where nothing else goes on, the outcome is known.
+func (g *game) join(p *peer, room string, settled bool) {
 	was, full, lives := p.rooms[room], g.full(room), p.lives()
 	err := p.conn.Join(room)
 	if err == nil && !was {
 		p.rooms[room] = true
-		p.due = append(p.due, "join "+room)
+		p.expectedEvents = append(p.expectedEvents, "join "+room)
 	}
 	refused := errors.As(err, new(*wsroom.StatusError))
 	if settled && (refused != (full && !was && lives) || (err == wsroom.ErrClosed) == lives) {
-		g.t.Errorf("Join of player %d: %v; it lives: %v, the room is full: %v", p.index, err, lives, full)
+		g.t.Errorf("Join of peer %d: %v; it lives: %v, the room is full: %v", p.index, err, lives, full)
 	}
 }
 
-func (g *game) leave(p *player, room string, settled bool) {
+func (g *game) leave(p *peer, room string, settled bool) {
 	lives := p.lives()
 	err := p.conn.Leave(room)
 	if err == nil && p.rooms[room] {
 		delete(p.rooms, room)
-		p.due = append(p.due, "leave "+room)
+		p.expectedEvents = append(p.expectedEvents, "leave "+room)
 	}
 	if settled && (err == nil) != lives || err != nil && err != wsroom.ErrClosed {
-		g.t.Errorf("Leave of player %d: %v; it lives: %v", p.index, err, lives)
+		g.t.Errorf("Leave of peer %d: %v; it lives: %v", p.index, err, lives)
 	}
 }

@@ -59,8 +59,8 @@ func (g *game) compose(kind, size int, body string) sentMessage {
 	return m
 }
 
-// deliver sends a message that these players are to get.
-func (g *game) deliver(send func(sentMessage) error, to []*player, kind, size int, body string) {
+// deliver sends a message that these peers are to get.
+func (g *game) deliver(send func(sentMessage) error, to []*peer, kind, size int, body string) {
 	m := g.compose(kind, size, body)
 	for _, p := range to {
 		p.expect(len(g.sent)-1, len(m.payload))
@@ -70,8 +70,8 @@ func (g *game) deliver(send func(sentMessage) error, to []*player, kind, size in
 	}
 }
 
-// deliverOwn sends to one connection, which tells the sender what became of the message.
-func (g *game) deliverOwn(p *player, kind, size int, body string) {
+// deliverOwn sends to one connection. The result says what became of the message.
+func (g *game) deliverOwn(p *peer, kind, size int, body string) {
 	m := g.compose(kind, size, body)
 	lives := p.lives()
 	if lives {
@@ -81,15 +81,15 @@ func (g *game) deliverOwn(p *player, kind, size int, body string) {
 	switch {
 	case err == nil && lives, err == wsroom.ErrClosed && (!lives || p.over):
 	case err == wsroom.ErrSlow && g.rules.overflow == wsroom.CloseSlow && p.faulty:
-	case err == wsroom.ErrQueueFull && g.rules.overflow == wsroom.DropNewest: // OnDrop tells, too
+	case err == wsroom.ErrQueueFull && g.rules.overflow == wsroom.DropNewest: // OnDrop reports it, too
 	default:
-		g.t.Errorf("send to player %d: %v; it lives: %v", p.index, err, lives)
+		g.t.Errorf("send to peer %d: %v; it lives: %v", p.index, err, lives)
 	}
 }
 
-// expect notes that the player is to get the message. More at once than the queue holds may be too
+// expect notes that the peer is to get the message. More at once than the queue holds may be too
 // much for any client.
-func (p *player) expect(number, size int) {
+func (p *peer) expect(number, size int) {
 	p.late = append(p.late, number)
 	p.waiting++
 	p.waitingSize += size + 10 // with its header
@@ -100,11 +100,11 @@ func (p *player) expect(number, size int) {
 }
 
 // got notes a message that the client has read.
-func (p *player) got(g *game, first byte, payload string) {
+func (p *peer) got(g *game, first byte, payload string) {
 	number := -1
 	fmt.Sscanf(strings.TrimPrefix(payload, `"`), "%d ", &number)
 	if number < 0 || number >= len(g.sent) || g.sent[number].payload != payload || g.sent[number].first != first {
-		g.t.Errorf("player %d got %#x %q, which nobody sent", p.index, first, kit.Short(payload))
+		g.t.Errorf("peer %d got %#x %q, which nobody sent", p.index, first, kit.Short(payload))
 		return
 	}
 	p.received = append(p.received, number)

@@ -39,7 +39,7 @@ func TestCausesAreCounted(t *testing.T) {
 
 // Queued counts what waits behind the message that is being written, what OnConnect's sends hold back
 // included.
-func TestQueuedTellsWhatWaits(t *testing.T) {
+func TestQueuedCountsWhatWaits(t *testing.T) {
 	newHub := func() *wsroom.Hub {
 		return wsroom.New(wsroom.OnConnect(func(c *wsroom.Conn, _ *http.Request) error {
 			c.SendTextToThisRoom("early")

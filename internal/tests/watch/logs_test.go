@@ -54,9 +54,14 @@ func TestEveryLogMessageIsDocumented(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	packages, err := filepath.Glob("../../*/*.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	files = append(files, packages...)
 	levels := map[string]string{}
 	for _, file := range files {
-		if strings.HasSuffix(file, "_test.go") {
+		if strings.HasSuffix(file, "_test.go") || strings.Contains(file, "/browser/") {
 			continue
 		}
 		tree, err := parser.ParseFile(token.NewFileSet(), file, nil, 0)
@@ -106,8 +111,8 @@ func (failingStore) Renew(context.Context, string, time.Duration) (bool, map[str
 	return false, nil, errors.New("away")
 }
 
-// faults are happenings that nobody can be told of but the log.
-func faults() []happening {
+// faults are triggers of what only the log can report.
+func faults() []trigger {
 	someone := wsroom.WithIdentity(func(*http.Request) string { return "ann" })
 	stays := func(c *kit.RawConn, _ *wsroom.Hub) { time.Sleep(time.Second) }
 	stubborn := kit.NewWire()
@@ -117,12 +122,12 @@ func faults() []happening {
 		}
 		return 1, nil
 	})
-	return []happening{
-		with("", stays, wsroom.OnText(kit.DiscardText), wsroom.OnJSON(func(*wsroom.Conn, int, error) {})),
-		knocks("", kit.UpgradeRequest("/a?token=SECRET"), nothingFirst, kit.Deny(500)),
-		with("", stays, someone, wsroom.OnMemberJoin(func(string, wsroom.Member) { panic("boom") })),
-		with("", stays, someone, wsroom.WithPresenceStore(failingStore{})),
-		with("", func(c *kit.RawConn, hub *wsroom.Hub) {
+	return []trigger{
+		onConn("", stays, wsroom.OnText(kit.DiscardText), wsroom.OnJSON(func(*wsroom.Conn, int, error) {})),
+		onRequest("", kit.UpgradeRequest("/a?token=SECRET"), noSetup, kit.Deny(500)),
+		onConn("", stays, someone, wsroom.OnMemberJoin(func(string, wsroom.Member) { panic("boom") })),
+		onConn("", stays, someone, wsroom.WithPresenceStore(failingStore{})),
+		onConn("", func(c *kit.RawConn, hub *wsroom.Hub) {
 			go c.CloseFrame()
 			hub.SendTextToAll("SECRET")
 			ctx, cancel := context.WithTimeout(c.T.Context(), time.Second)
@@ -140,12 +145,12 @@ func faults() []happening {
 	}
 }
 
-// Whatever is logged is in docs/logs.md, with the attributes that are said there; each row comes about; and
-// what a callback or a caller is told isn't logged.
+// Every logged line is in docs/logs.md, with the attributes that are listed there; each row is logged; and what a
+// callback or a return value reports isn't logged.
 func TestOnlyFaultsAreLogged(t *testing.T) {
 	documented := documentedLogs(t)
 	logged := map[string]map[string]bool{} // attributes by message
-	for _, h := range slices.Concat(endings(), drops(), refusalsOfRequests(), limitsOfHub(), brokerTroubles(), faults()) {
+	for _, h := range slices.Concat(endings(), drops(), refusalsOfRequests(), limitsOfHub(), brokerFaults(), faults()) {
 		var b kit.LockedBuffer
 		newHub := func() *wsroom.Hub {
 			return wsroom.New(append(h.opts, wsroom.WithLogger(slog.New(slog.NewJSONHandler(&b, nil))))...)
@@ -154,13 +159,13 @@ func TestOnlyFaultsAreLogged(t *testing.T) {
 			h.do(s, hub)
 			synctest.Wait()
 		})
-		told := map[string]bool{}
+		seen := map[string]bool{}
 		for line := range strings.Lines(b.String()) {
 			what := note(t, documented, logged, line)
-			if told[what] {
+			if seen[what] {
 				t.Errorf("%s: logged again: %s", h.counts, what)
 			}
-			told[what] = true
+			seen[what] = true
 		}
 		fault := regexp.MustCompile("^$|panic|hijack|broker").MatchString(h.counts) && h.counts != "refused panic"
 		if (b.String() != "") != fault || strings.Contains(b.String(), "SECRET") {
@@ -174,7 +179,7 @@ func TestOnlyFaultsAreLogged(t *testing.T) {
 	}
 }
 
-// note adds a line's attributes to those of its message, and returns what it tells of which room.
+// note adds a line's attributes to those of its message, and returns its message and room.
 func note(t *testing.T, documented map[string]logLine, logged map[string]map[string]bool, line string) string {
 	t.Helper()
 	var attributes map[string]any

@@ -23,18 +23,18 @@ import (
 	"github.com/wsroom/wsroom/wsroomtest"
 )
 
-// happening is one way to bring something about that is counted with a cause.
-type happening struct {
+// trigger does something that is counted with a cause.
+type trigger struct {
 	counts string // metric and cause, as in docs/metrics.md
 	opts   []wsroom.Option
 	do     func(s *kit.PipeServer, hub *wsroom.Hub)
 }
 
-// Each cause that docs/metrics.md lists comes about, as often as it should, and no other does. Gauges are
-// at zero when the hub is shut down, whatever has happened.
+// Each cause that docs/metrics.md lists is counted, as often as it should be, and no other. Gauges are at zero when
+// the hub is shut down, whatever has happened.
 func TestEveryCauseIsCountedAndDocumented(t *testing.T) {
 	seen := map[string]bool{}
-	for _, h := range slices.Concat(endings(), drops(), refusalsOfRequests(), limitsOfHub(), brokerTroubles()) {
+	for _, h := range slices.Concat(endings(), drops(), refusalsOfRequests(), limitsOfHub(), brokerFaults()) {
 		t.Run(h.counts, func(t *testing.T) {
 			for name := range h.count(t) {
 				seen[name] = true
@@ -44,7 +44,7 @@ func TestEveryCauseIsCountedAndDocumented(t *testing.T) {
 	documented := documentedCauses(t)
 	for name := range documented {
 		if !seen[name] {
-			t.Errorf("documented, but it didn't come about: %s", name)
+			t.Errorf("documented, but it wasn't counted: %s", name)
 		}
 	}
 	for name := range seen {
@@ -54,8 +54,8 @@ func TestEveryCauseIsCountedAndDocumented(t *testing.T) {
 	}
 }
 
-// count brings it about for a hub of its own, and returns what was counted with a cause.
-func (h happening) count(t *testing.T) map[string]float64 {
+// count runs the trigger on a hub of its own, and returns what was counted with a cause.
+func (h trigger) count(t *testing.T) map[string]float64 {
 	o := &kit.Observer{Sums: map[string]float64{}}
 	var hub *wsroom.Hub
 	newHub := func() *wsroom.Hub {
@@ -108,9 +108,9 @@ func documentedCauses(t *testing.T) map[string]bool {
 	return causes
 }
 
-// with is a happening to a client that is connected, and gone at the end.
-func with(counts string, do func(c *kit.RawConn, hub *wsroom.Hub), opts ...wsroom.Option) happening {
-	return happening{counts, opts, func(s *kit.PipeServer, hub *wsroom.Hub) {
+// onConn is a trigger that needs a connected client, which disconnects at the end.
+func onConn(counts string, do func(c *kit.RawConn, hub *wsroom.Hub), opts ...wsroom.Option) trigger {
+	return trigger{counts, opts, func(s *kit.PipeServer, hub *wsroom.Hub) {
 		c := s.DialRaw("/a")
 		do(c, hub)
 		synctest.Wait()
@@ -118,7 +118,7 @@ func with(counts string, do func(c *kit.RawConn, hub *wsroom.Hub), opts ...wsroo
 	}}
 }
 
-func endings() []happening {
+func endings() []trigger {
 	sends := func(frames ...[]byte) func(*kit.RawConn, *wsroom.Hub) {
 		return func(c *kit.RawConn, _ *wsroom.Hub) {
 			go c.CloseFrame()
@@ -134,37 +134,37 @@ func endings() []happening {
 		}
 	}
 	text := wsroom.OnText(kit.DiscardText)
-	return []happening{
-		with("ended peer", sends(kit.RawFrame(0x88, "\x03\xe8"))),
-		with("ended closed", func(c *kit.RawConn, hub *wsroom.Hub) { hub.ToAll().Close(4000, "") }),
-		with("ended shutdown", func(c *kit.RawConn, hub *wsroom.Hub) {
+	return []trigger{
+		onConn("ended peer", sends(kit.RawFrame(0x88, "\x03\xe8"))),
+		onConn("ended closed", func(c *kit.RawConn, hub *wsroom.Hub) { hub.ToAll().Close(4000, "") }),
+		onConn("ended shutdown", func(c *kit.RawConn, hub *wsroom.Hub) {
 			go c.CloseFrame()
 			go hub.Shutdown(c.T.Context())
 		}),
-		with("ended expired", waits(time.Hour), kit.AdmitFor(time.Minute), wsroom.WithHeartbeat(0, 0)),
-		with("ended error", waits(0), wsroom.OnConnect(func(*wsroom.Conn, *http.Request) error { return errors.New("no") })),
-		with("ended panic", sends(kit.RawFrame(0x81, "x")), wsroom.OnText(func(*wsroom.Conn, string, error) { panic("boom") })),
-		with("ended lost", func(*kit.RawConn, *wsroom.Hub) {}),
-		with("ended heartbeat", waits(time.Minute)),
-		with("ended write_timeout", func(c *kit.RawConn, hub *wsroom.Hub) {
+		onConn("ended expired", waits(time.Hour), kit.AdmitFor(time.Minute), wsroom.WithHeartbeat(0, 0)),
+		onConn("ended error", waits(0), wsroom.OnConnect(func(*wsroom.Conn, *http.Request) error { return errors.New("no") })),
+		onConn("ended panic", sends(kit.RawFrame(0x81, "x")), wsroom.OnText(func(*wsroom.Conn, string, error) { panic("boom") })),
+		onConn("ended lost", func(*kit.RawConn, *wsroom.Hub) {}),
+		onConn("ended heartbeat", waits(time.Minute)),
+		onConn("ended write_timeout", func(c *kit.RawConn, hub *wsroom.Hub) {
 			hub.SendTextToAll("x")
 			time.Sleep(time.Minute)
 		}),
-		with("ended slow", func(c *kit.RawConn, hub *wsroom.Hub) { fill(hub, 3) }, wsroom.WithSendQueue(1, 1)),
-		with("ended rate", sends(kit.RawFrame(0x81, "x"), kit.RawFrame(0x81, "y")), text,
+		onConn("ended slow", func(c *kit.RawConn, hub *wsroom.Hub) { fill(hub, 3) }, wsroom.WithSendQueue(1, 1)),
+		onConn("ended rate", sends(kit.RawFrame(0x81, "x"), kit.RawFrame(0x81, "y")), text,
 			wsroom.WithRateLimit(1, 1), wsroom.WithRateLimitAction(wsroom.Disconnect)),
-		with("ended overhead", sends(slices.Repeat(kit.RawFrame(0x89, ""), 1000)), text),
-		with("ended too_big", sends(kit.RawFrame(0x81, strings.Repeat("x", 11))), text, wsroom.WithMaxMessageSize(10)),
-		with("ended too_big", sends(kit.RawFrame(0x81, strings.Repeat("x", 1000))), text, wsroom.WithMaxMessageSize(10)),
-		with("ended message_timeout", func(c *kit.RawConn, _ *wsroom.Hub) {
+		onConn("ended overhead", sends(slices.Repeat(kit.RawFrame(0x89, ""), 1000)), text),
+		onConn("ended too_big", sends(kit.RawFrame(0x81, strings.Repeat("x", 11))), text, wsroom.WithMaxMessageSize(10)),
+		onConn("ended too_big", sends(kit.RawFrame(0x81, strings.Repeat("x", 1000))), text, wsroom.WithMaxMessageSize(10)),
+		onConn("ended message_timeout", func(c *kit.RawConn, _ *wsroom.Hub) {
 			go c.CloseFrame()
 			c.Frame(0x01, "and so on")
 			time.Sleep(time.Minute)
 		}, text),
-		with("ended bad_json", sends(kit.RawFrame(0x81, "x")), wsroom.OnJSON(func(*wsroom.Conn, int, error) {})),
-		with("ended bad_kind", sends(kit.RawFrame(0x82, "x")), text),
-		with("ended not_utf8", sends(kit.RawFrame(0x81, "\xff")), text),
-		with("ended protocol", sends(kit.RawFrame(0x83, "x")), text),
+		onConn("ended bad_json", sends(kit.RawFrame(0x81, "x")), wsroom.OnJSON(func(*wsroom.Conn, int, error) {})),
+		onConn("ended bad_kind", sends(kit.RawFrame(0x82, "x")), text),
+		onConn("ended not_utf8", sends(kit.RawFrame(0x81, "\xff")), text),
+		onConn("ended protocol", sends(kit.RawFrame(0x83, "x")), text),
 	}
 }
 
@@ -177,23 +177,23 @@ func fill(hub *wsroom.Hub, messages int) {
 	}
 }
 
-func drops() []happening {
+func drops() []trigger {
 	fills := func(c *kit.RawConn, hub *wsroom.Hub) { fill(hub, 3) }
-	return []happening{
-		with("dropped oldest", fills, wsroom.WithSendQueue(1, 1), wsroom.WithOverflow(wsroom.DropOldest)),
-		with("dropped newest", fills, wsroom.WithSendQueue(1, 1), wsroom.WithOverflow(wsroom.DropNewest)),
-		with("dropped ended", func(c *kit.RawConn, hub *wsroom.Hub) { fill(hub, 1) }), // while it is being written
-		with("dropped ended", func(c *kit.RawConn, hub *wsroom.Hub) { // while OnConnect holds it back
+	return []trigger{
+		onConn("dropped oldest", fills, wsroom.WithSendQueue(1, 1), wsroom.WithOverflow(wsroom.DropOldest)),
+		onConn("dropped newest", fills, wsroom.WithSendQueue(1, 1), wsroom.WithOverflow(wsroom.DropNewest)),
+		onConn("dropped ended", func(c *kit.RawConn, hub *wsroom.Hub) { fill(hub, 1) }), // while it is being written
+		onConn("dropped ended", func(c *kit.RawConn, hub *wsroom.Hub) { // while OnConnect holds it back
 			hub.SendTextToAll("x")
 			hub.ToAll().Close(4000, "")
 		}, wsroom.OnConnect(func(*wsroom.Conn, *http.Request) error { time.Sleep(time.Second); return nil })),
 	}
 }
 
-// knocks is a happening to a request, after others have come in.
-func knocks(counts, request string, first func(*kit.PipeServer, *wsroom.Hub), opts ...wsroom.Option) happening {
-	return happening{counts, opts, func(s *kit.PipeServer, hub *wsroom.Hub) {
-		first(s, hub)
+// onRequest is a trigger that sends a request after setup.
+func onRequest(counts, request string, setup func(*kit.PipeServer, *wsroom.Hub), opts ...wsroom.Option) trigger {
+	return trigger{counts, opts, func(s *kit.PipeServer, hub *wsroom.Hub) {
+		setup(s, hub)
 		conn, err := s.Ln.Dial(s.T.Context(), "", "")
 		if err != nil {
 			s.T.Fatal(err)
@@ -206,8 +206,8 @@ func knocks(counts, request string, first func(*kit.PipeServer, *wsroom.Hub), op
 }
 
 // serveRecorded has the hub answer a request that no server has read.
-func serveRecorded(counts string, major int) happening {
-	return happening{counts, nil, func(s *kit.PipeServer, hub *wsroom.Hub) {
+func serveRecorded(counts string, major int) trigger {
+	return trigger{counts, nil, func(s *kit.PipeServer, hub *wsroom.Hub) {
 		r, err := http.ReadRequest(bufio.NewReader(strings.NewReader(kit.UpgradeRequest("/a"))))
 		if err != nil {
 			s.T.Fatal(err)
@@ -217,25 +217,25 @@ func serveRecorded(counts string, major int) happening {
 	}}
 }
 
-func nothingFirst(*kit.PipeServer, *wsroom.Hub) {}
+func noSetup(*kit.PipeServer, *wsroom.Hub) {}
 
-func refusalsOfRequests() []happening {
+func refusalsOfRequests() []trigger {
 	asked := func(f func() error) wsroom.Option {
 		return wsroom.WithAuthorize(func(*http.Request, string) error { return f() })
 	}
 	request := kit.UpgradeRequest("/a")
-	return []happening{
+	return []trigger{
 		serveRecorded("refused protocol", 2),
 		serveRecorded("refused hijack", 1),
-		knocks("refused handshake", kit.UpgradeRequest("/a", "Sec-WebSocket-Version: 12"), nothingFirst),
-		knocks("refused host", request, nothingFirst, wsroom.WithHosts("app.example")),
-		knocks("refused origin", kit.UpgradeRequest("/a", "Origin: http://evil.example"), nothingFirst),
-		knocks("refused room", kit.UpgradeRequest("/%01"), nothingFirst),
-		knocks("refused authorize", request, nothingFirst, kit.Deny(403)),
-		knocks("refused authorize", request, nothingFirst, kit.Deny(403), wsroom.WithRejectMode(wsroom.CloseFrame)),
-		knocks("refused panic", request, nothingFirst, asked(func() error { panic(http.ErrAbortHandler) })),
-		knocks("refused timeout", request, nothingFirst, asked(func() error { time.Sleep(11 * time.Second); return nil })),
-		knocks("refused timeout", request, nothingFirst), // the client doesn't take the answer
+		onRequest("refused handshake", kit.UpgradeRequest("/a", "Sec-WebSocket-Version: 12"), noSetup),
+		onRequest("refused host", request, noSetup, wsroom.WithHosts("app.example")),
+		onRequest("refused origin", kit.UpgradeRequest("/a", "Origin: http://evil.example"), noSetup),
+		onRequest("refused room", kit.UpgradeRequest("/%01"), noSetup),
+		onRequest("refused authorize", request, noSetup, kit.Deny(403)),
+		onRequest("refused authorize", request, noSetup, kit.Deny(403), wsroom.WithRejectMode(wsroom.CloseFrame)),
+		onRequest("refused panic", request, noSetup, asked(func() error { panic(http.ErrAbortHandler) })),
+		onRequest("refused timeout", request, noSetup, asked(func() error { time.Sleep(11 * time.Second); return nil })),
+		onRequest("refused timeout", request, noSetup), // the client doesn't take the answer
 		{"refused lost", nil, func(s *kit.PipeServer, _ *wsroom.Hub) {
 			conn, err := s.Ln.Dial(s.T.Context(), "", "")
 			if err != nil {
@@ -248,19 +248,19 @@ func refusalsOfRequests() []happening {
 	}
 }
 
-func limitsOfHub() []happening {
+func limitsOfHub() []trigger {
 	dials := func(s *kit.PipeServer, _ *wsroom.Hub) { go s.DialRaw("/a").CloseFrame() }
 	noBeat := wsroom.WithHeartbeat(0, 0)
 	a, b := kit.UpgradeRequest("/a"), kit.UpgradeRequest("/b")
 	away := kit.NewWire()
 	away.Set(kit.Down)
-	return []happening{
-		knocks("refused shutdown", a, func(s *kit.PipeServer, hub *wsroom.Hub) { kit.Shutdown(s.T, hub) }),
-		knocks("refused max_conns", a, dials, noBeat, wsroom.WithMaxConns(1)),
-		knocks("refused max_conns_per", a, dials, noBeat, wsroom.WithMaxConnsPer(wsroom.ByAddr, 1)),
-		knocks("refused max_rooms", b, dials, noBeat, wsroom.WithMaxRooms(1)),
-		knocks("refused max_members", a, dials, noBeat, wsroom.WithMaxMembers(1)),
-		knocks("refused broker", a, nothingFirst, wsroom.WithBroker(away)),
+	return []trigger{
+		onRequest("refused shutdown", a, func(s *kit.PipeServer, hub *wsroom.Hub) { kit.Shutdown(s.T, hub) }),
+		onRequest("refused max_conns", a, dials, noBeat, wsroom.WithMaxConns(1)),
+		onRequest("refused max_conns_per", a, dials, noBeat, wsroom.WithMaxConnsPer(wsroom.ByAddr, 1)),
+		onRequest("refused max_rooms", b, dials, noBeat, wsroom.WithMaxRooms(1)),
+		onRequest("refused max_members", a, dials, noBeat, wsroom.WithMaxMembers(1)),
+		onRequest("refused broker", a, noSetup, wsroom.WithBroker(away)),
 	}
 }
 
@@ -280,7 +280,7 @@ type neverTaken struct{ error }
 
 func (neverTaken) Rejected() bool { return true }
 
-func brokerTroubles() []happening {
+func brokerFaults() []trigger {
 	sends := func(c *kit.RawConn, hub *wsroom.Hub) {
 		go c.CloseFrame()
 		for range 3 {
@@ -288,25 +288,25 @@ func brokerTroubles() []happening {
 			time.Sleep(time.Second)
 		}
 	}
-	trouble := func(counts string, fault func(string, []byte) (int, error), opts ...wsroom.Option) happening {
+	faulty := func(counts string, fault func(string, []byte) (int, error), opts ...wsroom.Option) trigger {
 		w := kit.NewWire()
 		w.Set(fault)
-		return with(counts, sends, append(opts, wsroom.WithBroker(w))...)
+		return onConn(counts, sends, append(opts, wsroom.WithBroker(w))...)
 	}
 	server := brokertest.NewMemory()
 	node := server.Open()
-	return []happening{
-		trouble("broker_errors publish", nth(false, 1, kit.ErrDown)),
-		trouble("broker_errors subscribe", nth(true, 1, kit.ErrDown)),
-		trouble("broker_errors rejected", nth(false, 1, neverTaken{kit.ErrDown})),
-		trouble("broker_gaps rejected", nth(false, 1, neverTaken{kit.ErrDown})),
-		trouble("broker_gaps sequence", nth(false, 2, nil)),
-		trouble("broker_gaps late", nth(true, 1, kit.ErrDown), wsroom.WithOutage(wsroom.DeliverLocally)),
-		with("broker_gaps lost", func(c *kit.RawConn, hub *wsroom.Hub) {
+	return []trigger{
+		faulty("broker_errors publish", nth(false, 1, kit.ErrDown)),
+		faulty("broker_errors subscribe", nth(true, 1, kit.ErrDown)),
+		faulty("broker_errors rejected", nth(false, 1, neverTaken{kit.ErrDown})),
+		faulty("broker_gaps rejected", nth(false, 1, neverTaken{kit.ErrDown})),
+		faulty("broker_gaps sequence", nth(false, 2, nil)),
+		faulty("broker_gaps late", nth(true, 1, kit.ErrDown), wsroom.WithOutage(wsroom.DeliverLocally)),
+		onConn("broker_gaps lost", func(c *kit.RawConn, hub *wsroom.Hub) {
 			server.Lose(1)
 			sends(c, hub)
 		}, wsroom.WithBroker(node)),
-		with("broker_gaps malformed", func(c *kit.RawConn, _ *wsroom.Hub) {
+		onConn("broker_gaps malformed", func(c *kit.RawConn, _ *wsroom.Hub) {
 			node.Publish(c.T.Context(), ":room:/a", []byte("x"))
 		}, wsroom.WithBroker(node)),
 	}
@@ -343,7 +343,7 @@ func TestEveryQueuedMessageIsCounted(t *testing.T) {
 	}
 }
 
-// routes collects the routes that an Observer hears of.
+// routes collects the routes that an Observer is given.
 type routes struct {
 	mu   sync.Mutex
 	seen map[string]bool // metric and route

@@ -16,7 +16,7 @@ import (
 	"github.com/wsroom/wsroom/internal/tests/kit"
 )
 
-// traces is a Tracer that keeps the name of each thing that has ended, and how.
+// traces is a Tracer that keeps the name of each span that has ended, and how.
 type traces struct {
 	mu    sync.Mutex
 	begun int
@@ -32,7 +32,7 @@ func (o *traces) Start(ctx context.Context, name, route string) (context.Context
 	if name == "upgrade" {
 		ctx = context.WithValue(ctx, upgradeKey{}, o.begun)
 	} else if ctx.Value(upgradeKey{}) == nil {
-		name += " of nobody"
+		name += " without upgrade"
 	}
 	return ctx, func(err error) {
 		o.mu.Lock()
@@ -57,9 +57,9 @@ func errorName(err error) string {
 	}
 }
 
-// A Tracer hears of each upgrade and each callback, with how it ended, and what it gives to the upgrade's
-// context is in those of all that follows.
-func TestTracerHearsOfUpgradesAndCallbacks(t *testing.T) {
+// A Tracer gets a span for each upgrade and each callback, with how it ended. What it puts in the upgrade's context is
+// in the contexts of all callbacks.
+func TestTracerGetsUpgradesAndCallbacks(t *testing.T) {
 	fails := errors.New("no")
 	all := []wsroom.Option{
 		wsroom.OnConnect(func(c *wsroom.Conn, r *http.Request) error {
@@ -96,7 +96,7 @@ func TestTracerHearsOfUpgradesAndCallbacks(t *testing.T) {
 		}, nil, "upgrade, OnDrop, OnExpire"},
 		{"presence", []wsroom.Option{
 			wsroom.WithIdentity(func(*http.Request) string { return "ann" }), wsroom.OnMemberJoin(func(string, wsroom.Member) {}),
-		}, nil, "OnMemberJoin of nobody, upgrade"},
+		}, nil, "OnMemberJoin without upgrade, upgrade"},
 		{"a bad room", nil, nil, "upgrade: refused"},
 		{"an aborted upgrade", []wsroom.Option{
 			wsroom.WithAuthorize(func(*http.Request, string) error { panic(http.ErrAbortHandler) })}, nil, "upgrade: error"},
@@ -130,7 +130,7 @@ func TestTracerHearsOfUpgradesAndCallbacks(t *testing.T) {
 				synctest.Wait()
 				conn.Close()
 			})
-			if test.what == "presence" { // it is told of beside the upgrade
+			if test.what == "presence" { // it is reported beside the upgrade
 				slices.Sort(o.ended)
 			}
 			if got := strings.Join(o.ended, ", "); got != test.want || o.begun != len(o.ended) {

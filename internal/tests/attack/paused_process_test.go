@@ -13,8 +13,8 @@ import (
 	"github.com/wsroom/wsroom/internal/tests/kit"
 )
 
-// stop has a server process stand still for 3 s.
-func stop(t *testing.T, process *os.Process, meanwhile func()) {
+// pause stops a server process for 3 s.
+func pause(t *testing.T, process *os.Process, meanwhile func()) {
 	t.Helper()
 	if err := process.Signal(syscall.SIGSTOP); err != nil {
 		t.Fatal(err)
@@ -26,9 +26,9 @@ func stop(t *testing.T, process *os.Process, meanwhile func()) {
 	}
 }
 
-// What came in time is read, and what the client takes written, though their times were over when the
-// process, which stood still, could do so.
-func TestProcessThatStoodStillCutsNoMessage(t *testing.T) {
+// A process that was paused reads what came in time, and writes what the client takes, although its timeouts
+// have passed meanwhile.
+func TestPausedProcessCutsNoMessage(t *testing.T) {
 	srv, _ := serveRemotely(t, "")
 	message := kit.RawFrame(0x81, strings.Repeat("x", 1000))
 	var clients []*kit.RawConn
@@ -40,7 +40,7 @@ func TestProcessThatStoodStillCutsNoMessage(t *testing.T) {
 		clients = append(clients, c)
 	}
 	time.Sleep(100 * time.Millisecond) // it waits for the rest, 2 s at the most
-	stop(t, srv.Listener.(remote).process, func() {
+	pause(t, srv.Listener.(remote).process, func() {
 		for _, c := range clients {
 			c.Write(message[500:])
 		}
@@ -52,9 +52,9 @@ func TestProcessThatStoodStillCutsNoMessage(t *testing.T) {
 	}
 }
 
-// A process that stood still, as with its machine, doesn't cut clients whose answers came meanwhile: it
-// reads before it judges.
-func TestProcessThatStoodStillReadsBeforeItJudges(t *testing.T) {
+// A process that was paused, as with its machine, doesn't cut clients whose answers came meanwhile: it reads
+// before it judges.
+func TestPausedProcessReadsBeforeItJudges(t *testing.T) {
 	srv, _ := serveRemotely(t, heartbeatVariable+"=300ms,1s")
 	var clients []*kit.RawConn
 	for range 20 {
@@ -65,7 +65,7 @@ func TestProcessThatStoodStillReadsBeforeItJudges(t *testing.T) {
 			t.Fatalf("want a ping, got %#x, %v", first, err)
 		}
 	}
-	stop(t, srv.Listener.(remote).process, func() {
+	pause(t, srv.Listener.(remote).process, func() {
 		for _, c := range clients {
 			c.Frame(0x8a, "")
 		}
@@ -74,15 +74,15 @@ func TestProcessThatStoodStillReadsBeforeItJudges(t *testing.T) {
 		c.Frame(0x81, kit.Number(i))
 	}
 	for i, c := range clients {
-		for heard := 0; heard <= i; { // all are in one room
+		for received := 0; received <= i; { // all are in one room
 			first, p, err := c.Next()
 			if err != nil {
-				t.Fatalf("client %d, after %d messages: %v", i, heard, err)
+				t.Fatalf("client %d, after %d messages: %v", i, received, err)
 			}
 			if first == 0x89 {
 				c.Frame(0x8a, p)
 			} else {
-				heard++
+				received++
 			}
 		}
 	}

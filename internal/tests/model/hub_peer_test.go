@@ -10,14 +10,14 @@ import (
 	"github.com/wsroom/wsroom/internal/tests/kit"
 )
 
-// player is a client of FuzzHub's. Its socket is a pipe, which holds nothing: what it doesn't read
+// peer is one of FuzzHub's clients. Its socket is a pipe, which holds nothing: what it doesn't read
 // stays with the hub.
-type player struct {
+type peer struct {
 	*kit.RawConn
 	game  *game
 	index int
 	room  string // of its route
-	manners
+	behavior
 	greeting int // messages that OnConnect sends it
 
 	out    chan []byte   // what it writes
@@ -33,8 +33,8 @@ type player struct {
 	view
 }
 
-// manners are how a client, and OnConnect with it, behave.
-type manners struct {
+// behavior is what a client does, and OnConnect with it.
+type behavior struct {
 	silent    bool // never answers a ping or a close frame
 	stalled   bool // doesn't read
 	joinsMore bool // OnConnect joins the room d
@@ -42,27 +42,27 @@ type manners struct {
 	oneThread bool // doesn't read while it sends
 }
 
-// connect lets a client come, or find that it can't.
+// connect connects a client, or finds that the hub refuses it.
 func (g *game) connect(s *script) {
 	room, bits, greeting := roomNames[s.choose(joinOnly)], s.choose(32), 3*s.choose(16)
-	if len(g.players) == maxPlayers {
+	if len(g.peers) == maxPeers {
 		return
 	}
-	m := manners{silent: bits&1 != 0, joinsMore: bits&2 != 0, fails: bits&4 != 0, stalled: bits&8 != 0, oneThread: bits&16 != 0}
-	p := &player{
-		game: g, index: len(g.players), room: room, manners: m, greeting: greeting,
+	how := behavior{silent: bits&1 != 0, joinsMore: bits&2 != 0, fails: bits&4 != 0, stalled: bits&8 != 0, oneThread: bits&16 != 0}
+	p := &peer{
+		game: g, index: len(g.peers), room: room, behavior: how, greeting: greeting,
 		out: make(chan []byte, 1<<12), gone: make(chan struct{}), flow: make(chan struct{}), thread: make(chan struct{}, 1),
 	}
 	p.faulty = p.silent || p.stalled || p.oneThread
-	g.note("connect %d to %s %+v, greeted %d times", p.index, room, m, greeting)
-	welcome := g.mayConnect(room)
-	g.players = append(g.players, p) // OnConnect finds it by its index
+	g.note("connect %d to %s %+v, greeted %d times", p.index, room, how, greeting)
+	admitted := g.mayConnect(room)
+	g.peers = append(g.peers, p) // OnConnect finds it by its index
 	status := p.dial()
-	if welcome != (status == http.StatusSwitchingProtocols) || !welcome && status != http.StatusServiceUnavailable {
-		g.t.Fatalf("status %d where it is welcome: %v", status, welcome)
+	if admitted != (status == http.StatusSwitchingProtocols) || !admitted && status != http.StatusServiceUnavailable {
+		g.t.Fatalf("status %d; it should be admitted: %v", status, admitted)
 	}
-	if !welcome {
-		g.players = g.players[:p.index]
+	if !admitted {
+		g.peers = g.peers[:p.index]
 		p.Close()
 		return
 	}
@@ -73,12 +73,12 @@ func (g *game) connect(s *script) {
 	go p.write()
 }
 
-func (p *player) dial() (status int) {
+func (p *peer) dial() (status int) {
 	socket, err := p.game.server.Ln.Dial(p.game.t.Context(), "", "")
 	if err != nil {
 		p.game.t.Fatal(err)
 	}
-	fmt.Fprintf(socket, kit.Handshake, fmt.Sprintf("%s?player=%d", p.room, p.index), "")
+	fmt.Fprintf(socket, kit.Handshake, fmt.Sprintf("%s?peer=%d", p.room, p.index), "")
 	p.RawConn = &kit.RawConn{Conn: socket, T: p.game.t, R: bufio.NewReader(socket)}
 	res, err := http.ReadResponse(p.R, nil)
 	if err != nil {
@@ -87,7 +87,7 @@ func (p *player) dial() (status int) {
 	return res.StatusCode
 }
 
-func (p *player) write() {
+func (p *peer) write() {
 	for {
 		select {
 		case b := <-p.out:
@@ -103,7 +103,7 @@ func (p *player) write() {
 	}
 }
 
-func (p *player) read(flow chan struct{}) {
+func (p *peer) read(flow chan struct{}) {
 	defer p.Close()
 	for {
 		<-flow
@@ -119,21 +119,21 @@ func (p *player) read(flow chan struct{}) {
 	}
 }
 
-// take notes a frame and answers it as the player's manners are. It returns the flow to wait for.
-func (p *player) take(first byte, payload string) chan struct{} {
+// take notes a frame and answers it as the peer's behavior says. It returns the flow to wait for.
+func (p *peer) take(first byte, payload string) chan struct{} {
 	g := p.game
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if p.farewell != 0 {
-		g.t.Errorf("player %d got the frame %#x after the close frame", p.index, first)
+	if p.closeCode != 0 {
+		g.t.Errorf("peer %d got the frame %#x after the close frame", p.index, first)
 	}
 	switch first {
 	case 0x81, 0x82:
 		p.got(g, first, payload)
 	case 0x88:
-		p.farewell = 1005
+		p.closeCode = 1005
 		if len(payload) >= 2 {
-			p.farewell = int(payload[0])<<8 | int(payload[1])
+			p.closeCode = int(payload[0])<<8 | int(payload[1])
 		}
 	}
 	if answer := map[byte]byte{0x88: 0x88, 0x89: 0x8a}[first]; answer != 0 && !p.silent && p.rest == nil {
@@ -143,13 +143,13 @@ func (p *player) take(first byte, payload string) chan struct{} {
 }
 
 // put writes b behind what was left unfinished.
-func (p *player) put(b []byte) {
+func (p *peer) put(b []byte) {
 	p.out <- append(p.rest, b...)
 	p.rest = nil
 }
 
-// withPlayer picks a player and runs f with the model locked.
-func (g *game) withPlayer(s *script, what string, f func(p *player)) {
+// withPeer picks a peer and runs f with the model locked.
+func (g *game) withPeer(s *script, what string, f func(p *peer)) {
 	p := g.pick(s)
 	if p == nil {
 		return
@@ -164,19 +164,19 @@ func (g *game) withPlayer(s *script, what string, f func(p *player)) {
 var words = []string{"hello", "busy", "panic", "join d", "exit", "leave own", "close", "leave d", "héllo"}
 
 func (g *game) say(s *script) {
-	g.withPlayer(s, "say", func(p *player) {
+	g.withPeer(s, "say", func(p *peer) {
 		word := words[s.choose(len(words))]
 		g.note("  %q", word)
-		p.speak(0x81, word)
+		p.sendMessage(0x81, word)
 	})
 }
 
 func (g *game) binary(s *script) {
-	g.withPlayer(s, "binary", func(p *player) { p.speak(0x82, "\xff\x00") })
+	g.withPeer(s, "binary", func(p *peer) { p.sendMessage(0x82, "\xff\x00") })
 }
 
-// speak sends a whole message, which breaks the rules while one in fragments is under way.
-func (p *player) speak(first byte, payload string) {
+// sendMessage sends a whole message, which breaks the rules while one in fragments is under way.
+func (p *peer) sendMessage(first byte, payload string) {
 	if p.open {
 		p.endsBy(false, 1002)
 	} else {
@@ -187,7 +187,7 @@ func (p *player) speak(first byte, payload string) {
 
 // fragment sends a part of a text message, which may be cut within a character.
 func (g *game) fragment(s *script) {
-	g.withPlayer(s, "fragment", func(p *player) {
+	g.withPeer(s, "fragment", func(p *peer) {
 		part := []string{"frag", "m\xc3", "\xa9nt", ""}[s.choose(4)]
 		first := byte(0x01)
 		if p.open {
@@ -210,11 +210,11 @@ func (g *game) fragment(s *script) {
 	})
 }
 
-// fewPings is how many a hub must suffer from one client at once; more may be a flood.
+// fewPings is how many a hub must accept from one client at once; more may be a flood.
 const fewPings = 5
 
 func (g *game) ping(s *script) {
-	g.withPlayer(s, "ping", func(p *player) {
+	g.withPeer(s, "ping", func(p *peer) {
 		if p.pings++; p.pings > fewPings {
 			p.faulty = true
 			p.allow(1008)
@@ -223,14 +223,14 @@ func (g *game) ping(s *script) {
 	})
 }
 
-// breach is what breaks the protocol or a limit, and the close code that answers it.
-type breach struct {
+// violation breaks the protocol or a limit, and is answered with the close code.
+type violation struct {
 	what  string
 	bytes []byte
 	code  int
 }
 
-var breaches = []breach{
+var violations = []violation{
 	{"close frame", kit.RawFrame(0x88, "\x03\xe8bye"), 1000},
 	{"close frame without a code", kit.RawFrame(0x88, ""), 1005},
 	{"close frame of the application", kit.RawFrame(0x88, "\x0f\xa0"), 4000},
@@ -251,8 +251,8 @@ var breaches = []breach{
 }
 
 func (g *game) breakRules(s *script) {
-	g.withPlayer(s, "break", func(p *player) {
-		b := breaches[s.choose(len(breaches))]
+	g.withPeer(s, "break", func(p *peer) {
+		b := violations[s.choose(len(violations))]
 		g.note("  %s", b.what)
 		switch {
 		case !p.open:
@@ -267,7 +267,7 @@ func (g *game) breakRules(s *script) {
 }
 
 func (g *game) half(s *script) {
-	g.withPlayer(s, "half", func(p *player) {
+	g.withPeer(s, "half", func(p *peer) {
 		if p.rest == nil && !p.open {
 			b := kit.RawFrame(0x81, "whole")
 			p.mayTakeTooLong()
@@ -279,24 +279,24 @@ func (g *game) half(s *script) {
 }
 
 // mayTakeTooLong notes that a message has begun.
-func (p *player) mayTakeTooLong() {
+func (p *peer) mayTakeTooLong() {
 	p.faulty = true
 	p.allow(1008)
 }
 
-func (g *game) rest(s *script) { g.withPlayer(s, "rest", func(p *player) { p.put(nil) }) }
+func (g *game) rest(s *script) { g.withPeer(s, "rest", func(p *peer) { p.put(nil) }) }
 
 func (g *game) stall(s *script) {
-	g.withPlayer(s, "stall", func(p *player) {
+	g.withPeer(s, "stall", func(p *peer) {
 		if !p.stalled {
 			p.stalled, p.faulty, p.graceful, p.flow = true, true, false, make(chan struct{})
 		}
 	})
 }
 
-func (g *game) drain(s *script) { g.withPlayer(s, "drain", (*player).drain) }
+func (g *game) drain(s *script) { g.withPeer(s, "drain", (*peer).drain) }
 
-func (p *player) drain() {
+func (p *peer) drain() {
 	if p.stalled {
 		p.stalled = false
 		close(p.flow)
@@ -304,7 +304,7 @@ func (p *player) drain() {
 }
 
 func (g *game) cut(s *script) {
-	g.withPlayer(s, "cut", func(p *player) {
+	g.withPeer(s, "cut", func(p *peer) {
 		p.endsBy(false)
 		p.faulty, p.graceful = true, false
 		p.Close()

@@ -1,0 +1,249 @@
+// Package presence keeps who is in which room, and syncs that with a store that several nodes share.
+//
+// It knows how many connections of this node an identity has in a room, which entries of the store are leased to this
+// node, and which joins and leaves are still to be reported. It doesn't know connections, requests or messages.
+package presence
+
+import (
+	"context"
+	"crypto/rand"
+	"log/slog"
+	"net/url"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/wsroom/wsroom/internal/serial"
+)
+
+// Config is what a Book is made of.
+type Config struct {
+	// Store is shared with other nodes; nil for a node that shares none.
+	Store Store
+	// Name is the hub's. Books of different names use different rooms of the store.
+	Name string
+	// Grace is how long a member without connections is still present.
+	Grace time.Duration
+	// Log gets one line when the store begins to fail.
+	Log *slog.Logger
+	// Joined and Left report a member's first connection of all nodes, and the end of its last one's grace. They are
+	// called one at a time, with no lock held. Either may be nil.
+	Joined, Left func(room, identity string)
+}
+
+// Book keeps who is in which room of one hub, and syncs the store with that. It is made by New. All methods may be
+// called concurrently.
+//
+// Three serial queues run what may take time: calls of the store, reports, and log lines. So neither the application
+// nor a logger delays the lease.
+type Book struct {
+	config Config
+	store  Store
+	shared bool   // other nodes may use the store
+	node   string // this node's name in the store
+	prefix string // of this hub's rooms in the store
+	batch  int    // how many members one call of the store takes
+
+	events events
+	logs   serial.Queue
+	calls  serial.Queue // of the store
+
+	// These belong to the goroutine of calls.
+	probing bool      // a call has failed: one member at a time, until one works
+	leased  bool      // the store knows this node
+	renewed time.Time // when the lease was renewed last
+	audited time.Time // when the store's entries were compared last
+	failing bool      // the last call of the store failed
+
+	mu      sync.Mutex                    // guards the rest, and the members
+	rooms   map[string]map[string]*member // by room and identity
+	todo    []*member                     // to be synced
+	renewal *time.Timer                   // nil for a node that shares no store
+	closed  bool
+}
+
+// member is an identity in a room, by way of this node. It is kept until the store has forgotten it.
+type member struct {
+	room, identity string
+
+	state
+	conns      int           // may be negative for a moment: a leave can overtake its join
+	grace      *time.Timer   // since the last connection has left; nil if none ever has
+	queued     bool          // in todo
+	busy       bool          // a sync is running
+	limit      int           // members that a call with this one may take, since a larger call failed; 0: any number
+	retryDelay time.Duration // after the last sync; 0: it worked
+	retry      *time.Timer   // nil if no sync has failed
+}
+
+// New returns a Book. It starts to renew its lease if it shares a store, even without members: this node may be the
+// one that finds that another node has died.
+func New(c Config) *Book {
+	b := &Book{
+		config: c,
+		store:  c.Store,
+		shared: c.Store != nil,
+		node:   rand.Text(),
+		prefix: url.QueryEscape(c.Name) + ":", // escaped, a name has no colon
+		batch:  1,
+		rooms:  map[string]map[string]*member{},
+	}
+	b.events.report = b.report
+
+	if b.shared {
+		b.mu.Lock()
+		b.renewal = time.AfterFunc(leaseTime/3, func() { b.calls.AddFirst("renew", b.renew) })
+		b.mu.Unlock()
+	} else {
+		b.store, b.leased = localStore{}, true
+	}
+
+	if _, ok := b.store.(batchStore); ok {
+		b.batch = maxBatch
+	}
+	return b
+}
+
+// Count adds n connections of the identity to those in the room. It ignores the identity "". It calls neither the
+// store nor a hook, so the caller may hold locks.
+func (b *Book) Count(room, identity string, n int) {
+	if identity == "" {
+		return
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+
+	m := b.member(room, identity)
+	m.conns += n
+	switch {
+	case m.conns > 0 && !m.present && !b.closed:
+		m.present = true
+		b.sync(m)
+	case m.conns > 0 || !m.present:
+		b.dropIfUnused(m)
+	case m.grace == nil:
+		m.grace = time.AfterFunc(b.config.Grace, func() { b.graceOver(m) })
+	default:
+		m.grace.Reset(b.config.Grace)
+	}
+}
+
+// Members returns who is present in the room on all nodes, each once, sorted. That includes members of this node that
+// the store doesn't know yet. If the store fails, Members returns those of this node and the store's error.
+func (b *Book) Members(ctx context.Context, room string) ([]string, error) {
+	identities, err := b.store.Identities(ctx, b.key(room))
+
+	b.mu.Lock()
+	for identity, m := range b.rooms[room] {
+		if m.present {
+			identities = append(identities, identity)
+		}
+	}
+	b.mu.Unlock()
+
+	slices.Sort(identities)
+	return slices.Compact(identities), err
+}
+
+// Close ends the node's part. With a shared store its members get the grace to come back by way of another node: the
+// lease lapses then. Without one they leave. Close waits for the store and the reports until ctx is done.
+func (b *Book) Close(ctx context.Context) {
+	b.mu.Lock()
+	if !b.closed {
+		b.close()
+	}
+	b.mu.Unlock()
+
+	b.calls.Wait(ctx)
+	b.events.calls.Wait(ctx)
+	b.logs.Wait(ctx)
+}
+
+// close is Close's first call; mu is locked.
+func (b *Book) close() {
+	b.closed = true
+	if b.renewal != nil {
+		b.renewal.Stop()
+	}
+
+	for _, in := range b.rooms {
+		for _, m := range in {
+			if m.present = false; !b.shared {
+				b.sync(m)
+			}
+		}
+	}
+
+	if b.shared {
+		b.calls.Add("close", b.releaseLease)
+	}
+}
+
+// member returns the identity's member, which it makes if there is none; mu is locked.
+func (b *Book) member(room, identity string) *member {
+	in := b.rooms[room]
+	if in == nil {
+		in = map[string]*member{}
+		b.rooms[room] = in
+	}
+
+	m := in[identity]
+	if m == nil {
+		m = &member{room: room, identity: identity}
+		in[identity] = m
+	}
+	return m
+}
+
+// dropIfUnused forgets a member that has no connections and that the store has forgotten; mu is locked.
+func (b *Book) dropIfUnused(m *member) {
+	if m.conns != 0 || m.queued || m.busy || m.state != (state{}) {
+		return
+	}
+	in := b.rooms[m.room]
+	if in[m.identity] != m {
+		return
+	}
+	if delete(in, m.identity); len(in) == 0 {
+		delete(b.rooms, m.room)
+	}
+}
+
+// graceOver ends the presence of a member without connections.
+func (b *Book) graceOver(m *member) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if m.conns <= 0 && m.present && !b.closed {
+		m.present = false
+		b.sync(m)
+	}
+}
+
+// key is the room's name in the store.
+func (b *Book) key(room string) string { return b.prefix + room }
+
+// event has a join or leave reported.
+func (b *Book) event(joined bool, room, identity string) {
+	if b.config.Joined != nil || b.config.Left != nil {
+		b.events.add(joined, room, identity)
+	}
+}
+
+// report calls the hook.
+func (b *Book) report(joined bool, room, identity string) {
+	hook := b.config.Left
+	if joined {
+		hook = b.config.Joined
+	}
+	if hook != nil {
+		hook(room, identity)
+	}
+}
+
+// noteResult logs the first failure of the store after a success.
+func (b *Book) noteResult(err error) {
+	if err != nil && !b.failing {
+		b.logs.Add("failing", func() { b.config.Log.Warn("wsroom: presence store failed", "err", err) })
+	}
+	b.failing = err != nil
+}
