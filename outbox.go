@@ -159,7 +159,7 @@ func put[P string | []byte](o *outbox, room string, l letter, payload P) {
 		l.back = l.sequence - t.last
 	}
 	t.last = l.sequence
-	full := o.full(len(payload)) // only with DeliverLocally: the other nodes see a gap
+	full := o.cluster.hub.cfg.outage == DeliverLocally && o.full(len(payload)) // the other nodes see a gap
 	if full || o.late(t) {
 		o.deliverLocally(t)
 	}
