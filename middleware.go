@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/coder/websocket"
+	"github.com/wsroom/wsroom/internal/cluster"
 	"github.com/wsroom/wsroom/internal/frame"
 )
 
@@ -163,7 +164,7 @@ func (g *gate) giveBack() {
 	g.subscribed = false
 	conn := g.conn
 	if conn == nil {
-		h.unsubscribe(everyRoom, g.room)
+		h.unsubscribe(cluster.EveryRoom, g.room)
 		return
 	}
 	g.conn = nil
@@ -385,7 +386,7 @@ func (g *gate) enter(until time.Time) error {
 	if !h.store.hasSpace(room) {
 		return errTooManyRooms
 	}
-	if err := h.subscribe(g.request.Context, everyRoom, room); err != nil {
+	if err := h.subscribe(g.request.Context, cluster.EveryRoom, room); err != nil {
 		return errAway
 	}
 	g.subscribed = true
