@@ -3,15 +3,12 @@ package wsroom
 import (
 	"context"
 	"crypto/rand"
-	"errors"
-	"fmt"
 	"net/http"
 	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
-	"unicode/utf8"
 
 	"github.com/coder/websocket"
 	"github.com/wsroom/wsroom/internal/bucket"
@@ -272,27 +269,11 @@ func (c *Conn) SendJSONToAll(v any) error { return c.hub.SendJSONToAll(v) }
 // connection was ending, and an error, without effect, for a code that can't be sent (RFC 6455, section 7.4)
 // or a reason that isn't UTF-8.
 func (c *Conn) Close(code websocket.StatusCode, reason string) error {
-	if err := checkClose(code, reason); err != nil {
+	if err := frame.CheckClose(code, reason); err != nil {
 		return err
 	}
 	if !c.end(endingClosed(websocket.CloseError{Code: code, Reason: cutReason(reason)})) {
 		return ErrClosed
-	}
-	return nil
-}
-
-func checkClose(code websocket.StatusCode, reason string) error {
-	if !utf8.ValidString(reason) {
-		return errors.New("wsroom: a close reason must be UTF-8")
-	}
-	return checkCloseCode(code)
-}
-
-func checkCloseCode(code websocket.StatusCode) error {
-	switch {
-	case code >= 1000 && code <= 1003, code >= 1007 && code <= 1014, code >= 3000 && code <= 4999:
-	default:
-		return fmt.Errorf("wsroom: close code %d can't be sent", int(code))
 	}
 	return nil
 }

@@ -4,6 +4,8 @@ import (
 	"errors"
 	"net/http"
 	"time"
+
+	"github.com/wsroom/wsroom/internal/cluster"
 )
 
 // The ends and refusals that programs tell apart, for errors.Is. The text of an error never goes to
@@ -21,11 +23,11 @@ var (
 	ErrQueueFull = errors.New("wsroom: send queue is full")
 
 	// ErrShutdown ends the connections at Shutdown (close code 1012, or that of WithShutdownCode).
-	ErrShutdown = errors.New("wsroom: hub is shut down")
+	ErrShutdown = cluster.ErrClosed // "wsroom: hub is shut down"
 
 	// ErrOutage is returned by sends to rooms, and by Join, while the broker is away or slow, beyond what
 	// WithBrokerBuffer bridges. With WithOutage(DeliverLocally) there is none.
-	ErrOutage = errors.New("wsroom: broker is away")
+	ErrOutage = cluster.ErrAway // "wsroom: broker is away"
 
 	// ErrHeartbeat ends a connection whose peer no longer answers.
 	ErrHeartbeat = errors.New("wsroom: peer does not answer")

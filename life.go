@@ -11,6 +11,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/coder/websocket"
+	"github.com/wsroom/wsroom/internal/cluster"
 	"github.com/wsroom/wsroom/internal/frame"
 	"github.com/wsroom/wsroom/internal/goroutine"
 )
@@ -122,7 +123,7 @@ func endingBy(err error) ending {
 // closeBy takes the code and reason of a websocket.CloseError and reports whether err is one.
 func (e *ending) closeBy(err error) bool {
 	by := websocket.CloseError{}
-	ok := errors.As(err, &by) && checkCloseCode(by.Code) == nil
+	ok := errors.As(err, &by) && frame.CheckCloseCode(by.Code) == nil
 	if ok {
 		e.code, e.reason = by.Code, cutReason(by.Reason)
 	}
@@ -167,7 +168,7 @@ func (c *Conn) end(e ending) bool {
 	for _, room := range c.hub.store.remove(c) {
 		c.hub.left(c, room)
 	}
-	c.hub.unsubscribe(everyRoom)
+	c.hub.unsubscribe(cluster.EveryRoom)
 	c.hub.countLost(c, c.queue.CloseWith(e.closeFrame(), e.drop))
 	if wire != nil {
 		c.windUp(wire, &e)

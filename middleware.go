@@ -15,6 +15,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/coder/websocket"
+	"github.com/wsroom/wsroom/internal/cluster"
 	"github.com/wsroom/wsroom/internal/frame"
 	"github.com/wsroom/wsroom/internal/request"
 	"github.com/wsroom/wsroom/internal/route"
@@ -223,7 +224,7 @@ func (g *gate) giveBack() {
 
 	conn := g.conn
 	if conn == nil {
-		h.unsubscribe(everyRoom, g.room)
+		h.unsubscribe(cluster.EveryRoom, g.room)
 		return
 	}
 	g.conn = nil
@@ -463,7 +464,7 @@ func (g *gate) enter(until time.Time) error {
 	if !h.store.hasSpace(room) {
 		return errTooManyRooms
 	}
-	if err := h.subscribe(g.request.Context, everyRoom, room); err != nil {
+	if err := h.subscribe(g.request.Context, cluster.EveryRoom, room); err != nil {
 		return errAway
 	}
 	g.subscribed = true

@@ -450,7 +450,7 @@ func WithDrain(window time.Duration) Option {
 func WithShutdownCode(code websocket.StatusCode) Option {
 	return func(c *config) error {
 		c.shutdownCode = code
-		if err := checkCloseCode(code); err != nil {
+		if err := frame.CheckCloseCode(code); err != nil {
 			return fmt.Errorf("WithShutdownCode: code %d can't be sent in a close frame", int(code))
 		}
 		return nil

@@ -59,8 +59,8 @@ func send[P string | []byte](t Target, opcode byte, payload P, err error) error 
 	if err := t.check(); err != nil || t.to.nobody() {
 		return err
 	}
-	if t.hub.cluster != nil {
-		return publish(t.hub.cluster, t, opcode, payload)
+	if t.hub.node != nil {
+		return publish(t, opcode, payload)
 	}
 	deliver(t.hub, t.to, t.skip(), opcode, payload)
 	return nil
@@ -76,14 +76,14 @@ func deliver[P string | []byte](h *Hub, to audience, skip func(*Conn) bool, opco
 // Close ends every connection of the target as Conn.Close would, and returns at once. Its error is
 // for a code or reason that can't be sent, or a name that can't be a room's.
 func (t Target) Close(code websocket.StatusCode, reason string) error {
-	if err := checkClose(code, reason); err != nil {
+	if err := frame.CheckClose(code, reason); err != nil {
 		return err
 	}
 	if err := t.check(); err != nil || t.to.nobody() {
 		return err
 	}
-	if t.hub.cluster != nil {
-		return publish(t.hub.cluster, t, frame.Close, closePayload(code, cutReason(reason)))
+	if t.hub.node != nil {
+		return publish(t, frame.Close, frame.ClosePayload(code, cutReason(reason)))
 	}
 	t.hub.closeConns(t.to, t.skip(), code, reason)
 	return nil

@@ -42,7 +42,7 @@ func (t *transport) Control(opcode byte, payload []byte) {
 		c.queue.PushControl(opcode, payload, false)
 		return
 	}
-	by := closeErrorOf(payload)
+	by := frame.CloseErrorOf(payload)
 	refusal := by.Code == websocket.StatusProtocolError || by.Code == websocket.StatusMessageTooBig
 	switch {
 	case refusal && c.refusal.CompareAndSwap(readingNow, int32(by.Code)): // the reader says why
@@ -67,14 +67,6 @@ func refusedByCoder(reason string, peerCloses bool) bool {
 		return strings.HasPrefix(reason, "received invalid close payload: ")
 	}
 	return strings.HasPrefix(reason, "received ") || strings.HasPrefix(reason, "read limited at ")
-}
-
-func closeErrorOf(payload []byte) websocket.CloseError {
-	if len(payload) < 2 {
-		return websocket.CloseError{Code: websocket.StatusNoStatusRcvd}
-	}
-	code := websocket.StatusCode(payload[0])<<8 | websocket.StatusCode(payload[1])
-	return websocket.CloseError{Code: code, Reason: string(payload[2:])}
 }
 
 // MessageSent lets what is queued follow a message that the application wrote in several frames.

@@ -64,6 +64,7 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"github.com/wsroom/wsroom/internal/cluster"
 	"github.com/wsroom/wsroom/internal/frame"
 	"github.com/wsroom/wsroom/internal/presence"
 )
@@ -75,7 +76,7 @@ type Hub struct {
 	observer Observer
 	tracer   Tracer // nil unless the observer is one
 	store    store
-	cluster  *cluster       // nil without WithBroker
+	node     *cluster.Node  // nil without WithBroker
 	presence *presence.Book // nil without WithIdentity
 	counters counters
 	ended    sums
@@ -108,7 +109,7 @@ func New(opts ...Option) *Hub {
 	h.store.init(cfg, h.observer)
 	h.heartbeat.init(cfg)
 	if cfg.broker != nil {
-		h.cluster = newCluster(h)
+		h.node = newNode(h)
 	}
 	if cfg.identity != nil {
 		h.presence = newPresence(h)
@@ -213,15 +214,15 @@ func (h *Hub) Shutdown(ctx context.Context) error {
 	h.mu.Unlock()
 	h.store.closed.Store(true)
 
-	if h.cluster != nil {
-		h.cluster.settle(ctx)
+	if h.node != nil {
+		h.node.Settle(ctx)
 	}
 	conns := h.store.snapshot(everyone)
 	h.closeAll(ctx, conns)
 	finished := make(chan struct{})
 	go func() {
 		h.wg.Wait()
-		h.leaveCluster(ctx)
+		h.leaveNodes(ctx)
 		close(finished)
 	}()
 	select {
@@ -231,18 +232,18 @@ func (h *Hub) Shutdown(ctx context.Context) error {
 		for _, c := range conns {
 			c.killSocket()
 		}
-		h.leaveCluster(ctx)
+		h.leaveNodes(ctx)
 		return fmt.Errorf("wsroom: shutdown: %w", context.Cause(ctx))
 	}
 }
 
-// leaveCluster ends what there is beside the connections, unless ctx is done with their callbacks.
-func (h *Hub) leaveCluster(ctx context.Context) {
+// leaveNodes ends what there is beside the connections, unless ctx is done with their callbacks.
+func (h *Hub) leaveNodes(ctx context.Context) {
 	if h.presence != nil {
 		h.presence.Close(ctx)
 	}
-	if h.cluster != nil {
-		h.cluster.close(ctx)
+	if h.node != nil {
+		h.node.Close(ctx)
 	}
 }
 

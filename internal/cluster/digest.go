@@ -1,18 +1,18 @@
-package wsroom
+package cluster
 
 import (
 	"sync"
 	"time"
 )
 
-// digestTime is for how long what is reported is merged.
+// digestTime is for how long reports are merged.
 const digestTime = time.Second
 
-// digest merges reports of rooms. The first of a room and a cause is told at once, and what follows within a second
-// once more at its end. The log has one line for a second of all rooms.
+// digest merges reports of rooms. The first of a room and a cause is reported at once, and those that follow
+// within a second are reported once more at its end. The log has one line for a second of all rooms.
 type digest struct {
-	tell func(room string, err error) // nil: nobody is told
-	log  func(line digestLine)
+	report func(room string, err error) // nil: only the log gets them
+	log    func(line digestLine)
 
 	mu    sync.Mutex // guards the rest
 	known map[digestKey]*digestEntry
@@ -24,15 +24,15 @@ type digestKey struct{ room, cause string }
 
 // digestEntry is what is known of a room and a cause within a second.
 type digestEntry struct {
-	reports int
-	err     error // the last that isn't told yet; nil: all are
+	count int
+	err   error // the last that isn't reported yet; nil: all are
 }
 
 // digestLine is what the log is to have: the first report, and their number.
 type digestLine struct {
-	room, cause    string
-	err            error
-	rooms, reports int
+	room, cause  string
+	err          error
+	rooms, count int
 }
 
 func (d *digest) add(room, cause string, err error) {
@@ -41,6 +41,7 @@ func (d *digest) add(room, cause string, err error) {
 		d.known = map[digestKey]*digestEntry{}
 		d.timer = time.AfterFunc(digestTime, d.flush)
 	}
+
 	key := digestKey{room, cause}
 	e, known := d.known[key]
 	if !known {
@@ -49,18 +50,18 @@ func (d *digest) add(room, cause string, err error) {
 	} else {
 		e.err = err
 	}
-	e.reports++
-	if d.line.reports++; d.line.reports == 1 {
+	e.count++
+	if d.line.count++; d.line.count == 1 {
 		d.line.room, d.line.cause, d.line.err = room, cause, err
 	}
 	d.mu.Unlock()
 
-	if !known && d.tell != nil {
-		d.tell(room, err)
+	if !known && d.report != nil {
+		d.report(room, err)
 	}
 }
 
-// flush ends a second. What was told of at its end is known in the next one.
+// flush ends a second. What is reported at its end is known in the next one.
 func (d *digest) flush() {
 	d.mu.Lock()
 	line, known := d.line, d.known
@@ -68,12 +69,13 @@ func (d *digest) flush() {
 		d.timer.Stop()
 	}
 	d.line, d.known, d.timer = digestLine{}, map[digestKey]*digestEntry{}, nil
+
 	rooms := map[string]bool{}
 	for key, e := range known {
 		if e.err != nil {
 			d.known[key] = new(digestEntry)
 		}
-		if e.reports > 0 {
+		if e.count > 0 {
 			rooms[key.room] = true
 		}
 	}
@@ -82,12 +84,12 @@ func (d *digest) flush() {
 	}
 	d.mu.Unlock()
 
-	if line.rooms = len(rooms); line.reports > 0 {
+	if line.rooms = len(rooms); line.count > 0 {
 		d.log(line)
 	}
 	for key, e := range known {
-		if e.err != nil && d.tell != nil {
-			d.tell(key.room, e.err)
+		if e.err != nil && d.report != nil {
+			d.report(key.room, e.err)
 		}
 	}
 }

@@ -1,4 +1,4 @@
-package wsroom
+package cluster
 
 import (
 	"crypto/rand"
@@ -7,14 +7,13 @@ import (
 	"fmt"
 	"unicode/utf8"
 
-	"github.com/coder/websocket"
 	"github.com/wsroom/wsroom/internal/frame"
 )
 
 // An envelope is what a node publishes on a topic at a time:
 //
 //	version    1 byte
-//	node       16 bytes: who publishes
+//	node       16 bytes: of the one that publishes
 //	messages   each as follows, led by its length (uvarint)
 //	  sequence uvarint: rises with each message of the node
 //	  back     uvarint: how much by since its last message on this topic; 0 where that isn't known
@@ -30,17 +29,17 @@ const (
 	envelopeHead    = 1 + len(nodeID{})
 	maxUvarint      = binary.MaxVarintLen64
 
-	// maxNames bounds the names of rooms and ids that an envelope holds, and maxRooms the rooms of a message: the
-	// envelope for each has the names of those before it.
+	// maxNames bounds the names of rooms and ids that an envelope holds, and maxRooms the rooms of a message:
+	// the envelope for each has the names of those before it.
 	maxNames = 1 << 16
 	maxRooms = 4096
 
 	kindLost    = 0    // messages up to this one were given up; no payload
-	withBesides = 0x10 // not for who is in one of these rooms, too: they have it from there
-	withExcept  = 0x20
+	withBesides = 0x10 // skips members of these rooms, which got it there
+	withExcept  = 0x20 // skips the connections with these ids
 )
 
-// nodeID tells the hubs apart that share a broker.
+// nodeID tells the nodes apart that share a broker.
 type nodeID [16]byte
 
 func newNodeID() (id nodeID) {
@@ -48,8 +47,8 @@ func newNodeID() (id nodeID) {
 	return id
 }
 
-// letter is a message on its way between nodes.
-type letter struct {
+// message is what leads a message's payload on its way between nodes.
+type message struct {
 	sequence, back  uint64
 	kind            byte
 	besides, except []string
@@ -64,19 +63,19 @@ func appendEnvelope(b []byte, node nodeID) []byte {
 	return append(append(b, envelopeVersion), node[:]...)
 }
 
-func appendLetter[P string | []byte](b []byte, l letter, payload P) []byte {
+func appendMessage[P string | []byte](b []byte, m message, payload P) []byte {
 	var scratch [64]byte
-	head := binary.AppendUvarint(scratch[:0], l.sequence)
-	head = binary.AppendUvarint(head, l.back)
+	head := binary.AppendUvarint(scratch[:0], m.sequence)
+	head = binary.AppendUvarint(head, m.back)
 	kind := len(head)
-	head = append(head, l.kind)
-	if len(l.besides) > 0 {
+	head = append(head, m.kind)
+	if len(m.besides) > 0 {
 		head[kind] |= withBesides
-		head = appendNames(head, l.besides)
+		head = appendNames(head, m.besides)
 	}
-	if len(l.except) > 0 {
+	if len(m.except) > 0 {
 		head[kind] |= withExcept
-		head = appendNames(head, l.except)
+		head = appendNames(head, m.except)
 	}
 	b = binary.AppendUvarint(b, uint64(len(head)+len(payload)))
 	return append(append(b, head...), payload...)
@@ -90,7 +89,7 @@ func appendNames(b []byte, names []string) []byte {
 	return b
 }
 
-// openEnvelope returns whose envelope it is and what to read its letters from.
+// openEnvelope returns the node that published it and what to read its messages from.
 func openEnvelope(b []byte) (nodeID, reader, error) {
 	switch {
 	case len(b) > 0 && b[0] != envelopeVersion:
@@ -107,44 +106,44 @@ type reader []byte
 // budget is how many names may still be read from an envelope.
 type budget int
 
-// letter reads the next letter. The payload is a part of what is read.
-func (r *reader) letter(names *budget) (l letter, payload []byte, err error) {
+// message reads the next message. The payload is a part of what is read.
+func (r *reader) message(names *budget) (m message, payload []byte, err error) {
 	body := reader(r.bytes())
 	if *r == nil {
-		return l, nil, errMalformed
+		return m, nil, errMalformed
 	}
-	l.sequence, l.back, l.kind = body.uvarint(), body.uvarint(), body.byte()
-	if l.kind&withBesides != 0 {
-		l.besides = body.names(names)
+	m.sequence, m.back, m.kind = body.uvarint(), body.uvarint(), body.byte()
+	if m.kind&withBesides != 0 {
+		m.besides = body.names(names)
 	}
-	if l.kind&withExcept != 0 {
-		l.except = body.names(names)
+	if m.kind&withExcept != 0 {
+		m.except = body.names(names)
 	}
-	if body == nil || l.back > l.sequence {
-		return l, nil, errMalformed
+	if body == nil || m.back > m.sequence {
+		return m, nil, errMalformed
 	}
-	l.kind &^= withBesides | withExcept
-	switch l.kind {
+	m.kind &^= withBesides | withExcept
+	switch m.kind {
 	case frame.Text:
 		if !utf8.Valid(body) {
 			err = errMalformed
 		}
 	case frame.Close:
-		if by := closeErrorOf(body); checkClose(by.Code, by.Reason) != nil {
+		if e := frame.CloseErrorOf(body); frame.CheckClose(e.Code, e.Reason) != nil {
 			err = errMalformed
 		}
 	case frame.Binary, kindLost:
 	default:
 		err = errVersion
 	}
-	return l, body, err
+	return m, body, err
 }
 
-// lastSequence returns that of an envelope's last letter.
-func lastSequence(envelope []byte) (last uint64) {
-	_, letters, _ := openEnvelope(envelope)
-	for len(letters) > 0 {
-		body := reader(letters.bytes())
+// lastSequenceOf returns that of an envelope's last message.
+func lastSequenceOf(envelope []byte) (last uint64) {
+	_, messages, _ := openEnvelope(envelope)
+	for len(messages) > 0 {
+		body := reader(messages.bytes())
 		last = body.uvarint()
 	}
 	return last
@@ -183,13 +182,13 @@ func (r *reader) bytes() []byte {
 }
 
 // names reads a list of names, none of which is empty.
-func (r *reader) names(most *budget) []string {
+func (r *reader) names(left *budget) []string {
 	n := r.uvarint()
-	if n > uint64(*most) || n > uint64(len(*r)/2) {
+	if n > uint64(*left) || n > uint64(len(*r)/2) {
 		*r = nil
 		return nil
 	}
-	*most -= budget(n)
+	*left -= budget(n)
 	names := make([]string, n)
 	for i := range names {
 		name := r.bytes()
@@ -200,8 +199,4 @@ func (r *reader) names(most *budget) []string {
 		names[i] = string(name)
 	}
 	return names
-}
-
-func closePayload(code websocket.StatusCode, reason string) []byte {
-	return append(binary.BigEndian.AppendUint16(nil, uint16(code)), reason...)
 }

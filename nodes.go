@@ -8,6 +8,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/wsroom/wsroom/internal/cluster"
+	"github.com/wsroom/wsroom/internal/frame"
 	"github.com/wsroom/wsroom/internal/presence"
 )
 
@@ -19,12 +21,12 @@ import (
 // A Broker that also has a method MaxData() int takes data of up to so many bytes. A send of more than that
 // returns an error. It is called for each send, and mustn't wait.
 type Broker interface {
-	// Publish offers data to every subscriber of the topic, this process too, and returns once the
-	// broker has it. While the broker is known to be away it may fail at once. What one goroutine publishes to a topic arrives in that order, and the order is the
-	// same for all subscribers. It must not keep data. It waits no longer than ctx allows, neither for
-	// a broker that is away. After an error the data may have been published nevertheless; the hub may
-	// offer it again and leaves out what it sees twice. An error with a method Rejected() bool that
-	// returns true says that this data can never be published.
+	// Publish offers data to every subscriber of the topic, this process too, and returns once the broker has
+	// it. While the broker is known to be away it may fail at once. What one goroutine publishes to a topic
+	// arrives in that order, and the order is the same for all subscribers. It must not keep data. It waits
+	// no longer than ctx allows, neither for a broker that is away. After an error the data may have been
+	// published nevertheless; the hub may offer it again and leaves out what it sees twice. An error with a
+	// method Rejected() bool that returns true says that this data can never be published.
 	Publish(ctx context.Context, topic string, data []byte) error
 	// Subscribe returns once messages published from now on will be delivered, one at a time and
 	// in the topic's order; ctx bounds only the wait for that. deliver must not keep data. A topic may
@@ -83,19 +85,22 @@ type PresenceStore interface {
 type Outage int
 
 const (
-	// Fail has them return ErrOutage, and who would enter a new room gets 503. It is the default.
+	// Fail makes sends return [ErrOutage]; requests for a room that isn't open yet on this node get 503. It is
+	// the default.
 	Fail Outage = iota
 	// DeliverLocally delivers them to the members on this node at once, to those of other nodes when the
 	// broker is back, as far as the buffer holds. Until then there is no one order across nodes.
 	DeliverLocally
 )
 
-// WithBroker makes the hub one of several nodes that share a broker, and the rooms theirs: what is sent
-// to a room reaches its members on all nodes that have a hub of this name (see WithName), in one order.
-// It goes through the broker also for members on this node: so a send returns before it is queued for
-// them. A send to several rooms has its place in the order of each by itself: who is in some of them has it
-// from the first that Hub.To named, and who enters or leaves one while it is on its way may get it twice, or
-// not at all. After a gap, what a node had to publish again may have another place. Rooms, Members, Len, Stats and the limits are those of this node.
+// WithBroker makes the hub one of several nodes that share a broker and their rooms: what is sent to a room
+// reaches its members on all nodes that have a hub of this name (see [WithName]), in one order. Messages to
+// members on this node go through the broker, too: a send returns before it is queued for them. After a gap,
+// a message that a node had to publish again may have another place in the order.
+//
+// A send to several rooms is ordered in each room separately. A member of more than one gets it once, in the
+// first room given to [Hub.To]. A connection that joins or leaves one of them meanwhile may get it twice or not
+// at all. Rooms, Members, Len, Stats and the limits are those of this node.
 func WithBroker(b Broker) Option {
 	return func(c *config) error {
 		c.broker = b
@@ -111,11 +116,11 @@ func WithOutage(o Outage) Option {
 	}
 }
 
-// WithBrokerBuffer bridges outages of the broker: for up to d what is sent waits, in order, while it is
-// at most this many bytes in all. The default is 5 s and 4 MiB. See WithOutage for what is beyond it. Each room's
-// outage is one by itself. An outage is longer than d when a call of Publish has failed that began d after the first
-// one that failed: that is found up to 2 s later. A message that isn't taken for longer than d and three tries,
-// although the broker took others on its topic in between, is given up, and is a gap.
+// WithBrokerBuffer bridges outages of the broker: for up to d what is sent waits, in order, while it is at
+// most this many bytes in all. The default is 5 s and 4 MiB. See WithOutage for what is beyond it. Each
+// room's outage is one by itself. An outage is longer than d when a call of Publish has failed that began d
+// after the first one that failed: that is found up to 2 s later. A message that isn't taken for longer than
+// d and three tries, although the broker took others on its topic in between, is given up, and is a gap.
 func WithBrokerBuffer(d time.Duration, bytes int64) Option {
 	return func(c *config) error {
 		c.outageTime, c.outageBytes = d, bytes
@@ -123,12 +128,13 @@ func WithBrokerBuffer(d time.Duration, bytes int64) Option {
 	}
 }
 
-// OnGap calls f when the members of a room on this node may have missed messages: because the connection
-// to the broker was lost, or a message was, or a node sent what this one doesn't understand. What was being
-// published when the connection was lost may come after it, later than to the members on other nodes. For messages
-// to all, room is "". Calls come one at a time, and outside of any connection's callbacks. A room's first gap is told
-// at once, those of the same cause within a second after it by one more call at its end. The log has one line for a second's gaps of
-// all rooms; the Observer is told of each. docs/nodes.md shows how to have clients start again.
+// OnGap calls f when the members of a room on this node may have missed messages: because the connection to
+// the broker was lost, or a message was, or a node sent what this one doesn't understand. What was being
+// published when the connection was lost may come after it, later than to the members on other nodes. For
+// messages to all, room is "". Calls come one at a time, and outside of any connection's callbacks. A room's
+// first gap is told at once, those of the same cause within a second after it by one more call at its end.
+// The log has one line for a second's gaps of all rooms; the Observer is told of each. docs/nodes.md shows
+// how to have clients start again.
 func OnGap(f func(room string, err error)) Option {
 	return func(c *config) error {
 		c.onGap = f
@@ -249,5 +255,78 @@ func (h *Hub) memberHook(name string, f func(room string, m Member)) func(room, 
 	}
 	return func(room, identity string) {
 		h.guard(name, room, func() { f(room, Member{Identity: identity}) })
+	}
+}
+
+// newNode makes the hub one of the nodes that share its broker.
+func newNode(h *Hub) *cluster.Node {
+	hooks := cluster.Hooks{
+		Receive: h.receive,
+		Missed:  func(cause string) { h.observer.Add(MetricBrokerGaps, "", cause, 1) },
+		Failed:  func(call string) { h.observer.Add(MetricBrokerErrors, "", call, 1) },
+		Queued:  func(bytes int) { h.observer.Add(MetricBrokerQueue, "", "", bytes) },
+	}
+	if f := h.cfg.onGap; f != nil {
+		hooks.Gap = func(room string, err error) { h.guard("OnGap", room, func() { f(room, err) }) }
+	}
+	return cluster.New(cluster.Config{
+		Broker: h.cfg.broker,
+		Name:   h.cfg.name,
+		Local:  h.cfg.outage == DeliverLocally,
+		Bridge: h.cfg.outageTime,
+		Bytes:  h.cfg.outageBytes,
+		Log:    h.cfg.logger,
+		Hooks:  hooks,
+	})
+}
+
+// subscribe makes sure that what other nodes send to the rooms from now on is received, until unsubscribe. See
+// cluster.Node.Subscribe for its errors.
+func (h *Hub) subscribe(ctx func() context.Context, rooms ...string) error {
+	if h.node == nil {
+		return nil
+	}
+	return h.node.Subscribe(ctx, rooms...)
+}
+
+// unsubscribe undoes subscribe.
+func (h *Hub) unsubscribe(rooms ...string) {
+	if h.node != nil {
+		h.node.Unsubscribe(rooms...)
+	}
+}
+
+// publish sends a message to the target's members on all nodes.
+func publish[P string | []byte](t Target, opcode byte, payload P) error {
+	rooms := t.to.rooms
+	if t.to.all {
+		rooms = []string{cluster.EveryRoom}
+	}
+	var except []string
+	for _, c := range t.except {
+		except = append(except, c.id)
+	}
+	return cluster.Publish(t.hub.node, rooms, except, opcode, payload)
+}
+
+// receive takes a message of a node, this one too, for the members here. It only queues it.
+func (h *Hub) receive(d cluster.Delivery) {
+	to, skip := audience{all: d.Rooms == nil, rooms: d.Rooms}, skipOf(d)
+	if d.Kind == frame.Close {
+		e := frame.CloseErrorOf(d.Payload)
+		h.closeConns(to, skip, e.Code, e.Reason)
+		return
+	}
+	deliver(h, to, skip, d.Kind, d.Payload)
+}
+
+// skipOf says which connections don't get a message; nil: all do.
+func skipOf(d cluster.Delivery) func(*Conn) bool {
+	if len(d.Except)+len(d.Besides) == 0 {
+		return nil
+	}
+	except, besides := newLookup(d.Except), newLookup(d.Besides)
+	return func(c *Conn) bool {
+		return except.has(c.id) || len(d.Besides) > 0 && c.isWithin(&besides, len(d.Besides))
 	}
 }

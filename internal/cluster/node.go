@@ -1,0 +1,203 @@
+package cluster
+
+import (
+	"context"
+	"net/url"
+	"sync"
+	"time"
+
+	"github.com/wsroom/wsroom/internal/serial"
+)
+
+// settleTime bounds how long Settle waits for messages to come back from the broker.
+const settleTime = time.Second
+
+// Node is one of the nodes that share a broker. It is made by New. All methods may be called concurrently.
+type Node struct {
+	cfg     Config
+	id      nodeID
+	outbox  outbox
+	reports serial.Queue // what is logged, and calls of Hooks.Gap: with no lock held
+	gaps    digest
+	refused digest          // subscriptions
+	ctx     context.Context // done at the end of Close
+	cancel  context.CancelFunc
+	wg      sync.WaitGroup // publishers and subscribers
+
+	mu     sync.Mutex // guards the rest, and the subscriptions' users and linger
+	subs   map[string]*subscription
+	ended  map[string]map[nodeID]seen // by room: what its last subscription had seen; only of rooms not in subs
+	closed bool
+}
+
+// New returns a Node. Close ends it.
+func New(cfg Config) *Node {
+	n := &Node{
+		cfg:   cfg,
+		id:    newNodeID(),
+		subs:  map[string]*subscription{},
+		ended: map[string]map[nodeID]seen{},
+	}
+	n.ctx, n.cancel = context.WithCancel(context.Background())
+	n.outbox.node, n.outbox.topics = n, map[string]*topic{}
+
+	n.gaps = digest{report: n.reportGap, log: n.logGaps}
+	n.refused = digest{log: n.logRefused}
+	return n
+}
+
+// topicName returns the topic of a room's messages. Escaped, the name has no colon.
+func (n *Node) topicName(room string) string {
+	name := url.QueryEscape(n.cfg.Name)
+	if room == EveryRoom {
+		return name + ":all"
+	}
+	return name + ":room:" + room
+}
+
+// Subscribe makes sure that what is published for these rooms from now on is received, until Unsubscribe is
+// called as often. ctx is called for its context where Subscribe has to wait. An error subscribes to none of
+// the rooms. It is ErrClosed, or ErrAway where the broker takes no subscription within Config.Bridge; with
+// Config.Local the room then does without one, until the broker is back.
+func (n *Node) Subscribe(ctx func() context.Context, rooms ...string) error {
+	for i, room := range rooms {
+		if err := n.subscribe(ctx, room); err != nil {
+			n.Unsubscribe(rooms[:i]...)
+			return err
+		}
+	}
+	return nil
+}
+
+func (n *Node) subscribe(ctx func() context.Context, room string) error {
+	n.mu.Lock()
+	if n.closed {
+		n.mu.Unlock()
+		return ErrClosed
+	}
+	s := n.subs[room]
+	if s == nil {
+		s = newSubscription(n, room)
+		n.subs[room] = s
+		n.wg.Go(s.run)
+	}
+	s.users++
+	n.mu.Unlock()
+
+	err := s.wait(ctx)
+	if err != nil {
+		n.unsubscribe(room)
+	}
+	return err
+}
+
+// Unsubscribe undoes Subscribe. A subscription that nobody uses any more is kept for a short time, for rooms
+// that fill again.
+func (n *Node) Unsubscribe(rooms ...string) {
+	for _, room := range rooms {
+		n.unsubscribe(room)
+	}
+}
+
+func (n *Node) unsubscribe(room string) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	s := n.subs[room]
+	if s == nil { // the node is closed
+		return
+	}
+	if s.users--; s.users > 0 {
+		return
+	}
+	if s.linger == nil {
+		s.linger = time.AfterFunc(lingerTime, s.expire)
+	} else {
+		s.linger.Reset(lingerTime)
+	}
+}
+
+// inUse reports whether somebody on this node is to get the subscription's messages.
+func (n *Node) inUse(s *subscription) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return s.users > 0
+}
+
+// subscription returns the room's, nil if there is none.
+func (n *Node) subscription(room string) *subscription {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.subs[room]
+}
+
+// deliver hands an envelope of this node to its own members, without the broker.
+func (n *Node) deliver(room string, envelope []byte) {
+	if s := n.subscription(room); s != nil {
+		s.deliver(envelope)
+	}
+}
+
+// gap reports that members of the room may have missed messages.
+func (n *Node) gap(room, cause string, err error) {
+	n.cfg.Missed(cause)
+	n.gaps.add(room, cause, err)
+}
+
+func (n *Node) reportGap(room string, err error) {
+	if f := n.cfg.Gap; f != nil {
+		n.reports.Add("gap "+room, func() { f(room, err) })
+	}
+}
+
+func (n *Node) logGaps(l digestLine) {
+	n.reports.AddFirst("gaps", func() {
+		n.cfg.Log.Warn("wsroom: messages of other nodes may be missing",
+			"room", l.room, "cause", l.cause, "err", l.err, "rooms", l.rooms, "gaps", l.count)
+	})
+}
+
+func (n *Node) logRefused(l digestLine) {
+	n.reports.AddFirst("refused", func() {
+		n.cfg.Log.Warn("wsroom: broker takes no subscription", "room", l.room, "err", l.err, "rooms", l.rooms)
+	})
+}
+
+// Settle waits until what was published has been delivered on this node: until ctx is done, and for 1 s at
+// most.
+func (n *Node) Settle(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, settleTime)
+	defer cancel()
+	n.outbox.flush(ctx)
+
+	for room, sequence := range n.outbox.lastSequences() {
+		if s := n.subscription(room); s != nil {
+			s.waitFor(ctx, sequence)
+		}
+	}
+}
+
+// Close waits until the broker has taken every message, or ctx is done, and ends all subscriptions. From then
+// on Publish and Subscribe return ErrClosed. Once Close has returned no hook is called, but for Gap where ctx
+// was done.
+func (n *Node) Close(ctx context.Context) {
+	n.outbox.flush(ctx)
+	if lost := n.outbox.close(); lost > 0 {
+		n.cfg.Log.Error("wsroom: shut down before the broker took all messages", "bytes", lost)
+	}
+
+	n.mu.Lock()
+	n.closed = true
+	subs := n.subs
+	n.subs = map[string]*subscription{}
+	n.mu.Unlock()
+
+	n.cancel()
+	for _, s := range subs {
+		s.close()
+	}
+	n.wg.Wait()
+
+	n.gaps.flush()
+	n.refused.flush()
+	n.reports.Wait(ctx)
+}

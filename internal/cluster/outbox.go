@@ -1,0 +1,313 @@
+package cluster
+
+import (
+	"context"
+	"fmt"
+	"math"
+	"sync"
+	"time"
+
+	"github.com/wsroom/wsroom/internal/frame"
+)
+
+const (
+	// maxEnvelope is up to what size messages are gathered while their topic waits for the broker. A single
+	// message may be larger.
+	maxEnvelope = 128 << 10
+	// keptTopics bounds the topics whose sequence is remembered while nothing waits for them.
+	keptTopics = 4096
+)
+
+// outbox is what a node has taken for the broker, in order. A topic's messages are published one envelope
+// after the other, those of different topics side by side. Messages that come during a call are gathered in
+// the next envelope. There are goroutines only while there is something to publish.
+type outbox struct {
+	node *Node
+
+	mu       sync.Mutex // guards all that follows, and what is in the topics
+	topics   map[string]*topic
+	enough   int           // topics, before it is worthwhile to look for idle ones
+	sequence uint64        // of the last message
+	bytes    int64         // in all envelopes
+	drained  chan struct{} // closed when nothing waits; nil if nobody wants to know
+	closed   bool
+	calls    // what is being published
+}
+
+// topic is what waits for a topic of the broker.
+type topic struct {
+	room      string
+	envelopes [][]byte // the first doesn't change unless the topic is idle
+	last      uint64   // sequence of its last message
+	phase     phase
+	local     bool // what waits has been delivered on this node, and so is what comes until nothing waits
+
+	works   bool          // its last call worked
+	absence absence       // its calls that have failed since one worked
+	retry   time.Duration // what it waited for after its last failure; 0: it is offered as if it hadn't failed
+	begun   time.Time     // when its last call began
+	probe   bool          // its last call was a probe
+	notice  bool          // the first envelope only says that one before it was given up
+	tries   int           // how often the first envelope was offered and not taken
+	offered time.Time     // when it was offered first
+}
+
+// phase is where a topic is on its way to the broker.
+type phase uint8
+
+const (
+	idle       phase = iota // nothing waits
+	queued                  // it is in calls.ready
+	publishing              // a call is under way
+	retrying                // a timer queues it again: after a failure, or once other nodes have subscribed again
+)
+
+// Publish takes a message for the rooms' members on all nodes, but for the connections with these ids. It
+// copies the payload, and returns before the message is delivered. It returns ErrClosed, ErrAway unless
+// Config.Local is set, or an error for a message that nodes or the broker never take; then no room gets it.
+// There is at least one room; it may be EveryRoom.
+func Publish[P string | []byte](n *Node, rooms, except []string, kind byte, payload P) error {
+	m := message{kind: kind, except: except}
+	if err := n.checkSize(rooms, m, len(payload)); err != nil {
+		return err
+	}
+
+	o := &n.outbox
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if err := o.admit(rooms, len(payload)*len(rooms)); err != nil {
+		return err
+	}
+	for i, room := range rooms {
+		if kind != frame.Close {
+			m.besides = rooms[:i]
+		}
+		enqueue(o, room, m, payload)
+	}
+	return nil
+}
+
+// checkSize checks a message against the most that nodes, and the broker, take.
+func (n *Node) checkSize(rooms []string, m message, size int) error {
+	if len(rooms) > maxRooms {
+		return fmt.Errorf("wsroom: a message to %d rooms: with a broker the most is %d", len(rooms), maxRooms)
+	}
+	if limit := maxNames - maxRooms; len(m.except) > limit {
+		return fmt.Errorf("wsroom: a message that leaves out %d connections: with a broker the most is %d",
+			len(m.except), limit)
+	}
+
+	overhead := envelopeHead + 6*maxUvarint // at most, without names
+	for _, names := range [][]string{rooms[:len(rooms)-1], m.except} {
+		for _, name := range names {
+			overhead += maxUvarint + len(name)
+		}
+	}
+	if limit := n.maxData(); size > limit-overhead {
+		return fmt.Errorf("wsroom: a message of %d bytes, with up to %d around it, is more than the %d that the broker takes",
+			size, overhead, limit)
+	}
+	return nil
+}
+
+// maxData returns how many bytes the broker takes at most.
+func (n *Node) maxData() int {
+	if b, ok := n.cfg.Broker.(limited); ok {
+		return b.MaxData()
+	}
+	return math.MaxInt
+}
+
+// admit reports whether a message to these rooms is taken. With Config.Local every one is.
+func (o *outbox) admit(rooms []string, size int) error {
+	if o.closed {
+		return ErrClosed
+	}
+	if o.node.cfg.Local {
+		return nil
+	}
+	if o.full(size) {
+		return ErrAway
+	}
+	for _, room := range rooms {
+		if o.isAway(o.topics[room]) {
+			o.probeUnknown(room)
+			return ErrAway
+		}
+	}
+	return nil
+}
+
+// full reports whether size bytes more are too much. A message is always taken when nothing waits.
+func (o *outbox) full(size int) bool {
+	return o.bytes > 0 && o.bytes+int64(size) > o.node.cfg.Bytes
+}
+
+// isAway reports whether the topic's messages wait, or would have to, for longer than an outage is bridged.
+// What is known of a topic by its own calls counts. A topic whose last call didn't work, or that had none, is
+// away also where no call on any topic works.
+func (o *outbox) isAway(t *topic) bool {
+	bridge := o.node.cfg.Bridge
+	switch nothingWorks := o.absence.length() > bridge; {
+	case t == nil:
+		return nothingWorks
+	case t.phase == publishing && time.Since(t.begun) > bridge:
+		return true
+	default:
+		return t.absence.length() > bridge || nothingWorks && !t.works
+	}
+}
+
+// enqueue takes a message to a room: for the broker, for this node's members at once, or both.
+//
+//	buffer | topic          | by the broker        | at once, to members here
+//	space  | works          | yes                  | no: it comes back from the broker
+//	space  | works, local   | yes                  | yes: what came before it was delivered at once, and still waits
+//	space  | away           | when it is back      | yes, after all that waits
+//	full   | works or away  | no, which is a gap   | yes, after all that waits
+//
+// Only with Config.Local there are the last three rows: else admit refuses the message. A message that was
+// delivered at once and comes back is known by its sequence, and left out.
+func enqueue[P string | []byte](o *outbox, room string, m message, payload P) {
+	t := o.topic(room)
+	o.sequence++
+	m.sequence = o.sequence
+	if t.last > 0 {
+		m.back = m.sequence - t.last
+	}
+	t.last = m.sequence
+
+	full := o.node.cfg.Local && o.full(len(payload))
+	if full || o.isAway(t) {
+		o.deliverLocally(t)
+	}
+	local := t.local
+	if full {
+		t.local = t.local && t.phase != idle // nothing waits that has been delivered
+	} else {
+		appendToEnvelope(o, t, m, payload)
+	}
+	if local {
+		o.node.deliver(room, appendMessage(appendEnvelope(nil, o.node.id), m, payload))
+	}
+}
+
+// appendToEnvelope appends the message to the topic's last envelope, or to a new one where that is being
+// published or would be too large.
+func appendToEnvelope[P string | []byte](o *outbox, t *topic, m message, payload P) {
+	last := len(t.envelopes) - 1
+	if last < 0 || last == 0 && t.phase != idle {
+		last++
+		t.envelopes = append(t.envelopes, appendEnvelope(nil, o.node.id))
+		o.count(envelopeHead)
+	}
+
+	e := t.envelopes[last]
+	before := len(e)
+	e = appendMessage(e, m, payload)
+	o.count(len(e) - before)
+	if len(e) > min(maxEnvelope, o.node.maxData()) && before > envelopeHead {
+		t.envelopes = append(t.envelopes, append(appendEnvelope(nil, o.node.id), e[before:]...))
+		o.count(envelopeHead)
+		e = e[:before]
+	}
+	t.envelopes[last] = e
+
+	if t.phase == idle {
+		o.schedule(t)
+	}
+}
+
+// deliverLocally hands this node what waits for the topic, with Config.Local. It happens under the lock,
+// which keeps the order on this node.
+func (o *outbox) deliverLocally(t *topic) {
+	if t.local || !o.node.cfg.Local {
+		return
+	}
+	t.local = true
+	for _, e := range t.envelopes {
+		o.node.deliver(t.room, e)
+	}
+}
+
+// topic returns the room's topic.
+func (o *outbox) topic(room string) *topic {
+	t := o.topics[room]
+	if t == nil {
+		if len(o.topics) >= max(o.enough, keptTopics) {
+			o.forgetIdle()
+			o.enough = 2 * len(o.topics)
+		}
+		t = &topic{room: room}
+		o.topics[room] = t
+	}
+	return t
+}
+
+func (o *outbox) forgetIdle() {
+	for room, t := range o.topics {
+		if t.phase == idle {
+			delete(o.topics, room)
+		}
+	}
+}
+
+// lastSequence returns the sequence of the node's last message.
+func (o *outbox) lastSequence() uint64 {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.sequence
+}
+
+// lastSequences returns the sequence of each room's last message.
+func (o *outbox) lastSequences() map[string]uint64 {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	last := make(map[string]uint64, len(o.topics))
+	for room, t := range o.topics {
+		last[room] = t.last
+	}
+	return last
+}
+
+func (o *outbox) count(bytes int) {
+	o.bytes += int64(bytes)
+	o.node.cfg.Queued(bytes)
+}
+
+func (o *outbox) signalDrained() {
+	if o.bytes == 0 && o.drained != nil {
+		close(o.drained)
+		o.drained = nil
+	}
+}
+
+// flush waits until nothing waits, or until ctx is done.
+func (o *outbox) flush(ctx context.Context) {
+	o.mu.Lock()
+	if o.bytes > 0 && o.drained == nil {
+		o.drained = make(chan struct{})
+	}
+	drained := o.drained
+	o.mu.Unlock()
+
+	if drained != nil {
+		select {
+		case <-drained:
+		case <-ctx.Done():
+		}
+	}
+}
+
+// close takes no more, and returns how many bytes are lost.
+func (o *outbox) close() (lost int64) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	lost = o.bytes
+	o.closed = true
+	o.count(int(-o.bytes))
+	o.endCalls()
+	clear(o.topics)
+	o.signalDrained()
+	return lost
+}
