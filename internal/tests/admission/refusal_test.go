@@ -129,10 +129,10 @@ func TestCloseFrameTellsOfLimits(t *testing.T) {
 		first.CloseNow()
 		kit.NothingLeft(t, hub)
 		kit.Dial(t, srv, over).ExpectText(over)
-		go kit.Shutdown(t, hub)
-		kit.Until(t, "the hub is closed", func() bool {
-			return kit.Dial(t, srv, over).ExpectClose(websocket.StatusTryAgainLater) == "shutting down"
-		})
+		kit.Shutdown(t, hub)
+		if reason := kit.Dial(t, srv, over).ExpectClose(websocket.StatusTryAgainLater); reason != "shutting down" {
+			t.Errorf("after Shutdown: reason %q", reason)
+		}
 	}
 }
 

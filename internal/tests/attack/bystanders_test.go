@@ -31,9 +31,10 @@ type bystanders struct {
 func meet(t testing.TB, srv *httptest.Server) *bystanders {
 	t.Helper()
 	b := &bystanders{t: t, start: time.Now(), heard: make([][]string, 10)}
-	for i := range b.heard {
-		c := kit.Dial(t, srv, "/honest")
-		b.members = append(b.members, c)
+	for range b.heard {
+		b.members = append(b.members, kit.Dial(t, srv, "/honest"))
+	}
+	for i := range b.members {
 		b.readers.Go(func() { b.listen(i) })
 	}
 	return b
