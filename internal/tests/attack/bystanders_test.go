@@ -31,9 +31,10 @@ type bystanders struct {
 func connectBystanders(t testing.TB, srv *httptest.Server) *bystanders {
 	t.Helper()
 	b := &bystanders{t: t, start: time.Now(), received: make([][]string, 10)}
-	for i := range b.received {
-		c := kit.Dial(t, srv, "/honest")
-		b.members = append(b.members, c)
+	for range b.received {
+		b.members = append(b.members, kit.Dial(t, srv, "/honest"))
+	}
+	for i := range b.members {
 		b.readers.Go(func() { b.receive(i) })
 	}
 	return b
