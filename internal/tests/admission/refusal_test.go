@@ -128,11 +128,13 @@ func TestCloseFrameTellsOfLimits(t *testing.T) {
 		}
 		first.CloseNow()
 		kit.NothingLeft(t, hub)
-		kit.Dial(t, srv, over).ExpectText(over)
+		last := kit.Dial(t, srv, over)
+		last.ExpectText(over)
 		go kit.Shutdown(t, hub)
-		kit.Until(t, "the hub is closed", func() bool {
-			return kit.Dial(t, srv, over).ExpectClose(websocket.StatusTryAgainLater) == "shutting down"
-		})
+		last.ExpectClose(websocket.StatusServiceRestart) // from here on the hub refuses everybody
+		if reason := kit.Dial(t, srv, over).ExpectClose(websocket.StatusTryAgainLater); reason != "shutting down" {
+			t.Errorf("reason %q after Shutdown, want %q", reason, "shutting down")
+		}
 	}
 }
 
