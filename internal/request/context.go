@@ -73,10 +73,10 @@ func (d *Deadline) Deadline() (time.Time, bool) {
 	return d.at, true
 }
 
-// Done is closed when the deadline has passed, End was called or the outer context is done.
+// Done returns a channel that is closed when the deadline has passed, End was called or the outer context is done.
 func (d *Deadline) Done() <-chan struct{} { return d.real().Done() }
 
-// Err says why Done is closed.
+// Err says why the context is done; nil while it isn't.
 func (d *Deadline) Err() error { return d.real().Err() }
 
 // Value asks the real context, if there is one, so that contexts derived from it find it.
@@ -90,7 +90,8 @@ func (d *Deadline) Value(key any) any {
 	return ctx.Value(key)
 }
 
-// Lift returns a context with the values of ctx, which was derived from d, and for the rest d's outer context.
+// Lift returns a context with the values of ctx, which is d or what the application derived from it. Its deadline and
+// cancellation are those of d's outer context.
 func (d *Deadline) Lift(ctx context.Context) context.Context {
 	if ctx == d {
 		return d.outer
@@ -114,8 +115,8 @@ type Detached struct {
 	route *chi.Context
 }
 
-// Detach has the original route context forget the request, too: ctx holds it, and its strings
-// would keep the whole request line.
+// Detach returns what outlives the request of its context. It has chi's original route context forget the request,
+// too: ctx holds that, and its strings would keep the whole request line.
 func Detach(ctx context.Context) Detached {
 	d := Detached{Context: context.WithoutCancel(ctx)}
 	if route := chi.RouteContext(ctx); route != nil {
@@ -145,7 +146,7 @@ func cloneAll(list []string) []string {
 	return own
 }
 
-// Value is the context's, but for chi's route context.
+// Value returns the context's value; of chi's route context, the copy.
 func (d *Detached) Value(key any) any {
 	if key == chi.RouteCtxKey && d.route != nil {
 		return d.route
