@@ -30,7 +30,7 @@ type ending struct {
 	mute   bool          // no close frame, no handshake
 	drop   bool          // what is queued isn't written any more
 	budget time.Duration // for what is queued and the close frame; 0: the socket is closed at once
-	kill   *time.Timer   // closes the socket when the budget is spent
+	kill   *time.Timer   // closes the socket when the budget is spent; set by windUp, for hangUp
 }
 
 // What is queued when a connection ends goes out before the close frame, for as long as the budget lasts: it
@@ -137,7 +137,7 @@ func cutReason(text string) string {
 }
 
 // closeFrame returns the close frame that is sent, "" if none is.
-func (e ending) closeFrame() string {
+func (e *ending) closeFrame() string {
 	if e.mute {
 		return ""
 	}

@@ -1,7 +1,7 @@
 // Package outbound holds what waits to be written to one connection, and writes it to the connection's wire.
 //
 // It knows messages as frames, the wire as a *frame.Conn, and an Owner that is told what became of them. It knows
-// no rooms, no callbacks and nothing of why a connection ends: whoever owns a Queue says when it is held, released
+// no rooms, no callbacks and nothing of why a connection ends: the owner of a Queue says when it is held, released
 // and closed, and with which close frame.
 package outbound
 

@@ -26,7 +26,7 @@ type Queue struct {
 	Deflate bool
 
 	held    bool // what is ready waits for Release
-	writing bool // there is a writer, or whoever was told to wake one starts it; true before Attach
+	writing bool // there is a writer, or the one that was told to wake the queue will be it; true before Attach
 	closing bool // nothing is taken any more
 	broken  bool // a write failed: nothing is taken any more
 	pinged  bool // control ends with a ping of ours

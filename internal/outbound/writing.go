@@ -19,8 +19,9 @@ const (
 	quiet = 200 * time.Microsecond
 )
 
-// A queue has at most one writer. It is whoever was told to wake one, until the queue is empty, a write failed, or
-// it hands off to a goroutine that may wait for the socket. What the writer has taken, a batch, goes with it.
+// A queue has at most one writer: the goroutine that wakes the queue. It is the writer until the queue is empty or a write
+// failed. Where it would have to wait it hands off: another goroutine is the writer then, and goes on with the batch
+// that the first one has taken, if it has.
 
 // write is a writer that waits for the socket.
 func (q *Queue) write() {
@@ -89,8 +90,8 @@ func (q *Queue) finishBatch(b *batch, size int, err error) (more bool) {
 	return true
 }
 
-// Wake writes what waits, on the caller's goroutine as far as that doesn't have to wait, else on another. Only who was told
-// to by Push calls it, once, holding no lock.
+// Wake writes what waits: on the caller's goroutine as far as that doesn't have to wait, else on another. The caller holds
+// no lock, and calls it once for each Pushed that says so.
 func (q *Queue) Wake() {
 	if !q.wire.CanTry() || q.wroteLately() {
 		go q.writer()
