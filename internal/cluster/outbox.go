@@ -26,7 +26,7 @@ type outbox struct {
 
 	mu       sync.Mutex // guards all that follows, and what is in the topics
 	topics   map[string]*topic
-	enough   int           // topics, before it is worthwhile to look for idle ones
+	forgetAt int           // how many topics there are when idle ones are looked for next
 	sequence uint64        // of the last message
 	bytes    int64         // in all envelopes
 	drained  chan struct{} // closed when nothing waits; nil if nobody wants to know
@@ -234,9 +234,9 @@ func (o *outbox) deliverLocally(t *topic) {
 func (o *outbox) topic(room string) *topic {
 	t := o.topics[room]
 	if t == nil {
-		if len(o.topics) >= max(o.enough, keptTopics) {
+		if len(o.topics) >= max(o.forgetAt, keptTopics) {
 			o.forgetIdle()
-			o.enough = 2 * len(o.topics)
+			o.forgetAt = 2 * len(o.topics)
 		}
 		t = &topic{room: room}
 		o.topics[room] = t

@@ -157,12 +157,12 @@ func (s *subscription) wait(ctx func() context.Context) error {
 	default:
 	}
 
-	patience := time.NewTimer(s.node.cfg.Bridge)
-	defer patience.Stop()
+	timeout := time.NewTimer(s.node.cfg.Bridge)
+	defer timeout.Stop()
 	select {
 	case <-s.ready:
 		return nil
-	case <-patience.C:
+	case <-timeout.C:
 		return s.doWithout()
 	case <-ctx().Done():
 		return fmt.Errorf("%w: %w", ErrAway, context.Cause(ctx()))
