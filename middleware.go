@@ -189,6 +189,7 @@ func (g *gate) WriteHeader(status int) {
 	if status == http.StatusMethodNotAllowed {
 		g.Header().Set("Allow", http.MethodGet) // coder/websocket leaves it out; RFC 9110, section 15.5.6
 	}
+	g.awaitNoBody()
 	g.ResponseWriter.WriteHeader(status)
 }
 
@@ -367,6 +368,13 @@ func (g *gate) judge() (cause string, err error) {
 
 // announcesBody reports whether a body is to come. What follows the header would be taken for frames.
 func announcesBody(r *http.Request) bool { return r.ContentLength != 0 || len(r.TransferEncoding) > 0 }
+
+// awaitNoBody has the server answer before the body that is announced comes, and close the connection then.
+func (g *gate) awaitNoBody() {
+	if announcesBody(g.request) && g.Header().Get("Connection") == "" {
+		g.Header().Set("Connection", "close")
+	}
+}
 
 // reserve asks for the key of WithMaxConnsPer and takes a place under the limits.
 func (g *gate) reserve() error {

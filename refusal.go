@@ -59,9 +59,7 @@ func (g *gate) refuse(cause string, err error) {
 	for _, key := range []string{"Upgrade", "Connection", "Sec-WebSocket-Accept", "Sec-WebSocket-Protocol", "Sec-WebSocket-Extensions"} {
 		g.Header().Del(key)
 	}
-	if announcesBody(g.request) {
-		g.Header().Set("Connection", "close") // or the server would wait for the body before it answers
-	}
+	g.awaitNoBody()
 	refused.answer(g.ResponseWriter, g.request)
 }
 
