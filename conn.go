@@ -10,6 +10,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/wsroom/wsroom/internal/lookup"
+
 	"github.com/coder/websocket"
 	"github.com/wsroom/wsroom/internal/bucket"
 	"github.com/wsroom/wsroom/internal/frame"
@@ -150,7 +152,7 @@ func (c *Conn) Context() context.Context {
 }
 
 // isWithin reports whether the connection is in one of the first n of the rooms.
-func (c *Conn) isWithin(rooms *lookup[string], n int) bool {
+func (c *Conn) isWithin(rooms *lookup.List[string], n int) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.rooms.within(rooms, n)

@@ -252,6 +252,7 @@ func (g *gate) WriteHeader(status int) {
 	if status == http.StatusMethodNotAllowed {
 		g.Header().Set("Allow", http.MethodGet) // coder/websocket leaves it out; RFC 9110, section 15.5.6
 	}
+	g.awaitNoBody()
 	g.ResponseWriter.WriteHeader(status)
 }
 
@@ -444,6 +445,13 @@ func init() {
 			return refused.Status, refused.Message
 		}
 		return 0, ""
+	}
+}
+
+// awaitNoBody has the server answer before the body that is announced comes, and close the connection then.
+func (g *gate) awaitNoBody() {
+	if request.AnnouncesBody(g.request) && g.Header().Get("Connection") == "" {
+		g.Header().Set("Connection", "close")
 	}
 }
 

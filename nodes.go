@@ -8,6 +8,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/wsroom/wsroom/internal/lookup"
+
 	"github.com/wsroom/wsroom/internal/cluster"
 	"github.com/wsroom/wsroom/internal/frame"
 	"github.com/wsroom/wsroom/internal/presence"
@@ -325,8 +327,8 @@ func skipOf(d cluster.Delivery) func(*Conn) bool {
 	if len(d.Except)+len(d.Besides) == 0 {
 		return nil
 	}
-	except, besides := newLookup(d.Except), newLookup(d.Besides)
+	except, besides := lookup.New(d.Except), lookup.New(d.Besides)
 	return func(c *Conn) bool {
-		return except.has(c.id) || len(d.Besides) > 0 && c.isWithin(&besides, len(d.Besides))
+		return except.Has(c.id) || len(d.Besides) > 0 && c.isWithin(&besides, len(d.Besides))
 	}
 }

@@ -136,6 +136,16 @@ func TestHandshakeWithABodyIsRefusedAtOnce(t *testing.T) {
 	}
 }
 
+// What is no valid handshake for another reason, too, doesn't wait for its body either.
+func TestBadHandshakeWithABodyIsAnsweredAtOnce(t *testing.T) {
+	srv := kit.Serve(t, wsroom.New(kit.Echo()))
+	for _, body := range []string{"Content-Length: 10", "Transfer-Encoding: chunked"} {
+		for _, bad := range []string{"Sec-WebSocket-Version: 12", "Sec-WebSocket-Key: x"} {
+			wantRefusal(t, kit.Knock(t, srv, kit.UpgradeRequest("/", body, bad)), http.StatusBadRequest) // and none comes
+		}
+	}
+}
+
 // A client that doesn't take its 101, or is gone, gives its place back.
 func TestClientThatTakesNoAnswerHoldsNoPlace(t *testing.T) {
 	newHub := func() *wsroom.Hub { return wsroom.New(wsroom.WithMaxConns(1)) }

@@ -1,10 +1,16 @@
 package wsroom
 
 import (
+	"context"
+	"errors"
+	"maps"
+	"net/http"
+	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/wsroom/wsroom/internal/outbound"
+	"github.com/wsroom/wsroom/internal/route"
 )
 
 // Observer hears what a hub counts and measures, for metrics adapters. Its methods are called
@@ -114,4 +120,106 @@ func (h *Hub) countLost(c *Conn, n int) {
 	if n > 0 {
 		h.observer.Add(MetricDropped, c.route, "ended", n)
 	}
+}
+
+// Causes are a hub's sums by cause on this node, since New. The causes are the words that an Observer
+// hears with MetricEnded and MetricRefused.
+type Causes struct {
+	Ended   map[string]int // connections, callbacks included
+	Refused map[string]int // requests
+}
+
+// Causes returns the hub's sums by cause. The maps are the caller's.
+func (h *Hub) Causes() Causes {
+	return Causes{Ended: h.ended.snapshot(), Refused: h.refused.snapshot()}
+}
+
+// sums are counters by cause. The zero value is ready for use.
+type sums struct {
+	mu sync.Mutex // guards n
+	n  map[string]int
+}
+
+func (s *sums) add(cause string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.n == nil {
+		s.n = map[string]int{}
+	}
+	s.n[cause]++
+}
+
+func (s *sums) snapshot() map[string]int {
+	own := map[string]int{} // never nil, for the caller to add to
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	maps.Copy(own, s.n)
+	return own
+}
+
+func (h *Hub) countEnd(c *Conn) {
+	h.ended.add(c.ending.label)
+	h.observer.Add(MetricEnded, c.route, c.ending.label, 1)
+}
+
+func (h *Hub) countRefusal(r *http.Request, cause string) {
+	h.refused.add(cause)
+	h.observer.Add(MetricRefused, route.Pattern(r), cause, 1)
+}
+
+// Tracer is what an Observer may be besides, to trace what a hub does. To have the metrics of one Observer
+// and the tracing of another, give WithObserver a struct{ Observer; Tracer } that embeds both.
+type Tracer interface {
+	// Start is told that something begins: an "upgrade", or a callback by the name of the option that
+	// registered it, such as "OnConnect" or "OnJSON". route is that of Observer. Start must return at once
+	// and may be called concurrently. end is called once, when that which began is over, on the same
+	// goroutine, with the error of an upgrade that was refused, of a callback that panicked (ErrPanic) or
+	// ended the connection by one, or of a message that didn't decode (*DecodeError).
+	//
+	// ctx is the request's for an upgrade, and Conn.Context for a callback. What an upgrade's Start adds to
+	// it, the functions of WithRoom, WithAuthorize and OnConnect find in their request's context, and
+	// everyone in Conn.Context: so a callback can be linked to its connection's upgrade. The context that
+	// Start returns for a callback is used by nobody.
+	Start(ctx context.Context, name, route string) (traced context.Context, end func(err error))
+}
+
+// errAborted ends the span of an upgrade in which something panicked.
+var errAborted = errors.New("wsroom: upgrade aborted")
+
+// tracedUpgrade is upgrade within the Tracer's bounds.
+func (h *Hub) tracedUpgrade(w http.ResponseWriter, r *http.Request) (c *Conn, _ *http.Request) {
+	if h.tracer == nil {
+		c, r, _ = h.upgrade(w, r)
+		return c, r
+	}
+	ctx, end := h.tracer.Start(r.Context(), "upgrade", route.Pattern(r))
+	err := errAborted
+	defer func() {
+		ended := false
+		defer func() {
+			if !ended && c != nil { // the Tracer panicked
+				h.begin(c, func() {})
+			}
+		}()
+		end(err)
+		ended = true
+	}()
+	c, r, err = h.upgrade(w, r.WithContext(ctx))
+	return c, r
+}
+
+// trace tells the Tracer of a callback and returns what ends it; nil without a Tracer.
+func (c *Conn) trace(name string) (end func(error)) {
+	if c.hub.tracer != nil {
+		_, end = c.hub.tracer.Start(c.Context(), name, c.route)
+	}
+	return end
+}
+
+// trace is for callbacks that belong to no connection.
+func (h *Hub) trace(name string) (end func(error)) {
+	if h.tracer != nil {
+		_, end = h.tracer.Start(context.Background(), name, "")
+	}
+	return end
 }
