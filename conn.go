@@ -50,9 +50,9 @@ type Conn struct {
 	rooms   memberships // written with the room's shard locked, too
 	values  map[any]any
 	expiry  *time.Timer // nil where Until set no time
-	news    *news       // what callbacks are to hear of; nil if there is nothing
+	events  *events     // what callbacks are still to be told; nil if there is nothing
 
-	reporting bool // callbacks may hear of the news; guarded by mu
+	reporting bool // events may be reported; guarded by mu
 	gone      bool // it has left every room, and its context is done or will be born so; guarded by mu
 	connected bool // OnConnect succeeded; belongs to turn
 	finished  bool // the message callback panicked or has had its err; belongs to turn
@@ -119,7 +119,7 @@ func (c *Conn) Join(room string) error {
 		return owned(err)
 	}
 	c.hub.entered(c, room)
-	c.runEventsAside()
+	c.runEventsAsync()
 	return nil
 }
 
@@ -130,7 +130,7 @@ func (c *Conn) Leave(room string) error {
 	left, err := c.hub.store.leave(c, room)
 	if left {
 		c.hub.left(c, room)
-		c.runEventsAside()
+		c.runEventsAsync()
 	}
 	return err
 }
@@ -280,15 +280,15 @@ func (c *Conn) Close(code websocket.StatusCode, reason string) error {
 	return nil
 }
 
-// enteredLocked and leftLocked note what OnJoin and OnLeave are to hear of; mu and the room's shard are locked.
+// enteredLocked and leftLocked post what OnJoin and OnLeave are to be told; mu and the room's shard are locked.
 func (c *Conn) enteredLocked(room string) {
 	if c.hub.cfg.onJoin != nil {
-		c.tellLocked(event{room: room, run: c.hub.cfg.onJoin, name: "OnJoin"})
+		c.postLocked(event{room: room, run: c.hub.cfg.onJoin, name: "OnJoin"})
 	}
 }
 
 func (c *Conn) leftLocked(room string) {
 	if c.hub.cfg.onLeave != nil {
-		c.tellLocked(event{room: room, run: c.hub.cfg.onLeave, name: "OnLeave"})
+		c.postLocked(event{room: room, run: c.hub.cfg.onLeave, name: "OnLeave"})
 	}
 }

@@ -53,10 +53,10 @@ func (c *Conn) expired() {
 	}
 	c.mu.Lock()
 	if c.ending == nil {
-		c.tellLocked(event{name: "OnExpire", run: (*Conn).renew})
+		c.postLocked(event{name: "OnExpire", run: (*Conn).renew})
 	}
 	c.mu.Unlock()
-	c.runEventsAside()
+	c.runEventsAsync()
 }
 
 // renew asks OnExpire what is to be, in the connection's turn.

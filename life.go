@@ -30,7 +30,7 @@ type ending struct {
 	mute   bool          // no close frame, no handshake
 	drop   bool          // what is queued isn't written any more
 	budget time.Duration // for what is queued and the close frame; 0: the socket is closed at once
-	kill   *time.Timer   // closes the socket when the budget is spent; set by windUp, for hangUp
+	kill   *time.Timer   // closes the socket when the budget is spent; set by beginClosing, for hangUp
 }
 
 // What is queued when a connection ends goes out before the close frame, for as long as the budget lasts: it
@@ -149,9 +149,15 @@ func (e *ending) closeFrame() string {
 	return string(frame.AppendClose(buf[:0], int(e.code), e.reason))
 }
 
-// end begins the end of the connection and reports whether it was the first to. It takes it out of
-// every room, cancels its context, sends the close frame behind what is queued, and wakes its reader,
-// which does the rest in finish. It never waits and may be called by anyone who holds no lock.
+// end begins the end of the connection and reports whether it was the first to. It takes these steps:
+//
+//  1. the ending is noted, and from then on nobody joins a room or sends;
+//  2. the connection leaves every room;
+//  3. the queue is closed, with the close frame behind what waits;
+//  4. the reader is interrupted, and a timer bounds the rest (beginClosing; by attach if there is no socket yet);
+//  5. the context is done, for which finish waits.
+//
+// end never waits and may be called by anyone who holds no lock.
 func (c *Conn) end(e ending) bool {
 	c.mu.Lock()
 	if c.ending != nil {
@@ -159,7 +165,7 @@ func (c *Conn) end(e ending) bool {
 		return false
 	}
 	c.ending = &e
-	wire := c.wire
+	wire := c.wire // nil: attach finds the ending
 	if c.expiry != nil {
 		c.expiry.Stop()
 	}
@@ -170,9 +176,11 @@ func (c *Conn) end(e ending) bool {
 	}
 	c.hub.unsubscribe(cluster.EveryRoom)
 	c.hub.countLost(c, c.queue.CloseWith(e.closeFrame(), e.drop))
+
 	if wire != nil {
-		c.windUp(wire, &e)
+		c.beginClosing(wire, &e)
 	}
+
 	c.mu.Lock()
 	c.gone = true
 	ctx := c.context
@@ -183,8 +191,9 @@ func (c *Conn) end(e ending) bool {
 	return true
 }
 
-// windUp ends what goes on at the socket.
-func (c *Conn) windUp(wire *frame.Conn, e *ending) {
+// beginClosing interrupts the reader, and has the socket closed when the ending's budget is spent. It is called once,
+// by whichever of end and attach comes second.
+func (c *Conn) beginClosing(wire *frame.Conn, e *ending) {
 	wire.Interrupt()
 
 	switch {
@@ -204,7 +213,7 @@ func (c *Conn) attach(wire *frame.Conn, ws *websocket.Conn) {
 	c.mu.Unlock()
 
 	if ending != nil {
-		c.windUp(wire, ending)
+		c.beginClosing(wire, ending)
 	}
 }
 
@@ -248,32 +257,32 @@ func (c *Conn) open(r *http.Request) {
 	c.hub.startHeartbeat()
 }
 
-// run is the connection's goroutine after OnConnect's return.
-func (c *Conn) run() {
-	reads := false
+// run is the connection's goroutine after OnConnect's return. It takes these steps; the last two are taken even if a
+// callback ends the goroutine:
+//
+//  1. begin reports the first joins, or has Serve do all of the reading;
+//  2. messages are read and handled until the connection ends;
+//  3. finish runs the last callbacks;
+//  4. hangUp completes the close handshake and closes the socket.
+//
+// Between messages the connection idles in Wait, and pays for what lies on the stack there: with less than 1 KB that
+// stays at 2 KB. Handling a message makes it grow, to 4 KB for good. So once that is done the connection is handed
+// over to a fresh goroutine, which goes on with step 2.
+func (c *Conn) run(first bool) {
+	handedOver := false
 	defer func() {
-		if !reads {
-			c.finish()
-		}
-	}()
-	if reads = c.begin(); reads {
-		c.read()
-	}
-}
-
-// read reads until the connection ends. Here connections idle: what lies on the stack in Wait is paid
-// for by each of them, and with less than 1 KB it stays at 2 KB. Handling a message makes it grow, to
-// 4 KB for good; so when that is done a fresh goroutine takes over.
-func (c *Conn) read() {
-	rest := false
-	defer func() {
-		if rest {
-			go c.read()
+		if handedOver {
+			go c.run(false)
 		} else {
 			c.finish()
 		}
 	}()
-	for !rest {
+
+	if first && !c.begin() {
+		return
+	}
+
+	for !handedOver {
 		if err := c.wire.Wait(); err != nil {
 			if c.waitFailed(err) {
 				return
@@ -281,13 +290,13 @@ func (c *Conn) read() {
 		} else if !c.handle() {
 			return
 		} else {
-			rest = c.mayRest()
+			handedOver = c.mayRest()
 		}
 	}
 }
 
-// mayRest reports whether nothing more is there to be read, but at most once a second: who sends all
-// the time isn't slowed down.
+// mayRest reports whether nothing more is there to be read, but at most once a second: a peer that sends all the
+// time isn't slowed down.
 func (c *Conn) mayRest() bool {
 	now := uint32(c.wire.LastRead() / int64(time.Second))
 	if now == c.freshAt || c.wire.Unread() {
@@ -320,17 +329,21 @@ func (c *Conn) begin() bool {
 	return serve == nil
 }
 
-// finish runs the last callbacks, each even if the one before it ended the goroutine.
+// finish runs the last callbacks, each even if the one before it ended the goroutine. So they are deferred, and read
+// from the bottom up: drainEvents, setReporting, fail, OnClose, hangUp.
 func (c *Conn) finish() {
 	cause := c.cause() // it has left every room then
 	c.awaitPending()
+
 	defer c.hangUp()
 	if f := c.hub.cfg.onClose; f != nil {
 		defer c.callback("OnClose", func() error { f(c, cause); return nil })
 	}
+
 	if !c.connected {
 		return
 	}
+
 	defer c.fail(cause)
 	defer c.setReporting(false)
 	c.drainEvents()
@@ -357,8 +370,10 @@ func (c *Conn) hangUp() {
 		c.wire.Resume()
 		c.wire.Drain()
 	}
+
 	<-c.queue.Done()
 	c.wire.Hangup() // over TLS it waits for the peer, too
+
 	if kill := c.ending.kill; kill != nil {
 		kill.Stop()
 	}

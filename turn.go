@@ -66,80 +66,94 @@ func endingPanic(name string, v any) ending {
 	return ending{cause: panicError(name, v), label: "panic", code: websocket.StatusInternalError, budget: closeBudget}
 }
 
-// event is a Join or a Leave that its callback is to hear of.
+// event is a join, a leave or an expiry that its callback is to be told of.
 type event struct {
 	room string
 	name string
 	run  func(c *Conn, room string)
 }
 
-// news is what callbacks are still to hear of a connection.
-type news struct {
-	events []event
-	drops  int
+// events are what callbacks are still to be told of a connection. Those of drops come first, as one.
+type events struct {
+	queue []event
+	drops int // messages
 }
 
-// newsLocked and tellLocked add to the news; mu is locked.
-func (c *Conn) newsLocked() *news {
-	if c.news == nil {
-		c.news = new(news)
+// next takes the next event; there must be one.
+func (es *events) next() event {
+	if n := es.drops; n > 0 {
+		es.drops = 0
+		return event{name: "OnDrop", run: func(c *Conn, _ string) { c.hub.cfg.onDrop(c, n) }}
 	}
-	return c.news
+
+	e := es.queue[0]
+	es.queue = es.queue[1:]
+	return e
 }
 
-func (c *Conn) tellLocked(e event) {
-	n := c.newsLocked()
-	n.events = append(n.events, e)
+func (es *events) empty() bool { return es.drops == 0 && len(es.queue) == 0 }
+
+// eventsLocked returns the events to add to; mu is locked.
+func (c *Conn) eventsLocked() *events {
+	if c.events == nil {
+		c.events = new(events)
+	}
+	return c.events
 }
 
-// nextEvent takes what is due next, if anything is.
+// postLocked adds an event; mu is locked. The caller has runEventsAsync run it, once mu is free.
+func (c *Conn) postLocked(e event) {
+	es := c.eventsLocked()
+	es.queue = append(es.queue, e)
+}
+
+// nextEvent takes the next event, if there is one and events are reported.
 func (c *Conn) nextEvent() (e event, ok bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if !c.reporting || c.news == nil {
+	if !c.hasEventsLocked() {
 		return event{}, false
 	}
-	if n := c.news.drops; n > 0 {
-		c.news.drops = 0
-		e = event{name: "OnDrop", run: func(c *Conn, _ string) { c.hub.cfg.onDrop(c, n) }}
-	} else {
-		e = c.news.events[0]
-		c.news.events = c.news.events[1:]
-	}
-	if len(c.news.events) == 0 {
-		c.news = nil
+
+	e = c.events.next()
+	if c.events.empty() {
+		c.events = nil
 	}
 	return e, true
 }
 
-// setReporting lets joins, leaves and drops be reported: after OnConnect, until all are.
+// setReporting lets events be reported: after OnConnect, until all are.
 func (c *Conn) setReporting(on bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.reporting = on
 }
 
-// noteDrops counts messages dropped for the connection and lets OnDrop hear of them.
+// noteDrops counts messages dropped for the connection and has OnDrop told of them.
 func (c *Conn) noteDrops(n int) {
 	c.hub.countDrops(c, n)
 	if c.hub.cfg.onDrop == nil {
 		return
 	}
+
 	c.mu.Lock()
-	news := c.newsLocked()
-	first := news.drops == 0
-	news.drops += n
+	es := c.eventsLocked()
+	first := es.drops == 0
+	es.drops += n
 	c.mu.Unlock()
-	if first { // whoever reports it reports the rest with it
-		c.runEventsAside()
+
+	if first { // the goroutine that reports it reports the rest with it
+		c.runEventsAsync()
 	}
 }
 
 func (c *Conn) hasEvents() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.reporting && c.news != nil
+	return c.hasEventsLocked()
 }
+
+func (c *Conn) hasEventsLocked() bool { return c.reporting && c.events != nil }
 
 // runEvents runs what is due, unless the goroutine whose turn it is will do so.
 func (c *Conn) runEvents() {
@@ -159,14 +173,15 @@ func (c *Conn) report() {
 	}
 }
 
-// runEventsAside runs what is due on a goroutine of its own, for callers that may hold locks.
-func (c *Conn) runEventsAside() {
+// runEventsAsync runs what is due on a goroutine of its own, for callers that may hold locks.
+func (c *Conn) runEventsAsync() {
 	c.mu.Lock()
-	due := c.ending == nil && c.reporting && c.news != nil
+	due := c.ending == nil && c.hasEventsLocked()
 	if due {
 		c.hub.wg.Add(1) // the connection isn't finished, so Shutdown's Wait isn't either
 	}
 	c.mu.Unlock()
+
 	if due {
 		go func() {
 			defer c.hub.wg.Done()

@@ -143,7 +143,7 @@ func (h *Hub) begin(c *Conn, open func()) {
 		if !c.beating.Load() {
 			c.end(endingPanic("admission", "the Observer or the Tracer"))
 		}
-		go c.run()
+		go c.run(true)
 	}()
 	h.counters.opened.Add(1)
 	h.observer.Add(MetricConns, c.route, "", 1)
