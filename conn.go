@@ -1,21 +1,23 @@
 package wsroom
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
+	"errors"
+	"io"
 	"net/http"
 	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
-
-	"github.com/wsroom/wsroom/internal/lookup"
+	"unicode/utf8"
 
 	"github.com/coder/websocket"
 	"github.com/wsroom/wsroom/internal/bucket"
 	"github.com/wsroom/wsroom/internal/frame"
-	"github.com/wsroom/wsroom/internal/goroutine"
+	"github.com/wsroom/wsroom/internal/lookup"
 	"github.com/wsroom/wsroom/internal/outbound"
 	"github.com/wsroom/wsroom/internal/request"
 	"github.com/wsroom/wsroom/internal/route"
@@ -199,71 +201,6 @@ func (c *Conn) isKnown() bool {
 // Of a client that keeps up it is next to nothing, of a connection that is ending 0.
 func (c *Conn) Queued() (messages int, bytes int64) { return c.queue.Waiting() }
 
-// SendText queues a text message for this connection. It returns nil only if the message was queued;
-// otherwise ErrClosed, ErrSlow, ErrQueueFull, or an error for text that isn't valid UTF-8. It returns at
-// once, but in OnConnect, where it may wait for room in the queue of c; see WithSendQueue.
-func (c *Conn) SendText(text string) error {
-	return enqueue(c, frame.Text, text, checkText(text))
-}
-
-// SendJSON queues v, encoded, as SendText does; an error of the encoder is returned wrapped.
-func (c *Conn) SendJSON(v any) error {
-	p, err := c.hub.encodeJSON(v)
-	return enqueue(c, frame.Text, p, err)
-}
-
-// SendBinary queues a binary message, as SendText does. It copies p.
-func (c *Conn) SendBinary(p []byte) error {
-	return enqueue(c, frame.Binary, p, nil)
-}
-
-// enqueue queues a message unless there is an err of its encoding.
-func enqueue[P string | []byte](c *Conn, opcode byte, payload P, err error) error {
-	if err != nil {
-		return err
-	}
-
-	m := encode(c.hub, opcode, payload, c.queue.Deflate)
-	p := c.queue.PushOwn(m)
-	if p.Refused == outbound.Held { // OnConnect runs, and what it sends goes first
-		p = c.queue.PushSnapshot(m, goroutine.Current())
-	}
-
-	if p.Dropped > 0 {
-		c.noteDrops(int(p.Dropped))
-	}
-	if p.Refused == outbound.Slow {
-		c.end(endingSlow)
-	}
-	return refusals[p.Refused]
-}
-
-// refusals are the errors of a send to one connection.
-var refusals = [...]error{
-	outbound.Taken:  nil,
-	outbound.Closed: ErrClosed,
-	outbound.Full:   ErrQueueFull,
-	outbound.Slow:   ErrSlow,
-}
-
-// SendTextToThisRoom sends to everyone in Room(), this connection included. See Hub.SendTextToRoom.
-func (c *Conn) SendTextToThisRoom(text string) error { return c.hub.SendTextToRoom(c.room, text) }
-
-// SendJSONToThisRoom sends to everyone in Room(), this connection included. See Hub.SendJSONToRoom.
-func (c *Conn) SendJSONToThisRoom(v any) error { return c.hub.SendJSONToRoom(c.room, v) }
-
-// SendTextToRoom is Hub.SendTextToRoom.
-func (c *Conn) SendTextToRoom(room, text string) error { return c.hub.SendTextToRoom(room, text) }
-
-// SendJSONToRoom is Hub.SendJSONToRoom.
-func (c *Conn) SendJSONToRoom(room string, v any) error { return c.hub.SendJSONToRoom(room, v) }
-
-// SendTextToAll is Hub.SendTextToAll.
-func (c *Conn) SendTextToAll(text string) error { return c.hub.SendTextToAll(text) }
-
-// SendJSONToAll is Hub.SendJSONToAll.
-func (c *Conn) SendJSONToAll(v any) error { return c.hub.SendJSONToAll(v) }
-
 // Close ends the connection: what is queued is still written (while OnConnect runs, only what it sent
 // itself), then a close frame with this code and
 // reason, and after 5 s at the latest the socket is closed, whatever the peer does. It returns at
@@ -290,5 +227,329 @@ func (c *Conn) enteredLocked(room string) {
 func (c *Conn) leftLocked(room string) {
 	if c.hub.cfg.onLeave != nil {
 		c.postLocked(event{room: room, run: c.hub.cfg.onLeave, name: "OnLeave"})
+	}
+}
+
+var errNotServe = errors.New("wsroom: reading belongs to Serve; other callbacks are handed what is read")
+
+var errNotUTF8 = errors.New("wsroom: text isn't valid UTF-8")
+
+// Read waits for the next message and returns it. Text is valid UTF-8. When ctx is done first it
+// returns the context's cause, and the connection lives on: of a message that has begun, or waits for the
+// rate limit, nothing is lost, the next call goes on with it. Once the connection is ending it returns why.
+// It is for Serve only, and for one goroutine at a time.
+func (c *Conn) Read(ctx context.Context) (websocket.MessageType, []byte, error) {
+	scratch := scratches.Get().(*[]byte)
+	defer putScratch(scratch)
+	typ, err := c.readInto(ctx, scratch)
+	if err != nil {
+		return 0, nil, err
+	}
+	return typ, bytes.Clone(*scratch), nil
+}
+
+// ReadText is Read for text messages. A binary message ends the connection with close code 1003.
+func (c *Conn) ReadText(ctx context.Context) (string, error) {
+	scratch := scratches.Get().(*[]byte)
+	defer putScratch(scratch)
+	if err := c.readTextInto(ctx, scratch); err != nil {
+		return "", err
+	}
+	return string(*scratch), nil
+}
+
+// ReadJSON is Read for text messages that it decodes into v. One that doesn't decode is a
+// *DecodeError, and ends the connection with close code 1007 unless WithBadJSON(KeepOpen) is set.
+func (c *Conn) ReadJSON(ctx context.Context, v any) error {
+	scratch := scratches.Get().(*[]byte)
+	defer putScratch(scratch)
+	if err := c.readTextInto(ctx, scratch); err != nil {
+		return err
+	}
+	if err := c.hub.cfg.unmarshal(*scratch, v); err != nil {
+		bad := &DecodeError{Err: err}
+		c.judge(bad)
+		return bad
+	}
+	return nil
+}
+
+func (c *Conn) readTextInto(ctx context.Context, buf *[]byte) error {
+	typ, err := c.readInto(ctx, buf)
+	if err == nil && typ != websocket.MessageText {
+		return c.refuseKind()
+	}
+	return err
+}
+
+// readInto waits for a message and reads it into buf, in place of what is there.
+func (c *Conn) readInto(ctx context.Context, buf *[]byte) (websocket.MessageType, error) {
+	if c.hub.cfg.serve == nil {
+		return 0, errNotServe
+	}
+	for {
+		if typ, err := c.readOnce(ctx, buf); err != frame.ErrIdle {
+			return typ, err
+		}
+	}
+}
+
+// readOnce is readInto, but that it returns frame.ErrIdle where just a ping or the like came.
+func (c *Conn) readOnce(ctx context.Context, buf *[]byte) (websocket.MessageType, error) {
+	p := c.pending()
+	if p == nil {
+		if err := c.wait(ctx); err != nil {
+			return 0, err
+		}
+		if ctx.Done() == nil || c.wire.Whole() && !c.hub.cfg.limitsRate() {
+			return c.receive(buf)
+		}
+		p = c.receiveAside()
+	}
+	select {
+	case <-p.done:
+	case <-ctx.Done():
+		return 0, context.Cause(ctx)
+	}
+	c.inbound.Load().pending.Store(nil)
+	*buf, *p.buf = *p.buf, *buf
+	putScratch(p.buf)
+	return p.typ, p.err
+}
+
+// pending is a message that is read on a goroutine of its own, since coder/websocket can't be interrupted
+// within one. A Read whose context is done leaves it to the next.
+type pending struct {
+	done chan struct{} // closed when the rest is set
+	buf  *[]byte       // of scratches
+	typ  websocket.MessageType
+	err  error
+}
+
+func (c *Conn) pending() *pending {
+	if in := c.inbound.Load(); in != nil {
+		return in.pending.Load()
+	}
+	return nil
+}
+
+// receiveAside starts to read the message that has begun.
+func (c *Conn) receiveAside() *pending {
+	if c.inbound.Load() == nil {
+		c.inbound.Store(new(inbound))
+	}
+	p := &pending{done: make(chan struct{}), buf: scratches.Get().(*[]byte)}
+	c.inbound.Load().pending.Store(p)
+	go func() {
+		defer close(p.done)
+		p.typ, p.err = c.receive(p.buf)
+	}()
+	return p
+}
+
+// awaitPending waits for the end of a reading that no Read takes any more. The connection is ending.
+func (c *Conn) awaitPending() {
+	if p := c.pending(); p != nil {
+		<-p.done
+	}
+}
+
+// handle reads a message, calls its callback, and reports whether there may be more.
+func (c *Conn) handle() bool {
+	scratch := scratches.Get().(*[]byte)
+	defer putScratch(scratch)
+	typ, err := c.receive(scratch)
+	if err != nil {
+		return err == frame.ErrIdle
+	}
+	h := c.hub.cfg.handler(typ)
+	if h == nil {
+		_ = c.refuseKind()
+		return false
+	}
+	c.callback(h.name, func() error { err = h.take(c, *scratch); return err })
+	if err != nil && c.judge(err) {
+		c.callback(h.name, func() error { h.fail(c, err); return nil })
+	}
+	c.runEvents()
+	return !c.isEnded()
+}
+
+// judge applies WithBadJSON and reports whether the connection lives on.
+func (c *Conn) judge(bad error) bool {
+	if c.hub.cfg.badJSON == KeepOpen {
+		return !c.isEnded()
+	}
+	c.end(rid("bad_json", bad, websocket.StatusInvalidFramePayloadData, "bad JSON"))
+	return false
+}
+
+func (c *Conn) refuseKind() error {
+	c.end(rid("bad_kind", errors.New("wsroom: message of a kind that nobody takes"),
+		websocket.StatusUnsupportedData, "unsupported kind of message"))
+	return c.cause()
+}
+
+// cause waits for the reason why the connection is ending.
+func (c *Conn) cause() error {
+	ctx := c.Context()
+	<-ctx.Done()
+	return context.Cause(ctx)
+}
+
+// wait returns once there is something to read, ctx is done or the connection is ending.
+func (c *Conn) wait(ctx context.Context) error {
+	for {
+		err := c.waitOnce(ctx)
+		if err == nil {
+			return nil
+		}
+		if c.waitFailed(err) {
+			return c.cause()
+		}
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+	}
+}
+
+// waitFailed says what an error of waiting means: it reports whether the connection is ending, and
+// otherwise undoes the interruption.
+func (c *Conn) waitFailed(err error) bool {
+	if c.isEnded() {
+		return true
+	}
+	if !c.wire.Interrupted(err) { // the wire has said so before; to be sure
+		c.end(endingReadFailed(err))
+		return true
+	}
+	c.resume()
+	return false
+}
+
+// waitOnce waits until there is something to read, ctx is done or the connection ends.
+func (c *Conn) waitOnce(ctx context.Context) error {
+	if ctx.Done() == nil {
+		return c.wire.Wait()
+	}
+	interrupted := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		c.wire.Interrupt()
+		close(interrupted)
+	})
+	err := c.wire.Wait()
+	if !stop() {
+		<-interrupted
+		if err == nil {
+			c.resume()
+		}
+	}
+	return err
+}
+
+// resume undoes an Interrupt that wasn't the connection's end.
+func (c *Conn) resume() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.ending == nil {
+		c.wire.Resume()
+	}
+}
+
+func (c *Conn) isEnded() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.ending != nil
+}
+
+// receive reads the message that has begun into buf, in place of what is there, and checks it. Where
+// it was just a ping or the like it returns frame.ErrIdle.
+func (c *Conn) receive(buf *[]byte) (websocket.MessageType, error) {
+	typ, p, err := c.readMessage((*buf)[:0])
+	*buf = p
+	if errors.Is(err, frame.ErrIdle) {
+		return 0, frame.ErrIdle
+	}
+	if err != nil {
+		c.end(c.readEnding(err))
+		return 0, c.cause()
+	}
+	c.hub.countIn(c, len(p))
+	if typ == websocket.MessageText && !utf8.Valid(p) {
+		c.end(endingNotUTF8)
+		return 0, c.cause()
+	}
+	return typ, c.limitRate(len(p))
+}
+
+// inbound is what only some connections need for what comes in. It belongs to their readers.
+type inbound struct {
+	messages, bytes bucket.Bucket           // of the rate limits
+	pending         atomic.Pointer[pending] // what a Read has left to the next; nil if there is nothing
+}
+
+// limitRate applies the rate limits to a message of size bytes that was read. Under SlowDown it waits
+// its turn, in which the peer isn't read.
+func (c *Conn) limitRate(size int) error {
+	in := c.inbound.Load()
+	if in == nil {
+		return nil
+	}
+	cfg, now := c.hub.cfg, frame.Now()
+	wait := max(in.messages.Take(1, cfg.messageRate, now), in.bytes.Take(int64(size), cfg.byteRate, now))
+	if wait <= 0 {
+		return nil
+	}
+
+	if cfg.rateAction == Disconnect {
+		c.end(rid("rate", ErrRateLimited, websocket.StatusPolicyViolation, "rate limit exceeded"))
+		return c.cause()
+	}
+
+	t := time.NewTimer(wait)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return nil
+	case <-c.Context().Done():
+		return c.cause()
+	}
+}
+
+// readingNow is where Conn.refusal stands while a reading method of ours is inside coder/websocket.
+const readingNow = -1
+
+// readMessage reads with no context, for coder/websocket would drop the connection with it. What
+// ends the reading is the wire: Interrupt, the message timeout, Kill.
+func (c *Conn) readMessage(buf []byte) (websocket.MessageType, []byte, error) {
+	c.refusal.CompareAndSwap(0, readingNow)
+	defer c.refusal.CompareAndSwap(readingNow, 0)
+	typ, r, err := c.ws.Reader(context.Background())
+	for err == nil {
+		if len(buf) == cap(buf) {
+			buf = append(buf, 0)[:len(buf)]
+		}
+		var n int
+		n, err = r.Read(buf[len(buf):cap(buf)])
+		buf = buf[:len(buf)+n]
+	}
+	if err == io.EOF {
+		err = nil
+	}
+	return typ, buf, err
+}
+
+// scratches are what messages are read into while their callback decodes or copies them.
+var scratches = sync.Pool{New: func() any {
+	b := make([]byte, 0, 512) // a message that never ends keeps it
+	return &b
+}}
+
+// maxScratch is the largest buffer that is kept for another message.
+const maxScratch = 64 << 10
+
+func putScratch(b *[]byte) {
+	if cap(*b) <= maxScratch {
+		scratches.Put(b)
 	}
 }

@@ -64,7 +64,9 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"github.com/wsroom/wsroom/internal/goroutine"
 	"github.com/wsroom/wsroom/internal/lookup"
+	"github.com/wsroom/wsroom/internal/outbound"
 
 	"github.com/coder/websocket"
 	"github.com/wsroom/wsroom/internal/cluster"
@@ -448,3 +450,68 @@ func (t Target) check() error {
 	}
 	return nil
 }
+
+// SendText queues a text message for this connection. It returns nil only if the message was queued;
+// otherwise ErrClosed, ErrSlow, ErrQueueFull, or an error for text that isn't valid UTF-8. It returns at
+// once, but in OnConnect, where it may wait for room in the queue of c; see WithSendQueue.
+func (c *Conn) SendText(text string) error {
+	return enqueue(c, frame.Text, text, checkText(text))
+}
+
+// SendJSON queues v, encoded, as SendText does; an error of the encoder is returned wrapped.
+func (c *Conn) SendJSON(v any) error {
+	p, err := c.hub.encodeJSON(v)
+	return enqueue(c, frame.Text, p, err)
+}
+
+// SendBinary queues a binary message, as SendText does. It copies p.
+func (c *Conn) SendBinary(p []byte) error {
+	return enqueue(c, frame.Binary, p, nil)
+}
+
+// enqueue queues a message unless there is an err of its encoding.
+func enqueue[P string | []byte](c *Conn, opcode byte, payload P, err error) error {
+	if err != nil {
+		return err
+	}
+
+	m := encode(c.hub, opcode, payload, c.queue.Deflate)
+	p := c.queue.PushOwn(m)
+	if p.Refused == outbound.Held { // OnConnect runs, and what it sends goes first
+		p = c.queue.PushSnapshot(m, goroutine.Current())
+	}
+
+	if p.Dropped > 0 {
+		c.noteDrops(int(p.Dropped))
+	}
+	if p.Refused == outbound.Slow {
+		c.end(endingSlow)
+	}
+	return refusals[p.Refused]
+}
+
+// refusals are the errors of a send to one connection.
+var refusals = [...]error{
+	outbound.Taken:  nil,
+	outbound.Closed: ErrClosed,
+	outbound.Full:   ErrQueueFull,
+	outbound.Slow:   ErrSlow,
+}
+
+// SendTextToThisRoom sends to everyone in Room(), this connection included. See Hub.SendTextToRoom.
+func (c *Conn) SendTextToThisRoom(text string) error { return c.hub.SendTextToRoom(c.room, text) }
+
+// SendJSONToThisRoom sends to everyone in Room(), this connection included. See Hub.SendJSONToRoom.
+func (c *Conn) SendJSONToThisRoom(v any) error { return c.hub.SendJSONToRoom(c.room, v) }
+
+// SendTextToRoom is Hub.SendTextToRoom.
+func (c *Conn) SendTextToRoom(room, text string) error { return c.hub.SendTextToRoom(room, text) }
+
+// SendJSONToRoom is Hub.SendJSONToRoom.
+func (c *Conn) SendJSONToRoom(room string, v any) error { return c.hub.SendJSONToRoom(room, v) }
+
+// SendTextToAll is Hub.SendTextToAll.
+func (c *Conn) SendTextToAll(text string) error { return c.hub.SendTextToAll(text) }
+
+// SendJSONToAll is Hub.SendJSONToAll.
+func (c *Conn) SendJSONToAll(v any) error { return c.hub.SendJSONToAll(v) }
