@@ -139,7 +139,8 @@ func (c *Conn) Leave(room string) error {
 
 // Context returns a context that is done when the connection is ending; context.Cause says why. It
 // has the values of the request's context, but not its deadline or cancellation. chi.URLParamFromCtx
-// gives this connection's values for as long as it is used.
+// gives this connection's values for as long as it is used. The connection keeps these values, and what
+// they hold: chi's middleware.Logger, for one, puts the whole request there, with its header.
 func (c *Conn) Context() context.Context {
 	c.mu.Lock()
 	defer c.mu.Unlock()

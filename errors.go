@@ -272,7 +272,7 @@ func (e *StatusError) closeReason() string { return cutReason(e.text()) }
 
 // noteRefusal counts a refusal, logs it if the server is at fault, and returns what the client gets.
 func (g *gate) noteRefusal(cause string, err error) *StatusError {
-	g.hub.countRefusal(g.request, cause)
+	g.countRefusal(cause)
 	refused := (*StatusError)(nil)
 	if !errors.As(err, &refused) || refused == nil {
 		refused = &StatusError{Status: http.StatusInternalServerError}

@@ -148,7 +148,7 @@ func (h *Hub) upgrade(w http.ResponseWriter, r *http.Request) (*Conn, *http.Requ
 	if err == nil {
 		err = g.open(ws)
 	} else if !g.answered { // coder/websocket refused the handshake, with its reason
-		h.countRefusal(r, "handshake")
+		g.countRefusal("handshake")
 	}
 	g.returned = true
 
@@ -194,6 +194,7 @@ type gate struct {
 	answered bool // by us; coder's own answer isn't sent
 	returned bool // from coder/websocket; not set if the application panicked
 	admitted bool
+	counted  bool // as refused
 }
 
 // abort gives back what a request holds that wasn't admitted after all, because something panicked or
@@ -204,10 +205,18 @@ func (g *gate) abort() {
 	}
 	defer func() {
 		if !g.returned {
-			g.hub.countRefusal(g.request, "panic")
+			g.countRefusal("panic")
 		}
 	}()
 	g.giveBack()
+}
+
+// countRefusal counts the request as refused, once: a panic after that isn't another one.
+func (g *gate) countRefusal(cause string) {
+	if !g.counted {
+		g.counted = true
+		g.hub.countRefusal(g.request, cause)
+	}
 }
 
 // giveBack undoes what admit has done, each thing once.
@@ -318,7 +327,7 @@ func (g *gate) open(ws *websocket.Conn) error {
 	if errors.Is(err, os.ErrDeadlineExceeded) {
 		cause = "timeout"
 	}
-	g.hub.countRefusal(g.request, cause)
+	g.countRefusal(cause)
 	return err
 }
 

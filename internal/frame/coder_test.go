@@ -164,7 +164,7 @@ func TestCutMessageIsNoMessage(t *testing.T) {
 				if _, p, err := ws.Read(t.Context()); err == nil || errors.Is(err, io.EOF) {
 					t.Errorf("read %q, %v", p, err)
 				}
-				if err := wire.SocketError(); err != io.EOF && err != io.ErrUnexpectedEOF {
+				if err := socketError(wire); err != io.EOF && err != io.ErrUnexpectedEOF {
 					t.Errorf("socket error %v", err)
 				}
 			})

@@ -274,13 +274,13 @@ func TestSocketErrorIsTheSocketsOwn(t *testing.T) {
 		wire, _ := newWire(server, nil, relaxed)
 		wait := mustWrite(t, client, fromClient(0x81, "x"))
 		var p [100]byte
-		if _, err := wire.Read(p[:]); err != nil || wire.SocketError() != nil {
-			t.Fatalf("%v, %v", err, wire.SocketError())
+		if _, err := wire.Read(p[:]); err != nil || socketError(wire) != nil {
+			t.Fatalf("%v, %v", err, socketError(wire))
 		}
 		wait()
 		client.Close()
-		if _, err := wire.Read(p[:]); err != io.EOF || wire.SocketError() != io.EOF || wire.buf != nil {
-			t.Errorf("after the peer's close: %v, %v", err, wire.SocketError())
+		if _, err := wire.Read(p[:]); err != io.EOF || socketError(wire) != io.EOF || wire.buf != nil {
+			t.Errorf("after the peer's close: %v, %v", err, socketError(wire))
 		}
 		if err := wire.Wait(); err != io.EOF {
 			t.Errorf("again: %v", err)
@@ -481,4 +481,11 @@ func TestInterruptedMeansInterruptAndNothingElse(t *testing.T) {
 	if err := wire.Wait(); wire.Interrupted(err) || strings.Contains(err.Error(), "timeout") {
 		t.Errorf("after Resume: %v", err)
 	}
+}
+
+// socketError returns the error with which the socket's reading side failed, if it did.
+func socketError(c *Conn) error {
+	c.readMu.Lock()
+	defer c.readMu.Unlock()
+	return c.readErr
 }

@@ -102,8 +102,8 @@ func TestMessageTimeout(t *testing.T) {
 				if after := time.Since(begin); c.after != none && after != c.after+extension {
 					t.Errorf("timeout after %v, want %v", after, c.after+extension)
 				}
-				if !errors.Is(wire.SocketError(), err) {
-					t.Errorf("socket error %v, want %v", wire.SocketError(), err)
+				if !errors.Is(socketError(wire), err) {
+					t.Errorf("socket error %v, want %v", socketError(wire), err)
 				}
 				client.Close()
 				peer.Wait()

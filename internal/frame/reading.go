@@ -387,13 +387,6 @@ func (c *Conn) readError(err error) error {
 // PeerClosing reports whether the peer's close frame has been read.
 func (c *Conn) PeerClosing() bool { return c.peerClosed.Load() }
 
-// SocketError returns the error with which the socket's reading side failed, if it did.
-func (c *Conn) SocketError() error {
-	c.readMu.Lock()
-	defer c.readMu.Unlock()
-	return c.readErr
-}
-
 // drainPause is what Drain takes for each piece, lest a flood cost more after its end than before.
 const drainPause = time.Millisecond
 

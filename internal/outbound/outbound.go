@@ -40,7 +40,7 @@ type Owner interface {
 type Written struct {
 	Messages int
 	Bytes    int       // of all frames
-	Lost     int       // messages that the close frame, which was in the batch, left behind
+	Lost     int       // messages that the end of the connection left behind
 	Oldest   time.Time // when the first of the messages was made; zero where there is none
 	Pinged   bool      // a ping of PushControl was in the batch
 	At       int64     // when the wire had it, by frame.Now

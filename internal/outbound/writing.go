@@ -34,8 +34,7 @@ func (q *Queue) write() {
 // writeBatch writes one batch and reports whether there may be more. Where there isn't, the writer has ended.
 func (q *Queue) writeBatch(b *batch) (more bool) {
 	data := q.wire.Lock()
-	if !q.take(b, data) {
-		q.wire.Unlock()
+	if !q.takeBatch(b, data) {
 		return false
 	}
 	p := b.bytes(q.Deflate)
@@ -50,8 +49,7 @@ func (q *Queue) tryBatch(b *batch) (left *batch, more bool) {
 		go q.writer()
 		return b, false
 	}
-	if !q.take(b, data) {
-		q.wire.Unlock()
+	if !q.takeBatch(b, data) {
 		return b, false
 	}
 
@@ -62,6 +60,19 @@ func (q *Queue) tryBatch(b *batch) (left *batch, more bool) {
 		return nil, false
 	}
 	return b, q.finishBatch(b, len(p), err)
+}
+
+// takeBatch takes what goes out next. If nothing does, it gives the wire back and reports false.
+func (q *Queue) takeBatch(b *batch, data bool) bool {
+	if q.take(b, data) {
+		return true
+	}
+	q.wire.Unlock()
+
+	if b.lost > 0 { // there is no close frame, and a message of the application's own is half written
+		q.owner.Wrote(Written{Lost: b.lost})
+	}
+	return false
 }
 
 // writeRest goes on where tryBatch stopped: it holds the wire, and n bytes of the batch are out.

@@ -3,8 +3,12 @@ package admission_test
 import (
 	"context"
 	"errors"
+	"io"
+	"maps"
+	"net"
 	"net/http"
 	"testing"
+	"time"
 
 	"github.com/wsroom/wsroom"
 	"github.com/wsroom/wsroom/internal/tests/kit"
@@ -80,6 +84,40 @@ func (*spoiler) Start(ctx context.Context, _, _ string) (context.Context, func(e
 	return ctx, func(err error) {
 		if refused := (*wsroom.StatusError)(nil); errors.As(err, &refused) {
 			*refused = wsroom.StatusError{Status: 418, Message: "spoilt"}
+		}
+	}
+}
+
+// breaking is a ResponseWriter that panics when it is to answer.
+type breaking struct{ http.ResponseWriter }
+
+func (breaking) WriteHeader(int) { panic(http.ErrAbortHandler) }
+
+func (w breaking) Unwrap() http.ResponseWriter { return w.ResponseWriter }
+
+// A request that is refused counts as refused once, even if the answer panics.
+func TestRefusalWhoseAnswerPanicsCountsOnce(t *testing.T) {
+	for cause, headers := range map[string][]string{"authorize": nil, "handshake": {"Sec-WebSocket-Version: 12"}, "origin": {"Origin: null"}} {
+		hub := wsroom.New(kit.Deny(401))
+		srv := kit.Serve(t, wrap(hub, func(w http.ResponseWriter) http.ResponseWriter { return breaking{w} }), hub)
+		conn, err := net.Dial("tcp", srv.Listener.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		conn.SetDeadline(time.Now().Add(kit.Patience))
+		if _, err := io.WriteString(conn, kit.UpgradeRequest("/", headers...)); err != nil {
+			t.Fatal(err)
+		}
+		if p, _ := io.ReadAll(conn); len(p) > 0 {
+			t.Errorf("%s: answered %q", cause, p)
+		}
+		conn.Close()
+		want := map[string]int{cause: 1}
+		if cause == "handshake" { // it panicked before it was one
+			want = map[string]int{"panic": 1}
+		}
+		if got := hub.Causes().Refused; !maps.Equal(got, want) {
+			t.Errorf("%s: refused %v", cause, got)
 		}
 	}
 }
