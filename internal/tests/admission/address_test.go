@@ -36,7 +36,7 @@ func addressFinder(opts ...wsroom.Option) func(t *testing.T, peer string, forwar
 		r.Header["X-Forwarded-For"] = forwarded
 		seen = "nothing"
 		w := httptest.NewRecorder()
-		hub.ServeHTTP(&kit.Promising{ResponseWriter: w}, r)
+		hub.ServeHTTP(&kit.NoHijack{ResponseWriter: w}, r)
 		if w.Code != http.StatusBadRequest || r.RemoteAddr != peer {
 			t.Fatalf("status %d; the caller's request has the address %q", w.Code, r.RemoteAddr)
 		}

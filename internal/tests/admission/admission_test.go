@@ -70,7 +70,7 @@ func TestLimitsWorkTogether(t *testing.T) {
 			kit.Until(t, step.leaves+" is gone", func() bool { return hub.Stats().Closed == n+1 })
 		}
 		calls = nil
-		p := kit.Knock(t, srv, kit.UpgradeRequest(step.room, "X-Forwarded-For: "+step.client))
+		p := kit.Request(t, srv, kit.UpgradeRequest(step.room, "X-Forwarded-For: "+step.client))
 		what := step.client + " in " + step.room
 		if p.Res.StatusCode == 101 {
 			p.ReadText() // the calls are over
@@ -278,7 +278,7 @@ func TestWithAuthorizeDecides(t *testing.T) {
 					return test.err
 				}))
 			srv := kit.Serve(t, kit.MuxOf("/chat/{room}", hub), hub)
-			p := kit.Knock(t, srv, kit.UpgradeRequest("/chat/%61?token=1", "Sec-WebSocket-Protocol: x", "Sec-WebSocket-Extensions: permessage-deflate"))
+			p := kit.Request(t, srv, kit.UpgradeRequest("/chat/%61?token=1", "Sec-WebSocket-Protocol: x", "Sec-WebSocket-Extensions: permessage-deflate"))
 			if !slices.Equal(asked, []string{"/chat/%61?token=1 a"}) {
 				t.Errorf("asked for %q", asked)
 			}
@@ -304,7 +304,7 @@ func TestAfterShutdownRequestsGet503(t *testing.T) {
 	hub := wsroom.New(kit.TellRoom())
 	page := func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, "page") }
 	srv := kit.Serve(t, hub.Middleware(http.HandlerFunc(page)), hub)
-	p := kit.Knock(t, srv, kit.UpgradeRequest("/a"))
+	p := kit.Request(t, srv, kit.UpgradeRequest("/a"))
 	p.ReadText()
 	done := make(chan struct{})
 	go func() {
@@ -315,11 +315,11 @@ func TestAfterShutdownRequestsGet503(t *testing.T) {
 	kit.Shutdown(t, hub)
 	kit.Await(t, done, "the close frame")
 	for range 3 {
-		p := kit.Knock(t, srv, kit.UpgradeRequest("/a"))
+		p := kit.Request(t, srv, kit.UpgradeRequest("/a"))
 		wantRefusal(t, p, http.StatusServiceUnavailable, "shutting down")
 		wantRetryAfter(t, p)
 	}
-	wantRefusal(t, kit.Knock(t, srv, kit.UpgradeRequest("/a", "Sec-WebSocket-Version: 12")), http.StatusBadRequest)
+	wantRefusal(t, kit.Request(t, srv, kit.UpgradeRequest("/a", "Sec-WebSocket-Version: 12")), http.StatusBadRequest)
 	if status, body := get(t, srv, "/a"); status != http.StatusOK || body != "page" {
 		t.Errorf("a request that is no upgrade got %d %q", status, body)
 	}
@@ -359,7 +359,7 @@ func TestPanicBeforeTheUpgradeFreesWhatWasReserved(t *testing.T) {
 		}
 	}
 	kit.NothingLeft(t, hub)
-	if p := kit.Knock(t, srv, kit.UpgradeRequest("/")); p.Res.StatusCode != 101 {
+	if p := kit.Request(t, srv, kit.UpgradeRequest("/")); p.Res.StatusCode != 101 {
 		t.Errorf("the next request got %d %s", p.Res.StatusCode, p.Body)
 	}
 }

@@ -31,7 +31,7 @@ func TestWhatIsNoUpgradeGets426(t *testing.T) {
 		"HTTP/1.0":               kit.RequestLine("GET /x HTTP/1.0"),
 	} {
 		t.Run(what, func(t *testing.T) {
-			p := kit.Knock(t, srv, request)
+			p := kit.Request(t, srv, request)
 			wantRefusal(t, p, http.StatusUpgradeRequired, "WebSocket")
 			if what != "HTTP/1.0" && (p.Res.Header.Get("Upgrade") != "websocket" || p.Res.Header.Get("Connection") != "Upgrade") {
 				t.Errorf("the answer doesn't offer the upgrade: %v", p.Res.Header)
@@ -70,7 +70,7 @@ func TestBadHandshakeIsRefusedWithTheReason(t *testing.T) {
 			{"HTTP/1.0", kit.RequestLine("GET / HTTP/1.0"), 426, "HTTP/1.1"},
 		} {
 			t.Run(test.what, func(t *testing.T) {
-				p := kit.Knock(t, srv, test.request)
+				p := kit.Request(t, srv, test.request)
 				wantRefusal(t, p, test.status, test.reason)
 				if got := p.Res.Header.Get("Sec-WebSocket-Version"); test.reason == "only 13" && got != "13" {
 					t.Errorf("Sec-WebSocket-Version is %q", got)
@@ -105,7 +105,7 @@ func TestHandshakeIsReadAsTheRFCWantsIt(t *testing.T) {
 			if what == "case" {
 				headers = append(headers, "Connection", "Upgrade")
 			}
-			p := kit.Knock(t, srv, kit.UpgradeRequest("/x", headers...))
+			p := kit.Request(t, srv, kit.UpgradeRequest("/x", headers...))
 			if p.Res.StatusCode != http.StatusSwitchingProtocols {
 				t.Fatalf("got %d %s", p.Res.StatusCode, p.Body)
 			}
@@ -167,7 +167,7 @@ func TestHTTP2IsRefusedClearly(t *testing.T) {
 		t.Errorf("extended CONNECT: got %d %q", w.Code, w.Body)
 	}
 	// What browsers do at the same server.
-	p := kit.Knock(t, srv, kit.UpgradeRequest("/ws"))
+	p := kit.Request(t, srv, kit.UpgradeRequest("/ws"))
 	p.Frame(0x81, "hello")
 	if got := p.ReadText(); got != "hello" {
 		t.Errorf("got %q", got)
@@ -286,7 +286,7 @@ func TestFirstFramesInALargerBufferAreKept(t *testing.T) {
 		frames = append(frames, kit.RawFrame(0x81, text)...)
 	}
 	srv := kit.Serve(t, wrap(hub, func(w http.ResponseWriter) http.ResponseWriter { return &roomy{w, len(frames)} }), hub)
-	p := kit.Knock(t, srv, kit.UpgradeRequest("/")+string(frames))
+	p := kit.Request(t, srv, kit.UpgradeRequest("/")+string(frames))
 	for i, want := range texts {
 		if got := p.ReadText(); got != want {
 			t.Fatalf("message %d: got %q", i, kit.Short(got))

@@ -32,7 +32,7 @@ func TestLimitsRefuseAndAreFreed(t *testing.T) {
 			srv := kit.Serve(t, hub)
 			var peers []*kit.Peer
 			join := func(path string) {
-				p := kit.Knock(t, srv, kit.UpgradeRequest(path))
+				p := kit.Request(t, srv, kit.UpgradeRequest(path))
 				if p.Res.StatusCode != 101 {
 					t.Fatalf("%s: got %d %s", path, p.Res.StatusCode, p.Body)
 				}
@@ -42,7 +42,7 @@ func TestLimitsRefuseAndAreFreed(t *testing.T) {
 				join(path)
 			}
 			for range 3 {
-				p := kit.Knock(t, srv, kit.UpgradeRequest(test.over, "Sec-WebSocket-Protocol: x"))
+				p := kit.Request(t, srv, kit.UpgradeRequest(test.over, "Sec-WebSocket-Protocol: x"))
 				wantRefusal(t, p, test.status)
 				wantRetryAfter(t, p)
 			}
@@ -56,7 +56,7 @@ func TestLimitsRefuseAndAreFreed(t *testing.T) {
 				p.Close()
 			}
 			kit.Until(t, "what was over the limit fits", func() bool {
-				p := kit.Knock(t, srv, kit.UpgradeRequest(test.over))
+				p := kit.Request(t, srv, kit.UpgradeRequest(test.over))
 				p.Close()
 				return p.Res.StatusCode == 101
 			})

@@ -60,7 +60,7 @@ func TestMiddlewareLeavesOtherRequestsUntouched(t *testing.T) {
 		fmt.Fprintf(w, "%s %s %s", r.Method, r.URL, body)
 	})
 	srv := kit.Serve(t, hub.Middleware(page), hub)
-	p := kit.Knock(t, srv, "POST /x?y HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\nhi")
+	p := kit.Request(t, srv, "POST /x?y HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\nhi")
 	if p.Res.StatusCode != http.StatusTeapot || p.Body != "POST /x?y hi" || p.Res.Header.Get("Upgrade") != "tea" ||
 		!slices.Equal(p.Res.Header.Values("X-Two"), []string{"1", "2"}) {
 		t.Errorf("got %d %q %v", p.Res.StatusCode, p.Body, p.Res.Header)
@@ -141,7 +141,7 @@ func TestMiddlewareThatHidesHijackerIsNamed(t *testing.T) {
 			var calls atomic.Int32
 			hub := wsroom.New(append(kit.CallbackCount(&calls), wsroom.WithLogger(slog.New(slog.NewTextHandler(logged, nil))))...)
 			srv := kit.Serve(t, test.mount(hub), hub)
-			p := kit.Knock(t, srv, kit.UpgradeRequest("/"))
+			p := kit.Request(t, srv, kit.UpgradeRequest("/"))
 			if test.named == "" {
 				if p.Res.StatusCode != 101 || calls.Load() == 0 {
 					t.Errorf("got %d %s after %d calls", p.Res.StatusCode, p.Body, calls.Load())
@@ -164,10 +164,10 @@ func TestMiddlewareThatHidesHijackerIsNamed(t *testing.T) {
 func TestHijackThatFailsIsRefused(t *testing.T) {
 	logged := &kit.LockedBuffer{}
 	hub := wsroom.New(wsroom.WithMaxConns(1), wsroom.WithLogger(slog.New(slog.NewTextHandler(logged, nil))))
-	srv := kit.ServeConfigured(t, wrap(hub, func(w http.ResponseWriter) http.ResponseWriter { return &kit.Promising{ResponseWriter: w} }),
+	srv := kit.ServeConfigured(t, wrap(hub, func(w http.ResponseWriter) http.ResponseWriter { return &kit.NoHijack{ResponseWriter: w} }),
 		(*httptest.Server).Start, hub)
 	for range 2 {
-		wantRefusal(t, kit.Knock(t, srv, kit.UpgradeRequest("/")), http.StatusInternalServerError, "Internal Server Error")
+		wantRefusal(t, kit.Request(t, srv, kit.UpgradeRequest("/")), http.StatusInternalServerError, "Internal Server Error")
 		kit.NothingLeft(t, hub)
 	}
 	if n := strings.Count(logged.String(), "hijacking failed"); n != 2 {
@@ -254,7 +254,7 @@ func TestConnectionOutlivesChisMiddleware(t *testing.T) {
 			srv := kit.Serve(t, r, hub)
 			var peers []*kit.Peer
 			for range 3 { // Throttle lets one request in at a time
-				p := kit.Knock(t, srv, kit.UpgradeRequest("/chat/%61", "Accept-Encoding: gzip, deflate"))
+				p := kit.Request(t, srv, kit.UpgradeRequest("/chat/%61", "Accept-Encoding: gzip, deflate"))
 				if p.Res.StatusCode != 101 {
 					t.Fatalf("got %d %s", p.Res.StatusCode, p.Body)
 				}
@@ -271,9 +271,9 @@ func TestConnectionOutlivesChisMiddleware(t *testing.T) {
 				t.Errorf("beside open connections a page got %d %q", status, body)
 			}
 			kit.Await(t, over, "the end of the request")
-			wantRefusal(t, kit.Knock(t, srv, kit.UpgradeRequest("/chat/closed")), http.StatusForbidden, "Forbidden")
+			wantRefusal(t, kit.Request(t, srv, kit.UpgradeRequest("/chat/closed")), http.StatusForbidden, "Forbidden")
 			kit.Await(t, over, "the end of the request")
-			wantRefusal(t, kit.Knock(t, srv, kit.UpgradeRequest("/chat/a", "Origin: http://evil.example", "Accept-Encoding: gzip")), http.StatusForbidden)
+			wantRefusal(t, kit.Request(t, srv, kit.UpgradeRequest("/chat/a", "Origin: http://evil.example", "Accept-Encoding: gzip")), http.StatusForbidden)
 			for _, p := range peers {
 				p.Close()
 			}
@@ -305,8 +305,8 @@ func TestChisMiddlewareKeepsItsPart(t *testing.T) {
 	r.Handle("/chat/{room}", hub)
 	srv := kit.Serve(t, r, hub)
 
-	p := kit.Knock(t, srv, kit.UpgradeRequest("/chat/a/", "X-Request-Id: req-1", "X-Real-IP: 203.0.113.9"))
-	q := kit.Knock(t, srv, kit.UpgradeRequest("/chat/b", "X-Request-Id: req-2", "X-Real-IP: 203.0.113.10"))
+	p := kit.Request(t, srv, kit.UpgradeRequest("/chat/a/", "X-Request-Id: req-1", "X-Real-IP: 203.0.113.9"))
+	q := kit.Request(t, srv, kit.UpgradeRequest("/chat/b", "X-Request-Id: req-2", "X-Real-IP: 203.0.113.10"))
 	p.Frame(0x81, "?")
 	q.Frame(0x81, "?")
 	if got := p.ReadText() + ", " + q.ReadText(); got != "req-1 203.0.113.9, req-2 203.0.113.10" {
@@ -318,7 +318,7 @@ func TestChisMiddlewareKeepsItsPart(t *testing.T) {
 	if status, body := get(t, srv, "/ping"); status != 200 || body != "." {
 		t.Errorf("Heartbeat: %d %q", status, body)
 	}
-	if kit.Knock(t, srv, kit.UpgradeRequest("/chat/panic")).Res.StatusCode == 101 {
+	if kit.Request(t, srv, kit.UpgradeRequest("/chat/panic")).Res.StatusCode == 101 {
 		t.Error("upgraded in spite of a panic")
 	}
 	chiLog.mu.Lock()

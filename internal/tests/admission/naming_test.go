@@ -84,7 +84,7 @@ var mountings = []mounting{
 // answer dials target as it stands and returns the room, or what the server answered instead.
 func answer(t *testing.T, srv *httptest.Server, target string) string {
 	t.Helper()
-	p := kit.Knock(t, srv, kit.UpgradeRequest(target))
+	p := kit.Request(t, srv, kit.UpgradeRequest(target))
 	defer p.Close()
 	switch status := p.Res.StatusCode; {
 	case status == http.StatusSwitchingProtocols:

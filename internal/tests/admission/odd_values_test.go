@@ -151,7 +151,7 @@ func TestRefusalsOfOddValues(t *testing.T) {
 		}
 		for cause, opt := range asked {
 			hub := wsroom.New(opt, wsroom.WithLogger(slog.New(slog.NewJSONHandler(&kit.LockedBuffer{}, nil))))
-			p := kit.Knock(t, kit.Serve(t, hub), kit.UpgradeRequest("/"))
+			p := kit.Request(t, kit.Serve(t, hub), kit.UpgradeRequest("/"))
 			if p.Res.StatusCode != test.status || p.Res.Header.Get("Retry-After") != test.retry || p.Body != test.body || p.Res.Header.Get("X-Evil") != "" {
 				t.Errorf("%#v: got %d, Retry-After %q, %q", test.err, p.Res.StatusCode, p.Res.Header.Get("Retry-After"), kit.Short(p.Body))
 			}
@@ -159,7 +159,7 @@ func TestRefusalsOfOddValues(t *testing.T) {
 				t.Errorf("%#v: counted %v", test.err, got)
 			}
 			told := wsroom.New(opt, wsroom.WithRejectMode(wsroom.CloseFrame))
-			if code, _ := kit.Knock(t, kit.Serve(t, told), kit.UpgradeRequest("/")).CloseCode(); code != int(test.code) {
+			if code, _ := kit.Request(t, kit.Serve(t, told), kit.UpgradeRequest("/")).CloseCode(); code != int(test.code) {
 				t.Errorf("%#v: close code %d", test.err, code)
 			}
 		}

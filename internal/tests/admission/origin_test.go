@@ -113,7 +113,7 @@ func TestOnlyTheSameOriginByDefault(t *testing.T) {
 				headers = headers[:1]
 			}
 			calls.Store(0)
-			p := kit.Knock(t, srv, kit.UpgradeRequest("/", headers...))
+			p := kit.Request(t, srv, kit.UpgradeRequest("/", headers...))
 			if allowed {
 				if p.Res.StatusCode != http.StatusSwitchingProtocols {
 					t.Errorf("origin %q, TLS %t: refused with %d", test.origin, srv == withTLS, p.Res.StatusCode)
@@ -153,7 +153,7 @@ func TestOriginOfThePort(t *testing.T) {
 	} {
 		for origins, status := range map[*[]string]int{&test.yes: 101, &test.no: 403} {
 			for _, origin := range *origins {
-				p := kit.Knock(t, srv, kit.UpgradeRequest("/", "Host: "+test.host, "Origin: "+origin))
+				p := kit.Request(t, srv, kit.UpgradeRequest("/", "Host: "+test.host, "Origin: "+origin))
 				if p.Res.StatusCode != status {
 					t.Errorf("host %q, origin %q: got %d, want %d", test.host, origin, p.Res.StatusCode, status)
 				}
@@ -190,7 +190,7 @@ func TestWithOriginsAllowsWhatItsPatternsSay(t *testing.T) {
 		srv := kit.Serve(t, hub)
 		try := func(origin string, status int) {
 			t.Helper()
-			p := kit.Knock(t, srv, kit.UpgradeRequest("/", "Host: chat.example", "Origin: "+origin))
+			p := kit.Request(t, srv, kit.UpgradeRequest("/", "Host: chat.example", "Origin: "+origin))
 			if p.Res.StatusCode != status {
 				t.Errorf("pattern %q, origin %q: got %d, want %d", test.pattern, origin, p.Res.StatusCode, status)
 			}
@@ -252,7 +252,7 @@ func TestWithHostsStopsDNSRebinding(t *testing.T) {
 		} {
 			for _, origin := range []string{"Origin: http://" + host, "Origin"} {
 				calls.Store(0)
-				p := kit.Knock(t, srv, kit.UpgradeRequest("/", "Host: "+host, origin))
+				p := kit.Request(t, srv, kit.UpgradeRequest("/", "Host: "+host, origin))
 				if allowed {
 					if p.Res.StatusCode != 101 {
 						t.Errorf("host %q, %s: refused with %d", host, origin, p.Res.StatusCode)
@@ -275,7 +275,7 @@ func TestWithInsecureAnyOriginAllowsAnyOrigin(t *testing.T) {
 	hub := wsroom.New(wsroom.WithInsecureAnyOrigin())
 	srv := kit.Serve(t, hub)
 	for _, origin := range []string{"null", "https://evil.example", "x"} {
-		if p := kit.Knock(t, srv, kit.UpgradeRequest("/", "Origin: "+origin)); p.Res.StatusCode != 101 {
+		if p := kit.Request(t, srv, kit.UpgradeRequest("/", "Origin: "+origin)); p.Res.StatusCode != 101 {
 			t.Errorf("origin %q: got %d", origin, p.Res.StatusCode)
 		}
 	}

@@ -46,9 +46,9 @@ func TestErrorsAreTheCallers(t *testing.T) {
 		for _, room := range []string{"/c", "", "\x00"} {
 			spoil(t, c.Join(room))
 		}
-		wantRefusal(t, kit.Knock(t, srv, kit.UpgradeRequest("/a")), http.StatusServiceUnavailable, "room is full")
-		wantRefusal(t, kit.Knock(t, srv, kit.UpgradeRequest("/c")), http.StatusServiceUnavailable, "too many rooms")
-		wantRefusal(t, kit.Knock(t, srv, kit.UpgradeRequest("/bad")), http.StatusBadRequest, "bad room name")
+		wantRefusal(t, kit.Request(t, srv, kit.UpgradeRequest("/a")), http.StatusServiceUnavailable, "room is full")
+		wantRefusal(t, kit.Request(t, srv, kit.UpgradeRequest("/c")), http.StatusServiceUnavailable, "too many rooms")
+		wantRefusal(t, kit.Request(t, srv, kit.UpgradeRequest("/bad")), http.StatusBadRequest, "bad room name")
 	}
 }
 
@@ -58,7 +58,7 @@ func TestRefusalThatATracerSpoils(t *testing.T) {
 	srv := kit.Serve(t, hub)
 	c := kit.Dial(t, srv, "/a")
 	for range 3 {
-		p := kit.Knock(t, srv, kit.UpgradeRequest("/a"))
+		p := kit.Request(t, srv, kit.UpgradeRequest("/a"))
 		wantRefusal(t, p, http.StatusServiceUnavailable, "too many connections")
 	}
 	c.CloseNow()

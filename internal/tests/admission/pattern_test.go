@@ -223,16 +223,16 @@ func foreign(h http.Handler, set func(r *http.Request)) http.Handler {
 // Behind a router that sets no path values the error says how to set one, and that works.
 func TestByPathValueUnderAForeignRouter(t *testing.T) {
 	hub := wsroom.New(kit.TellRoom(), wsroom.WithRoom(wsroom.ByPathValue("room")))
-	p := kit.Knock(t, kit.Serve(t, foreign(hub, func(*http.Request) {}), hub), kit.UpgradeRequest("/chat/a"))
+	p := kit.Request(t, kit.Serve(t, foreign(hub, func(*http.Request) {}), hub), kit.UpgradeRequest("/chat/a"))
 	wantRefusal(t, p, http.StatusInternalServerError, `call r.SetPathValue("room", …)`)
 	srv := kit.Serve(t, foreign(hub, func(r *http.Request) { r.SetPathValue("room", strings.TrimPrefix(r.URL.Path, "/chat/")) }), hub)
-	p = kit.Knock(t, srv, kit.UpgradeRequest("/chat/a%2Fb"))
+	p = kit.Request(t, srv, kit.UpgradeRequest("/chat/a%2Fb"))
 	if got := p.ReadText(); got != "a/b" {
 		t.Errorf("room %q", got)
 	}
 	p.Close()
 	// One that sets patterns has a route that lacks the value.
-	p = kit.Knock(t, kit.Serve(t, kit.MuxOf("/chat/{other}", hub), hub), kit.UpgradeRequest("/chat/a"))
+	p = kit.Request(t, kit.Serve(t, kit.MuxOf("/chat/{other}", hub), hub), kit.UpgradeRequest("/chat/a"))
 	if wantRefusal(t, p, http.StatusInternalServerError, "on a pattern that has it"); strings.Contains(p.Body, "SetPathValue") {
 		t.Errorf("got %q", p.Body)
 	}

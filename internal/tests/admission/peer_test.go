@@ -13,7 +13,7 @@ import (
 // get makes a request that is no upgrade.
 func get(t testing.TB, srv *httptest.Server, target string) (status int, body string) {
 	t.Helper()
-	p := kit.Knock(t, srv, "GET "+target+" HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n")
+	p := kit.Request(t, srv, "GET "+target+" HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n")
 	return p.Res.StatusCode, p.Body
 }
 

@@ -75,7 +75,7 @@ func TestCloseFrameSaysWhyARequestIsRefused(t *testing.T) {
 					t.Errorf("reason %q, want %q", reason, test.reason)
 				}
 			}
-			p := kit.Knock(t, plain, kit.UpgradeRequest("/a", "Sec-WebSocket-Protocol: chat")+string(kit.RawFrame(0x81, strings.Repeat("x", 10<<10))))
+			p := kit.Request(t, plain, kit.UpgradeRequest("/a", "Sec-WebSocket-Protocol: chat")+string(kit.RawFrame(0x81, strings.Repeat("x", 10<<10))))
 			if p.Res.StatusCode != 101 {
 				t.Fatalf("got %d", p.Res.StatusCode)
 			}
@@ -144,12 +144,12 @@ func TestCloseFrameUpgradesNoStrangers(t *testing.T) {
 	hub := wsroom.New(append(kit.CallbackCount(&calls), wsroom.WithRejectMode(wsroom.CloseFrame), wsroom.WithHosts("127.0.0.1"))...)
 	srv := kit.Serve(t, hub)
 	hidden := kit.Serve(t, wrap(hub, func(w http.ResponseWriter) http.ResponseWriter { return &statusOnly{ResponseWriter: w} }), hub)
-	wantRefusal(t, kit.Knock(t, srv, kit.UpgradeRequest("/", "Sec-WebSocket-Version: 12")), http.StatusBadRequest)
-	wantRefusal(t, kit.Knock(t, srv, kit.UpgradeRequest("/", "Sec-WebSocket-Key: x")), http.StatusBadRequest)
-	wantRefusal(t, kit.Knock(t, srv, kit.UpgradeRequest("/", "Upgrade")), http.StatusUpgradeRequired)
-	wantRefusal(t, kit.Knock(t, srv, kit.UpgradeRequest("/", "Origin: null")), http.StatusForbidden)
-	wantRefusal(t, kit.Knock(t, srv, kit.UpgradeRequest("/", "Host: evil.example", "Origin: http://evil.example")), http.StatusForbidden)
-	wantRefusal(t, kit.Knock(t, hidden, kit.UpgradeRequest("/")), http.StatusNotImplemented, "statusOnly")
+	wantRefusal(t, kit.Request(t, srv, kit.UpgradeRequest("/", "Sec-WebSocket-Version: 12")), http.StatusBadRequest)
+	wantRefusal(t, kit.Request(t, srv, kit.UpgradeRequest("/", "Sec-WebSocket-Key: x")), http.StatusBadRequest)
+	wantRefusal(t, kit.Request(t, srv, kit.UpgradeRequest("/", "Upgrade")), http.StatusUpgradeRequired)
+	wantRefusal(t, kit.Request(t, srv, kit.UpgradeRequest("/", "Origin: null")), http.StatusForbidden)
+	wantRefusal(t, kit.Request(t, srv, kit.UpgradeRequest("/", "Host: evil.example", "Origin: http://evil.example")), http.StatusForbidden)
+	wantRefusal(t, kit.Request(t, hidden, kit.UpgradeRequest("/")), http.StatusNotImplemented, "statusOnly")
 	if n := calls.Load(); n != 0 {
 		t.Errorf("the application was called %d times", n)
 	}
@@ -222,7 +222,7 @@ func TestCloseFramesAreBounded(t *testing.T) {
 // A refused client that sends without end gets its close frame, and is cut.
 func TestRefusedFloodIsCut(t *testing.T) {
 	srv := kit.Serve(t, wsroom.New(wsroom.WithRejectMode(wsroom.CloseFrame), kit.Deny(403)))
-	p := kit.Knock(t, srv, kit.UpgradeRequest("/"))
+	p := kit.Request(t, srv, kit.UpgradeRequest("/"))
 	go io.Copy(p, endless{})
 	if code, _ := p.CloseCode(); code != 4403 {
 		t.Errorf("close code %d", code)
@@ -240,9 +240,9 @@ func (endless) Read(p []byte) (int, error) { return len(p), nil }
 func TestCloseFrameWithoutASocketIsAStatus(t *testing.T) {
 	logged := &kit.LockedBuffer{}
 	hub := wsroom.New(wsroom.WithRejectMode(wsroom.CloseFrame), kit.Deny(403), wsroom.WithLogger(slog.New(slog.NewTextHandler(logged, nil))))
-	srv := kit.ServeConfigured(t, wrap(hub, func(w http.ResponseWriter) http.ResponseWriter { return &kit.Promising{ResponseWriter: w} }),
+	srv := kit.ServeConfigured(t, wrap(hub, func(w http.ResponseWriter) http.ResponseWriter { return &kit.NoHijack{ResponseWriter: w} }),
 		(*httptest.Server).Start, hub)
-	wantRefusal(t, kit.Knock(t, srv, kit.UpgradeRequest("/")), http.StatusForbidden, "Forbidden")
+	wantRefusal(t, kit.Request(t, srv, kit.UpgradeRequest("/")), http.StatusForbidden, "Forbidden")
 	if n := strings.Count(logged.String(), "hijacking failed"); n != 1 {
 		t.Errorf("logged %d times:\n%s", n, logged)
 	}
@@ -274,13 +274,13 @@ func TestRefusalsAreCountedByCause(t *testing.T) {
 			return nil
 		}))
 	srv := kit.Serve(t, kit.MuxOf("GET /chat/{room}", hub), hub)
-	kit.Knock(t, srv, kit.UpgradeRequest("/chat/a", "Sec-WebSocket-Version: 12"))
+	kit.Request(t, srv, kit.UpgradeRequest("/chat/a", "Sec-WebSocket-Version: 12"))
 	get(t, srv, "/chat/a")
-	kit.Knock(t, srv, kit.UpgradeRequest("/chat/a", "Origin: null"))
-	kit.Knock(t, srv, kit.UpgradeRequest("/chat/%01"))
-	kit.Knock(t, srv, kit.UpgradeRequest("/chat/closed"))
-	kit.Knock(t, srv, kit.UpgradeRequest("/chat/a"))
-	kit.Knock(t, srv, kit.UpgradeRequest("/chat/a"))
+	kit.Request(t, srv, kit.UpgradeRequest("/chat/a", "Origin: null"))
+	kit.Request(t, srv, kit.UpgradeRequest("/chat/%01"))
+	kit.Request(t, srv, kit.UpgradeRequest("/chat/closed"))
+	kit.Request(t, srv, kit.UpgradeRequest("/chat/a"))
+	kit.Request(t, srv, kit.UpgradeRequest("/chat/a"))
 	seen.mu.Lock()
 	defer seen.mu.Unlock()
 	want := map[string]int{"handshake": 2, "origin": 1, "room": 1, "authorize": 1, "max_conns": 1}

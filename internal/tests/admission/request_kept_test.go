@@ -100,7 +100,7 @@ func TestLongHeaderCostsAnIdleConnectionNothing(t *testing.T) {
 				hub := wsroom.New(test.opts...)
 				srv := kit.Serve(t, test.mount(hub), hub)
 				return heldByIdle(t, hub, func(i int) {
-					p := kit.Knock(t, srv, kit.UpgradeRequest(fmt.Sprintf("/a/b%03d?%s", i, strings.Repeat("q", long)), "Connection: Upgrade",
+					p := kit.Request(t, srv, kit.UpgradeRequest(fmt.Sprintf("/a/b%03d?%s", i, strings.Repeat("q", long)), "Connection: Upgrade",
 						"Cookie: "+strings.Repeat("c", long), "X-Forwarded-For: "+strings.Repeat("1.2.3.4, ", long/9)+"192.0.2.1",
 						"Sec-WebSocket-Protocol: "+strings.Repeat("x, ", long/3)+"chat", strings.TrimSpace(kit.OfferDeflate)))
 					if p.Res.StatusCode != http.StatusSwitchingProtocols {

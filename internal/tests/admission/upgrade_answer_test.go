@@ -63,7 +63,7 @@ func TestUpgradeIsAnsweredUnderAnyResponseWriter(t *testing.T) {
 					srv.Config.ErrorLog.SetOutput(logged)
 					start(srv)
 				}, hub)
-				p := kit.Knock(t, srv, kit.UpgradeRequest("/", "Sec-WebSocket-Protocol: chat", strings.TrimSpace(kit.OfferDeflate))+string(kit.RawFrame(0x81, "early")))
+				p := kit.Request(t, srv, kit.UpgradeRequest("/", "Sec-WebSocket-Protocol: chat", strings.TrimSpace(kit.OfferDeflate))+string(kit.RawFrame(0x81, "early")))
 				if p.Res.StatusCode != http.StatusSwitchingProtocols || p.Res.Proto != "HTTP/1.1" {
 					t.Fatalf("got %s %d %s", p.Res.Proto, p.Res.StatusCode, p.Body)
 				}
@@ -97,7 +97,7 @@ func TestUpgradeIsAnsweredUnderAnyResponseWriter(t *testing.T) {
 func TestCloseFrameIsSentUnderAnyResponseWriter(t *testing.T) {
 	hub := wsroom.New(kit.Deny(401), wsroom.WithRejectMode(wsroom.CloseFrame))
 	srv := kit.Serve(t, wrap(hub, func(w http.ResponseWriter) http.ResponseWriter { return &noting{ResponseWriter: w} }), hub)
-	p := kit.Knock(t, srv, kit.UpgradeRequest("/"))
+	p := kit.Request(t, srv, kit.UpgradeRequest("/"))
 	if p.Res.StatusCode != http.StatusSwitchingProtocols {
 		t.Fatalf("got %d", p.Res.StatusCode)
 	}
@@ -117,7 +117,7 @@ func TestHandshakeWithABodyIsRefusedAtOnce(t *testing.T) {
 				{"Content-Length: 10"}, {"Content-Length: 9223372036854775807"}, {"Transfer-Encoding: chunked"},
 				{"Content-Length: 10", "Expect: 100-continue"},
 			} {
-				wantRefusal(t, kit.Knock(t, srv, kit.UpgradeRequest("/", headers...)), http.StatusBadRequest, "has no body") // and none comes
+				wantRefusal(t, kit.Request(t, srv, kit.UpgradeRequest("/", headers...)), http.StatusBadRequest, "has no body") // and none comes
 			}
 		}
 		if n := hub.Stats(); n != (wsroom.Stats{}) || hub.Causes().Refused["handshake"] != 12 {
@@ -129,7 +129,7 @@ func TestHandshakeWithABodyIsRefusedAtOnce(t *testing.T) {
 	hub := wsroom.New(kit.Echo())
 	srv := kit.Serve(t, hub)
 	for _, headers := range [][]string{{"Content-Length: 0"}, {"Content-Length: 0", "Expect: 100-continue"}, {"Expect: 100-continue"}} {
-		p := kit.Knock(t, srv, kit.UpgradeRequest("/", headers...)+string(kit.RawFrame(0x81, "x")))
+		p := kit.Request(t, srv, kit.UpgradeRequest("/", headers...)+string(kit.RawFrame(0x81, "x")))
 		if p.Res.StatusCode != http.StatusSwitchingProtocols || p.ReadText() != "x" {
 			t.Errorf("%q: got %d", headers, p.Res.StatusCode)
 		}
@@ -141,7 +141,7 @@ func TestBadHandshakeWithABodyIsAnsweredAtOnce(t *testing.T) {
 	srv := kit.Serve(t, wsroom.New(kit.Echo()))
 	for _, body := range []string{"Content-Length: 10", "Transfer-Encoding: chunked"} {
 		for _, bad := range []string{"Sec-WebSocket-Version: 12", "Sec-WebSocket-Key: x"} {
-			wantRefusal(t, kit.Knock(t, srv, kit.UpgradeRequest("/", body, bad)), http.StatusBadRequest) // and none comes
+			wantRefusal(t, kit.Request(t, srv, kit.UpgradeRequest("/", body, bad)), http.StatusBadRequest) // and none comes
 		}
 	}
 }
@@ -187,7 +187,7 @@ func TestSubprotocolIsSpelledAsTheServerDoes(t *testing.T) {
 	for offer, want := range map[string]string{
 		"chat.v1": "chat.v1", "CHAT.V1": "chat.v1", "Chat.v1, CHAT.v2": "chat.V2", "chat.v2,chat.V2": "chat.V2", "other": "", "chat": "",
 	} {
-		p := kit.Knock(t, srv, kit.UpgradeRequest("/", "Sec-WebSocket-Protocol: "+offer))
+		p := kit.Request(t, srv, kit.UpgradeRequest("/", "Sec-WebSocket-Protocol: "+offer))
 		if header, app := p.Res.Header.Get("Sec-WebSocket-Protocol"), kit.Await(t, got, "OnConnect"); header != want || app != want+" "+want {
 			t.Errorf("%q: the client got %q, the application %q, want %q", offer, header, app, want)
 		}

@@ -154,7 +154,7 @@ func TestHostileLogLines(t *testing.T) {
 					"Sec-WebSocket-Protocol: chat, bearer." + token, "User-Agent: \x1b[31m" + token, "X-Forwarded-For: " + token,
 				} {
 					wg.Go(func() {
-						p := kit.Knock(t, srv, kit.UpgradeRequest(room+"?token="+token+"&x=%0d%0a%1b", header))
+						p := kit.Request(t, srv, kit.UpgradeRequest(room+"?token="+token+"&x=%0d%0a%1b", header))
 						if p.Res.StatusCode == 101 {
 							p.Write(kit.RawFrame(0x81, nasty+token))
 							p.Write(kit.RawFrame(0x88, "\x0f\xa0"+nasty+token))

@@ -145,7 +145,7 @@ func TestHostileNames(t *testing.T) {
 		"/*", "/a*", "/%3E", "/a.b", "/a.*", "/a.%3E", "/{}", "/{room}", "/%7Broom%7D", "/...", "/..a", "/a;b", "/a|b", "/$", "/~",
 		"/%E2%80%AEa", "/a%20", "/%20a", "/a+", "/a%2B%2B",
 	} {
-		p := kit.Knock(t, srv, kit.UpgradeRequest(target))
+		p := kit.Request(t, srv, kit.UpgradeRequest(target))
 		if p.Res.StatusCode != 101 {
 			t.Errorf("%s: got %d", target, p.Res.StatusCode)
 			continue

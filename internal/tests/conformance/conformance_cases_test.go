@@ -256,7 +256,7 @@ func TestCompressionOffersAreAnswered(t *testing.T) {
 		{`x-unknown; a="b, permessage-deflate, c"`, ""},
 	} {
 		t.Run(c.offers, func(t *testing.T) {
-			p := kit.Knock(t, srv, kit.UpgradeRequest("/a", "Sec-WebSocket-Extensions: "+c.offers))
+			p := kit.Request(t, srv, kit.UpgradeRequest("/a", "Sec-WebSocket-Extensions: "+c.offers))
 			if got := p.Res.Header.Get("Sec-WebSocket-Extensions"); got != c.answer {
 				t.Errorf("answer %q, want %q", got, c.answer)
 			}

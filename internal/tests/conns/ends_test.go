@@ -80,7 +80,7 @@ func TestRepliesComeBeforeTheAnswerToAClose(t *testing.T) {
 				for _, text := range say.texts {
 					all = append(all, kit.RawFrame(0x81, text)...)
 				}
-				c := kit.Knock(t, srv, kit.UpgradeRequest("/a"))
+				c := kit.Request(t, srv, kit.UpgradeRequest("/a"))
 				c.Write(append(all, kit.RawFrame(0x88, "\x0f\xa1bye")...))
 				if code := wantTexts(t, c.RawConn, say.want, kit.Number); code != 4001 {
 					t.Errorf("close code %d, want 4001", code)
@@ -98,7 +98,7 @@ func TestQueueGoesOutToAPeerThatSendsNothingMore(t *testing.T) {
 			hub := wsroom.New(wsroom.OnText(dump))
 			srv := serve(hub)
 			for range 20 {
-				c := kit.Knock(t, srv, kit.UpgradeRequest("/a"))
+				c := kit.Request(t, srv, kit.UpgradeRequest("/a"))
 				c.Write(append(kit.RawFrame(0x81, "dump"), rest...))
 				if err := c.Conn.(interface{ CloseWrite() error }).CloseWrite(); err != nil {
 					t.Fatal(err)

@@ -126,7 +126,7 @@ func TestUntilAdmitsOrRefuses(t *testing.T) {
 	} {
 		hub := wsroom.New(wsroom.WithAuthorize(func(*http.Request, string) error { return test.err }))
 		srv := kit.Serve(t, hub)
-		if p := kit.Knock(t, srv, kit.UpgradeRequest("/")); p.Res.StatusCode != test.status {
+		if p := kit.Request(t, srv, kit.UpgradeRequest("/")); p.Res.StatusCode != test.status {
 			t.Errorf("%s: got %d, want %d", test.what, p.Res.StatusCode, test.status)
 		} else {
 			p.Close()

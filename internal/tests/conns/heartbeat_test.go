@@ -107,12 +107,12 @@ func TestGoneClientIsFoundBehindItsBacklog(t *testing.T) {
 					hub := wsroom.New(append(opts, wsroom.WithHeartbeat(time.Second, 200*time.Millisecond),
 						wsroom.WithMaxConnsPer(func(*http.Request) string { return "ann" }, 1))...)
 					srv := serve(hub)
-					c := kit.Knock(t, srv, kit.UpgradeRequest("/a"))
+					c := kit.Request(t, srv, kit.UpgradeRequest("/a"))
 					c.Write(bytes.Repeat(kit.RawFrame(0x81, "0123456789"), 60_000)) // 30 s
 
 					goAway(c)
 					kit.Until(t, "its successor is let in", func() bool {
-						c := kit.Knock(t, srv, kit.UpgradeRequest("/a"))
+						c := kit.Request(t, srv, kit.UpgradeRequest("/a"))
 						c.Close()
 						return c.Res.StatusCode == http.StatusSwitchingProtocols
 					})

@@ -7,7 +7,7 @@ import (
 	"net/http"
 )
 
-// Promising is a ResponseWriter that has a Hijack method, which fails.
-type Promising struct{ http.ResponseWriter }
+// NoHijack is a ResponseWriter that has a Hijack method, which fails.
+type NoHijack struct{ http.ResponseWriter }
 
-func (*Promising) Hijack() (net.Conn, *bufio.ReadWriter, error) { return nil, nil, errors.New("no") }
+func (*NoHijack) Hijack() (net.Conn, *bufio.ReadWriter, error) { return nil, nil, errors.New("no") }

@@ -20,8 +20,8 @@ type Peer struct {
 	Body string // unless the server switched protocols
 }
 
-// Knock sends the request on a connection of its own, and reads the answer.
-func Knock(t testing.TB, srv *httptest.Server, request string) *Peer {
+// Request sends the request on a connection of its own, and reads the answer.
+func Request(t testing.TB, srv *httptest.Server, request string) *Peer {
 	t.Helper()
 	conn := Connect(t, srv)
 	if _, err := io.WriteString(conn, request); err != nil {

@@ -31,7 +31,7 @@ func TestMessagesBehindAnUnfinishedOneAreCountedAsLost(t *testing.T) {
 	}))
 	srv := kit.Serve(t, hub)
 
-	c := kit.Knock(t, srv, kit.UpgradeRequest("/a"))
+	c := kit.Request(t, srv, kit.UpgradeRequest("/a"))
 	if _, _, err := c.Next(); err != nil {
 		t.Fatal(err)
 	}

@@ -146,7 +146,7 @@ func faults() []trigger {
 			if err != nil {
 				s.T.Fatal(err)
 			}
-			hub.ServeHTTP(&kit.Promising{ResponseWriter: httptest.NewRecorder()}, r)
+			hub.ServeHTTP(&kit.NoHijack{ResponseWriter: httptest.NewRecorder()}, r)
 		}},
 	}
 }
