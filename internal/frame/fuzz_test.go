@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -262,6 +263,7 @@ func FuzzReader(f *testing.F) {
 		if !slices.Equal(got.messages, want.messages) {
 			t.Errorf("%d messages, want %d, or they differ", len(got.messages), len(want.messages))
 		}
+		got.err, want.err = withoutCutControl(got.err), withoutCutControl(want.err)
 		if got.err != want.err && got.err != strings.ReplaceAll(want.err, errCut.Error(), "EOF") {
 			t.Errorf("ended by %q, want %q", got.err, want.err)
 		}
@@ -273,6 +275,15 @@ func FuzzReader(f *testing.F) {
 			t.Errorf("drained: %d bytes left, %d in the buffer, peer closing %v", len(cut.stream), wire.w-wire.r, wire.PeerClosing())
 		}
 	})
+}
+
+// cutControl is what coder/websocket says of a control frame that is cut within.
+var cutControl = regexp.MustCompile(`failed to handle control frame op\w+: failed to read frame payload: ` + regexp.QuoteMeta(errCut.Error()))
+
+// withoutCutControl returns an error's text as if a cut control frame had been cut in its header: a Conn hands on short
+// control frames whole, so coder/websocket sees no part of them.
+func withoutCutControl(text string) string {
+	return cutControl.ReplaceAllString(text, "failed to read frame header: "+errCut.Error())
 }
 
 // coder/websocket reads what was encoded, compressed or not, each message by itself.
