@@ -446,6 +446,7 @@ func (h *Hub) checkSite(r *http.Request) error {
 	return nil
 }
 
+// Adapters ask for the check of host and origin through package site, without an exported method of Hub.
 func init() {
 	site.Check = func(handler http.Handler, r *http.Request) (status int, text string) {
 		var refused *StatusError
