@@ -387,9 +387,10 @@ func (t Target) Except(conns ...*Conn) Target {
 // in the same order, and the messages of one sender in the order sent.
 //
 // SendText returns an error for text that isn't valid UTF-8 and for a name that can't be a room's. No
-// connection gets the message then. With a broker it may also return [ErrOutage] or [ErrShutdown]. An empty
-// room is no error. Nor is a member whose queue is full: [WithOverflow] sets what happens to that member, and
-// [OnClose] or [OnDrop] reports it.
+// connection gets the message then. With a broker it also returns [ErrOutage], [ErrShutdown], and errors for a
+// message that is larger, or names more rooms or connections, than the broker's messages may. An empty room is
+// no error. Nor is a member whose queue is full: [WithOverflow] sets what happens to that member, and [OnClose]
+// or [OnDrop] reports it.
 func (t Target) SendText(text string) error {
 	return send(t, frame.Text, text, checkText(text))
 }
@@ -430,7 +431,7 @@ func deliver[P string | []byte](h *Hub, to audience, skip func(*Conn) bool, opco
 
 // Close ends every connection of the target as [Conn.Close] does, and returns at once. It returns an error for
 // a code or reason that can't be sent (RFC 6455, sections 7.4 and 5.5.1) and for a name that can't be a
-// room's. With a broker it may also return [ErrOutage] or [ErrShutdown].
+// room's. With a broker it also returns that broker's errors, as [Target.SendText] does.
 func (t Target) Close(code websocket.StatusCode, reason string) error {
 	if err := frame.CheckClose(code, reason); err != nil {
 		return err
