@@ -16,8 +16,8 @@ import (
 )
 
 // Errors that programs can tell apart with [errors.Is]: causes of a connection's end, and errors of calls. The
-// text of an error is never sent to the peer. The peer gets a close code and a fixed reason, or the
-// application's own reason if the application closed the connection.
+// text of such an error is never sent to the peer. The peer gets at most a close code and a fixed reason, or
+// the application's own reason if the application closed the connection.
 var (
 	// ErrClosed is returned by methods that need a living connection, once the connection is ending.
 	ErrClosed = errors.New("wsroom: connection is closed")
@@ -159,11 +159,11 @@ const (
 
 // WithRejectMode sets how clients are told that their requests are refused. The default is [HTTP].
 //
-// [CloseFrame] sends a close frame to a request that is valid but is refused for its room's name, by
-// [WithAuthorize], for a limit, or because of [Hub.Shutdown]. The connection of the close frame is in no room,
-// runs no callback, counts only as refused, and is cut after 1 s at the latest. Its close code is 4000 plus
-// the status for a 4xx status (4401, 4403, 4404, 4429), 1013 for 503, and 1011 otherwise. Its reason is the
-// text that would be the body, cut to 123 bytes.
+// With [CloseFrame] the hub upgrades a valid request that is refused, and sends a close frame. It does so for a
+// refusal by the room's name, [WithAuthorize], a limit, [WithHandshakeTimeout], [Hub.Shutdown], or a broker
+// that is away. The connection is in no room, runs no callback, counts only as refused, and is cut after 1 s at
+// the latest. The close code is 4000 plus the status for a 4xx status (4401, 4403, 4404, 4429), 1013 for 503,
+// and 1011 otherwise. The reason is the text that would be the body, cut to 123 bytes.
 //
 // Bad handshakes and origins and hosts that aren't allowed are always refused by HTTP. So are further requests
 // while 256 clients are being sent a close frame.

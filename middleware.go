@@ -353,9 +353,9 @@ func (g *gate) takeSocket() (socket net.Conn, early []byte, err error) {
 // unsent are headers that a 101 must not have (RFC 9110, section 8.6; RFC 9112, section 6.1).
 var unsent = map[string]bool{"Content-Length": true, "Transfer-Encoding": true}
 
-// switchProtocols sends the 101 with these headers (RFC 6455, section 4.2.2). It writes to the socket, because
-// some middleware's ResponseWriter only records the status. It returns [os.ErrDeadlineExceeded] if the 101
-// isn't written by the deadline.
+// switchProtocols sends the 101 with these headers (RFC 6455, section 4.2.2, item 5). It writes to the socket,
+// because some middleware's ResponseWriter only records the status. It returns [os.ErrDeadlineExceeded] if the
+// 101 isn't written by the deadline.
 func switchProtocols(socket net.Conn, header http.Header, deadline time.Time) error {
 	answer := bytes.NewBuffer(make([]byte, 0, 512))
 	answer.WriteString("HTTP/1.1 101 Switching Protocols\r\n")

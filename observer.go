@@ -178,9 +178,9 @@ type Tracer interface {
 	// registered the callback, such as "OnConnect" or "OnJSON". route is the same as for an [Observer]. Start
 	// must return at once and may be called concurrently.
 	//
-	// end is called once, on the same goroutine, when the upgrade or callback is over. Its err is nil, or: the
-	// refusal or failure of an upgrade, [ErrPanic], the error by which a callback ended the connection, or a
-	// [*DecodeError].
+	// end is called once, on the same goroutine, when the upgrade or callback is over. Its err is nil or one of
+	// these: the refusal or failure of an upgrade, [ErrPanic], the error by which a callback ended the
+	// connection, a [*DecodeError].
 	//
 	// ctx is the request's context for an upgrade, and [Conn.Context] for a connection's callback. The
 	// functions of [WithRoom], [WithAuthorize] and [OnConnect] find the values that an upgrade's Start adds to

@@ -369,7 +369,8 @@ func WithWriteTimeout(d time.Duration) Option {
 // WithCompression negotiates permessage-deflate without context takeover (RFC 7692, section 7.1.1) and
 // compresses messages of at least threshold bytes, once for all receivers. It doesn't compress messages that
 // are written through [Conn.WebSocket]. Compression is off by default, because it costs processor time and
-// memory. Don't compress messages that mix secrets with text from other people.
+// memory. Don't use it for messages that mix secrets with text from other people: the compressed length can
+// reveal the secrets.
 func WithCompression(threshold int) Option {
 	return func(c *config) error {
 		c.deflateFrom = threshold

@@ -21,8 +21,8 @@
 // # Admission
 //
 // A request is upgraded once it has passed these checks, in this order: the handshake, the host and origin,
-// the limits on connections, the room's name, [WithAuthorize], the limits on rooms. Until then it takes
-// nothing of the hub but a place under the limits. [WithRejectMode] sets how refused clients are told.
+// the limits on connections, the room's name, [WithAuthorize], the limits on rooms. Until then it costs the
+// hub nothing but a place under the limits. [WithRejectMode] sets how a refused client is told.
 //
 // # Messages
 //
@@ -127,15 +127,16 @@ func New(opts ...Option) *Hub {
 	return h
 }
 
-// ServeHTTP upgrades the request and returns once [OnConnect] has returned. The connection lives on. A request
-// that isn't upgraded is answered with a status and the reason; the text of an application's error is sent
-// only if it is a [*StatusError]. The statuses are:
+// ServeHTTP upgrades the request and returns once [OnConnect] has returned. The connection lives on.
+//
+// A request that isn't upgraded is answered with a status and the reason. The text of an application's error
+// is sent only if the error is a [*StatusError]. These are the usual statuses:
 //
 //   - 400 for a bad handshake, a handshake with a body, or a bad room name,
 //   - 403 for an origin or host that isn't allowed, or a refusal of [WithAuthorize],
-//   - 426 for a request that isn't an upgrade,
+//   - 426 for a request that isn't an upgrade, or that came over HTTP/2,
 //   - 429 and 503 for a limit that is reached,
-//   - 503 after [Hub.Shutdown], or when [WithHandshakeTimeout] has passed.
+//   - 503 after [Hub.Shutdown], when [WithHandshakeTimeout] has passed, or while the broker is away.
 //
 // [WithRejectMode] can have clients told by a close frame instead.
 func (h *Hub) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -431,7 +432,7 @@ func deliver[P string | []byte](h *Hub, to audience, skip func(*Conn) bool, opco
 
 // Close ends every connection of the target as [Conn.Close] does, and returns at once. It returns an error for
 // a code or reason that can't be sent (RFC 6455, sections 7.4 and 5.5.1) and for a name that can't be a
-// room's. With a broker it also returns that broker's errors, as [Target.SendText] does.
+// room's. With a broker it also returns the errors that [Target.SendText] returns with one.
 func (t Target) Close(code websocket.StatusCode, reason string) error {
 	if err := frame.CheckClose(code, reason); err != nil {
 		return err
