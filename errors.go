@@ -15,62 +15,64 @@ import (
 	"github.com/wsroom/wsroom/internal/route"
 )
 
-// The ends and refusals that programs tell apart, for errors.Is. The text of an error never goes to
-// the peer; what does is a close code and, where the application closed, its own reason.
+// Errors that programs can tell apart with [errors.Is]: causes of a connection's end, and errors of calls. The
+// text of such an error is never sent to the peer. The peer gets at most a close code and a fixed reason, or
+// the application's own reason if the application closed the connection.
 var (
-	// ErrClosed is returned by what needs a living connection once it is ending.
+	// ErrClosed is returned by methods that need a living connection, once the connection is ending.
 	ErrClosed = errors.New("wsroom: connection is closed")
 
-	// ErrSlow ends a connection whose send queue is full, under CloseSlow (close code 1013). The send to it
-	// that found it full returns ErrSlow, too.
+	// ErrSlow ends a connection whose send queue is full, under [CloseSlow] (close code 1013). The send to
+	// this connection that finds the queue full returns ErrSlow, too.
 	ErrSlow = errors.New("wsroom: connection is too slow")
 
-	// ErrQueueFull is returned by a send to one connection that DropNewest dropped, and by a send of
-	// OnConnect that found no room in time, under DropNewest and DropOldest; see WithSendQueue.
+	// ErrQueueFull is returned by a send to one connection whose message [DropNewest] drops. Under
+	// [DropNewest] and [DropOldest] it is also returned by a send in [OnConnect] for which no room becomes
+	// free in time; see [WithSendQueue].
 	ErrQueueFull = errors.New("wsroom: send queue is full")
 
-	// ErrShutdown ends the connections at Shutdown (close code 1012, or that of WithShutdownCode).
+	// ErrShutdown ends the connections at [Hub.Shutdown] (close code 1012, or that of [WithShutdownCode]).
 	ErrShutdown = cluster.ErrClosed // "wsroom: hub is shut down"
 
-	// ErrOutage is returned by sends to rooms, and by Join, while the broker is away or slow, beyond what
-	// WithBrokerBuffer bridges. With WithOutage(DeliverLocally) there is none.
+	// ErrOutage is returned by the methods of [Target] that send or close, and by [Conn.Join], while the broker
+	// is away or slow, beyond what [WithBrokerBuffer] bridges. It doesn't occur under [WithOutage] with
+	// [DeliverLocally].
 	ErrOutage = cluster.ErrAway // "wsroom: broker is away"
 
-	// ErrHeartbeat ends a connection whose peer no longer answers.
+	// ErrHeartbeat ends a connection whose peer no longer answers. No close frame is sent.
 	ErrHeartbeat = errors.New("wsroom: peer does not answer")
 
-	// ErrRateLimited ends a connection over WithRateLimit or WithByteRateLimit, with Disconnect, and one
-	// whose peer sends too many pings, pongs or tiny fragments, see WithRateLimit (close code 1008). The
-	// cause says which.
+	// ErrRateLimited ends a connection that exceeds [WithRateLimit] or [WithByteRateLimit] under
+	// [Disconnect], and a connection whose peer sends too many pings, pongs or tiny fragments (close code
+	// 1008). The text of the cause says which of them it was.
 	ErrRateLimited = errors.New("wsroom: rate limit exceeded")
 
-	// ErrExpired ends a connection at the time that Until set, unless OnExpire renewed it (close code
+	// ErrExpired ends a connection at the time that [Until] set, unless [OnExpire] extended it (close code
 	// 4401).
 	ErrExpired = errors.New("wsroom: admission has expired")
 
-	// ErrPanic ends a connection in whose callback a panic, or runtime.Goexit, happened (close code
-	// 1011).
+	// ErrPanic ends a connection whose callback panicked or called [runtime.Goexit] (close code 1011).
 	ErrPanic = errors.New("wsroom: callback panicked")
 )
 
-// DecodeError tells that a message isn't the JSON that a callback or ReadJSON takes. Close code 1007
-// unless WithBadJSON(KeepOpen) is set.
+// DecodeError reports that a message doesn't decode as the JSON that a callback or [Conn.ReadJSON] expects. It
+// ends the connection with close code 1007, except under [WithBadJSON] with [KeepOpen].
 type DecodeError struct {
-	Err error // what the decoder says
+	Err error // the decoder's error
 }
 
 func (e *DecodeError) Error() string { return "wsroom: decode JSON: " + e.Err.Error() }
 
-// Unwrap returns what the decoder says.
+// Unwrap returns the decoder's error.
 func (e *DecodeError) Unwrap() error { return e.Err }
 
-// StatusError refuses a request before the upgrade, with an HTTP status; see WithRejectMode. A RoomFunc
-// or the function of WithAuthorize returns one, wrapped or not, to choose what the client sees; a nil one
-// that is returned as an error refuses with 500. Refusals of the hub itself are StatusErrors too, each
-// the caller's own.
+// StatusError refuses a request before the upgrade, with an HTTP status; see [WithRejectMode]. A [RoomFunc] or
+// the function of [WithAuthorize] returns one, wrapped or not, to choose the client's answer. A nil
+// *StatusError that is returned as an error refuses the request with 500. The hub's own refusals are
+// StatusErrors, too. Each is a copy that the caller may change.
 type StatusError struct {
-	Status     int           // an HTTP status from 400 to 599, else it counts as 500
-	Message    string        // the body that the client gets; the status's own text if empty
+	Status     int           // an HTTP status from 400 to 599; any other value counts as 500
+	Message    string        // the body of the answer; if empty, the standard text of the status
 	RetryAfter time.Duration // sent as Retry-After in whole seconds, rounded up, if positive
 }
 
@@ -95,13 +97,13 @@ func (e *StatusError) status() int {
 	return e.Status
 }
 
-// refusal is one of the hub's own. It is shared; the application gets copies of its StatusError.
+// refusal is one of the hub's own refusals. It is shared; the application gets copies of its StatusError.
 type refusal struct {
 	cause string // for metrics
 	StatusError
 }
 
-// As gives errors.As a copy, which is the caller's.
+// As gives errors.As a copy of the StatusError, which the caller may change.
 func (r *refusal) As(target any) bool {
 	e, ok := target.(**StatusError)
 	if ok {
@@ -111,7 +113,7 @@ func (r *refusal) As(target any) bool {
 	return ok
 }
 
-// owned returns err for the application to keep.
+// owned returns err as the application may keep it: a copy in place of a refusal.
 func owned(err error) error {
 	if r, ok := err.(*refusal); ok {
 		own := r.StatusError
@@ -144,24 +146,27 @@ var (
 		Message: "WebSocket protocol violation: a handshake has no body"}}
 )
 
-// RejectMode says how a client learns that its request is refused.
+// RejectMode sets how a client is told that its request is refused; see [WithRejectMode].
 type RejectMode int
 
 const (
-	// HTTP answers with the status. It is the default. A browser's script can't see it, and can't
-	// tell a refusal from a lost network.
+	// HTTP answers with an HTTP status. It is the default. A script in a browser can't see the status, so it
+	// can't distinguish a refusal from a network failure.
 	HTTP RejectMode = iota
-	// CloseFrame upgrades the connection to close it at once with a code and a reason.
+	// CloseFrame upgrades the connection and closes it at once, with a close code and a reason.
 	CloseFrame
 )
 
-// WithRejectMode says how clients learn that they are refused. The default is HTTP. With CloseFrame a
-// request that could be upgraded, but for its room's name, WithAuthorize, a limit or the hub's Shutdown,
-// gets a close frame, in a connection that is part of no room, calls no callback, counts nowhere but as
-// refused, and is cut after 1 s at the latest. The code is 4000 and the status for a 4xx status (4401,
-// 4403, 4404, 4429), 1013 for 503, else 1011; the reason is what would be the body, cut to 123 bytes.
-// Bad handshakes, foreign origins and hosts, and whoever comes while 256 are being told, are refused
-// by HTTP all the same.
+// WithRejectMode sets how clients are told that their requests are refused. The default is [HTTP].
+//
+// With [CloseFrame] the hub upgrades a valid request that is refused, and sends a close frame. It does so for a
+// refusal by the room's name, [WithAuthorize], a limit, [WithHandshakeTimeout], [Hub.Shutdown], or a broker
+// that is away. The connection is in no room, runs no callback, counts only as refused, and is cut after 1 s at
+// the latest. The close code is 4000 plus the status for a 4xx status (4401, 4403, 4404, 4429), 1013 for 503,
+// and 1011 otherwise. The reason is the text that would be the body, cut to 123 bytes.
+//
+// Bad handshakes and origins and hosts that aren't allowed are always refused by HTTP. So are further requests
+// while 256 clients are being sent a close frame.
 func WithRejectMode(m RejectMode) Option {
 	return func(c *config) error {
 		c.rejectMode = m
@@ -169,15 +174,16 @@ func WithRejectMode(m RejectMode) Option {
 	}
 }
 
-// maxRejects bounds the connections in which a close frame tells that they are refused. They aren't
-// under the hub's limits.
+// maxRejects limits the refused connections that are being sent a close frame. The hub's own limits don't
+// count them.
 const maxRejects = 256
 
-// maxUnheard is how much of what a refused client sends is read. A socket that is closed with bytes
-// unread resets the connection, and the client may lose the close frame.
+// maxUnheard is how many bytes of a refused client's data are read and discarded. Closing a socket with unread
+// bytes resets the TCP connection, and the client may then lose the close frame (RFC 6455, section 7.1.1).
 const maxUnheard = 64 << 10
 
-// refuse answers a valid handshake that isn't to be upgraded.
+// refuse answers a valid handshake that is refused: by a close frame if WithRejectMode allows that, else by
+// HTTP.
 func (g *gate) refuse(cause string, err error) {
 	g.answered = true
 	refused := g.noteRefusal(cause, err)
@@ -187,6 +193,7 @@ func (g *gate) refuse(cause string, err error) {
 			return
 		}
 	}
+
 	for _, key := range []string{"Upgrade", "Connection", "Sec-WebSocket-Accept", "Sec-WebSocket-Protocol", "Sec-WebSocket-Extensions"} {
 		g.Header().Del(key)
 	}
@@ -194,7 +201,8 @@ func (g *gate) refuse(cause string, err error) {
 	refused.answer(g.ResponseWriter, g.request)
 }
 
-// tellable reports whether a refusal for this cause may be told by a close frame.
+// tellable reports whether a refusal for this cause may be sent as a close frame. Origins and hosts that
+// aren't allowed get an HTTP status (RFC 6455, section 4.2.2, item 4).
 func tellable(cause string) bool {
 	switch cause {
 	case "handshake", "hijack", "host", "origin":
@@ -203,7 +211,7 @@ func tellable(cause string) bool {
 	return true
 }
 
-// mayReject counts a connection for a close frame, if WithRejectMode and maxRejects allow one more.
+// mayReject reports whether WithRejectMode and maxRejects allow one more close frame. If so, it counts it.
 func (h *Hub) mayReject() bool {
 	if h.cfg.rejectMode != CloseFrame {
 		return false
@@ -215,8 +223,8 @@ func (h *Hub) mayReject() bool {
 	return ok
 }
 
-// reject upgrades the connection, says why it isn't wanted, and cuts it. It returns an error where there is
-// no connection to be had.
+// reject upgrades the connection, sends a close frame with the refusal, and cuts the connection. It returns an
+// error only if the socket can't be hijacked, because refuse can then still answer by HTTP.
 func (g *gate) reject(refused *StatusError) error {
 	deadline := time.Now().Add(ridBudget)
 	socket, _, err := g.takeSocket()
@@ -224,15 +232,19 @@ func (g *gate) reject(refused *StatusError) error {
 		g.logger().Error("wsroom: request can't be upgraded", "cause", "hijack", "err", err)
 		return err
 	}
+
 	defer time.AfterFunc(time.Until(deadline), func() { frame.Kill(socket) }).Stop()
-	defer socket.Close() // over TLS it may wait
+	defer socket.Close() // over TLS this may wait, and the timer limits that
+
 	if err := switchProtocols(socket, g.Header(), deadline); err != nil {
 		return nil
 	}
 	noteSwitch(g.ResponseWriter)
+
 	if _, err := socket.Write(frame.AppendClose(nil, int(refused.closeCode()), refused.closeReason())); err != nil {
 		return nil
 	}
+
 	if half, ok := socket.(interface{ CloseWrite() error }); ok {
 		_ = half.CloseWrite()
 	}
@@ -240,7 +252,8 @@ func (g *gate) reject(refused *StatusError) error {
 	return nil
 }
 
-// hijackable names the middleware that hides the server's ResponseWriter.
+// hijackable returns nil if the server's connection can be hijacked. Otherwise its error names the type of the
+// ResponseWriter that hides the server's own.
 func hijackable(w http.ResponseWriter) error {
 	for {
 		switch t := w.(type) {
@@ -257,6 +270,8 @@ func hijackable(w http.ResponseWriter) error {
 	}
 }
 
+// closeCode returns the close code for the status: one for private use (RFC 6455, section 7.4.2) for 4xx, else
+// one of the IANA registry (RFC 6455, section 11.7).
 func (e *StatusError) closeCode() websocket.StatusCode {
 	switch status := e.status(); {
 	case status < 500:
@@ -270,7 +285,8 @@ func (e *StatusError) closeCode() websocket.StatusCode {
 
 func (e *StatusError) closeReason() string { return cutReason(e.text()) }
 
-// noteRefusal counts a refusal, logs it if the server is at fault, and returns what the client gets.
+// noteRefusal counts a refusal, logs it if its status is 500 or 501, and returns the client's answer. An error
+// that isn't a StatusError becomes a 500 without its text.
 func (g *gate) noteRefusal(cause string, err error) *StatusError {
 	g.countRefusal(cause)
 	refused := (*StatusError)(nil)
@@ -283,7 +299,8 @@ func (g *gate) noteRefusal(cause string, err error) *StatusError {
 	return refused
 }
 
-// roomError turns a RoomFunc's error into the refusal that the client gets.
+// roomError turns a RoomFunc's error into a refusal. An error that isn't a StatusError becomes a 400 without
+// its text.
 func roomError(err error) error {
 	if refused := (*StatusError)(nil); errors.As(err, &refused) {
 		return err
@@ -291,7 +308,7 @@ func roomError(err error) error {
 	return &StatusError{Status: http.StatusBadRequest}
 }
 
-// logger logs with what is known of the request: its route, and its room and connection once it has them.
+// logger returns a logger with the request's route, and with its room and connection once they are known.
 func (g *gate) logger() *slog.Logger {
 	l := g.hub.cfg.logger.With("route", route.Pattern(g.request))
 	if g.room != "" {
@@ -303,12 +320,14 @@ func (g *gate) logger() *slog.Logger {
 	return l
 }
 
-// answer is the refusal by HTTP.
+// answer sends the refusal by HTTP. A 426 over HTTP/1 has an Upgrade header (RFC 9110, section 15.5.22); HTTP/2
+// forbids that header (RFC 9113, section 8.2.2). Retry-After is in whole seconds (RFC 9110, section 10.2.3).
 func (e *StatusError) answer(w http.ResponseWriter, r *http.Request) {
 	if e.status() == http.StatusUpgradeRequired && r.ProtoMajor < 2 {
 		w.Header().Set("Upgrade", "websocket")
 		w.Header().Set("Connection", "Upgrade")
 	}
+
 	if e.RetryAfter > 0 {
 		seconds := int64(e.RetryAfter / time.Second)
 		if e.RetryAfter%time.Second > 0 {

@@ -22,11 +22,11 @@ import (
 	"github.com/wsroom/wsroom/internal/site"
 )
 
-// retryAfter is what a client that hit a limit is told to wait.
+// retryAfter is the Retry-After of the hub's own 429 and 503 (RFC 9110, section 10.2.3).
 const retryAfter = 5 * time.Second
 
-// Middleware upgrades the WebSocket requests that come by and hands the rest to next, untouched. It
-// is a func(http.Handler) http.Handler, as chi's Use takes.
+// Middleware upgrades WebSocket requests and passes all other requests to next, unchanged. It is a
+// func(http.Handler) http.Handler, which chi's Use takes.
 func (h *Hub) Middleware(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if request.IsUpgrade(r) {
@@ -37,15 +37,15 @@ func (h *Hub) Middleware(next http.Handler) http.Handler {
 	})
 }
 
-// RoomFunc names the room of a request. A name is 1 to 255 bytes of UTF-8 without control
-// characters; any other gets 400. An error refuses the request: a *StatusError with its own HTTP
-// status, any other error with 400 and no text. It may be called concurrently.
+// RoomFunc returns the name of a request's room. A name has 1 to 255 bytes of UTF-8 without control
+// characters; any other name gets 400. An error refuses the request: a [*StatusError] with its own HTTP
+// status, any other error with 400 and no text. A RoomFunc may be called concurrently.
 type RoomFunc func(r *http.Request) (string, error)
 
-// ByPath names the room after the URL's path: each segment is decoded once, empty and dot segments
-// are cleaned away, and a slash or a percent sign inside a segment stays escaped. So
-// /chat/%67eneral is /chat/general, and /a%2Fb isn't /a/b. Behind http.StripPrefix it is the path
-// without the prefix; behind chi's Mount and Route, the whole path. It is the default.
+// ByPath names the room after the URL's path. It is the default. Each segment is decoded once, empty and dot
+// segments are removed, and a slash or a percent sign inside a segment stays escaped. So /chat/%67eneral is
+// the room /chat/general, and /a%2Fb isn't /a/b. Behind [http.StripPrefix] the name is the path without the
+// prefix. Behind chi's Mount and Route it is the whole path.
 func ByPath(r *http.Request) (string, error) {
 	name, err := route.Path(r.URL)
 	if err != nil {
@@ -54,9 +54,9 @@ func ByPath(r *http.Request) (string, error) {
 	return name, nil
 }
 
-// ByPattern names the room after the route's pattern, without method and host, so that all of
-// /chat/{room} is one room. Where no pattern is known, such as in a middleware that runs before the
-// request is routed, it is an error and the client gets 500.
+// ByPattern names the room after the route's pattern, without method and host. So all requests for
+// /chat/{room} share one room. If no pattern is known, for example in middleware that runs before the request
+// is routed, ByPattern returns an error and the client gets 500.
 func ByPattern(r *http.Request) (string, error) {
 	if p := route.Pattern(r); p != "" {
 		return p, nil
@@ -68,11 +68,11 @@ func ByPattern(r *http.Request) (string, error) {
 	}
 }
 
-// ByPathValue names the room after the path value of that name, decoded once under either router: of
-// /chat/{room}, /chat/%67eneral and /chat/general are the room general. The value of a wildcard that
-// spans segments ({path...}, or * under chi) is decoded as ByPath does. Where the route has no such
-// value it is an error and the client gets 500. Behind a router that sets no path values, have a handler
-// in between call r.SetPathValue.
+// ByPathValue names the room after the path value of that name. The value is decoded once, under net/http and
+// under chi: with the route /chat/{room}, both /chat/%67eneral and /chat/general are the room general. The
+// value of a wildcard that spans segments ({path...}, or * under chi) is decoded as [ByPath] decodes a path.
+// If the route has no such value, the RoomFunc returns an error and the client gets 500. Behind a router that
+// sets no path values, put a handler in between that calls [http.Request.SetPathValue].
 func ByPathValue(name string) RoomFunc {
 	return func(r *http.Request) (string, error) {
 		value, found, err := route.Value(r, name)
@@ -86,7 +86,7 @@ func ByPathValue(name string) RoomFunc {
 	}
 }
 
-// noPathValue says what is to be done about a path value that is missing.
+// noPathValue returns the error for a missing path value, which names the remedy.
 func noPathValue(r *http.Request, name string) error {
 	remedy := "mount the hub behind the router, on a pattern that has it"
 	if !route.Known(r) {
@@ -101,7 +101,7 @@ func noPathValue(r *http.Request, name string) error {
 
 const maxRoomName = 255 // bytes
 
-// checkRoomName returns an error unless name may name a room.
+// checkRoomName returns an error if name can't be a room's.
 func checkRoomName(name string) error {
 	if name == "" || len(name) > maxRoomName || !utf8.ValidString(name) || strings.ContainsFunc(name, unicode.IsControl) {
 		return badName()
@@ -109,25 +109,26 @@ func checkRoomName(name string) error {
 	return nil
 }
 
-// ByAddr is the key for WithMaxConnsPer that counts by the address of the request's RemoteAddr: an
-// IPv4 address, or the /64 prefix of an IPv6 one, which is what a single customer gets. Behind a
-// proxy, set WithTrustedProxies, or all clients share the proxy's key. A RemoteAddr that is no
-// address is a key as it stands: peers on a Unix socket ("@" or "") all share one.
+// ByAddr is a key for [WithMaxConnsPer]: the address in the request's RemoteAddr. An IPv4 address is the key
+// itself. Of an IPv6 address the key is the /64 prefix, which a provider assigns to a single customer. Behind
+// a proxy, set [WithTrustedProxies]; otherwise all clients share the proxy's key. A RemoteAddr that isn't an
+// address is used unchanged, so all peers on a Unix socket ("@" or "") share one key.
 func ByAddr(r *http.Request) string { return request.AddrKey(r.RemoteAddr) }
 
-// BearerToken returns the request's bearer token, for WithAuthorize: from the header "Authorization:
-// Bearer …" (RFC 6750, section 2.1) or, as browsers can't set headers on a WebSocket, from the list of
-// subprotocols, where it is an entry of "bearer." and the token in base64url without padding:
+// BearerToken returns the request's bearer token, for [WithAuthorize]. It takes the token from the header
+// "Authorization: Bearer …" (RFC 6750, section 2.1) or from the list of subprotocols, because browsers can't
+// set headers on a WebSocket. The entry in the list is "bearer." and the token in base64url without padding
+// (RFC 4648, section 5):
 //
 //	new WebSocket(url, ["chat", "bearer." + btoa(token).replace(/\+/g, "-").replace(/\//g, "_").replace(/=/g, "")])
 //
-// A browser gives up if none of its subprotocols is chosen: offer a second one, here chat, and name
-// it in WithSubprotocols. A token is never chosen, sent back or logged. ok is false unless there is
-// exactly one token, of visible ASCII characters. Whether it is valid is the caller's to find out.
+// A browser fails the connection if the server chooses none of its subprotocols. So offer a second one, here
+// chat, and name it in [WithSubprotocols]. The hub never chooses, returns or logs a token. ok is false unless
+// there is exactly one token, of visible ASCII characters. The caller checks whether the token is valid.
 func BearerToken(r *http.Request) (token string, ok bool) { return request.BearerToken(r.Header) }
 
-// upgrade turns the request into a connection in its room, or answers it and returns why it is refused.
-// The request that it returns is what OnConnect gets.
+// upgrade turns the request into a connection in its room. If the request is refused, upgrade answers it and
+// returns the reason. OnConnect gets the request that upgrade returns.
 func (h *Hub) upgrade(w http.ResponseWriter, r *http.Request) (*Conn, *http.Request, error) {
 	if r.ProtoMajor >= 2 {
 		return nil, nil, h.refuseProtocol(w, r)
@@ -143,11 +144,12 @@ func (h *Hub) upgrade(w http.ResponseWriter, r *http.Request) (*Conn, *http.Requ
 	g.request.RemoteAddr = h.cfg.proxies.ClientAddr(r)
 	defer g.abort()
 
-	// The gate checks the origin, before it calls the application, and chooses the subprotocol.
+	// InsecureSkipVerify turns off coder/websocket's check of the origin. The gate checks it, before it calls
+	// the application, and chooses the subprotocol.
 	ws, err := websocket.Accept(g, g.request, &websocket.AcceptOptions{InsecureSkipVerify: true})
 	if err == nil {
 		err = g.open(ws)
-	} else if !g.answered { // coder/websocket refused the handshake, with its reason
+	} else if !g.answered { // coder/websocket refused the handshake and sent its reason
 		g.countRefusal("handshake")
 	}
 	g.returned = true
@@ -159,7 +161,8 @@ func (h *Hub) upgrade(w http.ResponseWriter, r *http.Request) (*Conn, *http.Requ
 	return g.conn, g.request, nil
 }
 
-// refuseProtocol answers what didn't come over HTTP/1.1.
+// refuseProtocol answers a request of HTTP/2 or later with 426 (RFC 9110, section 15.5.22): the handshake of
+// RFC 6455, section 4.1, needs HTTP/1.1.
 func (h *Hub) refuseProtocol(w http.ResponseWriter, r *http.Request) error {
 	refused := &StatusError{
 		Status:  http.StatusUpgradeRequired,
@@ -170,35 +173,35 @@ func (h *Hub) refuseProtocol(w http.ResponseWriter, r *http.Request) error {
 	return refused
 }
 
-// gate is the ResponseWriter that coder/websocket gets. Once the handshake has proved valid, coder
-// calls Hijack; there the gate admits the request and puts the connection in its room. The 101 goes out
-// when all else is done, so that a client that sees it is in the room.
+// gate is the ResponseWriter that coder/websocket gets. coder/websocket calls Hijack once it has found the
+// handshake valid. In Hijack the gate admits the request and puts the connection in its room. The 101 is sent
+// last, so that a client that receives it is in the room already.
 type gate struct {
 	http.ResponseWriter
 	hub     *Hub
-	request *http.Request     // a copy, with the client's address, and the limit until it is admitted
+	request *http.Request     // a copy with the client's address; its context is limit until it is admitted
 	limit   *request.Deadline // the request's context until then; the 101 must be out by its deadline
-	deflate string            // the answer to an offer to compress; "" for none
-	room    string            // "" until it is named
-	wire    *frame.Conn       // nil until the socket is ours
-	reader  *bufio.Reader     // what coder/websocket reads from
+	deflate string            // the answer to an offer of permessage-deflate; "" for none
+	room    string            // "" until the RoomFunc has named it
+	wire    *frame.Conn       // nil until the socket is hijacked
+	reader  *bufio.Reader     // coder/websocket reads from it
 
-	// What is given back unless the request is admitted.
-	reserved   bool // a place under the limits, for key
+	// giveBack undoes these unless the request is admitted.
+	reserved   bool // a place under the limits is taken, for key
 	key        string
-	subscribed bool // to messages to all and to the room; conn gives that back if joined
+	subscribed bool // to messages to all and to the room; the end of conn undoes it if conn joined
 	conn       *Conn
 	joined     bool // conn is in its room
-	entered    bool // and the books say so
+	entered    bool // conn is counted as present, too
 
-	answered bool // by us; coder's own answer isn't sent
-	returned bool // from coder/websocket; not set if the application panicked
+	answered bool // the gate has answered; the answer of coder/websocket isn't sent
+	returned bool // coder/websocket has returned; false if the application panicked
 	admitted bool
 	counted  bool // as refused
 }
 
-// abort gives back what a request holds that wasn't admitted after all, because something panicked or
-// the client is gone.
+// abort gives back what a request holds that wasn't admitted, because of a panic or because the client is
+// gone.
 func (g *gate) abort() {
 	if g.admitted {
 		return
@@ -219,7 +222,7 @@ func (g *gate) countRefusal(cause string) {
 	}
 }
 
-// giveBack undoes what admit has done, each thing once.
+// giveBack undoes what admit has done. It undoes each step only once.
 func (g *gate) giveBack() {
 	h := g.hub
 	if g.reserved {
@@ -238,33 +241,34 @@ func (g *gate) giveBack() {
 	}
 	g.conn = nil
 
-	joined := g.joined || slices.Contains(conn.Rooms(), g.room) // or the Observer panicked
+	joined := g.joined || slices.Contains(conn.Rooms(), g.room) // the Observer may have panicked in between
 	defer func() {
 		if !joined {
 			h.unsubscribe(g.room)
-		} else if !g.entered { // the end has counted it as one less
+		} else if !g.entered { // evens out that the connection's end has counted it as gone
 			h.appear(conn, g.room)
 		}
 	}()
 
-	conn.end(endingLost("upgrade", net.ErrClosed)) // unless a send to all has
+	conn.end(endingLost("upgrade", net.ErrClosed)) // a send to all may have ended it already
 	if g.wire != nil {
 		g.wire.Kill()
 	}
 }
 
-// WriteHeader leaves the 101 to open.
+// WriteHeader passes on the status of a refusal by coder/websocket. It doesn't send the 101, which open sends.
 func (g *gate) WriteHeader(status int) {
 	if status == http.StatusSwitchingProtocols || g.answered {
 		return
 	}
 	if status == http.StatusMethodNotAllowed {
-		g.Header().Set("Allow", http.MethodGet) // coder/websocket leaves it out; RFC 9110, section 15.5.6
+		g.Header().Set("Allow", http.MethodGet) // coder/websocket leaves it out (RFC 9110, section 15.5.6)
 	}
 	g.awaitNoBody()
 	g.ResponseWriter.WriteHeader(status)
 }
 
+// Write passes on the text of a refusal by coder/websocket.
 func (g *gate) Write(p []byte) (int, error) {
 	if g.answered {
 		return len(p), nil
@@ -294,13 +298,13 @@ func (g *gate) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 		g.wire.AcceptDeflate()
 	}
 
-	// The smallest buffers: the frame.Conn has its own while there is something to read, and puts
-	// frames together itself.
+	// These are the smallest buffers. The frame.Conn has a read buffer of its own while there is something to
+	// read, and it assembles the frames that it writes.
 	g.reader = bufio.NewReaderSize(g.wire, 16)
 	return g.wire, bufio.NewReadWriter(g.reader, bufio.NewWriterSize(g.wire, 16)), nil
 }
 
-// choose answers what the client offers.
+// choose answers the client's offer of subprotocols and extensions (RFC 6455, section 4.2.2, item 5).
 func (g *gate) choose() {
 	if p := request.Subprotocol(g.request.Header, g.hub.cfg.subprotocols); p != "" {
 		g.Header().Set("Sec-WebSocket-Protocol", p)
@@ -310,10 +314,11 @@ func (g *gate) choose() {
 	}
 }
 
-// open makes the connection known, and tells the client that it is upgraded.
+// open completes the upgrade with the 101 and starts the connection's writing. If the 101 can't be sent in
+// time, it gives everything back and counts a refusal.
 func (g *gate) open(ws *websocket.Conn) error {
 	ws.SetReadLimit(g.hub.cfg.maxMessage)
-	g.reader.Reset(g.wire) // coder/websocket put a reader of early bytes in between; the wire has them
+	g.reader.Reset(g.wire) // removes coder/websocket's reader of early bytes, which the wire returns itself
 
 	err := g.welcome(ws)
 	if err == nil {
@@ -331,8 +336,8 @@ func (g *gate) open(ws *websocket.Conn) error {
 	return err
 }
 
-// welcome makes the connection known and sends the 101, holding the wire: whoever knows the connection
-// can't write ahead of that.
+// welcome attaches the socket to the connection, counts it as present, and sends the 101. It holds the wire
+// meanwhile, so that a goroutine that finds the connection can't write before the 101.
 func (g *gate) welcome(ws *websocket.Conn) error {
 	g.wire.Lock()
 	defer g.wire.Unlock()
@@ -342,7 +347,7 @@ func (g *gate) welcome(ws *websocket.Conn) error {
 	return switchProtocols(g.wire.Conn, g.Header(), g.limit.At())
 }
 
-// takeSocket takes the connection from the server, and what of it the server has read already.
+// takeSocket hijacks the server's connection. early is what the server has read from it already.
 func (g *gate) takeSocket() (socket net.Conn, early []byte, err error) {
 	socket, buffered, err := http.NewResponseController(g.ResponseWriter).Hijack()
 	if err != nil {
@@ -354,15 +359,16 @@ func (g *gate) takeSocket() (socket net.Conn, early []byte, err error) {
 	return socket, early, nil
 }
 
-// unsent are headers that no 101 has (RFC 9110, section 8.6; RFC 9112, section 6.1).
+// unsent are headers that a 101 must not have (RFC 9110, section 8.6; RFC 9112, section 6.1).
 var unsent = map[string]bool{"Content-Length": true, "Transfer-Encoding": true}
 
-// switchProtocols sends the 101 with these headers. It doesn't go by way of the ResponseWriter, for some
-// middleware only notes its status. A client that didn't take it by the deadline is too late.
+// switchProtocols sends the 101 with these headers (RFC 6455, section 4.2.2, item 5). It writes to the socket,
+// because some middleware's ResponseWriter only records the status. It returns [os.ErrDeadlineExceeded] if the
+// 101 isn't written by the deadline.
 func switchProtocols(socket net.Conn, header http.Header, deadline time.Time) error {
 	answer := bytes.NewBuffer(make([]byte, 0, 512))
 	answer.WriteString("HTTP/1.1 101 Switching Protocols\r\n")
-	_ = header.WriteSubset(answer, unsent) // as net/http does, it makes spaces of line ends
+	_ = header.WriteSubset(answer, unsent) // it replaces line ends by spaces, as net/http does
 	answer.WriteString("\r\n")
 
 	_ = socket.SetWriteDeadline(deadline)
@@ -376,7 +382,8 @@ func switchProtocols(socket net.Conn, header http.Header, deadline time.Time) er
 	return nil
 }
 
-// noteSwitch tells chi's recorders of the 101, which they can note without sending it.
+// noteSwitch has chi's response recorders record the 101. They have a Discard method, after which WriteHeader
+// records the status and sends nothing.
 func noteSwitch(w http.ResponseWriter) {
 	for w != nil {
 		if recorder, ok := w.(interface{ Discard() }); ok {
@@ -391,8 +398,8 @@ func noteSwitch(w http.ResponseWriter) {
 	}
 }
 
-// admit checks a valid handshake against the hub's rules and enters the connection. cause is a word
-// for metrics. What it had to take for a request that it refuses, it gives back.
+// admit checks a valid handshake against the hub's rules and puts the connection in its room. If it refuses
+// the request, it gives back what the request holds, and returns the cause for metrics.
 func (g *gate) admit() (cause string, err error) {
 	admitted := false
 	defer func() {
@@ -409,12 +416,13 @@ func (g *gate) admit() (cause string, err error) {
 	return cause, err
 }
 
-// judge asks all who have a say. The cause of a refusal of the hub's own is in the error.
+// judge makes the checks of an admission in their order. The cause is "" for a *refusal, which has its own.
 func (g *gate) judge() (cause string, err error) {
 	h := g.hub
 	if request.AnnouncesBody(g.request) {
 		return "", errHasBody
 	}
+
 	if err := hijackable(g.ResponseWriter); err != nil {
 		return "hijack", err
 	}
@@ -436,7 +444,7 @@ func (g *gate) judge() (cause string, err error) {
 	return "", g.enter(until)
 }
 
-// checkSite refuses hosts and origins that aren't allowed.
+// checkSite refuses hosts and origins that aren't allowed (RFC 6455, sections 4.2.2 and 10.2).
 func (h *Hub) checkSite(r *http.Request) error {
 	switch {
 	case !h.cfg.site.AllowsHost(r):
@@ -447,6 +455,7 @@ func (h *Hub) checkSite(r *http.Request) error {
 	return nil
 }
 
+// Adapters ask for the check of host and origin through package site, without an exported method of Hub.
 func init() {
 	site.Check = func(handler http.Handler, r *http.Request) (status int, text string) {
 		var refused *StatusError
@@ -457,14 +466,15 @@ func init() {
 	}
 }
 
-// awaitNoBody has the server answer before the body that is announced comes, and close the connection then.
+// awaitNoBody sets "Connection: close" if the request announces a body, so that the server answers without
+// waiting for the body and then closes the connection (RFC 9112, section 9.6).
 func (g *gate) awaitNoBody() {
 	if request.AnnouncesBody(g.request) && g.Header().Get("Connection") == "" {
 		g.Header().Set("Connection", "close")
 	}
 }
 
-// reserve asks for the key of WithMaxConnsPer and takes a place under the limits.
+// reserve gets the key of WithMaxConnsPer and takes a place under the limits on connections.
 func (g *gate) reserve() error {
 	h := g.hub
 	if h.cfg.connKey != nil {
@@ -475,18 +485,20 @@ func (g *gate) reserve() error {
 	return err
 }
 
-// enter makes the connection of an admitted request and puts it in its room.
+// enter makes the connection of an admitted request and puts it in its room. until is when the admission
+// expires; zero means never.
 func (g *gate) enter(until time.Time) error {
 	h, room := g.hub, g.room
 	if !h.store.hasSpace(room) {
 		return errTooManyRooms
 	}
+
 	if err := h.subscribe(g.request.Context, cluster.EveryRoom, room); err != nil {
 		return errAway
 	}
 	g.subscribed = true
 
-	g.request = g.request.WithContext(g.limit.Lift(g.request.Context())) // what the application added stays
+	g.request = g.request.WithContext(g.limit.Lift(g.request.Context())) // the application's values stay
 	conn := newConn(h, g.request, room, g.key)
 	conn.identify(g.request)
 	conn.queue.Deflate = g.deflate != ""
@@ -502,7 +514,8 @@ func (g *gate) enter(until time.Time) error {
 	return nil
 }
 
-// ask has the application name the room and admit the request. The time is when it expires; zero: never.
+// ask calls the application's functions, which name the room and authorize the request. until is when the
+// admission expires; zero means never.
 func (g *gate) ask() (until time.Time, cause string, err error) {
 	room, err := g.hub.cfg.room(g.request)
 	if err != nil {
@@ -512,12 +525,12 @@ func (g *gate) ask() (until time.Time, cause string, err error) {
 		return until, "room", err
 	}
 
-	g.room = strings.Clone(room) // it may be a piece of the whole request line
+	g.room = strings.Clone(room) // a substring would keep the whole request line in memory
 	until, err = g.hub.authorize(g.request, room)
 	return until, "authorize", err
 }
 
-// authorize asks the function of WithAuthorize. The time is when the connection expires; zero: never.
+// authorize calls the function of WithAuthorize. t is when the admission expires; zero means never.
 func (h *Hub) authorize(r *http.Request, room string) (t time.Time, err error) {
 	if h.cfg.authorize == nil {
 		return t, nil

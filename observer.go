@@ -13,65 +13,65 @@ import (
 	"github.com/wsroom/wsroom/internal/route"
 )
 
-// Observer hears what a hub counts and measures, for metrics adapters. Its methods are called
-// concurrently and from hot paths: they must return at once and must not call the hub. route is the
-// pattern under which the request was routed ("" where there is none), cause a word from a fixed set;
-// neither ever names a room, an address or a user.
+// Observer receives what a hub counts and measures, for metrics adapters. Its methods are called concurrently
+// and from hot paths: they must return at once and must not call the hub. route is the pattern under which the
+// request was routed, "" if there is none. cause is a word from a fixed set. Neither contains a room, an
+// address or a user.
 //
-// An Observer that is a Tracer, too, hears of upgrades and callbacks.
+// An Observer that is also a [Tracer] receives upgrades and callbacks, too.
 type Observer interface {
 	// Add adds n to a counter, or to a gauge, for which n may be negative.
 	Add(metric, route, cause string, n int)
-	// Record takes one measurement of a distribution.
+	// Record adds one measurement to a distribution.
 	Record(metric, route, cause string, value float64)
 }
 
-// The metrics that an Observer hears of, with the route of the connection or request and, where that is
-// said, a cause. docs/metrics.md lists all causes.
+// The metrics that an [Observer] receives. Each has the route of the connection or request, and a cause where
+// its comment says so. docs/metrics.md lists all causes.
 const (
 	MetricConns       = "conns"        // gauge: connections, until their last callback has returned
 	MetricRooms       = "rooms"        // gauge: rooms with a member; no route
 	MetricJoins       = "joins"        // counter: rooms entered
 	MetricRefused     = "refused"      // counter: requests refused, by cause
 	MetricEnded       = "ended"        // counter: connections ended, by cause
-	MetricMessagesIn  = "messages_in"  // counter
-	MetricMessagesOut = "messages_out" // counter
-	MetricBytesIn     = "bytes_in"     // counter: payload
-	MetricBytesOut    = "bytes_out"    // counter: frames as written
-	MetricDropped     = "dropped"      // counter: messages for a connection that weren't written to it, by cause
+	MetricMessagesIn  = "messages_in"  // counter: messages received
+	MetricMessagesOut = "messages_out" // counter: messages written
+	MetricBytesIn     = "bytes_in"     // counter: payload bytes of the messages received
+	MetricBytesOut    = "bytes_out"    // counter: bytes of the frames written
+	MetricDropped     = "dropped"      // counter: messages that weren't written to a connection, by cause
 	MetricFanOut      = "fan_out"      // distribution: receivers of a message on this node; no route
-	MetricQueueTime   = "queue_time"   // distribution: seconds from a send to its write, of the oldest message in each write
+	MetricQueueTime   = "queue_time"   // distribution: seconds that each write's oldest message waited
 
-	MetricBrokerGaps   = "broker_gaps"   // counter: times that messages of other nodes may have been missed, by cause
+	MetricBrokerGaps   = "broker_gaps"   // counter: possible losses of other nodes' messages, by cause
 	MetricBrokerErrors = "broker_errors" // counter: failed calls of the broker, by cause
-	MetricBrokerQueue  = "broker_queue"  // gauge: bytes accepted for the broker and not published yet
+	MetricBrokerQueue  = "broker_queue"  // gauge: bytes accepted for the broker and not yet published
 )
 
-// noObserver is used where there is none.
+// noObserver is the Observer of a hub without WithObserver.
 type noObserver struct{}
 
 func (noObserver) Add(string, string, string, int)        {}
 func (noObserver) Record(string, string, string, float64) {}
 
-// Stats are a hub's figures on this node.
+// Stats are a hub's figures on this node. The counts begin at [New].
 type Stats struct {
 	Conns    int // connections now
 	Rooms    int // rooms with a member now
-	Opened   int // connections since New
-	Closed   int // connections that have ended, callbacks included
-	Received int // messages
+	Opened   int // connections opened
+	Closed   int // connections that have ended and whose callbacks have returned
+	Received int // messages received
 	Sent     int // messages written to sockets
-	Dropped  int // messages dropped on full queues
+	Dropped  int // messages dropped because a queue was full
 
-	ReceivedBytes int64 // payload
-	SentBytes     int64 // frames
+	ReceivedBytes int64 // payload bytes of the messages received
+	SentBytes     int64 // bytes of the frames written
 }
 
 type counters struct {
 	opened, closed, received, sent, dropped, receivedBytes, sentBytes atomic.Int64
 }
 
-// Stats returns the hub's figures. They are each exact, but not of one moment.
+// Stats returns the hub's figures. Each figure is exact, but they aren't all read at the same moment.
 func (h *Hub) Stats() Stats {
 	n := &h.counters
 	return Stats{
@@ -82,6 +82,7 @@ func (h *Hub) Stats() Stats {
 	}
 }
 
+// countIn counts a message received.
 func (h *Hub) countIn(c *Conn, size int) {
 	h.counters.received.Add(1)
 	h.counters.receivedBytes.Add(int64(size))
@@ -91,10 +92,12 @@ func (h *Hub) countIn(c *Conn, size int) {
 	}
 }
 
+// countOut counts what a write has sent and lost.
 func (h *Hub) countOut(c *Conn, w outbound.Written) {
 	h.counters.sent.Add(int64(w.Messages))
 	h.counters.sentBytes.Add(int64(w.Bytes))
 	h.countLost(c, w.Lost)
+
 	if h.cfg.observer == nil {
 		return
 	}
@@ -105,7 +108,8 @@ func (h *Hub) countOut(c *Conn, w outbound.Written) {
 	}
 }
 
-// countDrops counts messages that found a full queue, or had to make room in it.
+// countDrops counts messages that were dropped because the queue was full: new ones or, under DropOldest, old
+// ones.
 func (h *Hub) countDrops(c *Conn, n int) {
 	h.counters.dropped.Add(int64(n))
 	cause := "newest"
@@ -122,14 +126,14 @@ func (h *Hub) countLost(c *Conn, n int) {
 	}
 }
 
-// Causes are a hub's sums by cause on this node, since New. The causes are the words that an Observer
-// hears with MetricEnded and MetricRefused.
+// Causes are a hub's counts by cause on this node, since [New]. The causes are the words that an [Observer]
+// receives with [MetricEnded] and [MetricRefused].
 type Causes struct {
-	Ended   map[string]int // connections, callbacks included
-	Refused map[string]int // requests
+	Ended   map[string]int // connections that have ended and whose callbacks have returned
+	Refused map[string]int // requests refused
 }
 
-// Causes returns the hub's sums by cause. The maps are the caller's.
+// Causes returns the hub's counts by cause. The maps are copies that the caller may change.
 func (h *Hub) Causes() Causes {
 	return Causes{Ended: h.ended.snapshot(), Refused: h.refused.snapshot()}
 }
@@ -150,7 +154,7 @@ func (s *sums) add(cause string) {
 }
 
 func (s *sums) snapshot() map[string]int {
-	own := map[string]int{} // never nil, for the caller to add to
+	own := map[string]int{} // never nil, so that the caller can add to it
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	maps.Copy(own, s.n)
@@ -167,31 +171,35 @@ func (h *Hub) countRefusal(r *http.Request, cause string) {
 	h.observer.Add(MetricRefused, route.Pattern(r), cause, 1)
 }
 
-// Tracer is what an Observer may be besides, to trace what a hub does. To have the metrics of one Observer
-// and the tracing of another, give WithObserver a struct{ Observer; Tracer } that embeds both.
+// Tracer is an optional interface of an [Observer], for tracing what a hub does. To use one Observer's metrics
+// with another's tracing, pass [WithObserver] a struct{ Observer; Tracer } that embeds both.
 type Tracer interface {
-	// Start is told that something begins: an "upgrade", or a callback by the name of the option that
-	// registered it, such as "OnConnect" or "OnJSON". route is that of Observer. Start must return at once
-	// and may be called concurrently. end is called once, when that which began is over, on the same
-	// goroutine, with the error of an upgrade that was refused, of a callback that panicked (ErrPanic) or
-	// ended the connection by one, or of a message that didn't decode (*DecodeError).
+	// Start is called when an upgrade or a callback begins. name is "upgrade", or the name of the option that
+	// registered the callback, such as "OnConnect" or "OnJSON". route is the same as for an [Observer]. Start
+	// must return at once and may be called concurrently.
 	//
-	// ctx is the request's for an upgrade, and Conn.Context for a callback. What an upgrade's Start adds to
-	// it, the functions of WithRoom, WithAuthorize and OnConnect find in their request's context, and
-	// everyone in Conn.Context: so a callback can be linked to its connection's upgrade. The context that
-	// Start returns for a callback is used by nobody.
+	// end is called once, on the same goroutine, when the upgrade or callback is over. Its err is nil or one of
+	// these: the refusal or failure of an upgrade, [ErrPanic], the error by which a callback ended the
+	// connection, a [*DecodeError].
+	//
+	// ctx is the request's context for an upgrade, and [Conn.Context] for a connection's callback. The
+	// functions of [WithRoom], [WithAuthorize] and [OnConnect] find the values that an upgrade's Start adds to
+	// it in their request's context, and all code finds them in Conn.Context. So a callback can be linked to
+	// its connection's upgrade. The context that Start returns for a callback isn't used.
 	Start(ctx context.Context, name, route string) (traced context.Context, end func(err error))
 }
 
-// errAborted ends the span of an upgrade in which something panicked.
+// errAborted ends the trace of an upgrade in which something panicked.
 var errAborted = errors.New("wsroom: upgrade aborted")
 
-// tracedUpgrade is upgrade within the Tracer's bounds.
+// tracedUpgrade calls upgrade between the Tracer's Start and end. If end panics, it still starts the
+// connection's goroutine, so that the connection ends.
 func (h *Hub) tracedUpgrade(w http.ResponseWriter, r *http.Request) (c *Conn, _ *http.Request) {
 	if h.tracer == nil {
 		c, r, _ = h.upgrade(w, r)
 		return c, r
 	}
+
 	ctx, end := h.tracer.Start(r.Context(), "upgrade", route.Pattern(r))
 	err := errAborted
 	defer func() {
@@ -204,11 +212,12 @@ func (h *Hub) tracedUpgrade(w http.ResponseWriter, r *http.Request) (c *Conn, _ 
 		end(err)
 		ended = true
 	}()
+
 	c, r, err = h.upgrade(w, r.WithContext(ctx))
 	return c, r
 }
 
-// trace tells the Tracer of a callback and returns what ends it; nil without a Tracer.
+// trace starts the trace of a callback and returns the function that ends it, nil without a Tracer.
 func (c *Conn) trace(name string) (end func(error)) {
 	if c.hub.tracer != nil {
 		_, end = c.hub.tracer.Start(c.Context(), name, c.route)
@@ -216,7 +225,7 @@ func (c *Conn) trace(name string) (end func(error)) {
 	return end
 }
 
-// trace is for callbacks that belong to no connection.
+// trace starts the trace of a callback that belongs to no connection.
 func (h *Hub) trace(name string) (end func(error)) {
 	if h.tracer != nil {
 		_, end = h.tracer.Start(context.Background(), name, "")

@@ -17,47 +17,50 @@ import (
 	"github.com/wsroom/wsroom/internal/request"
 )
 
-// Option configures a Hub. Options are given to New; of two that set the same thing the later one
-// wins, and a nil Option is skipped.
+// Option configures a [Hub]. Options are passed to [New]. If two options set the same thing, New uses the later
+// one. [WithOrigins], [WithHosts] and [WithTrustedProxies] add to what the earlier ones set. New skips a nil
+// Option.
 type Option func(*config) error
 
-// Overflow says what happens to a message for a connection whose send queue is full.
+// Overflow sets what happens to a message for a connection whose send queue is full; see [WithOverflow].
 type Overflow int
 
 const (
-	// CloseSlow ends the connection with ErrSlow and close code 1013. It is the default.
+	// CloseSlow ends the connection with [ErrSlow] and close code 1013. It is the default.
 	CloseSlow Overflow = iota
-	// DropOldest drops what has waited longest to make room for the new message.
+	// DropOldest drops the messages that have waited longest, to make room for the new message.
 	DropOldest
 	// DropNewest drops the new message.
 	DropNewest
 )
 
-// BadJSON says what becomes of a connection whose message doesn't decode.
+// BadJSON sets what happens to a connection whose message doesn't decode; see [WithBadJSON].
 type BadJSON int
 
 const (
 	// CloseOnBad ends the connection with close code 1007. It is the default.
 	CloseOnBad BadJSON = iota
-	// KeepOpen hands the callback the *DecodeError and goes on.
+	// KeepOpen passes the [*DecodeError] to the callback and keeps the connection open.
 	KeepOpen
 )
 
-// RateLimitAction says what happens to a client over WithRateLimit or WithByteRateLimit.
+// RateLimitAction sets what happens to a client that exceeds [WithRateLimit] or [WithByteRateLimit]; see
+// [WithRateLimitAction].
 type RateLimitAction int
 
 const (
-	// SlowDown reads no further until the rate allows, so that TCP pushes back. It is the default.
+	// SlowDown pauses reading until the rate allows more, so that TCP slows the client down. It is the
+	// default.
 	SlowDown RateLimitAction = iota
-	// Disconnect ends the connection with ErrRateLimited and close code 1008.
+	// Disconnect ends the connection with [ErrRateLimited] and close code 1008.
 	Disconnect
 )
 
-// config is what options set. It doesn't change after New.
+// config holds what the options set. It doesn't change after New.
 type config struct {
 	room         RoomFunc
 	authorize    func(r *http.Request, room string) error
-	site         request.Site // which hosts and origins may come
+	site         request.Site // the hosts and origins that are allowed
 	subprotocols []string
 	proxies      request.Proxies // trusted
 	handshake    time.Duration
@@ -73,7 +76,7 @@ type config struct {
 	messageRate   bucket.Rate
 	byteRate      bucket.Rate
 	rateAction    RateLimitAction
-	overheadRate  bucket.Rate // of frames that carry nothing
+	overheadRate  bucket.Rate // of pings, pongs and tiny fragments
 	badJSON       BadJSON
 
 	maxConns, maxRooms, maxMembers int // 0: no limit
@@ -103,6 +106,7 @@ type config struct {
 	callbacks
 }
 
+// newConfig applies the options to the defaults. Its error joins all mistakes.
 func newConfig(opts []Option) (*config, error) {
 	c := &config{
 		room:          ByPath,
@@ -135,7 +139,7 @@ func newConfig(opts []Option) (*config, error) {
 
 	c.overheadRate = overheadRate(c.heartbeat)
 	c.limits.Size = c.maxMessage
-	c.limits.Frame = uint64(c.maxMessage) + uint64(c.maxMessage)/4 + 64 // deflated data can be longer than inflated
+	c.limits.Frame = uint64(c.maxMessage) + uint64(c.maxMessage)/4 + 64 // compressed data can be longer
 	c.choose()
 	if c.name != "" && c.logger != nil {
 		c.logger = c.logger.With("hub", c.name)
@@ -143,7 +147,7 @@ func newConfig(opts []Option) (*config, error) {
 	return c, errors.Join(mistakes...)
 }
 
-// contradictions are the options that make no sense together, or alone.
+// contradictions returns an error for each option that has no effect beside, or without, another one.
 func (c *config) contradictions() (mistakes []error) {
 	if c.site.AnyOrigin && len(c.site.Origins) > 0 {
 		mistakes = append(mistakes, errors.New("wsroom: WithOrigins has no effect beside WithInsecureAnyOrigin"))
@@ -163,8 +167,8 @@ func (c *config) contradictions() (mistakes []error) {
 	return mistakes
 }
 
-// overheadRate is the budget for frames that carry nothing, with room for the answers to the hub's own
-// pings, twice over.
+// overheadRate returns the budget for pings, pongs and tiny fragments. On top of the fixed part it allows two
+// frames for each ping of the hub's own, so that the answers never exceed it.
 func overheadRate(heartbeat time.Duration) bucket.Rate {
 	r := bucket.Rate{PerSecond: 10, Burst: 20}
 	if heartbeat > 0 {
@@ -176,7 +180,8 @@ func overheadRate(heartbeat time.Duration) bucket.Rate {
 // limitsRate reports whether there is a limit on what clients send.
 func (c *config) limitsRate() bool { return c.messageRate.Limits() || c.byteRate.Limits() }
 
-// WithRoom names the room of each connection. The default is ByPath. See RoomFunc for its errors.
+// WithRoom sets the function that names the room of each connection. The default is [ByPath]. See [RoomFunc]
+// for its errors.
 func WithRoom(f RoomFunc) Option {
 	return func(c *config) error {
 		c.room = f
@@ -184,11 +189,13 @@ func WithRoom(f RoomFunc) Option {
 	}
 }
 
-// WithAuthorize asks f before each upgrade. Its error refuses the request: a *StatusError with its
-// own HTTP status, any other error with 403 and no text; but what Until returns admits it for a time.
-// OnConnect gets the request as f leaves it: *r = *r.WithContext(ctx) hands on values, to Conn.Context,
-// too. See BearerToken, and WithHandshakeTimeout for the time that f may take. f may be called
-// concurrently.
+// WithAuthorize sets the function that authorizes each request before the upgrade. An error of f refuses the
+// request: a [*StatusError] with its own HTTP status, any other error with 403 and no text. The exception is
+// the error that [Until] returns, which admits the request for a limited time.
+//
+// [OnConnect] gets the request as f leaves it. So *r = *r.WithContext(ctx) in f passes values on, also to
+// [Conn.Context]. [BearerToken] returns the request's token. [WithHandshakeTimeout] limits the time that f may
+// take. f may be called concurrently.
 func WithAuthorize(f func(r *http.Request, room string) error) Option {
 	return func(c *config) error {
 		c.authorize = f
@@ -196,12 +203,14 @@ func WithAuthorize(f func(r *http.Request, room string) error) Option {
 	}
 }
 
-// WithOrigins lets pages of further origins connect. By default only pages of the request's own host
-// may. A pattern is a host ("app.example.com", with its port unless that is the scheme's own), or a
-// scheme and a host ("https://*.example.com"); * stands for any run of characters but a slash, as in
-// path.Match. Case doesn't matter, a scheme's own port may be named or not, and wss stands for https, ws
-// for http. Schemes that no site has, such as those of apps, are taken at their word: "file://",
-// "capacitor://localhost", "vscode-webview://*". No pattern allows the origin "null".
+// WithOrigins allows pages of further origins to connect (RFC 6455, section 10.2). By default only pages of the
+// request's own host may connect.
+//
+// A pattern is a host ("app.example.com", with its port unless that is the scheme's default port), or a scheme
+// and a host ("https://*.example.com"). * matches any sequence of characters other than a slash, as in
+// [path.Match]. Case doesn't matter. The scheme's default port may be given or left out. wss means https, and
+// ws means http. Schemes that websites don't have, such as those of apps, are compared as they are written:
+// "file://", "capacitor://localhost", "vscode-webview://*". No pattern allows the origin "null".
 func WithOrigins(patterns ...string) Option {
 	own := slices.Clone(patterns)
 	return func(c *config) error {
@@ -211,8 +220,8 @@ func WithOrigins(patterns ...string) Option {
 	}
 }
 
-// WithInsecureAnyOrigin lets pages of any site connect, with the cookies of whoever looks at them.
-// For endpoints that are public and trust no cookie.
+// WithInsecureAnyOrigin allows pages of any site to connect, with the cookies of the users that view them. Use
+// it only for endpoints that are public and trust no cookie.
 func WithInsecureAnyOrigin() Option {
 	return func(c *config) error {
 		c.site.AnyOrigin = true
@@ -220,9 +229,9 @@ func WithInsecureAnyOrigin() Option {
 	}
 }
 
-// WithHosts restricts the hosts that requests may name, by the patterns of WithOrigins without a
-// scheme; a pattern without a port fits any port. Without it, a stranger's domain that resolves to
-// this server (DNS rebinding) counts as its own origin. Other requests get 403.
+// WithHosts restricts the hosts that requests may name. Requests for other hosts get 403. The patterns are
+// those of [WithOrigins] without a scheme; a pattern without a port matches any port. By default any host is
+// allowed. Then a stranger's domain that resolves to this server (DNS rebinding) counts as its own origin.
 func WithHosts(patterns ...string) Option {
 	own := slices.Clone(patterns)
 	return func(c *config) error {
@@ -235,13 +244,14 @@ func WithHosts(patterns ...string) Option {
 	}
 }
 
-// WithTrustedProxies names the proxies in front, by prefix ("10.0.0.0/8") or address ("::1"). Where a
-// request's peer is one of them, its RemoteAddr becomes the client's: the last address in
-// X-Forwarded-For that isn't a trusted proxy's, with port 0, since its port isn't known. That is what
-// all functions that get the request see, and what Conn.RemoteAddr returns. The header of any other
-// peer, and what stands to the left of the client's address, could be anyone's invention and is
-// ignored; so is what stands to the left of an entry that is no address. A peer on a Unix socket has
-// no address and is no trusted proxy.
+// WithTrustedProxies names the proxies in front of the server, by prefix ("10.0.0.0/8") or address ("::1"). If
+// a request's peer is one of them, the request's RemoteAddr becomes the client's address: the last address in
+// X-Forwarded-For that isn't a trusted proxy's. Its port is 0, because the real port isn't known. All
+// functions that get the request see this address, and [Conn.RemoteAddr] returns it.
+//
+// The header of any other peer is ignored, because a client can forge it. So are the entries to the left of
+// the client's address, and the entries to the left of one that isn't an address. A peer on a Unix socket has
+// no address and is never a trusted proxy.
 func WithTrustedProxies(prefixes ...string) Option {
 	own := slices.Clone(prefixes)
 	return func(c *config) error {
@@ -251,10 +261,10 @@ func WithTrustedProxies(prefixes ...string) Option {
 	}
 }
 
-// WithSubprotocols offers subprotocols, in order of preference (RFC 6455, section 1.9). A client
-// that asks for none of them is accepted without one; see Conn.Subprotocol. Case doesn't matter when they
-// are compared; the client and Conn.Subprotocol get the name as it is spelled here. Names that begin with
-// "bearer." are refused: they are tokens, see BearerToken.
+// WithSubprotocols sets the subprotocols that the hub supports, in order of preference (RFC 6455, section 1.9).
+// A client that asks for none of them is accepted without one; see [Conn.Subprotocol]. Names are compared
+// without regard to case. The client and Conn.Subprotocol get the name as it is spelled here. [New] refuses
+// names that begin with "bearer.", because those are tokens; see [BearerToken].
 func WithSubprotocols(names ...string) Option {
 	own := slices.Clone(names)
 	return func(c *config) error {
@@ -271,11 +281,13 @@ func WithSubprotocols(names ...string) Option {
 	}
 }
 
-// WithHandshakeTimeout limits the time from the call of ServeHTTP until the client has been sent the
-// answer that upgrades the connection. The default is 10 s. The request that the functions of WithRoom,
-// WithMaxConnsPer and WithAuthorize see has a context with that deadline; they should heed it, for they
-// aren't cut short. Past it the request gets 503, however they decided. The time for the request's
-// header to come in is for http.Server's ReadHeaderTimeout to limit.
+// WithHandshakeTimeout limits the time from the call of [Hub.ServeHTTP] until the answer that upgrades the
+// connection has been written. The default is 10 s.
+//
+// The functions of [WithRoom], [WithMaxConnsPer] and [WithAuthorize] get a request whose context has that
+// deadline. They should observe it, because the hub doesn't interrupt them. After the deadline the request
+// gets 503, whatever they return. The time for receiving the request's header isn't included:
+// [http.Server.ReadHeaderTimeout] limits that.
 func WithHandshakeTimeout(d time.Duration) Option {
 	return func(c *config) error {
 		c.handshake = d
@@ -283,9 +295,9 @@ func WithHandshakeTimeout(d time.Duration) Option {
 	}
 }
 
-// WithMaxMessageSize limits inbound messages to n bytes, counted after decompression. The default is
-// 64 KiB. A larger one ends the connection with close code 1009, and so does a frame that is announced
-// as far larger, before any of it has come.
+// WithMaxMessageSize limits inbound messages to n bytes, counted after decompression. The default is 64 KiB. A
+// larger message ends the connection with close code 1009. So does a frame whose header announces a much
+// larger size, before its payload arrives.
 func WithMaxMessageSize(n int64) Option {
 	return func(c *config) error {
 		c.maxMessage = n
@@ -293,9 +305,9 @@ func WithMaxMessageSize(n int64) Option {
 	}
 }
 
-// WithMessageTimeout limits the time from a message's first byte to its last, fragments included, and that
-// of a ping, pong or close frame likewise. The default is 10 s. Past it the connection ends with close code
-// 1008.
+// WithMessageTimeout limits the time from the first byte of an inbound message to its last, over all its
+// fragments. It limits the time of a ping, pong or close frame likewise. The default is 10 s. When it has
+// passed, the connection ends with close code 1008.
 func WithMessageTimeout(d time.Duration) Option {
 	return func(c *config) error {
 		c.limits.Message = d
@@ -303,14 +315,15 @@ func WithMessageTimeout(d time.Duration) Option {
 	}
 }
 
-// WithSendQueue limits what waits to be written to one connection, in messages and in bytes. The
-// default is 4096 messages and 1 MiB. A message is always taken when nothing waits, whatever its
-// size. Beyond the limits see WithOverflow.
+// WithSendQueue limits the messages that wait to be written to one connection, in number and in bytes. The
+// default is 4096 messages and 1 MiB. An empty queue takes a message of any size. [WithOverflow] sets what
+// happens to a message beyond the limits.
 //
-// What OnConnect itself sends to its connection counts apart, under limits of the same size, so that neither
-// a big snapshot nor a burst from OnConnect makes a slow client. Where there is no room for it the send
-// waits: at the most for the write timeout, for each 256 KiB that is to be written before. After that it
-// returns ErrSlow, which ends the connection, under CloseSlow, else ErrQueueFull. No other send ever waits.
+// Messages that [OnConnect] sends to its own connection are counted separately, under limits of the same size.
+// So neither a large snapshot nor a burst from OnConnect makes a client slow. If there is no room for such a
+// message, the send waits, at most the write timeout for each 256 KiB that must be written first. After that
+// it returns [ErrSlow] and ends the connection under [CloseSlow]; otherwise it returns [ErrQueueFull]. No
+// other send ever waits.
 func WithSendQueue(messages int, bytes int64) Option {
 	return func(c *config) error {
 		c.outboundQueue.Messages, c.outboundQueue.Bytes = messages, bytes
@@ -318,7 +331,7 @@ func WithSendQueue(messages int, bytes int64) Option {
 	}
 }
 
-// WithOverflow says what happens when a send queue is full. The default is CloseSlow.
+// WithOverflow sets what happens when a send queue is full. The default is [CloseSlow].
 func WithOverflow(o Overflow) Option {
 	return func(c *config) error {
 		c.outboundQueue.Policy = outbound.Policy(o) // in the same order
@@ -326,13 +339,14 @@ func WithOverflow(o Overflow) Option {
 	}
 }
 
-// WithHeartbeat pings a peer that has been silent for interval, a little less at random, and ends
-// the connection with ErrHeartbeat if nothing comes within timeout. The default is 25 s and 10 s.
-// Anything the peer sends counts as life. What counts of timeout is the time in which the hub reads: while a
-// callback runs, a rate limit holds or the process stands still, the peer isn't judged. It is pinged then all
-// the same, each second at the most, so that one that is gone is found by a ping that can't be written; where
-// the network is cut, that is when the system gives up, on Linux after some 15 minutes. An interval of 0 turns
-// heartbeats off.
+// WithHeartbeat pings a peer that has been silent for interval (randomly a little less), and ends the
+// connection with [ErrHeartbeat] if nothing arrives within timeout. The defaults are 25 s and 10 s. Any data
+// from the peer shows that it is alive. An interval of 0 turns heartbeats off.
+//
+// Only time in which the hub reads counts towards timeout. While a callback runs, a rate limit pauses reading,
+// or the process is suspended, the peer isn't judged. The hub still pings it then, at most once a second. So a
+// peer that is gone is found when a ping can't be written. If the network is cut, that is when the operating
+// system gives up, on Linux after about 15 minutes.
 func WithHeartbeat(interval, timeout time.Duration) Option {
 	return func(c *config) error {
 		c.heartbeat, c.pongTimeout = interval, timeout
@@ -343,8 +357,8 @@ func WithHeartbeat(interval, timeout time.Duration) Option {
 	}
 }
 
-// WithWriteTimeout limits the time that a write to the socket may take, for each 256 KiB of it. The
-// default is 10 s. Past it the connection ends.
+// WithWriteTimeout limits the time that each 256 KiB of a write to the socket may take. The default is 10 s.
+// When it has passed, the connection ends.
 func WithWriteTimeout(d time.Duration) Option {
 	return func(c *config) error {
 		c.limits.Write = d
@@ -352,10 +366,11 @@ func WithWriteTimeout(d time.Duration) Option {
 	}
 }
 
-// WithCompression negotiates permessage-deflate without context takeover (RFC 7692) and compresses
-// messages of at least threshold bytes, once for all receivers, but none written through
-// Conn.WebSocket. It is off by default: it costs processor time and memory, and what mixes secrets with a
-// stranger's text must not be compressed.
+// WithCompression negotiates permessage-deflate without context takeover (RFC 7692, section 7.1.1) and
+// compresses messages of at least threshold bytes, once for all receivers. It doesn't compress messages that
+// are written through [Conn.WebSocket]. Compression is off by default, because it costs processor time and
+// memory. Don't use it for messages that mix secrets with text from other people: the compressed length can
+// reveal the secrets.
 func WithCompression(threshold int) Option {
 	return func(c *config) error {
 		c.deflateFrom = threshold
@@ -363,12 +378,14 @@ func WithCompression(threshold int) Option {
 	}
 }
 
-// WithRateLimit limits the messages that one client sends, by a token bucket: perSecond on average
-// and burst at once. There is no limit by default. Over it the hub reads more slowly, so that TCP
-// pushes back; see WithRateLimitAction. What carries nothing has a budget of its own, always: 10 pings
-// and pongs a second and 20 at once, which the answers to the hub's pings never exceed. 256 empty
-// fragments of messages count as one of them, fragments of 16 bytes or more on average don't count. Over
-// it the connection ends with ErrRateLimited and close code 1008.
+// WithRateLimit limits the messages that one client sends, by a token bucket: perSecond on average and burst at
+// once. There is no limit by default. If a client exceeds the limit, the hub reads more slowly, so that TCP
+// slows the client down; see [WithRateLimitAction].
+//
+// Pings, pongs and tiny fragments always have a budget of their own: 10 pings and pongs a second, 20 at once.
+// The answers to the hub's own pings never exceed it. An empty fragment of a message costs 1/256 of a ping.
+// Fragments of 16 bytes or more on average are free. A connection that exceeds this budget ends with
+// [ErrRateLimited] and close code 1008.
 func WithRateLimit(perSecond, burst int) Option {
 	return func(c *config) error {
 		c.messageRate = bucket.Rate{PerSecond: int64(perSecond), Burst: int64(burst)}
@@ -377,11 +394,11 @@ func WithRateLimit(perSecond, burst int) Option {
 	}
 }
 
-// WithByteRateLimit limits the bytes of the messages that one client sends, decompressed and without
-// frame headers, as WithRateLimit does their number. Both may be set: a message must then fit both
-// rates, and waits for the slower one. A message larger than burst passes, after a wait in
-// proportion; but under Disconnect it always ends the connection, so let burst be at least the
-// WithMaxMessageSize there.
+// WithByteRateLimit limits the bytes of the messages that one client sends, as [WithRateLimit] limits their
+// number. The bytes are counted after decompression and without frame headers. If both are set, a message must
+// fit both rates and waits for the slower one. A message larger than burst passes after a wait in proportion
+// to its size. Under [Disconnect] it always ends the connection, so burst should be at least the size of
+// [WithMaxMessageSize] there.
 func WithByteRateLimit(perSecond, burst int64) Option {
 	return func(c *config) error {
 		c.byteRate = bucket.Rate{PerSecond: perSecond, Burst: burst}
@@ -390,8 +407,8 @@ func WithByteRateLimit(perSecond, burst int64) Option {
 	}
 }
 
-// WithRateLimitAction says what happens to a client over WithRateLimit or WithByteRateLimit. The
-// default is SlowDown.
+// WithRateLimitAction sets what happens to a client that exceeds [WithRateLimit] or [WithByteRateLimit]. The
+// default is [SlowDown].
 func WithRateLimitAction(a RateLimitAction) Option {
 	return func(c *config) error {
 		c.rateAction = a
@@ -399,8 +416,8 @@ func WithRateLimitAction(a RateLimitAction) Option {
 	}
 }
 
-// WithMaxConns limits the connections of the hub on this node. There is no limit by default. Requests
-// over it get 503 before the upgrade.
+// WithMaxConns limits the connections of the hub on this node. There is no limit by default. Requests beyond
+// the limit get 503 before the upgrade.
 func WithMaxConns(n int) Option {
 	return func(c *config) error {
 		c.maxConns = n
@@ -408,8 +425,8 @@ func WithMaxConns(n int) Option {
 	}
 }
 
-// WithMaxRooms limits the rooms of the hub on this node. There is no limit by default. Requests that
-// would open one more get 503 before the upgrade, and Join a *StatusError of 503.
+// WithMaxRooms limits the rooms of the hub on this node. There is no limit by default. A request that would
+// open one room more gets 503 before the upgrade. [Conn.Join] returns a [*StatusError] with 503.
 func WithMaxRooms(n int) Option {
 	return func(c *config) error {
 		c.maxRooms = n
@@ -417,8 +434,8 @@ func WithMaxRooms(n int) Option {
 	}
 }
 
-// WithMaxMembers limits the members of each room on this node. There is no limit by default. Requests
-// over it get 503 before the upgrade, and Join a *StatusError of 503.
+// WithMaxMembers limits the members of each room on this node. There is no limit by default. Requests beyond
+// the limit get 503 before the upgrade. [Conn.Join] returns a [*StatusError] with 503.
 func WithMaxMembers(n int) Option {
 	return func(c *config) error {
 		c.maxMembers = n
@@ -426,8 +443,9 @@ func WithMaxMembers(n int) Option {
 	}
 }
 
-// WithMaxConnsPer limits the connections whose requests have the same key, such as a user or, with
-// ByAddr, an address. Requests over it get 429 before the upgrade. key may be called concurrently.
+// WithMaxConnsPer limits the connections on this node whose requests have the same key, such as a user, or an
+// address with [ByAddr]. There is no limit by default. Requests beyond the limit get 429 before the upgrade.
+// key may be called concurrently.
 func WithMaxConnsPer(key func(*http.Request) string, n int) Option {
 	return func(c *config) error {
 		c.connKey, c.maxPerKey = key, n
@@ -435,8 +453,8 @@ func WithMaxConnsPer(key func(*http.Request) string, n int) Option {
 	}
 }
 
-// WithDrain makes Shutdown spread its closes evenly at random over window, so that the clients don't all
-// come back at once elsewhere. The default is 0: all at once.
+// WithDrain makes [Hub.Shutdown] spread its closes evenly over window, in random order. So the clients don't
+// all reconnect elsewhere at the same time. The default is 0: Shutdown closes all connections at once.
 func WithDrain(window time.Duration) Option {
 	return func(c *config) error {
 		c.drain = window
@@ -444,9 +462,9 @@ func WithDrain(window time.Duration) Option {
 	}
 }
 
-// WithShutdownCode has Shutdown close connections with code. The default is 1012, service restart, after
-// which every client that reconnects by itself does; after 1001, going away, some don't. It must be a code
-// that a close frame may hold (RFC 6455, section 7.4).
+// WithShutdownCode sets the close code of [Hub.Shutdown]. The default is 1012, service restart. All clients
+// that reconnect automatically do so after 1012; some don't after 1001, going away. code must be one that a
+// close frame may contain (RFC 6455, section 7.4).
 func WithShutdownCode(code websocket.StatusCode) Option {
 	return func(c *config) error {
 		c.shutdownCode = code
@@ -457,8 +475,8 @@ func WithShutdownCode(code websocket.StatusCode) Option {
 	}
 }
 
-// WithBadJSON says what becomes of a connection whose message doesn't decode for OnJSON. The default
-// is CloseOnBad.
+// WithBadJSON sets what happens to a connection whose message doesn't decode for [OnJSON] or [Conn.ReadJSON].
+// The default is [CloseOnBad].
 func WithBadJSON(b BadJSON) Option {
 	return func(c *config) error {
 		c.badJSON = b
@@ -466,8 +484,8 @@ func WithBadJSON(b BadJSON) Option {
 	}
 }
 
-// WithJSON replaces encoding/json. Both functions may be called concurrently; unmarshal must not keep
-// the bytes it is given.
+// WithJSON replaces encoding/json. Both functions may be called concurrently. unmarshal must not keep the bytes
+// that it is given.
 func WithJSON(marshal func(any) ([]byte, error), unmarshal func([]byte, any) error) Option {
 	return func(c *config) error {
 		c.marshal, c.unmarshal = marshal, unmarshal
@@ -475,8 +493,9 @@ func WithJSON(marshal func(any) ([]byte, error), unmarshal func([]byte, any) err
 	}
 }
 
-// WithLogger logs what can't be returned: panics in callbacks, requests that can't be upgraded, a broker's
-// outages, and callbacks that New ignores; docs/logs.md lists all. By default nothing is logged.
+// WithLogger sets the logger for events that can't be returned as errors: panics in callbacks, requests that
+// can't be upgraded, outages of a broker, callbacks that [New] ignores. docs/logs.md lists all of them. By
+// default the hub logs nothing.
 func WithLogger(l *slog.Logger) Option {
 	return func(c *config) error {
 		c.logger = l
@@ -484,7 +503,8 @@ func WithLogger(l *slog.Logger) Option {
 	}
 }
 
-// WithObserver counts and times what the hub does, for metrics and, if o is a Tracer, for traces.
+// WithObserver sets the [Observer], which receives counts and times of what the hub does, for metrics. If o is
+// also a [Tracer], it receives traces, too.
 func WithObserver(o Observer) Option {
 	return func(c *config) error {
 		c.observer = o
@@ -492,9 +512,9 @@ func WithObserver(o Observer) Option {
 	}
 }
 
-// WithName names the hub, in its log lines and to keep hubs apart that share a broker: those of one name
-// share their rooms. Without a broker two hubs never do, in one process either. A name is at most 100
-// bytes.
+// WithName names the hub, in its log lines and for its broker and presence store. Of the hubs that share a
+// broker, those with the same name share their rooms. Without a broker two hubs never share rooms, not even in
+// one process. A name has at most 100 bytes. The default is "".
 func WithName(name string) Option {
 	return func(c *config) error {
 		c.name = name
@@ -505,7 +525,7 @@ func WithName(name string) Option {
 	}
 }
 
-const maxHubName = 100 // bytes; with maxRoomName it bounds a broker's topics
+const maxHubName = 100 // bytes; with maxRoomName it limits the length of a broker's topics
 
 func notNil(option string, isNil bool) error {
 	if isNil {

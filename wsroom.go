@@ -1,7 +1,7 @@
-// Package wsroom puts WebSocket rooms behind any net/http route, http.ServeMux or chi.
+// Package wsroom puts WebSocket rooms behind any net/http route, of [http.ServeMux] or chi.
 //
-// New returns a Hub, which is an http.Handler. It upgrades each request, puts the connection in the
-// room that the route names, and calls the callbacks that were registered:
+// [New] returns a [Hub], which is an [http.Handler]. It upgrades each request, puts the connection in the room
+// that the route names, and calls the registered callbacks:
 //
 //	hub := wsroom.New(
 //		wsroom.OnJSON(func(c *wsroom.Conn, m Message, err error) {
@@ -14,43 +14,44 @@
 //	mux := http.NewServeMux()
 //	mux.Handle("GET /chat/{room}", hub)
 //
-// Connections, and the Hub from anywhere, send text, JSON or binary messages to one connection, to a
-// room, to several, or to all. Any WebSocket client can talk to it: there is no protocol of wsroom's
-// own on the wire.
+// A [Conn] sends text, JSON or binary messages to itself, to a room, to several rooms, or to all connections.
+// The Hub sends them from anywhere. wsroom adds no protocol of its own on the wire, so any WebSocket client
+// can talk to it.
 //
 // # Admission
 //
-// A request is upgraded once it has passed the handshake, the checks of origin and host, the limits on
-// connections, its room's name, WithAuthorize and the limits on rooms, in this order. Until then it
-// costs the hub nothing but its place under the limits; see WithRejectMode for how its client is told.
+// A request is upgraded once it has passed these checks, in this order: the handshake, the host and origin,
+// the limits on connections, the room's name, [WithAuthorize], the limits on rooms. Until then it costs the
+// hub nothing but a place under the limits. [WithRejectMode] sets how a refused client is told.
 //
 // # Messages
 //
-// Of the callbacks for messages the first of Serve, OnJSON and OnText is used; OnBinary works beside
-// the last two. With none of them the hub is push-only. A message is encoded once, whoever receives
-// it. All members of a room see its messages in the same order. A send only queues: it never waits
-// for a client, and a client that doesn't read costs the others nothing. See WithOverflow for what
-// happens when its queue is full.
+// The hub uses the first of [Serve], [OnJSON] and [OnText] that is registered. [OnBinary] works beside the
+// last two. With none of these callbacks the hub is push-only. A message is encoded once for all its
+// receivers. All members of a room see its messages in the same order. A send only queues the message and
+// doesn't wait for a client, so a client that doesn't read costs the others nothing. (Only sends in
+// [OnConnect] to its own connection may wait; see [WithSendQueue].) [WithOverflow] sets what happens when a
+// queue is full.
 //
 // # Lifetime
 //
-// ServeHTTP returns after the upgrade and OnConnect; the connection lives on, whatever middleware does
-// with the request then. Every connection has a heartbeat, bounded queues and one cause of its end,
-// which OnClose, the last message callback and context.Cause(c.Context()) give. http.Server.Shutdown
-// knows nothing of upgraded connections: call Hub.Shutdown beside it.
+// [Hub.ServeHTTP] returns after the upgrade and OnConnect. The connection lives on, whatever middleware then
+// does with the request. Every connection has a heartbeat, bounded queues, and one cause of its end. [OnClose],
+// the message callback's last call and context.Cause(c.Context()) all give that cause. [http.Server.Shutdown]
+// doesn't close upgraded connections: call [Hub.Shutdown] as well.
 //
 // # Several nodes
 //
-// With WithBroker the hubs of several processes share their rooms, with one order for each room on all of
-// them; see WithOutage and OnGap for what becomes of that while the broker is away. Hub.Presence says who is
-// in a room, by WithIdentity; on all nodes, with WithPresenceStore.
+// With [WithBroker] the hubs of several processes share their rooms. Each room has one order on all nodes.
+// [WithOutage] and [OnGap] say what happens while the broker is away. [Hub.Presence] lists the identities
+// ([WithIdentity]) in a room: those on this node, or on all nodes with [WithPresenceStore].
 //
 // # Concurrency
 //
-// All methods of Hub, Target and Conn may be called from any goroutine and from any callback, but
-// Conn's reading methods, which belong to Serve. Callbacks of one connection run one at a time, in
-// the order of what they report; those of different connections run concurrently. No call waits for a
-// callback but Hub.Shutdown, which waits for all: in a callback, call it on a goroutine of its own.
+// All methods of Hub, [Target] and Conn may be called from any goroutine and any callback. The exceptions are
+// Conn's reading methods, which belong to Serve. Callbacks of one connection run one at a time, in the order
+// of the events that they report. Callbacks of different connections run concurrently. Only Hub.Shutdown
+// waits for callbacks, and it waits for all of them: in a callback, call it on a goroutine of its own.
 package wsroom
 
 import (
@@ -74,8 +75,8 @@ import (
 	"github.com/wsroom/wsroom/internal/presence"
 )
 
-// Hub is an http.Handler that upgrades requests to connections and keeps them in rooms. It is made by
-// New. All methods may be called concurrently.
+// Hub is an [http.Handler] that upgrades requests to connections and keeps the connections in rooms. [New]
+// makes it. All methods may be called concurrently.
 type Hub struct {
 	cfg      *config
 	observer Observer
@@ -88,19 +89,19 @@ type Hub struct {
 	refused  sums
 
 	heartbeat heartbeat
-	rejects   atomic.Int32 // connections that are told by a close frame that they are refused
+	rejects   atomic.Int32 // refused connections that are being sent a close frame
 
-	mu      sync.Mutex // guards the fields to the next blank line, and wg's Add against its Wait
+	mu      sync.Mutex // guards the fields up to the next blank line, and orders wg.Add before wg.Wait
 	closing bool
-	open    int            // sockets, from before the upgrade to after the close
-	perKey  map[string]int // of WithMaxConnsPer
+	open    int            // sockets, from before the upgrade until after the close
+	perKey  map[string]int // sockets by the key of WithMaxConnsPer
 
 	wg sync.WaitGroup // connections, until their last callback has returned
 }
 
 var _ http.Handler = (*Hub)(nil)
 
-// New returns a Hub. It panics with every mistake found in the options, joined.
+// New returns a Hub. If the options contain mistakes, it panics with all of them, joined in one error.
 func New(opts ...Option) *Hub {
 	cfg, err := newConfig(opts)
 	if err != nil {
@@ -126,11 +127,18 @@ func New(opts ...Option) *Hub {
 	return h
 }
 
-// ServeHTTP upgrades the request and returns once OnConnect has returned; the connection lives on. A
-// request that it doesn't upgrade is answered with a status and, but for errors of the application,
-// the reason: 400 for a bad handshake, one with a body, or a bad room name, 403 for a foreign origin or host or by
-// WithAuthorize, 426 for what is no upgrade, 429 and 503 over a limit, 503 after Shutdown or
-// WithHandshakeTimeout; see WithRejectMode.
+// ServeHTTP upgrades the request and returns once [OnConnect] has returned. The connection lives on.
+//
+// A request that isn't upgraded is answered with a status and the reason. The text of an application's error
+// is sent only if the error is a [*StatusError]. These are the usual statuses:
+//
+//   - 400 for a bad handshake, a handshake with a body, or a bad room name,
+//   - 403 for an origin or host that isn't allowed, or a refusal of [WithAuthorize],
+//   - 426 for a request that isn't an upgrade, or that came over HTTP/2,
+//   - 429 and 503 for a limit that is reached,
+//   - 503 after [Hub.Shutdown], when [WithHandshakeTimeout] has passed, or while the broker is away.
+//
+// [WithRejectMode] can have clients told by a close frame instead.
 func (h *Hub) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	c, r := h.tracedUpgrade(w, r)
 	if c == nil {
@@ -139,7 +147,7 @@ func (h *Hub) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	h.begin(c, func() { c.open(r) })
 }
 
-// begin counts the connection, opens it and has it run.
+// begin counts the connection, calls open, and starts the connection's goroutine.
 func (h *Hub) begin(c *Conn, open func()) {
 	defer func() { // even if OnConnect ends this goroutine, or the Observer or Tracer panics
 		if !c.beating.Load() {
@@ -152,16 +160,16 @@ func (h *Hub) begin(c *Conn, open func()) {
 	open()
 }
 
-// SendTextToRoom sends text to every member of the room. See Target.SendText.
+// SendTextToRoom sends text to every member of the room. See [Target.SendText].
 func (h *Hub) SendTextToRoom(room, text string) error { return h.room(room).SendText(text) }
 
-// SendJSONToRoom sends v, encoded, to every member of the room. See Target.SendJSON.
+// SendJSONToRoom encodes v and sends it to every member of the room. See [Target.SendJSON].
 func (h *Hub) SendJSONToRoom(room string, v any) error { return h.room(room).SendJSON(v) }
 
-// SendTextToAll sends text to every connection of the hub. See Target.SendText.
+// SendTextToAll sends text to every connection of the hub. See [Target.SendText].
 func (h *Hub) SendTextToAll(text string) error { return h.ToAll().SendText(text) }
 
-// SendJSONToAll sends v, encoded, to every connection of the hub. See Target.SendJSON.
+// SendJSONToAll encodes v and sends it to every connection of the hub. See [Target.SendJSON].
 func (h *Hub) SendJSONToAll(v any) error { return h.ToAll().SendJSON(v) }
 
 func (h *Hub) room(name string) Target { return Target{hub: h, to: audience{rooms: []string{name}}} }
@@ -169,8 +177,8 @@ func (h *Hub) room(name string) Target { return Target{hub: h, to: audience{room
 // Rooms returns the rooms that have a member on this node, sorted.
 func (h *Hub) Rooms() []string { return h.store.roomNames() }
 
-// Members returns the room's members on this node, as they are now. A connection that has had the answer to
-// its handshake is among them; shortly before that it counts in Len and Rooms, and isn't yet.
+// Members returns the room's current members on this node. A connection is among them by the time its client
+// gets the answer to the handshake. [Hub.Len] and [Hub.Rooms] count it slightly earlier.
 func (h *Hub) Members(room string) []*Conn {
 	return slices.DeleteFunc(h.store.snapshot(audience{rooms: []string{room}}), func(c *Conn) bool { return !c.isKnown() })
 }
@@ -205,14 +213,17 @@ func encode[P string | []byte](h *Hub, opcode byte, payload P, deflate bool) *fr
 	return m
 }
 
-// Shutdown ends the hub: new requests get 503, every connection is closed with ErrShutdown and close code
-// 1012, see WithShutdownCode, after what is queued for it, and when every callback has returned so does
-// Shutdown; with a broker, after it has taken what was sent. With WithDrain the closes are spread over the
-// window. When ctx is done first it closes the sockets that it ended and returns the context's cause. It may
-// be called again, and waits again. Call it before, or beside, http.Server.Shutdown.
+// Shutdown stops the hub. New requests get 503. Each connection gets its queued messages and a close frame
+// with close code 1012 (see [WithShutdownCode]), and ends with [ErrShutdown]. With [WithDrain] the closes are
+// spread over the window. Shutdown returns when all callbacks have returned and the broker, if there is one,
+// has taken every message.
 //
-// A callback must not wait for Shutdown, which waits for the callback: until ctx is done, so for ever with
-// context.Background(). Call it on a goroutine of its own there.
+// If ctx is done first, Shutdown closes the sockets of the connections that it found and returns the
+// context's cause, wrapped. It may be called again, and then waits again. Call it before
+// [http.Server.Shutdown], or at the same time.
+//
+// A callback must not wait for Shutdown, because Shutdown waits for the callback. Such a wait ends only when
+// ctx is done, so never with [context.Background]. In a callback, call Shutdown on a goroutine of its own.
 func (h *Hub) Shutdown(ctx context.Context) error {
 	h.mu.Lock()
 	h.closing = true
@@ -222,14 +233,17 @@ func (h *Hub) Shutdown(ctx context.Context) error {
 	if h.node != nil {
 		h.node.Settle(ctx)
 	}
+
 	conns := h.store.snapshot(everyone)
 	h.closeAll(ctx, conns)
+
 	finished := make(chan struct{})
 	go func() {
 		h.wg.Wait()
 		h.leaveNodes(ctx)
 		close(finished)
 	}()
+
 	select {
 	case <-finished:
 		return nil
@@ -242,7 +256,7 @@ func (h *Hub) Shutdown(ctx context.Context) error {
 	}
 }
 
-// leaveNodes ends what there is beside the connections, unless ctx is done with their callbacks.
+// leaveNodes closes the presence book and the cluster node. ctx limits its waits for the store and broker.
 func (h *Hub) leaveNodes(ctx context.Context) {
 	if h.presence != nil {
 		h.presence.Close(ctx)
@@ -252,7 +266,7 @@ func (h *Hub) leaveNodes(ctx context.Context) {
 	}
 }
 
-// closeAll ends the connections, over the drain's window if there is one.
+// closeAll ends the connections, spread over the window of WithDrain if there is one.
 func (h *Hub) closeAll(ctx context.Context, conns []*Conn) {
 	e := endingShutdown(h.cfg.shutdownCode)
 	if h.cfg.drain == 0 {
@@ -261,26 +275,29 @@ func (h *Hub) closeAll(ctx context.Context, conns []*Conn) {
 		}
 		return
 	}
+
 	mathrand.Shuffle(len(conns), func(i, j int) { conns[i], conns[j] = conns[j], conns[i] })
+
 	begin := time.Now()
 	timer := time.NewTimer(0)
 	defer timer.Stop()
+
 	for i, c := range conns {
 		if c.isEnded() {
-			continue // it ended by itself
+			continue // it has ended by itself
 		}
 		due := time.Duration(float64(h.cfg.drain) * float64(i) / float64(len(conns)))
 		timer.Reset(time.Until(begin.Add(due)))
 		select {
 		case <-timer.C:
-		case <-ctx.Done(): // the rest at once
+		case <-ctx.Done(): // end the rest at once
 		}
 		c.end(e)
 	}
 }
 
-// reserve counts a socket, under the limits, until unreserve. In the same critical section it looks
-// whether the hub is closing, so that no request slips in behind Shutdown.
+// reserve counts a socket against the limits, until unreserve. It checks in the same critical section whether
+// the hub is closing, so that no request is admitted after Shutdown has begun.
 func (h *Hub) reserve(key string) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -292,6 +309,7 @@ func (h *Hub) reserve(key string) error {
 	case h.cfg.connKey != nil && h.perKey[key] >= h.cfg.maxPerKey:
 		return errTooManyPerKey
 	}
+
 	h.open++
 	if h.cfg.connKey != nil {
 		h.perKey[key]++
@@ -312,7 +330,7 @@ func (h *Hub) unreserve(key string) {
 	h.wg.Done()
 }
 
-// release forgets a connection whose callbacks have returned and whose socket is closed.
+// release removes a connection from the counts. Its callbacks have returned and its socket is closed.
 func (h *Hub) release(c *Conn) {
 	h.counters.closed.Add(1)
 	h.observer.Add(MetricConns, c.route, "", -1)
@@ -320,19 +338,20 @@ func (h *Hub) release(c *Conn) {
 	h.unreserve(c.key)
 }
 
-// entered and left keep the books of a connection that has entered or left a room.
+// entered reports that the connection has joined the room, to the Observer and to presence.
 func (h *Hub) entered(c *Conn, room string) {
 	h.observer.Add(MetricJoins, c.route, "", 1)
 	h.appear(c, room)
 }
 
-// appear lets the connection's identity count as present.
+// appear counts the connection's identity as present in the room.
 func (h *Hub) appear(c *Conn, room string) {
 	if h.presence != nil {
 		h.presence.Count(room, c.Identity(), 1)
 	}
 }
 
+// left undoes appear and ends the subscription that the connection held for the room.
 func (h *Hub) left(c *Conn, room string) {
 	if h.presence != nil {
 		h.presence.Count(room, c.Identity(), -1)
@@ -340,53 +359,55 @@ func (h *Hub) left(c *Conn, room string) {
 	h.unsubscribe(room)
 }
 
-// Target is whom a message goes to: the members of some rooms, or everyone. It is made by Hub.To and
-// Hub.ToAll, is a value, and may be kept and used concurrently. The zero Target is of no use.
+// Target is a set of receivers: the members of some rooms, or all connections. [Hub.To] and [Hub.ToAll] make
+// it. It is a value, and may be kept and used concurrently. The zero Target is not usable.
 type Target struct {
 	hub    *Hub
 	to     audience
 	except []*Conn
 }
 
-// To returns the members of these rooms. A connection that is in several of them gets one copy. No rooms
-// are nobody: a message to them reaches no connection, and Close closes none; for all connections of the
-// hub see ToAll.
+// To returns the members of these rooms as a target. A connection that is in several of them gets one copy.
+// With no rooms the target is empty: a message to it reaches no connection, and [Target.Close] closes none.
+// For all connections of the hub, see [Hub.ToAll].
 func (h *Hub) To(rooms ...string) Target {
 	return Target{hub: h, to: audience{rooms: lookup.Distinct(rooms)}}
 }
 
-// ToAll returns all connections of the hub, on all nodes.
+// ToAll returns all connections of the hub, on all nodes, as a target.
 func (h *Hub) ToAll() Target { return Target{hub: h, to: everyone} }
 
-// Except leaves these connections out, on whichever node they are. A nil leaves nobody out, nor does a
-// connection that has ended or belongs to a hub that has nothing to do with this one.
+// Except returns the target without these connections. They may be on any node. A nil has no effect, nor has
+// a connection that has ended or that belongs to a hub that shares nothing with this one.
 func (t Target) Except(conns ...*Conn) Target {
 	t.except = slices.DeleteFunc(slices.Concat(t.except, conns), func(c *Conn) bool { return c == nil })
 	return t
 }
 
-// SendText queues a text message for every connection of the target. All members of a room see its
-// messages in the same order, and those of one sender in the order sent. It returns an error, and
-// nobody gets the message, for text that isn't valid UTF-8 or a name that can't be a room's. That
-// nobody is there is no error. A member whose queue is full is dealt with as WithOverflow says, and
-// reported by OnClose or OnDrop; it is no error of the sender.
+// SendText queues a text message for every connection of the target. All members of a room see its messages
+// in the same order, and the messages of one sender in the order sent.
+//
+// SendText returns an error for text that isn't valid UTF-8 and for a name that can't be a room's. No
+// connection gets the message then. With a broker it also returns [ErrOutage], [ErrShutdown], and errors for a
+// message that is larger, or names more rooms or connections, than the broker's messages may. An empty room is
+// no error. Nor is a member whose queue is full: [WithOverflow] sets what happens to that member, and [OnClose]
+// or [OnDrop] reports it.
 func (t Target) SendText(text string) error {
 	return send(t, frame.Text, text, checkText(text))
 }
 
-// SendJSON queues v, encoded once for all, as SendText does; an error of the encoder is returned
-// wrapped.
+// SendJSON encodes v once and queues it as [Target.SendText] does. It returns an encoder's error wrapped.
 func (t Target) SendJSON(v any) error {
 	p, err := t.hub.encodeJSON(v)
 	return send(t, frame.Text, p, err)
 }
 
-// SendBinary queues a binary message, as SendText does. It copies p.
+// SendBinary queues a binary message as [Target.SendText] does. It copies p.
 func (t Target) SendBinary(p []byte) error {
 	return send(t, frame.Binary, p, nil)
 }
 
-// send sends a message unless there is an err of its encoding.
+// send sends a message. If err, the error of its encoding, isn't nil, it only returns that.
 func send[P string | []byte](t Target, opcode byte, payload P, err error) error {
 	if err != nil {
 		return err
@@ -401,15 +422,17 @@ func send[P string | []byte](t Target, opcode byte, payload P, err error) error 
 	return nil
 }
 
-// deliver sends a message to the connections on this node but for those that skip names, if it isn't nil.
+// deliver sends a message to the connections on this node, without those that skip selects. A nil skip selects
+// none.
 func deliver[P string | []byte](h *Hub, to audience, skip func(*Conn) bool, opcode byte, payload P) {
 	m := encode(h, opcode, payload, h.store.deflated.Load() > 0)
 	n := h.store.send(to, skip, m)
 	h.observer.Record(MetricFanOut, "", "", float64(n))
 }
 
-// Close ends every connection of the target as Conn.Close would, and returns at once. Its error is
-// for a code or reason that can't be sent, or a name that can't be a room's.
+// Close ends every connection of the target as [Conn.Close] does, and returns at once. It returns an error for
+// a code or reason that can't be sent (RFC 6455, sections 7.4 and 5.5.1) and for a name that can't be a
+// room's. With a broker it also returns the errors that [Target.SendText] returns with one.
 func (t Target) Close(code websocket.StatusCode, reason string) error {
 	if err := frame.CheckClose(code, reason); err != nil {
 		return err
@@ -424,16 +447,16 @@ func (t Target) Close(code websocket.StatusCode, reason string) error {
 	return nil
 }
 
-// closeConns ends the connections on this node but for those that skip names, if it isn't nil.
+// closeConns ends the connections on this node, without those that skip selects. A nil skip selects none.
 func (h *Hub) closeConns(to audience, skip func(*Conn) bool, code websocket.StatusCode, reason string) {
 	for _, c := range h.store.snapshot(to) {
 		if skip == nil || !skip(c) {
-			_ = c.Close(code, reason) // ErrClosed: it was ending already
+			_ = c.Close(code, reason) // ErrClosed means that it was ending already
 		}
 	}
 }
 
-// skip says whom Except left out; nil: nobody.
+// skip returns the function that selects the connections of Except. It is nil if there are none.
 func (t Target) skip() func(*Conn) bool {
 	if len(t.except) == 0 {
 		return nil
@@ -451,25 +474,25 @@ func (t Target) check() error {
 	return nil
 }
 
-// SendText queues a text message for this connection. It returns nil only if the message was queued;
-// otherwise ErrClosed, ErrSlow, ErrQueueFull, or an error for text that isn't valid UTF-8. It returns at
-// once, but in OnConnect, where it may wait for room in the queue of c; see WithSendQueue.
+// SendText queues a text message for this connection. It returns nil only if the message was queued.
+// Otherwise it returns [ErrClosed], [ErrSlow], [ErrQueueFull], or an error for text that isn't valid UTF-8. It
+// returns at once, except in [OnConnect], where it may wait for room in the queue of c; see [WithSendQueue].
 func (c *Conn) SendText(text string) error {
 	return enqueue(c, frame.Text, text, checkText(text))
 }
 
-// SendJSON queues v, encoded, as SendText does; an error of the encoder is returned wrapped.
+// SendJSON encodes v and queues it as [Conn.SendText] does. It returns an encoder's error wrapped.
 func (c *Conn) SendJSON(v any) error {
 	p, err := c.hub.encodeJSON(v)
 	return enqueue(c, frame.Text, p, err)
 }
 
-// SendBinary queues a binary message, as SendText does. It copies p.
+// SendBinary queues a binary message as [Conn.SendText] does. It copies p.
 func (c *Conn) SendBinary(p []byte) error {
 	return enqueue(c, frame.Binary, p, nil)
 }
 
-// enqueue queues a message unless there is an err of its encoding.
+// enqueue queues a message. If err, the error of its encoding, isn't nil, it only returns that.
 func enqueue[P string | []byte](c *Conn, opcode byte, payload P, err error) error {
 	if err != nil {
 		return err
@@ -477,7 +500,7 @@ func enqueue[P string | []byte](c *Conn, opcode byte, payload P, err error) erro
 
 	m := encode(c.hub, opcode, payload, c.queue.Deflate)
 	p := c.queue.PushOwn(m)
-	if p.Refused == outbound.Held { // OnConnect runs, and what it sends goes first
+	if p.Refused == outbound.Held { // OnConnect is running, and its own messages go first
 		p = c.queue.PushSnapshot(m, goroutine.Current())
 	}
 
@@ -490,7 +513,7 @@ func enqueue[P string | []byte](c *Conn, opcode byte, payload P, err error) erro
 	return refusals[p.Refused]
 }
 
-// refusals are the errors of a send to one connection.
+// refusals maps a queue's answer to the error of a send to one connection.
 var refusals = [...]error{
 	outbound.Taken:  nil,
 	outbound.Closed: ErrClosed,
@@ -498,20 +521,22 @@ var refusals = [...]error{
 	outbound.Slow:   ErrSlow,
 }
 
-// SendTextToThisRoom sends to everyone in Room(), this connection included. See Hub.SendTextToRoom.
+// SendTextToThisRoom sends text to all members of [Conn.Room], this connection included. See
+// [Hub.SendTextToRoom].
 func (c *Conn) SendTextToThisRoom(text string) error { return c.hub.SendTextToRoom(c.room, text) }
 
-// SendJSONToThisRoom sends to everyone in Room(), this connection included. See Hub.SendJSONToRoom.
+// SendJSONToThisRoom encodes v and sends it to all members of [Conn.Room], this connection included. See
+// [Hub.SendJSONToRoom].
 func (c *Conn) SendJSONToThisRoom(v any) error { return c.hub.SendJSONToRoom(c.room, v) }
 
-// SendTextToRoom is Hub.SendTextToRoom.
+// SendTextToRoom is [Hub.SendTextToRoom].
 func (c *Conn) SendTextToRoom(room, text string) error { return c.hub.SendTextToRoom(room, text) }
 
-// SendJSONToRoom is Hub.SendJSONToRoom.
+// SendJSONToRoom is [Hub.SendJSONToRoom].
 func (c *Conn) SendJSONToRoom(room string, v any) error { return c.hub.SendJSONToRoom(room, v) }
 
-// SendTextToAll is Hub.SendTextToAll.
+// SendTextToAll is [Hub.SendTextToAll].
 func (c *Conn) SendTextToAll(text string) error { return c.hub.SendTextToAll(text) }
 
-// SendJSONToAll is Hub.SendJSONToAll.
+// SendJSONToAll is [Hub.SendJSONToAll].
 func (c *Conn) SendJSONToAll(v any) error { return c.hub.SendJSONToAll(v) }
