@@ -319,6 +319,7 @@ func guard(name string, f func() error, failed func(v any), end func(error)) {
 	returned = true
 }
 
+// panicError is the error of a callback that panicked with v.
 func panicError(name string, v any) error { return fmt.Errorf("%w: %s: %v", ErrPanic, name, v) }
 
 // panicked ends the connection after a panic of the named callback. If that is the callback that gets the
@@ -333,6 +334,8 @@ func (c *Conn) panicked(name string, v any) {
 	c.end(endingPanic(name, v))
 }
 
+// endingPanic is the ending after a panic with v in a callback, an Observer or a Tracer. The close code is
+// 1011.
 func endingPanic(name string, v any) ending {
 	return ending{cause: panicError(name, v), label: "panic", code: websocket.StatusInternalError, budget: closeBudget}
 }
@@ -362,6 +365,7 @@ func (es *events) next() event {
 	return e
 }
 
+// empty reports whether there is no event.
 func (es *events) empty() bool { return es.drops == 0 && len(es.queue) == 0 }
 
 // eventsLocked returns the connection's events, for a caller that adds to them. mu is locked.
@@ -420,12 +424,14 @@ func (c *Conn) noteDrops(n int) {
 	}
 }
 
+// hasEvents reports whether there is an event and events are reported.
 func (c *Conn) hasEvents() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.hasEventsLocked()
 }
 
+// hasEventsLocked is hasEvents for a caller that has locked mu.
 func (c *Conn) hasEventsLocked() bool { return c.reporting && c.events != nil }
 
 // runEvents runs the events that are due, unless another goroutine has the turn: that one runs them.

@@ -69,7 +69,7 @@ type Conn struct {
 	// freshAt is when run last moved to a new goroutine, in seconds of frame.Now. It belongs to run.
 	freshAt  uint32
 	inbound  atomic.Pointer[inbound] // nil if there is nothing in it; set by newConn or the reader
-	overhead bucket.Bucket           // of frames that carry nothing; belongs to the goroutine that reads the wire
+	overhead bucket.Bucket           // of frames that carry nothing; belongs to the wire's reader
 
 	// pingedAt is the wire's Listened, plus 1, when the ping that the heartbeat waits for was written. It is 0
 	// if none was. The writer sets it; the heartbeat sets and reads it.
@@ -84,6 +84,8 @@ type ownContext struct {
 	cancel context.CancelCauseFunc
 }
 
+// newConn makes the connection of a request, for a room. key is the request's key of WithMaxConnsPer, or
+// "".
 func newConn(h *Hub, r *http.Request, room, key string) *Conn {
 	c := &Conn{
 		hub: h, id: rand.Text(), room: room, route: route.Pattern(r), key: key,
@@ -296,6 +298,7 @@ func (c *Conn) ReadJSON(ctx context.Context, v any) error {
 	return nil
 }
 
+// readTextInto is readInto for text messages. Another kind of message ends the connection.
 func (c *Conn) readTextInto(ctx context.Context, buf *[]byte) error {
 	typ, err := c.readInto(ctx, buf)
 	if err == nil && typ != websocket.MessageText {
@@ -350,6 +353,7 @@ type pending struct {
 	err  error
 }
 
+// pending returns the message that a Read left for the next one. It returns nil if there is none.
 func (c *Conn) pending() *pending {
 	if in := c.inbound.Load(); in != nil {
 		return in.pending.Load()
@@ -489,6 +493,7 @@ func (c *Conn) resume() {
 	}
 }
 
+// isEnded reports whether the connection is ending or has ended.
 func (c *Conn) isEnded() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -585,6 +590,7 @@ var scratches = sync.Pool{New: func() any {
 // maxScratch is the size of the largest buffer that is kept for another message.
 const maxScratch = 64 << 10
 
+// putScratch gives a buffer back to scratches, unless it is larger than maxScratch.
 func putScratch(b *[]byte) {
 	if cap(*b) <= maxScratch {
 		scratches.Put(b)

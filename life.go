@@ -166,7 +166,7 @@ func (e *ending) closeFrame() string {
 //  1. the ending is noted; from then on the connection joins no room and takes no send;
 //  2. the connection leaves every room;
 //  3. the queue is closed; the close frame goes behind the messages that wait;
-//  4. beginClosing interrupts the reader and sets a timer for the rest (attach does so if there is no socket yet);
+//  4. beginClosing interrupts the reader and sets a timer for the rest (later, by attach, without a socket);
 //  5. the connection's context is cancelled; finish waits for that.
 //
 // end never waits. Any goroutine that holds no lock may call it.

@@ -134,9 +134,9 @@ func WithOutage(o Outage) Option {
 // at most this many bytes in all. The default is 5 s and 4 MiB. [WithOutage] says what happens beyond that.
 //
 // Each room has outages of its own. An outage counts as longer than d when a call of Publish fails that
-// began d after the first failed one; the hub finds that out up to 2 s later. The broker may take other
-// messages on a topic but one message not, for longer than d and three tries. Then the hub gives that
-// message up, which is a gap (see [OnGap]).
+// began d after the first failed one; the hub finds that out up to 2 s later. A message may fail for longer
+// than d and three tries although the broker takes others on the same topic meanwhile. Then the hub gives
+// the message up, which is a gap (see [OnGap]).
 func WithBrokerBuffer(d time.Duration, bytes int64) Option {
 	return func(c *config) error {
 		c.outageTime, c.outageBytes = d, bytes

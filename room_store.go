@@ -33,6 +33,7 @@ type store struct {
 	observer             Observer
 }
 
+// shard is a part of the store: the rooms whose names belong to it, and some of the connections.
 type shard struct {
 	mu       sync.Mutex // guards rooms, everyone and the members of both
 	rooms    map[string]*room
@@ -301,6 +302,7 @@ func (s *store) lock(to audience) (locked [shardCount]bool) {
 	return locked
 }
 
+// unlock unlocks the shards that lock has locked.
 func (s *store) unlock(locked *[shardCount]bool) {
 	for i := range s.shards {
 		if locked[i] {
@@ -309,6 +311,7 @@ func (s *store) unlock(locked *[shardCount]bool) {
 	}
 }
 
+// each calls f for the members of the room. mu is locked.
 func (sh *shard) each(name string, f func(*Conn)) {
 	if r := sh.rooms[name]; r != nil {
 		r.each(f)
@@ -368,6 +371,7 @@ type tally struct {
 	slow    []*Conn // to end
 }
 
+// drops are messages that were dropped for one connection.
 type drops struct {
 	conn     *Conn
 	messages int
@@ -375,6 +379,7 @@ type drops struct {
 
 var tallies = sync.Pool{New: func() any { return new(tally) }}
 
+// note adds what a push to c's queue leaves to do.
 func (t *tally) note(c *Conn, p outbound.Pushed) {
 	if p.Wake {
 		t.idle = append(t.idle, &c.queue)
@@ -387,6 +392,7 @@ func (t *tally) note(c *Conn, p outbound.Pushed) {
 	}
 }
 
+// settle does the work, and empties the tally. No lock may be held.
 func (t *tally) settle() {
 	outbound.WakeAll(t.idle)
 	for _, d := range t.dropped {
@@ -473,7 +479,7 @@ const maxTick = time.Second
 // timer for each connection would take memory, and would fire for nothing where there is traffic.
 type heartbeat struct {
 	interval, timeout time.Duration
-	tick              time.Duration
+	tick              time.Duration // between two calls of checkPeers
 
 	mu      sync.Mutex // guards the fields below
 	running bool
