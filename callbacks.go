@@ -10,7 +10,7 @@ import (
 	"github.com/coder/websocket"
 )
 
-// callbacks is what the application registered.
+// callbacks are the functions that the application registered.
 type callbacks struct {
 	serve              func(c *Conn) error
 	onJSON, onText     *messageFunc
@@ -19,8 +19,8 @@ type callbacks struct {
 	onClose            func(c *Conn, err error)
 	onJoin, onLeave    func(c *Conn, room string)
 	onExpire           func(c *Conn) (time.Time, error)
-	text, binary, last *messageFunc // what choose made of the above; last gets the cause
-	ignored            []string
+	text, binary, last *messageFunc // set by choose; last gets the cause of the end
+	ignored            []string     // names of the callbacks that choose left out
 }
 
 // messageFunc is a callback for one kind of message.
@@ -30,13 +30,14 @@ type messageFunc struct {
 	fail func(c *Conn, err error)
 }
 
-// choose applies the priority: Serve, then JSON, then Text.
+// choose applies the priority: Serve first, then OnJSON, then OnText.
 func (c *callbacks) choose() {
 	ignore := func(f *messageFunc) {
 		if f != nil {
 			c.ignored = append(c.ignored, f.name)
 		}
 	}
+
 	switch {
 	case c.serve != nil:
 		ignore(c.onJSON)
@@ -50,12 +51,13 @@ func (c *callbacks) choose() {
 		c.text = c.onText
 	}
 	c.binary = c.onBinary
+
 	if c.last = c.text; c.last == nil {
 		c.last = c.binary
 	}
 }
 
-// used names the message callback that choose settled on, for the log.
+// used returns the name of the message callback that choose selected, for the log.
 func (c *callbacks) used() string {
 	if c.serve != nil {
 		return "Serve"
@@ -63,6 +65,7 @@ func (c *callbacks) used() string {
 	return c.last.name
 }
 
+// handler returns the callback for messages of this type. It is nil if there is none.
 func (c *callbacks) handler(typ websocket.MessageType) *messageFunc {
 	if typ == websocket.MessageText {
 		return c.text
@@ -70,10 +73,11 @@ func (c *callbacks) handler(typ websocket.MessageType) *messageFunc {
 	return c.binary
 }
 
-// Serve hands each connection to f, which reads by itself with Conn.Read, ReadText or ReadJSON. It
-// should keep reading for as long as the connection lives: pings, pongs and the peer's close are
-// seen only while somebody reads. When f returns nil the connection closes with 1000; an error ends
-// it as OnConnect's would. OnJoin, OnLeave, OnDrop and OnExpire may run beside f; no other callback does.
+// Serve hands each connection to f, which reads messages itself with [Conn.Read], [Conn.ReadText] or
+// [Conn.ReadJSON]. f should keep reading for as long as the connection lives: the hub sees pings, pongs and
+// the peer's close only while f reads. When f returns nil, the connection closes with 1000. An error ends
+// the connection as an error of [OnConnect] does. [OnJoin], [OnLeave], [OnDrop] and [OnExpire] may run at
+// the same time as f; no other callback does.
 func Serve(f func(c *Conn) error) Option {
 	return func(c *config) error {
 		c.serve = f
@@ -81,10 +85,10 @@ func Serve(f func(c *Conn) error) Option {
 	}
 }
 
-// OnJSON calls f with each text message, decoded into a T of its own. The last call but for OnClose
-// has an err: a websocket.CloseError when the peer closed, a *DecodeError when a message didn't
-// decode, else the cause of the end. With WithBadJSON(KeepOpen) a *DecodeError isn't the last.
-// A callback that panicked isn't called again.
+// OnJSON calls f with each text message, decoded into a T of its own. The last call before [OnClose] has an
+// err instead of a message: a [websocket.CloseError] when the peer closed, a [*DecodeError] when a message
+// didn't decode, otherwise the cause of the end. With [WithBadJSON]([KeepOpen]), a call with a *DecodeError
+// isn't the last one. A callback that panicked isn't called again.
 func OnJSON[T any](f func(c *Conn, msg T, err error)) Option {
 	take := func(c *Conn, p []byte) error {
 		var msg T
@@ -104,8 +108,8 @@ func OnJSON[T any](f func(c *Conn, msg T, err error)) Option {
 	}
 }
 
-// OnText calls f with each text message, which is valid UTF-8. The last call but for OnClose has an
-// err, as with OnJSON.
+// OnText calls f with each text message, which is valid UTF-8. The last call before [OnClose] has an err,
+// as with [OnJSON].
 func OnText(f func(c *Conn, text string, err error)) Option {
 	take := func(c *Conn, p []byte) error {
 		f(c, string(p), nil)
@@ -118,8 +122,8 @@ func OnText(f func(c *Conn, text string, err error)) Option {
 	}
 }
 
-// OnBinary calls f with each binary message, which is f's to keep. It works beside OnJSON or OnText;
-// only without them its last call has an err, as with OnJSON.
+// OnBinary calls f with each binary message. f may keep p. OnBinary works together with [OnJSON] or
+// [OnText]. Only without them does its last call have an err, as with OnJSON.
 func OnBinary(f func(c *Conn, p []byte, err error)) Option {
 	take := func(c *Conn, p []byte) error {
 		f(c, bytes.Clone(p), nil)
@@ -132,12 +136,15 @@ func OnBinary(f func(c *Conn, p []byte, err error)) Option {
 	}
 }
 
-// OnConnect calls f once for each connection, before any other callback. What f sends to c comes
-// before everything that others send, be it to c or to its rooms. That waits for f to return, in one
-// order, and none of it is lost, unless the connection ends before f has returned. Goroutines that f
-// starts are others, too. Where f sends more than fits, see WithSendQueue. The request is valid only until
-// f returns. An error ends the connection: a websocket.CloseError with its code and reason, cut to 123
-// bytes, any other with 1011 and no text.
+// OnConnect calls f once for each connection, before any other callback. The request is valid only until f
+// returns.
+//
+// Messages that f sends to c come before all messages that others send to c or to its rooms. Those wait, in
+// one order, until f returns. None of them is lost unless the connection ends before f returns. Goroutines
+// that f starts count as others, too. [WithSendQueue] says what happens when f sends more than fits.
+//
+// An error ends the connection. A [websocket.CloseError] ends it with its code and reason, cut to 123
+// bytes. Any other error ends it with 1011 and no text.
 func OnConnect(f func(c *Conn, r *http.Request) error) Option {
 	return func(c *config) error {
 		c.onConnect = f
@@ -145,9 +152,10 @@ func OnConnect(f func(c *Conn, r *http.Request) error) Option {
 	}
 }
 
-// OnClose calls f once for each connection whose OnConnect ran, as the last of its callbacks, after
-// it has left every room. err is the first cause of the end: a websocket.CloseError when either side
-// closed, one of this package's errors, or what happened to the line.
+// OnClose calls f once for each connection whose [OnConnect] ran. It is the last of the connection's
+// callbacks and comes after the connection has left every room. err is the first cause of the end: a
+// [websocket.CloseError] when either side closed, one of this package's errors, or the error of the network
+// connection.
 func OnClose(f func(c *Conn, err error)) Option {
 	return func(c *config) error {
 		c.onClose = f
@@ -155,8 +163,9 @@ func OnClose(f func(c *Conn, err error)) Option {
 	}
 }
 
-// OnJoin calls f once for each room that a connection enters: for its first room after OnConnect
-// succeeded, for others after Join. A Join made in a callback is reported when that returns.
+// OnJoin calls f once for each room that a connection enters: for its first room after [OnConnect] has
+// succeeded, for other rooms after [Conn.Join]. A Join made in a callback is reported when that callback
+// returns.
 func OnJoin(f func(c *Conn, room string)) Option {
 	return func(c *config) error {
 		c.onJoin = f
@@ -164,8 +173,8 @@ func OnJoin(f func(c *Conn, room string)) Option {
 	}
 }
 
-// OnLeave calls f once for each room that a connection leaves and whose OnJoin was due, when it ends
-// for every room it was in. It comes before OnClose.
+// OnLeave calls f once for each room that a connection leaves and whose [OnJoin] was due. When the
+// connection ends, f is called for every room that it was in. These calls come before [OnClose].
 func OnLeave(f func(c *Conn, room string)) Option {
 	return func(c *config) error {
 		c.onLeave = f
@@ -173,8 +182,8 @@ func OnLeave(f func(c *Conn, room string)) Option {
 	}
 }
 
-// OnDrop calls f with the number of messages that DropOldest or DropNewest dropped for c since the
-// last call. Sending to c from f drops once more, and f is called again.
+// OnDrop calls f with the number of messages that [DropOldest] or [DropNewest] has dropped for c since the
+// last call. If f sends to c and messages are dropped again, f is called again.
 func OnDrop(f func(c *Conn, messages int)) Option {
 	return func(c *config) error {
 		c.onDrop = f
@@ -182,24 +191,26 @@ func OnDrop(f func(c *Conn, messages int)) Option {
 	}
 }
 
-// statusExpired tells a client that what it was admitted by has expired: 4000 and HTTP's 401.
+// statusExpired tells a client that its admission has expired: 4000 plus HTTP's status 401.
 const statusExpired websocket.StatusCode = 4000 + http.StatusUnauthorized
 
-// until is an instruction to the hub, returned as an error.
+// until is an instruction to the hub in the form of an error.
 type until struct{ time time.Time }
 
 func (u until) Error() string { return "wsroom: admitted until " + u.time.Format(time.RFC3339) }
 
-// Until is what the function of WithAuthorize returns, wrapped or not, to admit a request until t, such
-// as the expiry of its token; see OnExpire. The zero time is no limit, and a time that has passed
-// refuses the request with 401.
+// Until makes the error that the function of [WithAuthorize] returns, wrapped or not, to admit a request
+// until t, such as the expiry of its token. See [OnExpire]. The zero time means no limit. A time in the
+// past refuses the request with 401.
 func Until(t time.Time) error { return until{t} }
 
-// OnExpire calls f when the time of Until has come. A later time, or the zero time for no further
-// limit, renews the connection; a time that isn't in the future, or an error, ends it with ErrExpired
-// and close code 4401, an error that is a websocket.CloseError with its code and reason. Without
-// OnExpire the connection ends at once. f waits its turn like any other callback (but runs beside
-// Serve): a connection whose callback runs over its time ends when that has returned.
+// OnExpire calls f when the time of [Until] has come. A later time renews the connection; the zero time
+// does so without a further limit. A time that isn't in the future, or an error, ends the connection with
+// [ErrExpired] and close code 4401; an error that is a [websocket.CloseError] ends it with its own code and
+// reason. Without OnExpire the connection ends at once.
+//
+// f waits for its turn like any other callback, except that it may run at the same time as the function of
+// [Serve]. So a connection whose callback runs past the time ends only after that callback has returned.
 func OnExpire(f func(c *Conn) (until time.Time, err error)) Option {
 	return func(c *config) error {
 		c.onExpire = f
@@ -207,7 +218,7 @@ func OnExpire(f func(c *Conn) (until time.Time, err error)) Option {
 	}
 }
 
-// expireAt sets the time of a connection that has none yet, unless it is zero.
+// expireAt sets the expiry of a connection that has none yet, unless t is zero.
 func (c *Conn) expireAt(t time.Time) {
 	if t.IsZero() {
 		return
@@ -219,30 +230,34 @@ func (c *Conn) expireAt(t time.Time) {
 	}
 }
 
-// expired is what the timer calls.
+// expired is called by the expiry's timer.
 func (c *Conn) expired() {
 	if c.hub.cfg.onExpire == nil {
 		c.end(endingExpired(nil))
 		return
 	}
+
 	c.mu.Lock()
 	if c.ending == nil {
 		c.postLocked(event{name: "OnExpire", run: (*Conn).renew})
 	}
 	c.mu.Unlock()
+
 	c.runEventsAsync()
 }
 
-// renew asks OnExpire what is to be, in the connection's turn.
+// renew calls OnExpire, which renews or ends the connection. It runs in the connection's turn.
 func (c *Conn) renew(string) {
 	if c.isEnded() {
 		return
 	}
+
 	t, err := c.hub.cfg.onExpire(c)
 	if err != nil || !t.IsZero() && !t.After(time.Now()) {
 		c.end(endingExpired(err))
 		return
 	}
+
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.ending == nil && !t.IsZero() {
@@ -250,7 +265,7 @@ func (c *Conn) renew(string) {
 	}
 }
 
-// endingExpired is the end at the time of Until. err is OnExpire's.
+// endingExpired is the ending at the time of [Until]. err is the error of OnExpire, or nil.
 func endingExpired(err error) ending {
 	e := ending{cause: ErrExpired, label: "expired", code: statusExpired, reason: "expired", budget: closeBudget}
 	if err != nil {
@@ -260,20 +275,20 @@ func endingExpired(err error) ending {
 	return e
 }
 
-// callback runs a callback in its turn.
+// callback waits for the connection's turn and runs a callback.
 func (c *Conn) callback(name string, f func() error) {
 	c.turn.Lock()
 	defer c.turn.Unlock()
 	c.guard(name, f)
 }
 
-// guard runs application code. A panic or runtime.Goexit in it ends the connection, and nothing else; its
-// error is for the Tracer.
+// guard runs a function of the application. A panic or runtime.Goexit in it ends this connection and
+// nothing else. The [Tracer] gets its error.
 func (c *Conn) guard(name string, f func() error) {
 	guard(name, f, func(v any) { c.panicked(name, v) }, c.trace(name))
 }
 
-// guard runs application code that belongs to no connection.
+// guard runs a function of the application that belongs to no connection.
 func (h *Hub) guard(name, room string, f func()) {
 	guard(name, func() error { f(); return nil }, func(v any) {
 		h.cfg.logger.Error("wsroom: callback panicked", "callback", name, "room", room,
@@ -281,8 +296,8 @@ func (h *Hub) guard(name, room string, f func()) {
 	}, h.trace(name))
 }
 
-// guard calls failed with what f panicked with, or if it ended the goroutine, and end, unless it is nil,
-// with what became of f.
+// guard runs f. If f panics or ends the goroutine, guard calls failed with the value of the panic, or with
+// a text that says so. Then it calls end, unless end is nil, with the error of f or of the panic.
 func guard(name string, f func() error, failed func(v any), end func(error)) {
 	returned := false
 	var err error
@@ -299,40 +314,46 @@ func guard(name string, f func() error, failed func(v any), end func(error)) {
 			end(err)
 		}
 	}()
+
 	err = f()
 	returned = true
 }
 
+// panicError is the error of a callback that panicked with v.
 func panicError(name string, v any) error { return fmt.Errorf("%w: %s: %v", ErrPanic, name, v) }
 
-// panicked ends the connection.
+// panicked ends the connection after a panic of the named callback. If that is the callback that gets the
+// cause of the end, it isn't called again.
 func (c *Conn) panicked(name string, v any) {
 	if last := c.hub.cfg.last; last != nil && last.name == name {
 		c.finished = true
 	}
+
 	c.hub.cfg.logger.Error("wsroom: callback panicked", "callback", name, "room", c.room, "conn", c.id,
 		"panic", v, "stack", string(debug.Stack()))
 	c.end(endingPanic(name, v))
 }
 
+// endingPanic is the ending after a panic with v in a callback, an Observer or a Tracer. The close code is
+// 1011.
 func endingPanic(name string, v any) ending {
 	return ending{cause: panicError(name, v), label: "panic", code: websocket.StatusInternalError, budget: closeBudget}
 }
 
-// event is a join, a leave or an expiry that its callback is to be told of.
+// event is a join, a leave or an expiry that a callback has yet to handle.
 type event struct {
 	room string
 	name string
 	run  func(c *Conn, room string)
 }
 
-// events are what callbacks are still to be told of a connection. Those of drops come first, as one.
+// events are what a connection's callbacks have yet to handle. All drops are one event, which comes first.
 type events struct {
 	queue []event
 	drops int // messages
 }
 
-// next takes the next event; there must be one.
+// next removes the next event and returns it. The events must not be empty.
 func (es *events) next() event {
 	if n := es.drops; n > 0 {
 		es.drops = 0
@@ -344,9 +365,10 @@ func (es *events) next() event {
 	return e
 }
 
+// empty reports whether there is no event.
 func (es *events) empty() bool { return es.drops == 0 && len(es.queue) == 0 }
 
-// eventsLocked returns the events to add to; mu is locked.
+// eventsLocked returns the connection's events, for a caller that adds to them. mu is locked.
 func (c *Conn) eventsLocked() *events {
 	if c.events == nil {
 		c.events = new(events)
@@ -354,13 +376,14 @@ func (c *Conn) eventsLocked() *events {
 	return c.events
 }
 
-// postLocked adds an event; mu is locked. The caller has runEventsAsync run it, once mu is free.
+// postLocked adds an event. mu is locked. Once mu is unlocked, runEventsAsync must be called to run the
+// event. Once the connection is ending, finish runs it instead.
 func (c *Conn) postLocked(e event) {
 	es := c.eventsLocked()
 	es.queue = append(es.queue, e)
 }
 
-// nextEvent takes the next event, if there is one and events are reported.
+// nextEvent removes the next event and returns it. ok is false if there is none or events aren't reported.
 func (c *Conn) nextEvent() (e event, ok bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -375,14 +398,15 @@ func (c *Conn) nextEvent() (e event, ok bool) {
 	return e, true
 }
 
-// setReporting lets events be reported: after OnConnect, until all are.
+// setReporting says whether events are reported. They are from the success of OnConnect until finish has
+// run all that were left.
 func (c *Conn) setReporting(on bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.reporting = on
 }
 
-// noteDrops counts messages dropped for the connection and has OnDrop told of them.
+// noteDrops counts n messages that were dropped for the connection, and posts them for OnDrop.
 func (c *Conn) noteDrops(n int) {
 	c.hub.countDrops(c, n)
 	if c.hub.cfg.onDrop == nil {
@@ -395,20 +419,22 @@ func (c *Conn) noteDrops(n int) {
 	es.drops += n
 	c.mu.Unlock()
 
-	if first { // the goroutine that reports it reports the rest with it
+	if first { // the goroutine that reports these drops reports later ones with them
 		c.runEventsAsync()
 	}
 }
 
+// hasEvents reports whether there is an event and events are reported.
 func (c *Conn) hasEvents() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.hasEventsLocked()
 }
 
+// hasEventsLocked is hasEvents for a caller that has locked mu.
 func (c *Conn) hasEventsLocked() bool { return c.reporting && c.events != nil }
 
-// runEvents runs what is due, unless the goroutine whose turn it is will do so.
+// runEvents runs the events that are due, unless another goroutine has the turn: that one runs them.
 func (c *Conn) runEvents() {
 	for c.hasEvents() && c.turn.TryLock() {
 		func() {
@@ -418,20 +444,21 @@ func (c *Conn) runEvents() {
 	}
 }
 
-// report runs what is due. The caller has the turn, so that the order of events is that of their
-// callbacks.
+// report runs the events that are due. The caller has the turn, so the callbacks run in the order of the
+// events.
 func (c *Conn) report() {
 	for e, ok := c.nextEvent(); ok; e, ok = c.nextEvent() {
 		c.guard(e.name, func() error { e.run(c, e.room); return nil })
 	}
 }
 
-// runEventsAsync runs what is due on a goroutine of its own, for callers that may hold locks.
+// runEventsAsync runs the events that are due on a goroutine of its own, because its callers may hold
+// locks.
 func (c *Conn) runEventsAsync() {
 	c.mu.Lock()
 	due := c.ending == nil && c.hasEventsLocked()
 	if due {
-		c.hub.wg.Add(1) // the connection isn't finished, so Shutdown's Wait isn't either
+		c.hub.wg.Add(1) // wg isn't zero yet: a connection that isn't ending counts in it until release
 	}
 	c.mu.Unlock()
 
@@ -443,7 +470,7 @@ func (c *Conn) runEventsAsync() {
 	}
 }
 
-// drainEvents runs all that is left, even if one of them ends the goroutine.
+// drainEvents runs all events that are left, even if one of their callbacks ends the goroutine.
 func (c *Conn) drainEvents() {
 	done := false
 	defer func() {
@@ -451,6 +478,7 @@ func (c *Conn) drainEvents() {
 			c.drainEvents()
 		}
 	}()
+
 	c.turn.Lock()
 	defer c.turn.Unlock()
 	c.report()

@@ -23,58 +23,69 @@ import (
 	"github.com/wsroom/wsroom/internal/route"
 )
 
-// Conn is one connection. All methods may be called concurrently, but for Read, ReadText and
-// ReadJSON, which belong to Serve.
+// Conn is one connection. All methods may be called concurrently, except [Conn.Read], [Conn.ReadText] and
+// [Conn.ReadJSON], which belong to the function of [Serve].
 type Conn struct {
-	// The queue stands first, and the whole fits into a size class of the allocator that is a multiple
-	// of 64 bytes (448; not 480): what a send touches lies in one cache line then, which saves it a
-	// tenth of its time in large rooms.
+	// The queue stands first: a push to an idle queue touches only its first 64 bytes. A Conn is of the
+	// allocator's size class of 448 bytes. That is a multiple of 64 (480 isn't), so each Conn begins on a
+	// cache line. So a send to idle members touches one cache line of each Conn before their writers start.
 	queue outbound.Queue
 
+	// These are set by newConn and don't change.
 	hub        *Hub
 	id         string
 	room       string
 	route      string // the request's pattern, for metrics
-	key        string // of WithMaxConnsPer
+	key        string // of the request, by WithMaxConnsPer
 	remoteAddr string
-	request    request.Detached // what is kept of the request's context
+	request    request.Detached // the values of the request's context
 
-	ws   *websocket.Conn // set with wire, before anyone outside of admission knows the connection
-	home member          // among all of the hub; belongs to the store
+	ws   *websocket.Conn // set with wire under mu; the application gets the Conn only after that
+	home member          // among all connections of the hub; guarded by the lock of its shard
 
-	// turn is held by the goroutine that runs a callback of this connection.
+	// turn is locked by the goroutine that runs a callback of this connection, except for Serve.
 	turn sync.Mutex
 
-	mu      sync.Mutex // guards the fields to the next blank line; held for no callback
-	wire    *frame.Conn
+	mu      sync.Mutex  // guards the fields to the next blank line; never locked during a callback
+	wire    *frame.Conn // set once, by attach; after start it is read without mu
 	ending  *ending     // nil while the connection lives
-	context *ownContext // nil until somebody wants it
-	rooms   memberships // written with the room's shard locked, too
+	context *ownContext // nil until the first call of Context
+	rooms   memberships // to write them, the room's shard is locked, too
 	values  map[any]any
-	expiry  *time.Timer // nil where Until set no time
-	events  *events     // what callbacks are still to be told; nil if there is nothing
+	expiry  *time.Timer // nil if Until set no time
+	events  *events     // what callbacks have yet to handle; nil if there is nothing
 
 	reporting bool // events may be reported; guarded by mu
-	gone      bool // it has left every room, and its context is done or will be born so; guarded by mu
-	connected bool // OnConnect succeeded; belongs to turn
-	finished  bool // the message callback panicked or has had its err; belongs to turn
+	gone      bool // it has left every room; a context made from now on is done at once; guarded by mu
+	connected bool // OnConnect succeeded; belongs to the goroutine of open, then to that of run
+	finished  bool // the message callback panicked or got its err; guarded by turn
 
-	beating    atomic.Bool             // OnConnect has returned: the peer is read, and judged
-	refusal    atomic.Int32            // the close code with which coder/websocket refused what we read; or readingNow; or 0
-	freshAt    uint32                  // when the reading goroutine was last replaced, in seconds of frame.Now
-	inbound    atomic.Pointer[inbound] // nil where there is nothing in it
-	overhead   bucket.Bucket           // of frames that carry nothing; belongs to the reader
-	pingedAt   atomic.Int64            // the wire's Listened when the ping was written that is judged, plus 1; 0: none was
-	readAtPing int64                   // the wire's LastRead when that ping was queued; belongs to the heartbeat
-	askedAt    int64                   // when a ping was queued last, by frame.Now; belongs to the heartbeat
+	beating atomic.Bool // OnConnect has returned; from now on the heartbeat checks the peer
+
+	// refusal is readingNow while this package reads through coder/websocket. It is a close code once
+	// coder/websocket has refused what was read with that code, and 0 otherwise.
+	refusal atomic.Int32
+
+	// freshAt is when run last moved to a new goroutine, in seconds of frame.Now. It belongs to run.
+	freshAt  uint32
+	inbound  atomic.Pointer[inbound] // nil if there is nothing in it; set by newConn or the reader
+	overhead bucket.Bucket           // of frames that carry nothing; belongs to the wire's reader
+
+	// pingedAt is the wire's Listened, plus 1, when the ping that the heartbeat waits for was written. It is 0
+	// if none was. The writer sets it; the heartbeat sets and reads it.
+	pingedAt   atomic.Int64
+	readAtPing int64 // the wire's LastRead when that ping was queued; belongs to the heartbeat
+	askedAt    int64 // when a ping was last queued, by frame.Now; belongs to the heartbeat
 }
 
-// ownContext is a connection's context with what ends it.
+// ownContext is a connection's context with the function that cancels it.
 type ownContext struct {
 	context.Context
 	cancel context.CancelCauseFunc
 }
 
+// newConn makes the connection of a request, for a room. key is the request's key of WithMaxConnsPer, or
+// "".
 func newConn(h *Hub, r *http.Request, room, key string) *Conn {
 	c := &Conn{
 		hub: h, id: rand.Text(), room: room, route: route.Pattern(r), key: key,
@@ -88,10 +99,10 @@ func newConn(h *Hub, r *http.Request, room, key string) *Conn {
 	return c
 }
 
-// ID returns the connection's name, which is unique across nodes and can't be guessed.
+// ID returns the connection's name. It is unique across nodes and can't be guessed.
 func (c *Conn) ID() string { return c.id }
 
-// Room returns the room that the connection's route named, whether it is still in it or not.
+// Room returns the room that the connection's route named, even after the connection has left it.
 func (c *Conn) Room() string { return c.room }
 
 // Rooms returns the rooms that the connection is in, sorted.
@@ -103,31 +114,37 @@ func (c *Conn) Rooms() []string {
 	return names
 }
 
-// Join adds the connection to a room; to be in it already is no error. It returns ErrClosed once the
-// connection is ending, and a *StatusError for a name that can't be one or a limit that is reached. With
-// a broker the first to join a room on this node waits for it, and gets ErrOutage where that takes longer
-// than WithBrokerBuffer bridges.
+// Join adds the connection to a room. If the connection is in the room already, Join returns nil. Join
+// returns [ErrClosed] once the connection is ending. It returns a [*StatusError] for an invalid name or a
+// limit that is reached.
+//
+// With a broker, the first connection to join a room on this node waits for the broker. If that takes
+// longer than [WithBrokerBuffer] bridges, Join returns [ErrOutage]; with [DeliverLocally] it joins the room
+// without the broker instead.
 func (c *Conn) Join(room string) error {
 	if err := checkRoomName(room); err != nil {
 		return err
 	}
-	room = strings.Clone(room) // it is kept, and may be a piece of a request
+
+	room = strings.Clone(room) // it is kept, and may be part of a longer string of a request
 	if err := c.hub.subscribe(c.Context, room); err != nil {
 		return err
 	}
+
 	entered, err := c.hub.store.join(c, room)
 	if !entered {
 		c.hub.unsubscribe(room)
 		return owned(err)
 	}
+
 	c.hub.entered(c, room)
 	c.runEventsAsync()
 	return nil
 }
 
-// Leave takes the connection out of a room; not to be in it is no error. Nothing sent to the room
-// after Leave has returned reaches the connection. It returns ErrClosed once the connection is
-// ending.
+// Leave takes the connection out of a room. If the connection isn't in the room, Leave returns nil. Nothing
+// that is sent to the room after Leave has returned reaches the connection. Leave returns [ErrClosed] once
+// the connection is ending.
 func (c *Conn) Leave(room string) error {
 	left, err := c.hub.store.leave(c, room)
 	if left {
@@ -137,10 +154,11 @@ func (c *Conn) Leave(room string) error {
 	return err
 }
 
-// Context returns a context that is done when the connection is ending; context.Cause says why. It
-// has the values of the request's context, but not its deadline or cancellation. chi.URLParamFromCtx
-// gives this connection's values for as long as it is used. The connection keeps these values, and what
-// they hold: chi's middleware.Logger, for one, puts the whole request there, with its header.
+// Context returns a context that is done when the connection is ending; [context.Cause] returns the reason.
+// The context has the values of the request's context, but not its deadline or cancellation.
+// chi.URLParamFromCtx returns this connection's values for as long as the context is used.
+// The connection keeps these values, and what they hold: the Logger of chi's middleware, for example, puts the
+// whole request with its header there.
 func (c *Conn) Context() context.Context {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -161,7 +179,7 @@ func (c *Conn) isWithin(rooms *lookup.List[string], n int) bool {
 	return c.rooms.within(rooms, n)
 }
 
-// Set keeps a value for the connection's life.
+// Set keeps a value under a key for the connection's life.
 func (c *Conn) Set(key, value any) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -171,7 +189,7 @@ func (c *Conn) Set(key, value any) {
 	c.values[key] = value
 }
 
-// Get returns the value that was Set, and whether there is one.
+// Get returns the value that [Conn.Set] stored under the key, and whether there is one.
 func (c *Conn) Get(key any) (any, bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -179,16 +197,18 @@ func (c *Conn) Get(key any) (any, bool) {
 	return v, ok
 }
 
-// RemoteAddr returns the request's RemoteAddr: of the peer, which may be a proxy in front of the server;
-// behind one of WithTrustedProxies, the client's address with port 0.
+// RemoteAddr returns the request's RemoteAddr: the address of the peer, which may be a proxy in front of
+// the server. Behind a proxy of [WithTrustedProxies] it is the client's address with port 0.
 func (c *Conn) RemoteAddr() string { return c.remoteAddr }
 
-// Subprotocol returns the negotiated subprotocol as WithSubprotocols spells it, "" if there is none.
+// Subprotocol returns the negotiated subprotocol as [WithSubprotocols] spells it. It returns "" if there is
+// none.
 func (c *Conn) Subprotocol() string { return c.WebSocket().Subprotocol() }
 
-// WebSocket returns the coder/websocket connection beneath. What is written to it and what the hub
-// sends never cut into each other. Its Close ends the connection as Conn.Close does; reading from it
-// is for Serve. It is never nil; writing to it while the answer to the handshake is on its way waits for that.
+// WebSocket returns the connection of coder/websocket below this one. It is never nil. Messages written to
+// it and messages that the hub sends are never mixed. A write while the answer to the handshake is still
+// being sent waits for the answer. Its Close ends the connection as [Conn.Close] does. Only the function of
+// [Serve] may read from it.
 func (c *Conn) WebSocket() *websocket.Conn { return c.ws }
 
 // isKnown reports whether the connection has its socket.
@@ -198,16 +218,18 @@ func (c *Conn) isKnown() bool {
 	return c.ws != nil
 }
 
-// Queued returns how much waits to be written to this connection: messages, and bytes of their frames.
-// Of a client that keeps up it is next to nothing, of a connection that is ending 0.
+// Queued returns how much waits to be written to this connection: the number of messages, and the bytes of
+// their frames. For a client that keeps up, that is almost nothing. For a connection that is ending, it is
+// 0.
 func (c *Conn) Queued() (messages int, bytes int64) { return c.queue.Waiting() }
 
-// Close ends the connection: what is queued is still written (while OnConnect runs, only what it sent
-// itself), then a close frame with this code and
-// reason, and after 5 s at the latest the socket is closed, whatever the peer does. It returns at
-// once; the cause is a websocket.CloseError. A reason of over 123 bytes is cut. It returns ErrClosed if the
-// connection was ending, and an error, without effect, for a code that can't be sent (RFC 6455, section 7.4)
-// or a reason that isn't UTF-8.
+// Close ends the connection. Queued messages are still written (while [OnConnect] runs, only those that it
+// sent itself), then a close frame with this code and reason. The socket is closed after 5 s at the latest,
+// whatever the peer does. Close returns at once. The cause of the end is a [websocket.CloseError]. A reason
+// of over 123 bytes is cut.
+//
+// Close returns [ErrClosed] if the connection was ending already. For a code that can't be sent (RFC 6455,
+// section 7.4) or a reason that isn't UTF-8 it returns an error and has no effect.
 func (c *Conn) Close(code websocket.StatusCode, reason string) error {
 	if err := frame.CheckClose(code, reason); err != nil {
 		return err
@@ -218,7 +240,7 @@ func (c *Conn) Close(code websocket.StatusCode, reason string) error {
 	return nil
 }
 
-// enteredLocked and leftLocked post what OnJoin and OnLeave are to be told; mu and the room's shard are locked.
+// enteredLocked and leftLocked post the events for OnJoin and OnLeave. mu and the room's shard are locked.
 func (c *Conn) enteredLocked(room string) {
 	if c.hub.cfg.onJoin != nil {
 		c.postLocked(event{room: room, run: c.hub.cfg.onJoin, name: "OnJoin"})
@@ -235,10 +257,12 @@ var errNotServe = errors.New("wsroom: reading belongs to Serve; other callbacks 
 
 var errNotUTF8 = errors.New("wsroom: text isn't valid UTF-8")
 
-// Read waits for the next message and returns it. Text is valid UTF-8. When ctx is done first it
-// returns the context's cause, and the connection lives on: of a message that has begun, or waits for the
-// rate limit, nothing is lost, the next call goes on with it. Once the connection is ending it returns why.
-// It is for Serve only, and for one goroutine at a time.
+// Read waits for the next message and returns it. Text is valid UTF-8. Only the function of [Serve] may
+// call Read, and only one goroutine at a time.
+//
+// If ctx is done first, Read returns the context's cause, and the connection lives on. A message that has
+// begun, or that waits for the rate limit, isn't lost: the next call continues with it. Once the connection
+// is ending, Read returns the reason.
 func (c *Conn) Read(ctx context.Context) (websocket.MessageType, []byte, error) {
 	scratch := scratches.Get().(*[]byte)
 	defer putScratch(scratch)
@@ -249,7 +273,7 @@ func (c *Conn) Read(ctx context.Context) (websocket.MessageType, []byte, error) 
 	return typ, bytes.Clone(*scratch), nil
 }
 
-// ReadText is Read for text messages. A binary message ends the connection with close code 1003.
+// ReadText is [Conn.Read] for text messages. A binary message ends the connection with close code 1003.
 func (c *Conn) ReadText(ctx context.Context) (string, error) {
 	scratch := scratches.Get().(*[]byte)
 	defer putScratch(scratch)
@@ -259,8 +283,9 @@ func (c *Conn) ReadText(ctx context.Context) (string, error) {
 	return string(*scratch), nil
 }
 
-// ReadJSON is Read for text messages that it decodes into v. One that doesn't decode is a
-// *DecodeError, and ends the connection with close code 1007 unless WithBadJSON(KeepOpen) is set.
+// ReadJSON is [Conn.Read] for text messages, which it decodes into v. A message that doesn't decode is
+// returned as a [*DecodeError]. It also ends the connection with close code 1007, unless
+// [WithBadJSON]([KeepOpen]) is set.
 func (c *Conn) ReadJSON(ctx context.Context, v any) error {
 	scratch := scratches.Get().(*[]byte)
 	defer putScratch(scratch)
@@ -275,6 +300,7 @@ func (c *Conn) ReadJSON(ctx context.Context, v any) error {
 	return nil
 }
 
+// readTextInto is readInto for text messages. Another kind of message ends the connection.
 func (c *Conn) readTextInto(ctx context.Context, buf *[]byte) error {
 	typ, err := c.readInto(ctx, buf)
 	if err == nil && typ != websocket.MessageText {
@@ -283,7 +309,7 @@ func (c *Conn) readTextInto(ctx context.Context, buf *[]byte) error {
 	return err
 }
 
-// readInto waits for a message and reads it into buf, in place of what is there.
+// readInto waits for a message and reads it into buf, replacing what buf holds.
 func (c *Conn) readInto(ctx context.Context, buf *[]byte) (websocket.MessageType, error) {
 	if c.hub.cfg.serve == nil {
 		return 0, errNotServe
@@ -295,7 +321,7 @@ func (c *Conn) readInto(ctx context.Context, buf *[]byte) (websocket.MessageType
 	}
 }
 
-// readOnce is readInto, but that it returns frame.ErrIdle where just a ping or the like came.
+// readOnce is readInto, except that it returns frame.ErrIdle when only a control frame came.
 func (c *Conn) readOnce(ctx context.Context, buf *[]byte) (websocket.MessageType, error) {
 	p := c.pending()
 	if p == nil {
@@ -307,26 +333,29 @@ func (c *Conn) readOnce(ctx context.Context, buf *[]byte) (websocket.MessageType
 		}
 		p = c.receiveAside()
 	}
+
 	select {
 	case <-p.done:
 	case <-ctx.Done():
 		return 0, context.Cause(ctx)
 	}
+
 	c.inbound.Load().pending.Store(nil)
 	*buf, *p.buf = *p.buf, *buf
 	putScratch(p.buf)
 	return p.typ, p.err
 }
 
-// pending is a message that is read on a goroutine of its own, since coder/websocket can't be interrupted
-// within one. A Read whose context is done leaves it to the next.
+// pending is a message that is read on a goroutine of its own, because coder/websocket can't be interrupted
+// within a message. When the context of a Read is done, the next Read takes the message.
 type pending struct {
-	done chan struct{} // closed when the rest is set
-	buf  *[]byte       // of scratches
+	done chan struct{} // closed when the other fields are set
+	buf  *[]byte       // from scratches
 	typ  websocket.MessageType
 	err  error
 }
 
+// pending returns the message that a Read left for the next one. It returns nil if there is none.
 func (c *Conn) pending() *pending {
 	if in := c.inbound.Load(); in != nil {
 		return in.pending.Load()
@@ -334,7 +363,7 @@ func (c *Conn) pending() *pending {
 	return nil
 }
 
-// receiveAside starts to read the message that has begun.
+// receiveAside starts a goroutine that reads the message that has begun.
 func (c *Conn) receiveAside() *pending {
 	if c.inbound.Load() == nil {
 		c.inbound.Store(new(inbound))
@@ -348,14 +377,15 @@ func (c *Conn) receiveAside() *pending {
 	return p
 }
 
-// awaitPending waits for the end of a reading that no Read takes any more. The connection is ending.
+// awaitPending waits for the goroutine of receiveAside, if it still reads a message that no Read took. The
+// connection is ending.
 func (c *Conn) awaitPending() {
 	if p := c.pending(); p != nil {
 		<-p.done
 	}
 }
 
-// handle reads a message, calls its callback, and reports whether there may be more.
+// handle reads a message, calls its callback, and reports whether to go on reading.
 func (c *Conn) handle() bool {
 	scratch := scratches.Get().(*[]byte)
 	defer putScratch(scratch)
@@ -363,11 +393,13 @@ func (c *Conn) handle() bool {
 	if err != nil {
 		return err == frame.ErrIdle
 	}
+
 	h := c.hub.cfg.handler(typ)
 	if h == nil {
 		_ = c.refuseKind()
 		return false
 	}
+
 	c.callback(h.name, func() error { err = h.take(c, *scratch); return err })
 	if err != nil && c.judge(err) {
 		c.callback(h.name, func() error { h.fail(c, err); return nil })
@@ -376,7 +408,8 @@ func (c *Conn) handle() bool {
 	return !c.isEnded()
 }
 
-// judge applies WithBadJSON and reports whether the connection lives on.
+// judge applies WithBadJSON to a message that doesn't decode, and reports whether the connection lives on.
+// The close code is 1007 (RFC 6455, section 7.4.1).
 func (c *Conn) judge(bad error) bool {
 	if c.hub.cfg.badJSON == KeepOpen {
 		return !c.isEnded()
@@ -385,20 +418,23 @@ func (c *Conn) judge(bad error) bool {
 	return false
 }
 
+// refuseKind ends the connection for a message of a kind that the application doesn't take. The close code
+// is 1003 (RFC 6455, section 7.4.1).
 func (c *Conn) refuseKind() error {
 	c.end(rid("bad_kind", errors.New("wsroom: message of a kind that nobody takes"),
 		websocket.StatusUnsupportedData, "unsupported kind of message"))
 	return c.cause()
 }
 
-// cause waits for the reason why the connection is ending.
+// cause waits until the connection's context is done, and returns the reason for the end.
 func (c *Conn) cause() error {
 	ctx := c.Context()
 	<-ctx.Done()
 	return context.Cause(ctx)
 }
 
-// wait returns once there is something to read, ctx is done or the connection is ending.
+// wait returns nil once there is something to read. It returns a cause if ctx is done or the connection is
+// ending.
 func (c *Conn) wait(ctx context.Context) error {
 	for {
 		err := c.waitOnce(ctx)
@@ -414,13 +450,13 @@ func (c *Conn) wait(ctx context.Context) error {
 	}
 }
 
-// waitFailed says what an error of waiting means: it reports whether the connection is ending, and
-// otherwise undoes the interruption.
+// waitFailed handles an error of a wait. It reports whether the connection is ending. If not, the wait was
+// only interrupted, and waitFailed undoes that.
 func (c *Conn) waitFailed(err error) bool {
 	if c.isEnded() {
 		return true
 	}
-	if !c.wire.Interrupted(err) { // the wire has said so before; to be sure
+	if !c.wire.Interrupted(err) { // the wire's ReadFailed has ended it before; this is to be sure
 		c.end(endingReadFailed(err))
 		return true
 	}
@@ -428,16 +464,18 @@ func (c *Conn) waitFailed(err error) bool {
 	return false
 }
 
-// waitOnce waits until there is something to read, ctx is done or the connection ends.
+// waitOnce waits until there is something to read, ctx is done or the connection is ending.
 func (c *Conn) waitOnce(ctx context.Context) error {
 	if ctx.Done() == nil {
 		return c.wire.Wait()
 	}
+
 	interrupted := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {
 		c.wire.Interrupt()
 		close(interrupted)
 	})
+
 	err := c.wire.Wait()
 	if !stop() {
 		<-interrupted
@@ -448,7 +486,7 @@ func (c *Conn) waitOnce(ctx context.Context) error {
 	return err
 }
 
-// resume undoes an Interrupt that wasn't the connection's end.
+// resume undoes an Interrupt, unless it belongs to the connection's end.
 func (c *Conn) resume() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -457,14 +495,16 @@ func (c *Conn) resume() {
 	}
 }
 
+// isEnded reports whether the connection is ending or has ended.
 func (c *Conn) isEnded() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.ending != nil
 }
 
-// receive reads the message that has begun into buf, in place of what is there, and checks it. Where
-// it was just a ping or the like it returns frame.ErrIdle.
+// receive reads the message that has begun into buf, replacing what buf holds, and checks it. It returns
+// frame.ErrIdle if only a control frame came. Text that isn't UTF-8 ends the connection (RFC 6455, section
+// 8.1).
 func (c *Conn) receive(buf *[]byte) (websocket.MessageType, error) {
 	typ, p, err := c.readMessage((*buf)[:0])
 	*buf = p
@@ -475,6 +515,7 @@ func (c *Conn) receive(buf *[]byte) (websocket.MessageType, error) {
 		c.end(c.readEnding(err))
 		return 0, c.cause()
 	}
+
 	c.hub.countIn(c, len(p))
 	if typ == websocket.MessageText && !utf8.Valid(p) {
 		c.end(endingNotUTF8)
@@ -483,14 +524,15 @@ func (c *Conn) receive(buf *[]byte) (websocket.MessageType, error) {
 	return typ, c.limitRate(len(p))
 }
 
-// inbound is what only some connections need for what comes in. It belongs to their readers.
+// inbound is the reading state that only some connections need. It belongs to the goroutine that reads;
+// pending may be read by others.
 type inbound struct {
 	messages, bytes bucket.Bucket           // of the rate limits
-	pending         atomic.Pointer[pending] // what a Read has left to the next; nil if there is nothing
+	pending         atomic.Pointer[pending] // what a Read left for the next one; nil if there is nothing
 }
 
-// limitRate applies the rate limits to a message of size bytes that was read. Under SlowDown it waits
-// its turn, in which the peer isn't read.
+// limitRate applies the rate limits to a message of size bytes that was read. Under SlowDown it waits until
+// the limits allow the message. Meanwhile the peer isn't read.
 func (c *Conn) limitRate(size int) error {
 	in := c.inbound.Load()
 	if in == nil {
@@ -517,14 +559,15 @@ func (c *Conn) limitRate(size int) error {
 	}
 }
 
-// readingNow is where Conn.refusal stands while a reading method of ours is inside coder/websocket.
+// readingNow is the value of Conn.refusal while a reading method of this package is inside coder/websocket.
 const readingNow = -1
 
-// readMessage reads with no context, for coder/websocket would drop the connection with it. What
-// ends the reading is the wire: Interrupt, the message timeout, Kill.
+// readMessage reads without a context, because coder/websocket closes the connection when a context is
+// done. The wire ends the reading instead: by Interrupt, by the message timeout or by Kill.
 func (c *Conn) readMessage(buf []byte) (websocket.MessageType, []byte, error) {
 	c.refusal.CompareAndSwap(0, readingNow)
 	defer c.refusal.CompareAndSwap(readingNow, 0)
+
 	typ, r, err := c.ws.Reader(context.Background())
 	for err == nil {
 		if len(buf) == cap(buf) {
@@ -540,15 +583,16 @@ func (c *Conn) readMessage(buf []byte) (websocket.MessageType, []byte, error) {
 	return typ, buf, err
 }
 
-// scratches are what messages are read into while their callback decodes or copies them.
+// scratches are buffers. Messages are read into one before their callback decodes or copies them.
 var scratches = sync.Pool{New: func() any {
-	b := make([]byte, 0, 512) // a message that never ends keeps it
+	b := make([]byte, 0, 512) // small: a message that never ends keeps its buffer
 	return &b
 }}
 
-// maxScratch is the largest buffer that is kept for another message.
+// maxScratch is the size of the largest buffer that is kept for another message.
 const maxScratch = 64 << 10
 
+// putScratch gives a buffer back to scratches, unless it is larger than maxScratch.
 func putScratch(b *[]byte) {
 	if cap(*b) <= maxScratch {
 		scratches.Put(b)

@@ -19,31 +19,33 @@ import (
 )
 
 const (
-	closeBudget = 5 * time.Second // for the close handshake, what is queued included
-	ridBudget   = 1 * time.Second // where we are rid of the client
+	closeBudget = 5 * time.Second // for queued messages and the close handshake
+	ridBudget   = 1 * time.Second // the same, for a peer that did something wrong
 )
 
-// ending says how a connection ends. The first one wins.
+// ending says how a connection ends. A connection has one ending: the first.
 type ending struct {
 	cause  error
 	label  string // for metrics
 	code   websocket.StatusCode
 	reason string
 	mute   bool          // no close frame, no handshake
-	drop   bool          // what is queued isn't written any more
-	budget time.Duration // for what is queued and the close frame; 0: the socket is closed at once
+	drop   bool          // queued messages are dropped
+	budget time.Duration // for queued messages and the close handshake; 0: the socket is closed at once
 	kill   *time.Timer   // closes the socket when the budget is spent; set by beginClosing, for hangUp
 }
 
-// What is queued when a connection ends goes out before the close frame, for as long as the budget lasts: it
-// was sent before, whatever the peer did then. Two kinds of ends drop it:
+// Messages that are queued when a connection ends are written before the close frame, for as long as the budget
+// lasts: they were sent before the end, whatever its cause. These endings drop them:
 //
-//	slow                                     the queue is full, for the peer doesn't read it
-//	lost, write_timeout, heartbeat           the line is dead
-//	closed, by the websocket.Conn's CloseNow the application wants no more of it
+//	slow                                     the queue is full, because the peer doesn't read
+//	lost, write_timeout, heartbeat           the network connection is dead
+//	closed, by the websocket.Conn's CloseNow the application wants nothing more to be written
 //
-// The budget is 1 s where the peer did wrong, and 5 s for all others; also for a peer that closed, or that
-// shut down its own writing.
+// The budget is 1 s if the peer did something wrong. Otherwise it is 5 s, also for a peer that closed, or that
+// shut down its own writing. The close codes are those of RFC 6455, section 7.4.1: 1008 for a flood of empty
+// frames, 1009 for a message that is too big, and 1007 for text that isn't UTF-8 (section 8.1, too). 1013, for
+// a slow client, has been registered since (section 11.7).
 var (
 	endingSlow      = droppingAll(rid("slow", ErrSlow, websocket.StatusTryAgainLater, "too slow"))
 	endingFlood     = rid("overhead", fmt.Errorf("%w: pings, pongs or fragments", ErrRateLimited), websocket.StatusPolicyViolation, "too many pings, pongs or small fragments")
@@ -52,16 +54,18 @@ var (
 	endingNotUTF8   = rid("not_utf8", errNotUTF8, websocket.StatusInvalidFramePayloadData, "text must be UTF-8")
 )
 
-// rid is the ending of a peer that did wrong.
+// rid is the ending of a peer that did something wrong.
 func rid(label string, cause error, code websocket.StatusCode, reason string) ending {
 	return ending{cause: cause, label: label, code: code, reason: reason, budget: ridBudget}
 }
 
+// droppingAll returns the ending with drop set.
 func droppingAll(e ending) ending {
 	e.drop = true
 	return e
 }
 
+// endingShutdown is the ending by Shutdown, with the code of WithShutdownCode.
 func endingShutdown(code websocket.StatusCode) ending {
 	e := ending{cause: ErrShutdown, label: "shutdown", code: code, reason: "server is going away", budget: closeBudget}
 	if code == websocket.StatusServiceRestart {
@@ -70,16 +74,18 @@ func endingShutdown(code websocket.StatusCode) ending {
 	return e
 }
 
+// endingClosed is the ending by a Close of the application: of the Conn, of a Target, of the
+// websocket.Conn, or by a callback's result.
 func endingClosed(by websocket.CloseError) ending {
 	return ending{cause: by, label: "closed", code: by.Code, reason: by.Reason, budget: closeBudget}
 }
 
-// endingLost is the end of a line that is dead.
+// endingLost is the ending of a dead network connection.
 func endingLost(doing string, err error) ending {
 	return ending{cause: fmt.Errorf("wsroom: %s: %w", doing, err), label: "lost", mute: true, drop: true}
 }
 
-// endingWriteFailed is the end by an error of the socket's writing side.
+// endingWriteFailed is the ending by an error of writing to the socket.
 func endingWriteFailed(err error) ending {
 	e := endingLost("write", err)
 	if errors.Is(err, os.ErrDeadlineExceeded) {
@@ -88,7 +94,7 @@ func endingWriteFailed(err error) ending {
 	return e
 }
 
-// endingReadFailed is the end by an error of the socket's reading side.
+// endingReadFailed is the ending by an error of reading from the socket.
 func endingReadFailed(err error) ending {
 	if errors.Is(err, os.ErrDeadlineExceeded) {
 		return rid("message_timeout", fmt.Errorf("wsroom: message took too long: %w", err),
@@ -101,8 +107,9 @@ func endingReadFailed(err error) ending {
 	return e
 }
 
-// endingPeer answers the peer's close frame, whose reason must be UTF-8 (RFC 6455, section 5.5.1), once what
-// was queued before it is out (section 5.5.1 allows that).
+// endingPeer answers the peer's close frame with a close frame of the same code (RFC 6455, section 5.5.1).
+// The answer follows the messages queued before, which section 5.5.1 allows. A reason that isn't UTF-8
+// breaks the same section.
 func endingPeer(by websocket.CloseError) ending {
 	if !utf8.ValidString(by.Reason) {
 		return endingNotUTF8
@@ -110,7 +117,7 @@ func endingPeer(by websocket.CloseError) ending {
 	return ending{cause: by, label: "peer", code: by.Code, budget: closeBudget}
 }
 
-// endingBy is what an error of OnConnect or Serve asks for.
+// endingBy is the ending by the result of OnConnect's or Serve's function. nil closes normally.
 func endingBy(err error) ending {
 	if err == nil {
 		return endingClosed(websocket.CloseError{Code: websocket.StatusNormalClosure})
@@ -122,7 +129,8 @@ func endingBy(err error) ending {
 	return e
 }
 
-// closeBy takes the code and reason of a websocket.CloseError and reports whether err is one.
+// closeBy takes over the code and reason of a websocket.CloseError. It reports whether err is one with a
+// code that can be sent.
 func (e *ending) closeBy(err error) bool {
 	by := websocket.CloseError{}
 	ok := errors.As(err, &by) && frame.CheckCloseCode(by.Code) == nil
@@ -132,34 +140,36 @@ func (e *ending) closeBy(err error) bool {
 	return ok
 }
 
-// cutReason is a text as far as it fits a close frame; a character that is cut goes altogether, and so does
-// what isn't UTF-8.
+// cutReason cuts a text to the length that fits a close frame: 123 bytes, since a control frame has at most
+// 125 (RFC 6455, section 5.5). It drops a character that the cut would split, and everything that isn't
+// UTF-8.
 func cutReason(text string) string {
 	return strings.ToValidUTF8(text[:min(len(text), frame.MaxControl-2)], "")
 }
 
-// closeFrame returns the close frame that is sent, "" if none is.
+// closeFrame returns the close frame to send. It returns "" if none is sent.
 func (e *ending) closeFrame() string {
 	if e.mute {
 		return ""
 	}
 
 	var buf [frame.MaxControl + 2]byte
-	if e.code == websocket.StatusNoStatusRcvd { // stands for a frame without a code (RFC 6455, section 7.1.5)
+	if e.code == websocket.StatusNoStatusRcvd { // a frame without a code (RFC 6455, section 7.1.5)
 		return string(frame.AppendClose(buf[:0], 0, ""))
 	}
 	return string(frame.AppendClose(buf[:0], int(e.code), e.reason))
 }
 
-// end begins the end of the connection and reports whether it was the first to. It takes these steps:
+// end begins the end of the connection. It reports whether this call was the first to do so. It takes these
+// steps:
 //
-//  1. the ending is noted, and from then on nobody joins a room or sends;
+//  1. the ending is noted; from then on the connection joins no room and takes no send;
 //  2. the connection leaves every room;
-//  3. the queue is closed, with the close frame behind what waits;
-//  4. the reader is interrupted, and a timer bounds the rest (beginClosing; by attach if there is no socket yet);
-//  5. the context is done, for which finish waits.
+//  3. the queue is closed; the close frame goes behind the messages that wait;
+//  4. beginClosing interrupts the reader and sets a timer for the rest (later, by attach, without a socket);
+//  5. the connection's context is cancelled; finish waits for that.
 //
-// end never waits and may be called by anyone who holds no lock.
+// end never waits. Any goroutine that holds no lock may call it.
 func (c *Conn) end(e ending) bool {
 	c.mu.Lock()
 	if c.ending != nil {
@@ -167,7 +177,7 @@ func (c *Conn) end(e ending) bool {
 		return false
 	}
 	c.ending = &e
-	wire := c.wire // nil: attach finds the ending
+	wire := c.wire // if it is nil, attach finds the ending
 	if c.expiry != nil {
 		c.expiry.Stop()
 	}
@@ -193,21 +203,21 @@ func (c *Conn) end(e ending) bool {
 	return true
 }
 
-// beginClosing interrupts the reader, and has the socket closed when the ending's budget is spent. It is called once,
-// by whichever of end and attach comes second.
+// beginClosing interrupts the reader, and arranges that the socket is closed when the ending's budget is
+// spent. It is called once, by end or by attach: the one that comes second.
 func (c *Conn) beginClosing(wire *frame.Conn, e *ending) {
 	wire.Interrupt()
 
 	switch {
 	case e.budget == 0:
 		c.killSocket()
-	case !e.mute || !c.queue.IsDone(): // else there is nothing to wait for
+	case !e.mute || !c.queue.IsDone(): // otherwise there is nothing to wait for
 		e.kill = time.AfterFunc(e.budget, c.killSocket)
 	}
 }
 
-// attach gives the connection its socket. Nothing is written to it before start. If the connection has ended already,
-// what follows at the socket is done here.
+// attach gives the connection its socket. Nothing is written to the socket before start. If the connection
+// has ended already, attach does for the socket what end would have done.
 func (c *Conn) attach(wire *frame.Conn, ws *websocket.Conn) {
 	c.mu.Lock()
 	c.wire, c.ws = wire, ws
@@ -219,11 +229,11 @@ func (c *Conn) attach(wire *frame.Conn, ws *websocket.Conn) {
 	}
 }
 
-// start lets writers run, once the client has been sent the 101.
+// start lets the queue be written, once the 101 has been sent to the client.
 func (c *Conn) start() { c.queue.Attach(c.wire) }
 
-// killSocket closes the socket, if there is one yet, and the websocket.Conn above it, for callbacks
-// that wait inside; that may take a while and has a goroutine of its own.
+// killSocket closes the socket, if there is one yet. Then it closes the websocket.Conn above it, because
+// callbacks may be waiting inside. That may take a while and so has a goroutine of its own.
 func (c *Conn) killSocket() {
 	c.mu.Lock()
 	wire := c.wire
@@ -231,6 +241,7 @@ func (c *Conn) killSocket() {
 	if wire == nil {
 		return
 	}
+
 	wire.Kill()
 	go func() {
 		if ws := c.WebSocket(); ws != nil {
@@ -239,7 +250,7 @@ func (c *Conn) killSocket() {
 	}()
 }
 
-// open runs OnConnect and then lets room messages through.
+// open runs OnConnect and then releases the messages that others sent meanwhile.
 func (c *Conn) open(r *http.Request) {
 	f := c.hub.cfg.onConnect
 	if f == nil {
@@ -254,22 +265,23 @@ func (c *Conn) open(r *http.Request) {
 			return err
 		})
 	}
+
 	c.queue.Release()
 	c.beating.Store(true)
 	c.hub.startHeartbeat()
 }
 
-// run is the connection's goroutine after OnConnect's return. It takes these steps; the last two are taken even if a
-// callback ends the goroutine:
+// run is the connection's goroutine after OnConnect has returned. It takes these steps; the last two are
+// taken even if a callback ends the goroutine:
 //
-//  1. begin reports the first joins, or has Serve do all of the reading;
+//  1. begin reports the first joins; if Serve is set, begin runs it and Serve does all of the reading;
 //  2. messages are read and handled until the connection ends;
 //  3. finish runs the last callbacks;
 //  4. hangUp completes the close handshake and closes the socket.
 //
-// Between messages the connection idles in Wait, and pays for what lies on the stack there: with less than 1 KB that
-// stays at 2 KB. Handling a message makes it grow, to 4 KB for good. So once that is done the connection is handed
-// over to a fresh goroutine, which goes on with step 2.
+// An idle connection waits in Wait, where its stack costs memory. As long as less than 1 KB is in use
+// there, the stack stays at 2 KB. Handling a message makes the stack grow to 4 KB, and it doesn't shrink.
+// So after a message run hands the connection over to a new goroutine, which continues with step 2.
 func (c *Conn) run(first bool) {
 	handedOver := false
 	defer func() {
@@ -297,8 +309,8 @@ func (c *Conn) run(first bool) {
 	}
 }
 
-// mayRest reports whether nothing more is there to be read, but at most once a second: a peer that sends all the
-// time isn't slowed down.
+// mayRest reports whether nothing more is there to be read. It reports true at most once a second, so a
+// peer that sends all the time isn't slowed down by new goroutines.
 func (c *Conn) mayRest() bool {
 	now := uint32(c.wire.LastRead() / int64(time.Second))
 	if now == c.freshAt || c.wire.Unread() {
@@ -308,22 +320,24 @@ func (c *Conn) mayRest() bool {
 	return true
 }
 
-// begin reports the first joins, or has Serve do all of it. It reports whether there is to be read.
+// begin reports the first joins, and runs Serve if it is set. It reports whether run has messages to read.
 func (c *Conn) begin() bool {
 	if !c.connected {
 		return false
 	}
+
 	c.setReporting(true)
 	c.runEvents()
 	if c.isEnded() {
 		return false
 	}
+
 	serve := c.hub.cfg.serve
 	if serve != nil {
 		c.guard("Serve", func() error {
 			err := serve(c)
 			if !c.end(endingBy(err)) {
-				return nil // what it returns is how it heard of the end
+				return nil // the connection had ended before, and err tells only that
 			}
 			return err
 		})
@@ -331,10 +345,10 @@ func (c *Conn) begin() bool {
 	return serve == nil
 }
 
-// finish runs the last callbacks, each even if the one before it ended the goroutine. So they are deferred, and read
-// from the bottom up: drainEvents, setReporting, fail, OnClose, hangUp.
+// finish runs the last callbacks, each even if the one before it ended the goroutine. So they are deferred.
+// They run in this order: drainEvents, setReporting, fail, OnClose, hangUp.
 func (c *Conn) finish() {
-	cause := c.cause() // it has left every room then
+	cause := c.cause() // by then the connection has left every room
 	c.awaitPending()
 
 	defer c.hangUp()
@@ -351,12 +365,13 @@ func (c *Conn) finish() {
 	c.drainEvents()
 }
 
-// fail gives the message callback its err, once.
+// fail calls the message callback with the cause of the end, unless it had its last call before.
 func (c *Conn) fail(err error) {
 	last := c.hub.cfg.last
 	if last == nil {
 		return
 	}
+
 	c.turn.Lock()
 	defer c.turn.Unlock()
 	if !c.finished {
@@ -365,8 +380,9 @@ func (c *Conn) fail(err error) {
 	}
 }
 
-// hangUp completes the close handshake within the ending's budget and frees what is left. It reads while
-// the queue is still being written: a peer in the middle of a send of its own may read only after.
+// hangUp completes the close handshake within the ending's budget (RFC 6455, section 7.1.1) and releases
+// what the connection holds. It reads while the queue is still being written: a peer in the middle of a
+// long send of its own may not read before that is done.
 func (c *Conn) hangUp() {
 	if !c.ending.mute {
 		c.wire.Resume()
@@ -374,7 +390,7 @@ func (c *Conn) hangUp() {
 	}
 
 	<-c.queue.Done()
-	c.wire.Hangup() // over TLS it waits for the peer, too
+	c.wire.Hangup() // over TLS it may wait for the peer, too
 
 	if kill := c.ending.kill; kill != nil {
 		kill.Stop()
@@ -383,8 +399,8 @@ func (c *Conn) hangUp() {
 	c.hub.release(c)
 }
 
-// readEnding says what an error of coder/websocket's reading means for the connection. Those of the socket
-// have ended it before.
+// readEnding returns the ending for an error of reading through coder/websocket. Errors of the socket have
+// ended the connection before.
 func (c *Conn) readEnding(err error) ending {
 	if by := (websocket.CloseError{}); errors.As(err, &by) {
 		return endingPeer(by)
@@ -392,7 +408,8 @@ func (c *Conn) readEnding(err error) ending {
 	return endingRefused(fmt.Errorf("wsroom: read: %w", err), websocket.StatusCode(c.refusal.Load()))
 }
 
-// endingRefused is the end by what coder/websocket refused with a close code, or without one.
+// endingRefused is the ending when coder/websocket refused what it read. code is the close code it chose,
+// or 0. A message that is too big ends with 1009, everything else with 1002 (RFC 6455, section 7.4.1).
 func endingRefused(cause error, code websocket.StatusCode) ending {
 	if code == websocket.StatusMessageTooBig {
 		return rid("too_big", cause, code, "message too big")
@@ -400,12 +417,12 @@ func endingRefused(cause error, code websocket.StatusCode) ending {
 	return rid("protocol", cause, websocket.StatusProtocolError, "protocol error")
 }
 
-// transport is what the frame.Conn beneath coder/websocket, and the queue that is written to it, see of a Conn.
+// transport is the part of a Conn that the frame.Conn below coder/websocket and the outbound queue know.
 type transport Conn
 
-// Overhead ends the connection of a peer that sends too many frames which carry nothing. While nobody
-// reads, because a callback runs, they gather: so the time since the peer was last known to have nothing
-// more to say counts in full, whatever comes how fast at its end.
+// Overhead ends the connection of a peer that sends too many frames which carry nothing. Such frames pile
+// up while a callback runs and nobody reads. So the budget is measured from caughtUp, when the peer's data
+// was last fully read, and not from when the frames are read.
 func (t *transport) Overhead(caughtUp int64) {
 	c := (*Conn)(t)
 	wait := c.overhead.Take(1, c.hub.cfg.overheadRate, caughtUp)
@@ -414,28 +431,31 @@ func (t *transport) Overhead(caughtUp int64) {
 	}
 }
 
-// Oversized ends the connection of a peer that announces more than it may send.
+// Oversized ends the connection of a peer that announces a larger message than it may send.
 func (t *transport) Oversized() { (*Conn)(t).end(endingTooBig) }
 
-// Unmasked ends the connection of a peer that breaks the protocol where coder/websocket doesn't say so.
+// Unmasked ends the connection of a peer that sends a frame without a mask (RFC 6455, section 5.1).
+// coder/websocket refuses the frame without saying so.
 func (t *transport) Unmasked() {
 	(*Conn)(t).end(endingRefused(errors.New("wsroom: read: frame without a mask"), websocket.StatusProtocolError))
 }
 
-// Control sends pings and pongs ahead of the messages. A close frame becomes the end of the
-// connection, which sends its own.
+// Control queues pings and pongs ahead of the messages (RFC 6455, section 5.5.2: a pong as soon as is
+// practical). A close frame becomes the ending of the connection, which sends its own close frame.
 func (t *transport) Control(opcode byte, payload []byte) {
 	c := (*Conn)(t)
 	if opcode != frame.Close {
 		c.queue.PushControl(opcode, payload, false)
 		return
 	}
+
 	by := frame.CloseErrorOf(payload)
 	refusal := by.Code == websocket.StatusProtocolError || by.Code == websocket.StatusMessageTooBig
+
 	switch {
-	case refusal && c.refusal.CompareAndSwap(readingNow, int32(by.Code)): // the reader says why
-		c.wire.Interrupt() // in case the application closes, and not coder/websocket
-	case refusal && refusedByCoder(by.Reason, c.wire.PeerClosing()): // the application reads by itself
+	case refusal && c.refusal.CompareAndSwap(readingNow, int32(by.Code)): // the reader ends the connection
+		c.wire.Interrupt() // needed if the application closes, and not coder/websocket
+	case refusal && refusedByCoder(by.Reason, c.wire.PeerClosing()): // the application reads itself
 		cause := fmt.Errorf("wsroom: read: %s", by.Reason)
 		if by.Code == websocket.StatusMessageTooBig {
 			cause = fmt.Errorf("wsroom: read: %w", websocket.ErrMessageTooBig)
@@ -448,8 +468,9 @@ func (t *transport) Control(opcode byte, payload []byte) {
 	}
 }
 
-// refusedByCoder reports whether a close frame's reason is in coder/websocket's words for what it refuses
-// to read, and not in the application's, nor, if that closes, in the peer's.
+// refusedByCoder reports whether a close frame's reason has the words of coder/websocket for what it
+// refuses to read. Otherwise the words are those of the application or, if the peer is closing, may be
+// those of the peer.
 func refusedByCoder(reason string, peerCloses bool) bool {
 	if peerCloses {
 		return strings.HasPrefix(reason, "received invalid close payload: ")
@@ -457,20 +478,20 @@ func refusedByCoder(reason string, peerCloses bool) bool {
 	return strings.HasPrefix(reason, "received ") || strings.HasPrefix(reason, "read limited at ")
 }
 
-// MessageSent lets what is queued follow a message that the application wrote in several frames.
+// MessageSent lets queued messages follow a message that the application wrote in several frames.
 func (t *transport) MessageSent() { t.queue.Resume() }
 
-// Failed ends the connection, for a frame may have been cut.
+// Failed ends the connection, because a frame may have been written only in part.
 func (t *transport) Failed(err error) { (*Conn)(t).end(endingWriteFailed(err)) }
 
-// ReadFailed ends the connection, whoever reads: we, or the application by itself.
+// ReadFailed ends the connection, whether this package or the application was reading.
 func (t *transport) ReadFailed(err error) { (*Conn)(t).end(endingReadFailed(err)) }
 
-// Closed ends the connection where the application closed the websocket.Conn itself, and not
-// coder/websocket because of what it read.
+// Closed ends the connection if the application closed the websocket.Conn itself. If coder/websocket closed
+// it because of what it read, the reader ends the connection.
 func (t *transport) Closed() {
 	if t.refusal.Load() > 0 {
-		return // the reader says why
+		return // the reader ends the connection
 	}
 	(*Conn)(t).end(ending{
 		cause: fmt.Errorf("wsroom: closed through WebSocket(): %w", net.ErrClosed),
@@ -478,7 +499,8 @@ func (t *transport) Closed() {
 	})
 }
 
-// Wrote counts what was written. The first ping since the peer was last known to live is the one that is judged.
+// Wrote counts what was written. The heartbeat waits for an answer to the first ping that was written since
+// it last knew the peer to be alive.
 func (t *transport) Wrote(w outbound.Written) {
 	c := (*Conn)(t)
 	if w.Pinged {
@@ -487,7 +509,8 @@ func (t *transport) Wrote(w outbound.Written) {
 	c.hub.countOut(c, w)
 }
 
-// WriteFailed ends the connection, unless it was its end that closed the socket.
+// WriteFailed counts the lost messages and ends the connection. If the connection's own end closed the
+// socket, that end stands.
 func (t *transport) WriteFailed(err error, lost int) {
 	c := (*Conn)(t)
 	c.hub.countLost(c, lost)

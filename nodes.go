@@ -15,94 +15,106 @@ import (
 	"github.com/wsroom/wsroom/internal/presence"
 )
 
-// Broker carries a hub's messages between the nodes that share it. It is made of standard types, so
-// that an adapter needs no import of wsroom; the conformance suite for one is in adapters/brokertest.
-// All methods may be called concurrently. Topics are any non-empty strings of up to 600 bytes, NUL and
-// bytes that aren't UTF-8 included; data is any bytes.
+// Broker carries a hub's messages between the nodes that share it. Its methods use standard types only, so
+// an adapter doesn't import wsroom. The conformance suite for adapters is in adapters/brokertest. All
+// methods may be called concurrently. A topic is any non-empty string of up to 600 bytes; NUL and bytes
+// that aren't UTF-8 are allowed. Data is any bytes.
 //
-// A Broker that also has a method MaxData() int takes data of up to so many bytes. A send of more than that
-// returns an error. It is called for each send, and mustn't wait.
+// A Broker may have a method MaxData() int. It returns the largest number of bytes that Publish takes; a
+// larger send returns an error. The hub calls MaxData for each send, so it mustn't wait.
 type Broker interface {
-	// Publish offers data to every subscriber of the topic, this process too, and returns once the broker has
-	// it. While the broker is known to be away it may fail at once. What one goroutine publishes to a topic
-	// arrives in that order, and the order is the same for all subscribers. It must not keep data. It waits
-	// no longer than ctx allows, neither for a broker that is away. After an error the data may have been
-	// published nevertheless; the hub may offer it again and leaves out what it sees twice. An error with a
-	// method Rejected() bool that returns true says that this data can never be published.
+	// Publish offers data to every subscriber of the topic, those in this process included. It returns once
+	// the broker has the data. While the broker is known to be away, Publish may fail at once. Data that
+	// one goroutine publishes to a topic arrives in that order, and all subscribers see the same order.
+	// Publish must not keep data. It waits no longer than ctx allows, also for a broker that is away. After
+	// an error the data may have been published nevertheless. The hub may then publish it again; nodes drop
+	// the duplicates that they recognize. An error with a method Rejected() bool that returns true says
+	// that this data can never be published.
 	Publish(ctx context.Context, topic string, data []byte) error
-	// Subscribe returns once messages published from now on will be delivered, one at a time and
-	// in the topic's order; ctx bounds only the wait for that. deliver must not keep data. A topic may
-	// be subscribed to several times. A subscription survives a reconnect: lost is called when messages
-	// may have been missed, once the topic is subscribed to again, in the order of deliveries and never
-	// beside one; it may come although nothing was missed. A slow deliver holds up no other subscription.
-	// When stop returns, deliver and lost are not running and won't run again; stop may be
-	// called more than once, but not from within them.
+	// Subscribe returns once messages published from now on will be delivered. ctx bounds only that wait.
+	// Messages are delivered one at a time, in the topic's order. deliver must not keep data. A topic may
+	// be subscribed to several times. A slow deliver holds up no other subscription.
+	//
+	// A subscription survives a reconnect. When messages may have been missed, lost is called once the
+	// topic is subscribed to again. It is called in order with the deliveries, and never at the same time
+	// as deliver. It may be called although nothing was missed.
+	//
+	// When stop returns, deliver and lost are not running and won't run again. stop may be called more than
+	// once, but not from deliver or lost.
 	Subscribe(ctx context.Context, topic string, deliver func(data []byte), lost func(error)) (stop func(), err error)
 }
 
-// PresenceStore keeps, for all nodes, which identities are in which rooms by way of which nodes. Rooms,
-// identities and nodes are any non-empty strings. All methods may be called concurrently; each takes
-// effect as a whole, but for what is said below. What a node entered is leased: it lapses when the node doesn't
-// renew. A store has one source of truth: it derives who is first and last from the entries, and counts nothing
-// beside them. The conformance suite is in adapters/brokertest.
+// PresenceStore keeps the presence of all nodes: for each room, the identities in it and the nodes through
+// which each is there. Rooms, identities and nodes are any non-empty strings. All methods may be called
+// concurrently. Each takes effect as a whole, except where its comment says otherwise. A node's entries are
+// leased: they lapse when the node doesn't renew the lease. A store has one source of truth: it derives
+// which entry is the first or the last from the entries themselves, and keeps no counts beside them. The
+// conformance suite is in adapters/brokertest.
 //
-// A PresenceStore may have these methods, too:
+// A PresenceStore may also have these methods:
 //
 //	EnterAll(ctx context.Context, entries [][2]string, node string) (first []bool, err error)
 //	ExitAll(ctx context.Context, entries [][2]string, node string) (last []bool, err error)
 //
-// They do for each entry, a room and an identity, what Enter and Exit do, and return what those return, in the
-// order of entries. No two entries are the same. A hub gives them up to 1,000 at a time, and 5 s for that. Without them it
-// enters and exits one after the other: in a room of thousands, those that come back after a deploy are seen
-// to leave. After an error each entry may have been entered or not.
+// Each entry is a room and an identity; no two entries are the same. The methods do what Enter and Exit do
+// for each entry, and return those results in the order of entries. After an error each entry may have been
+// entered or not. A hub passes up to 1,000 entries at a time and allows 5 s for a call. Without these
+// methods it enters and exits one member after the other: then in a room of thousands, members that come
+// back after a deploy are reported to have left.
 //
-// One that may lose entries without the lease, as by eviction or a failover, should have this:
+// A store that may lose entries while the lease lasts, for example by eviction or a failover, should have
+// this method:
 //
 //	Entries(ctx context.Context, node string) (entries map[string][]string, err error)
 //
-// It returns, by room, the identities that are there by way of node, as Identities and Renew would find them. The
-// hub asks for them once a minute and after errors, and enters and exits what differs.
+// It returns, by room, the identities that are there through node, as Identities and Renew would find them.
+// The hub calls it once a minute and after errors, and enters and exits what differs.
 type PresenceStore interface {
-	// Enter adds node to those by way of which identity is in the room and reports whether it is the
-	// first of them. To enter again is harmless, and not the first.
+	// Enter adds node to the nodes through which identity is in the room. It reports whether node is the
+	// first of them. Entering again is harmless and isn't the first.
 	Enter(ctx context.Context, room, identity, node string) (first bool, err error)
-	// Exit undoes Enter and reports whether node was the last; where it wasn't there, it was not.
+	// Exit undoes Enter and reports whether node was the last. It reports false if identity wasn't in the
+	// room through node.
 	Exit(ctx context.Context, room, identity, node string) (last bool, err error)
-	// Identities returns those in the room, each once, in any order: not those that are there by way of none
-	// but nodes whose lease has lapsed, whether or not a Renew has ended their entries.
+	// Identities returns the identities in the room, each once, in any order. It leaves out an identity
+	// that is there only through nodes whose lease has lapsed, whether or not a Renew has ended their
+	// entries.
 	Identities(ctx context.Context, room string) ([]string, error)
-	// Renew leases node's entries for ttl from now. held is false where it had no lease, because it is
-	// new or the lease has lapsed; then the node enters again what it has. Renew also ends the entries
-	// of nodes whose lease has lapsed, and returns, by room, the identities that were there by way of
-	// none but them: each to one caller. An error, as when ctx ends in between, loses none of them: what has
-	// been taken out is returned with the error, or by a later Renew, of this node or, when its lease has
-	// lapsed, of another one.
+	// Renew leases node's entries for ttl from now. held is false if node had no lease, because it is new
+	// or because the lease has lapsed; the node then enters its members again.
+	//
+	// Renew also ends the entries of nodes whose lease has lapsed. It returns, by room, the identities that
+	// were there through such nodes only. Each is returned to one caller only. An error, for example when
+	// ctx ends meanwhile, loses none of them: those already removed are returned with the error or by a
+	// later Renew. That may be a Renew of this node or, once this node's lease has lapsed, of another node.
 	Renew(ctx context.Context, node string, ttl time.Duration) (held bool, left map[string][]string, err error)
-	// Leave ends all of node's entries and its lease, at once, and returns, by room, the identities that
-	// were there by way of no other node. For an error holds what holds for Renew's.
+	// Leave ends all of node's entries and its lease at once. It returns, by room, the identities that were
+	// there through no other node. What Renew's comment says about errors holds for Leave, too.
 	Leave(ctx context.Context, node string) (left map[string][]string, err error)
 }
 
-// Outage says what becomes of sends while the broker is away for longer than WithBrokerBuffer bridges.
+// Outage says what happens to sends while the broker is away for longer than [WithBrokerBuffer] bridges.
 type Outage int
 
 const (
-	// Fail makes sends return [ErrOutage]; requests for a room that isn't open yet on this node get 503. It is
-	// the default.
+	// Fail makes sends return [ErrOutage]; requests for a room that isn't open yet on this node get 503. It
+	// is the default.
 	Fail Outage = iota
-	// DeliverLocally delivers them to the members on this node at once, to those of other nodes when the
-	// broker is back, as far as the buffer holds. Until then there is no one order across nodes.
+	// DeliverLocally delivers sends to the members on this node at once. Members on other nodes get what
+	// the buffer holds once the broker is back. Until then nodes may see different orders.
 	DeliverLocally
 )
 
-// WithBroker makes the hub one of several nodes that share a broker and their rooms: what is sent to a room
-// reaches its members on all nodes that have a hub of this name (see [WithName]), in one order. Messages to
-// members on this node go through the broker, too: a send returns before it is queued for them. After a gap,
-// a message that a node had to publish again may have another place in the order.
+// WithBroker makes the hub one of several nodes that share a broker and their rooms. A message to a room
+// reaches the room's members on all nodes that have a hub of this name (see [WithName]), in one order.
+// Messages to members on this node go through the broker, too: a send returns before the message is queued
+// for them. After a gap, a message that a node had to publish again may have another place in the order.
 //
-// A send to several rooms is ordered in each room separately. A member of more than one gets it once, in the
-// first room given to [Hub.To]. A connection that joins or leaves one of them meanwhile may get it twice or not
-// at all. Rooms, Members, Len, Stats and the limits are those of this node.
+// A send to several rooms is ordered in each room separately. A member of more than one gets it once, in
+// the first room given to [Hub.To]. A connection that joins or leaves one of them meanwhile may get it
+// twice or not at all.
+//
+// [Hub.Rooms], [Hub.Members], [Hub.Len], [Hub.Stats] and the limits are those of this node.
 func WithBroker(b Broker) Option {
 	return func(c *config) error {
 		c.broker = b
@@ -110,7 +122,7 @@ func WithBroker(b Broker) Option {
 	}
 }
 
-// WithOutage says what becomes of sends while the broker is away for long. The default is Fail.
+// WithOutage says what happens to sends during a long outage of the broker. The default is [Fail].
 func WithOutage(o Outage) Option {
 	return func(c *config) error {
 		c.outage = o
@@ -118,11 +130,13 @@ func WithOutage(o Outage) Option {
 	}
 }
 
-// WithBrokerBuffer bridges outages of the broker: for up to d what is sent waits, in order, while it is at
-// most this many bytes in all. The default is 5 s and 4 MiB. See WithOutage for what is beyond it. Each
-// room's outage is one by itself. An outage is longer than d when a call of Publish has failed that began d
-// after the first one that failed: that is found up to 2 s later. A message that isn't taken for longer than
-// d and three tries, although the broker took others on its topic in between, is given up, and is a gap.
+// WithBrokerBuffer bridges outages of the broker. For up to d, messages wait in order, as long as they are
+// at most this many bytes in all. The default is 5 s and 4 MiB. [WithOutage] says what happens beyond that.
+//
+// Each room has outages of its own. An outage counts as longer than d when a call of Publish fails that
+// began d after the first failed one; the hub finds that out up to 2 s later. A message may fail for longer
+// than d and three tries although the broker takes others on the same topic meanwhile. Then the hub gives
+// the message up, which is a gap (see [OnGap]).
 func WithBrokerBuffer(d time.Duration, bytes int64) Option {
 	return func(c *config) error {
 		c.outageTime, c.outageBytes = d, bytes
@@ -130,13 +144,15 @@ func WithBrokerBuffer(d time.Duration, bytes int64) Option {
 	}
 }
 
-// OnGap calls f when the members of a room on this node may have missed messages: because the connection to
-// the broker was lost, or a message was, or a node sent what this one doesn't understand. What was being
-// published when the connection was lost may come after it, later than to the members on other nodes. For
-// messages to all, room is "". Calls come one at a time, and outside of any connection's callbacks. A room's
-// first gap is told at once, those of the same cause within a second after it by one more call at its end.
-// The log has one line for a second's gaps of all rooms; the Observer is told of each. docs/nodes.md shows
-// how to have clients start again.
+// OnGap calls f when the members of a room on this node may have missed messages. The causes are a lost
+// connection to the broker, a lost message, and a message of another node that this one doesn't understand.
+// For messages to all, room is "". Messages that were being published when the connection was lost may come
+// after the gap, later than to the members on other nodes.
+//
+// Calls come one at a time, and outside of any connection's callbacks. A room's first gap is reported at
+// once. Its gaps of the same cause within the next second are reported by one more call at the end of that
+// second. The log has one line for a second's gaps of all rooms; the [Observer] gets each gap.
+// docs/nodes.md shows how to make clients start again.
 func OnGap(f func(room string, err error)) Option {
 	return func(c *config) error {
 		c.onGap = f
@@ -144,14 +160,14 @@ func OnGap(f func(room string, err error)) Option {
 	}
 }
 
-// Member is an identity that is present in a room, by any number of connections.
+// Member is an identity that is present in a room through any number of connections.
 type Member struct {
 	Identity string
 }
 
-// WithIdentity sets the function that returns a request's identity, such as a user name. Connections with the
-// identity "" aren't counted. f is called once the request is authorized, and may be called concurrently. See
-// [Hub.Presence], [OnMemberJoin], [OnMemberLeave] and [Conn.Identity].
+// WithIdentity sets the function that returns a request's identity, such as a user name. Connections with
+// the identity "" aren't counted. f is called once the request is authorized, and may be called
+// concurrently. See [Hub.Presence], [OnMemberJoin], [OnMemberLeave] and [Conn.Identity].
 func WithIdentity(f func(*http.Request) string) Option {
 	return func(c *config) error {
 		c.identity = f
@@ -159,8 +175,8 @@ func WithIdentity(f func(*http.Request) string) Option {
 	}
 }
 
-// WithPresenceStore shares presence with the hubs of other nodes that have the same name (see [WithName]). Hubs of
-// different names must not share a store's namespace. By default presence is of this process.
+// WithPresenceStore shares presence with the hubs of other nodes that have the same name (see [WithName]).
+// Hubs of different names must not share a store's namespace. By default presence covers this process only.
 func WithPresenceStore(s PresenceStore) Option {
 	return func(c *config) error {
 		c.presence = s
@@ -168,8 +184,8 @@ func WithPresenceStore(s PresenceStore) Option {
 	}
 }
 
-// WithPresenceGrace sets for how long a member is still present when its last connection has left the room, so that
-// a page reload, or a move to another node when this one shuts down, isn't reported. The default is 5 s.
+// WithPresenceGrace sets how long a member stays present after its last connection has left the room. So a
+// page reload isn't reported, nor a move to another node when this one shuts down. The default is 5 s.
 func WithPresenceGrace(d time.Duration) Option {
 	return func(c *config) error {
 		c.grace = d
@@ -177,11 +193,11 @@ func WithPresenceGrace(d time.Duration) Option {
 	}
 }
 
-// OnMemberJoin calls f when the first connection of an identity has entered a room, on the node where that happened.
-// Calls of it and of [OnMemberLeave] run one at a time, and outside of any connection's callbacks. They may take any
-// time: nothing of presence waits for them. While a call runs, what waits is merged: a member that comes and goes, or
-// goes and comes back, is not reported at all. When this node has lost its lease of the [PresenceStore], members may
-// be reported to have joined again.
+// OnMemberJoin calls f when the first connection of an identity has entered a room, on the node where that
+// happened. Calls of OnMemberJoin and [OnMemberLeave] run one at a time, and outside of any connection's
+// callbacks. They may take any time: presence doesn't wait for them. While a call runs, the events that
+// wait are merged: a member that comes and goes, or goes and comes back, is not reported at all. When this
+// node has lost its lease of the [PresenceStore], members may be reported to have joined again.
 func OnMemberJoin(f func(room string, m Member)) Option {
 	return func(c *config) error {
 		c.onMemberJoin = f
@@ -189,9 +205,9 @@ func OnMemberJoin(f func(room string, m Member)) Option {
 	}
 }
 
-// OnMemberLeave calls f when the last connection of an identity has left a room and hasn't come back within the grace
-// of [WithPresenceGrace], on the node where that happened. If that node has died or shut down, f is called on one of
-// the others: within 45 s of its death, or after the grace.
+// OnMemberLeave calls f when the last connection of an identity has left a room and hasn't come back within
+// the grace of [WithPresenceGrace], on the node where that happened. If that node has died or shut down, f
+// is called on one of the others: within 45 s of its death, or after the grace.
 func OnMemberLeave(f func(room string, m Member)) Option {
 	return func(c *config) error {
 		c.onMemberLeave = f
@@ -199,9 +215,9 @@ func OnMemberLeave(f func(room string, m Member)) Option {
 	}
 }
 
-// Presence returns who is present in the room, sorted, on all nodes that share the [PresenceStore]. Members that are
-// there only by way of a node whose lease of 30 s has lapsed are left out. If the store fails, Presence returns the
-// members of this node and an error.
+// Presence returns the members that are present in the room, sorted, on all nodes that share the
+// [PresenceStore]. It leaves out members that are there only through a node whose lease of 30 s has lapsed.
+// If the store fails, Presence returns the members of this node and an error.
 func (h *Hub) Presence(ctx context.Context, room string) ([]Member, error) {
 	if h.presence == nil {
 		return nil, nil
@@ -218,7 +234,8 @@ func (h *Hub) Presence(ctx context.Context, room string) ([]Member, error) {
 	return members, nil
 }
 
-// Identity returns what the function of [WithIdentity] returned for the connection's request; "" without it.
+// Identity returns what the function of [WithIdentity] returned for the connection's request. Without that
+// option it returns "".
 func (c *Conn) Identity() string {
 	value, _ := c.Get(identityKey{})
 	identity, _ := value.(string)
@@ -238,7 +255,7 @@ func (c *Conn) identify(r *http.Request) {
 	}
 }
 
-// newPresence makes the hub's book of members.
+// newPresence makes the hub's [presence.Book], which counts its members.
 func newPresence(h *Hub) *presence.Book {
 	return presence.New(presence.Config{
 		Store:  h.cfg.presence,
@@ -250,7 +267,7 @@ func newPresence(h *Hub) *presence.Book {
 	})
 }
 
-// memberHook makes a hook of the callback, guarded against its panics; nil without one.
+// memberHook makes a hook of the callback f and guards it against panics. It returns nil if f is nil.
 func (h *Hub) memberHook(name string, f func(room string, m Member)) func(room, identity string) {
 	if f == nil {
 		return nil
@@ -271,6 +288,7 @@ func newNode(h *Hub) *cluster.Node {
 	if f := h.cfg.onGap; f != nil {
 		hooks.Gap = func(room string, err error) { h.guard("OnGap", room, func() { f(room, err) }) }
 	}
+
 	return cluster.New(cluster.Config{
 		Broker: h.cfg.broker,
 		Name:   h.cfg.name,
@@ -282,8 +300,8 @@ func newNode(h *Hub) *cluster.Node {
 	})
 }
 
-// subscribe makes sure that what other nodes send to the rooms from now on is received, until unsubscribe. See
-// cluster.Node.Subscribe for its errors.
+// subscribe makes this node receive what other nodes send to the rooms from now on, until unsubscribe. Its
+// errors are those of cluster.Node.Subscribe.
 func (h *Hub) subscribe(ctx func() context.Context, rooms ...string) error {
 	if h.node == nil {
 		return nil
@@ -304,14 +322,17 @@ func publish[P string | []byte](t Target, opcode byte, payload P) error {
 	if t.to.all {
 		rooms = []string{cluster.EveryRoom}
 	}
+
 	var except []string
 	for _, c := range t.except {
 		except = append(except, c.id)
 	}
+
 	return cluster.Publish(t.hub.node, rooms, except, opcode, payload)
 }
 
-// receive takes a message of a node, this one too, for the members here. It only queues it.
+// receive takes a message that came from a node, this one included, and only queues it for the members
+// here.
 func (h *Hub) receive(d cluster.Delivery) {
 	to, skip := audience{all: d.Rooms == nil, rooms: d.Rooms}, skipOf(d)
 	if d.Kind == frame.Close {
@@ -319,14 +340,17 @@ func (h *Hub) receive(d cluster.Delivery) {
 		h.closeConns(to, skip, e.Code, e.Reason)
 		return
 	}
+
 	deliver(h, to, skip, d.Kind, d.Payload)
 }
 
-// skipOf says which connections don't get a message; nil: all do.
+// skipOf returns the function that reports which connections don't get a message. It returns nil if all get
+// it.
 func skipOf(d cluster.Delivery) func(*Conn) bool {
 	if len(d.Except)+len(d.Besides) == 0 {
 		return nil
 	}
+
 	except, besides := lookup.New(d.Except), lookup.New(d.Besides)
 	return func(c *Conn) bool {
 		return except.Has(c.id) || len(d.Besides) > 0 && c.isWithin(&besides, len(d.Besides))

@@ -13,45 +13,48 @@ import (
 	"github.com/wsroom/wsroom/internal/outbound"
 )
 
-// shardCount divides the store so that rooms seldom wait for each other. A power of two.
+// shardCount is the number of parts of the store. With so many, rooms seldom wait for each other. It is a
+// power of two.
 const shardCount = 64
 
 // store holds the rooms and connections of this process.
 //
-// A shard's lock is the order of its rooms: whoever sends to a room appends to the members' queues
-// under it, and a send to several rooms, or to all, holds the locks of all their shards, taken by
-// rising index. Nothing under a shard's lock waits, writes or calls the application.
+// A shard's lock gives its rooms their order: a send to a room appends to the members' queues under that
+// lock. A send to several rooms, or to all, locks all their shards by rising index. Nothing under a shard's
+// lock waits, writes or calls the application.
 type store struct {
 	seed     maphash.Seed
 	shards   [shardCount]shard
 	rooms    atomic.Int64
 	deflated atomic.Int64 // connections that negotiated compression
-	closed   atomic.Bool  // no connection is added any more
+	closed   atomic.Bool  // no connection may be added
 
 	maxRooms, maxMembers int // 0: no limit
 	observer             Observer
 }
 
+// shard is a part of the store: the rooms whose names belong to it, and some of the connections.
 type shard struct {
-	mu       sync.Mutex // guards the map, the rooms, everyone and their members
+	mu       sync.Mutex // guards rooms, everyone and the members of both
 	rooms    map[string]*room
-	everyone room // the hub's connections, a part of them in each shard
+	everyone room // the connections of the hub whose IDs belong to this shard
 }
 
-// room has at least one member: the last to leave takes it out of its shard.
+// room is a room of a shard. It has at least one member: when the last one leaves, the room is removed from
+// the shard. A shard's everyone has the same type, but may be empty.
 type room struct {
 	name    string
 	members []seat
 }
 
-// seat is a member as its room sees it. A send goes through them all, so the connection stands here
-// and not behind another pointer.
+// seat is a member as its room sees it. A send visits all seats, so a seat holds the connection directly.
 type seat struct {
 	conn   *Conn
 	member *member
 }
 
-// member is one connection in one room as the connection sees it; the zero value is in none.
+// member is one connection's membership in one room, as the connection sees it. The zero value is in no
+// room.
 type member struct {
 	room  *room
 	index int // in room.members
@@ -93,18 +96,20 @@ func (s *store) shardOf(name string) *shard { return &s.shards[s.index(name)] }
 func (s *store) add(c *Conn) error {
 	home := s.shardOf(c.id)
 	home.mu.Lock()
-	if s.closed.Load() { // set before Shutdown looks through the shards
+	if s.closed.Load() { // Shutdown sets it before it visits the shards
 		home.mu.Unlock()
 		return errShutDown
 	}
 	home.everyone.add(c, &c.home)
 	home.mu.Unlock()
+
 	if c.queue.Deflate {
 		s.deflated.Add(1)
 	}
+
 	if _, err := s.join(c, c.room); err != nil {
 		s.remove(c)
-		if err == ErrClosed { // between the two
+		if err == ErrClosed { // Shutdown ended c after it was added
 			return errShutDown
 		}
 		return err
@@ -112,8 +117,8 @@ func (s *store) add(c *Conn) error {
 	return nil
 }
 
-// remove takes c out of every room and out of the hub, and returns the rooms. The caller has marked c as
-// ended, or nobody else knows it yet.
+// remove takes c out of every room and out of the hub. It returns the rooms. The caller has marked c as
+// ended, or the application doesn't have c yet.
 func (s *store) remove(c *Conn) (left []string) {
 	defer s.removeHome(c)
 	return slices.DeleteFunc(c.Rooms(), func(name string) bool {
@@ -132,25 +137,29 @@ func (s *store) removeHome(c *Conn) {
 	if c.home.room == nil {
 		return
 	}
+
 	home.everyone.remove(&c.home)
 	if c.queue.Deflate {
 		s.deflated.Add(-1)
 	}
 }
 
-// join makes c a member of the room, which it creates if need be, and reports whether it wasn't one.
+// join makes c a member of the room, and creates the room if there is none. It reports whether c wasn't a
+// member before.
 func (s *store) join(c *Conn, name string) (entered bool, err error) {
 	sh := s.shardOf(name)
 	sh.mu.Lock()
 	defer s.unlockRooms(sh, len(sh.rooms))
 	c.mu.Lock()
 	defer c.mu.Unlock()
+
 	if c.ending != nil {
 		return false, ErrClosed
 	}
 	if c.rooms.get(name) != nil {
 		return false, nil
 	}
+
 	r, err := s.roomLocked(sh, name)
 	if err != nil {
 		return false, err
@@ -160,8 +169,8 @@ func (s *store) join(c *Conn, name string) (entered bool, err error) {
 	return true, nil
 }
 
-// hasSpace reports whether a room of that name exists or may be opened, as far as can be said without
-// its lock being held.
+// hasSpace reports whether a room of that name exists or may be opened. Another goroutine may change that
+// at once, because hasSpace keeps no lock.
 func (s *store) hasSpace(name string) bool {
 	if s.maxRooms == 0 || s.rooms.Load() < int64(s.maxRooms) {
 		return true
@@ -172,7 +181,8 @@ func (s *store) hasSpace(name string) bool {
 	return sh.rooms[name] != nil
 }
 
-// roomLocked returns the room with space for one more member.
+// roomLocked returns the room, which it creates if there is none, with space for one more member. sh.mu is
+// locked.
 func (s *store) roomLocked(sh *shard, name string) (*room, error) {
 	if r := sh.rooms[name]; r != nil {
 		if s.maxMembers > 0 && len(r.members) >= s.maxMembers {
@@ -180,26 +190,29 @@ func (s *store) roomLocked(sh *shard, name string) (*room, error) {
 		}
 		return r, nil
 	}
+
 	if n := s.rooms.Add(1); s.maxRooms > 0 && n > int64(s.maxRooms) {
 		s.rooms.Add(-1)
 		return nil, errTooManyRooms
 	}
+
 	r := &room{name: name}
 	sh.rooms[name] = r
 	return r, nil
 }
 
-// leave ends c's membership in the room and reports whether there was one.
+// leave ends c's membership in the room. It reports whether there was one.
 func (s *store) leave(c *Conn, name string) (left bool, err error) {
 	sh := s.shardOf(name)
 	sh.mu.Lock()
 	defer s.unlockRooms(sh, len(sh.rooms))
-	if c.isEnded() { // the one who ended it takes it out of its rooms
+	if c.isEnded() { // the goroutine that ended it takes it out of its rooms
 		return false, ErrClosed
 	}
 	return s.leaveLocked(sh, c, name), nil
 }
 
+// leaveLocked is leave for a caller that has locked sh.mu.
 func (s *store) leaveLocked(sh *shard, c *Conn, name string) (left bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -207,10 +220,12 @@ func (s *store) leaveLocked(sh *shard, c *Conn, name string) (left bool) {
 	if m == nil {
 		return false
 	}
+
 	r := m.room
 	r.remove(m)
 	c.rooms.remove(name)
 	c.leftLocked(name)
+
 	if len(r.members) == 0 {
 		delete(sh.rooms, name)
 		s.rooms.Add(-1)
@@ -218,7 +233,8 @@ func (s *store) leaveLocked(sh *shard, c *Conn, name string) (left bool) {
 	return true
 }
 
-// unlockRooms gives the shard's lock back, and tells the observer if it has not as many rooms as before.
+// unlockRooms unlocks the shard. If the shard's number of rooms isn't what it was before, the observer gets
+// the difference.
 func (s *store) unlockRooms(sh *shard, before int) {
 	opened := len(sh.rooms) - before
 	sh.mu.Unlock()
@@ -227,9 +243,9 @@ func (s *store) unlockRooms(sh *shard, before int) {
 	}
 }
 
-// audience is whom a send is for, on any node. The zero value is nobody.
+// audience is the connections that a send is for, on any node. The zero value is none.
 type audience struct {
-	all   bool     // everyone; rooms are of no matter then
+	all   bool     // everyone; rooms don't count then
 	rooms []string // each once
 }
 
@@ -237,8 +253,8 @@ var everyone = audience{all: true}
 
 func (to audience) nobody() bool { return !to.all && len(to.rooms) == 0 }
 
-// visit calls f for the connections of the audience, once each, under the locks that order a send to them.
-// f may lock Conn.mu.
+// visit calls f once for each connection of the audience, under the locks that order a send to them. f may
+// lock Conn.mu.
 func (s *store) visit(to audience, f func(*Conn)) {
 	if !to.all && len(to.rooms) == 1 {
 		sh := s.shardOf(to.rooms[0])
@@ -247,6 +263,7 @@ func (s *store) visit(to audience, f func(*Conn)) {
 		sh.mu.Unlock()
 		return
 	}
+
 	locked := s.lock(to)
 	defer s.unlock(&locked)
 	if to.all {
@@ -255,17 +272,18 @@ func (s *store) visit(to audience, f func(*Conn)) {
 		}
 		return
 	}
+
 	names := lookup.New(to.rooms)
 	for i, name := range to.rooms {
 		s.shardOf(name).each(name, func(c *Conn) {
-			if i == 0 || !c.isWithin(&names, i) { // it has had it as a member of that room
+			if i == 0 || !c.isWithin(&names, i) { // members of an earlier room got it there
 				f(c)
 			}
 		})
 	}
 }
 
-// lock takes the locks of the audience's shards by rising index.
+// lock locks the audience's shards by rising index.
 func (s *store) lock(to audience) (locked [shardCount]bool) {
 	for i := range locked {
 		locked[i] = to.all
@@ -275,6 +293,7 @@ func (s *store) lock(to audience) (locked [shardCount]bool) {
 			locked[s.index(name)] = true
 		}
 	}
+
 	for i := range s.shards {
 		if locked[i] {
 			s.shards[i].mu.Lock()
@@ -283,6 +302,7 @@ func (s *store) lock(to audience) (locked [shardCount]bool) {
 	return locked
 }
 
+// unlock unlocks the shards that lock has locked.
 func (s *store) unlock(locked *[shardCount]bool) {
 	for i := range s.shards {
 		if locked[i] {
@@ -291,14 +311,16 @@ func (s *store) unlock(locked *[shardCount]bool) {
 	}
 }
 
+// each calls f for the members of the room. mu is locked.
 func (sh *shard) each(name string, f func(*Conn)) {
 	if r := sh.rooms[name]; r != nil {
 		r.each(f)
 	}
 }
 
-// send appends m to the queue of everyone in the audience but for whom skip names, if it isn't nil, in the
-// rooms' order, and starts the writers that this takes once the locks are free. skip may lock Conn.mu.
+// send appends m to the queues of the audience, in the rooms' order. It leaves out connections for which
+// skip, if it isn't nil, reports true; skip may lock Conn.mu. Once the locks are free, send starts the
+// writers that are needed.
 func (s *store) send(to audience, skip func(*Conn) bool, m *frame.Message) (receivers int) {
 	t := tallies.Get().(*tally)
 	s.visit(to, func(c *Conn) {
@@ -342,13 +364,14 @@ func (s *store) len() int {
 	return n
 }
 
-// tally collects what a send leaves to do when its locks are free.
+// tally collects the work that a send leaves until its locks are free.
 type tally struct {
-	idle    []*outbound.Queue // to be woken
+	idle    []*outbound.Queue // to wake
 	dropped []drops
-	slow    []*Conn // to be ended
+	slow    []*Conn // to end
 }
 
+// drops are messages that were dropped for one connection.
 type drops struct {
 	conn     *Conn
 	messages int
@@ -356,6 +379,7 @@ type drops struct {
 
 var tallies = sync.Pool{New: func() any { return new(tally) }}
 
+// note adds what a push to c's queue leaves to do.
 func (t *tally) note(c *Conn, p outbound.Pushed) {
 	if p.Wake {
 		t.idle = append(t.idle, &c.queue)
@@ -368,6 +392,7 @@ func (t *tally) note(c *Conn, p outbound.Pushed) {
 	}
 }
 
+// settle does the work, and empties the tally. No lock may be held.
 func (t *tally) settle() {
 	outbound.WakeAll(t.idle)
 	for _, d := range t.dropped {
@@ -376,20 +401,21 @@ func (t *tally) settle() {
 	for _, c := range t.slow {
 		c.end(endingSlow)
 	}
+
 	clear(t.idle)
 	clear(t.dropped)
 	clear(t.slow)
 	t.idle, t.dropped, t.slow = t.idle[:0], t.dropped[:0], t.slow[:0]
 }
 
-// memberships are the rooms of one connection, by name. Most connections are in one room, which
-// takes no map. A member stays where it is for as long as it is one.
+// memberships are the rooms of one connection, by name. Most connections are in one room, which needs no
+// map. A member isn't moved while its membership lasts, because the room's seat points to it.
 type memberships struct {
 	first member
 	more  map[string]*member
 }
 
-// get returns the membership of that name, nil if there is none.
+// get returns the membership of that name. It returns nil if there is none.
 func (ms *memberships) get(name string) *member {
 	if ms.first.room != nil && ms.first.room.name == name {
 		return &ms.first
@@ -397,7 +423,7 @@ func (ms *memberships) get(name string) *member {
 	return ms.more[name]
 }
 
-// add returns a new membership, for a room to take.
+// add returns a new membership. The caller adds it to its room.
 func (ms *memberships) add(name string) *member {
 	if ms.first.room == nil {
 		return &ms.first
@@ -410,14 +436,14 @@ func (ms *memberships) add(name string) *member {
 	return m
 }
 
-// remove forgets a membership that its room has ended.
+// remove forgets a membership that has been removed from its room.
 func (ms *memberships) remove(name string) {
 	if delete(ms.more, name); len(ms.more) == 0 {
 		ms.more = nil
 	}
 }
 
-// within reports whether one of the rooms is among the first n of the names.
+// within reports whether the connection is in a room that is among the first n of the names.
 func (ms *memberships) within(names *lookup.List[string], n int) bool {
 	if n <= len(ms.more) {
 		return slices.ContainsFunc(names.Values()[:n], func(name string) bool { return ms.get(name) != nil })
@@ -434,7 +460,7 @@ func (ms *memberships) within(names *lookup.List[string], n int) bool {
 	return false
 }
 
-// names returns the rooms' names in no order.
+// names returns the names of the rooms, in no order.
 func (ms *memberships) names() []string {
 	names := make([]string, 0, len(ms.more)+1)
 	if ms.first.room != nil {
@@ -446,18 +472,18 @@ func (ms *memberships) names() []string {
 	return names
 }
 
-// maxTick is how often a hub looks for silent peers at the least.
+// maxTick is the longest time between two searches for silent peers.
 const maxTick = time.Second
 
-// heartbeat looks after all connections of a hub with one timer, which runs while there are any. A
-// timer for each would take memory, and wake up for nothing where there is traffic.
+// heartbeat checks all connections of a hub with one timer. The timer runs while there are connections. A
+// timer for each connection would take memory, and would fire for nothing where there is traffic.
 type heartbeat struct {
 	interval, timeout time.Duration
-	tick              time.Duration
+	tick              time.Duration // between two calls of checkPeers
 
-	mu      sync.Mutex // guards the rest
+	mu      sync.Mutex // guards the fields below
 	running bool
-	setAt   int64 // when the timer was set last, by frame.Now
+	setAt   int64 // when the timer was last set, by frame.Now; the tick that it starts reads it without mu
 }
 
 func (b *heartbeat) init(cfg *config) {
@@ -465,7 +491,7 @@ func (b *heartbeat) init(cfg *config) {
 	b.tick = max(min(maxTick, b.interval/10, b.timeout/10), time.Millisecond)
 }
 
-// start lets the timer run, now that there is a connection.
+// startHeartbeat starts the timer if it isn't running, because now there is a connection.
 func (h *Hub) startHeartbeat() {
 	b := &h.heartbeat
 	if b.interval == 0 {
@@ -479,24 +505,25 @@ func (h *Hub) startHeartbeat() {
 	}
 }
 
-// setTimer has the next tick come; mu is locked.
+// setTimer sets the timer for the next tick. The heartbeat's mu is locked.
 func (h *Hub) setTimer() {
 	h.heartbeat.setAt = frame.Now()
 	time.AfterFunc(h.heartbeat.tick, h.checkPeers)
 }
 
-// isLate reports whether a tick that comes now is later than a busy process makes it: the process stood
-// still, suspended or stopped by a debugger. What has come meanwhile hasn't been read yet.
+// isLate reports whether a tick at now is later than a busy process makes it. Then the process stood still:
+// it was suspended, or a debugger stopped it. Data that came meanwhile hasn't been read yet.
 func (b *heartbeat) isLate(now int64) bool {
 	return time.Duration(now-b.setAt)-b.tick > max(b.tick, 100*time.Millisecond)
 }
 
-// checkPeers pings the silent and ends those who didn't answer, and sets the timer again unless
-// nobody is left.
+// checkPeers pings silent peers and ends connections whose peers didn't answer. It sets the timer again
+// unless no connection is left.
 func (h *Hub) checkPeers() {
 	b := &h.heartbeat
 	now := frame.Now()
-	late := b.isLate(now) // setAt was written before the timer was set
+	late := b.isLate(now) // without mu: setAt is written before the timer is set
+
 	var due []*Conn
 	for i := range h.store.shards {
 		sh := &h.store.shards[i]
@@ -508,18 +535,20 @@ func (h *Hub) checkPeers() {
 		})
 		sh.mu.Unlock()
 	}
+
 	for _, c := range due {
 		c.checkPeer(now, late)
 	}
+
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.running = h.Len() > 0; b.running { // counted under mu: one that comes in now finds the timer or sets it
+	if b.running = h.Len() > 0; b.running { // under mu: a new connection finds the timer or sets it
 		h.setTimer()
 	}
 }
 
-// silent reports whether nothing has been heard from the peer for the interval, less up to a tenth of it
-// by the connection's ID, so that many connections don't tick together.
+// silent reports whether nothing has come from the peer for the interval. The interval is shortened by up
+// to a tenth, depending on the connection's ID, so that many connections aren't pinged together.
 func (c *Conn) silent(now int64) bool {
 	if !c.beating.Load() {
 		return false
@@ -529,14 +558,18 @@ func (c *Conn) silent(now int64) bool {
 	return time.Duration(now-c.wire.Heard()) >= b.interval-jitter-b.tick
 }
 
-// checkPeer looks after a peer that is silent, as far as is known. What was read when its ping was queued
-// tells whether anything came since: the answer may be read before the ping is noted as written.
+// checkPeer pings a peer that appears to be silent, or ends its connection. It compares LastRead with its
+// value when the ping was queued, to learn whether anything has come since: the answer may be read before
+// the ping is noted as written. At a late tick (see isLate) it doesn't end the connection, but waits for
+// the timeout once more.
 //
-// While nobody reads, because a callback runs or a rate limit holds, the answer can't be seen, and the peer
-// isn't judged. But one that is gone is: its system refuses the ping, and then the next can't be written.
+// While nobody reads, because a callback runs or a rate limit holds, the hub can't see an answer, and the
+// time doesn't count against the peer. It still sends pings. They find a peer that is gone: its system
+// refuses a ping, and then the next one can't be written.
 func (c *Conn) checkPeer(now int64, late bool) {
 	last, reads := c.wire.LastRead(), c.wire.WaitingSince() != 0
 	due := time.Duration(now-c.askedAt) >= max(c.hub.heartbeat.timeout, leastAsking)
+
 	switch {
 	case c.readAtPing == last && c.unanswered(now) >= c.hub.heartbeat.timeout:
 		if late {
@@ -553,16 +586,17 @@ func (c *Conn) checkPeer(now int64, late bool) {
 	}
 }
 
-// leastAsking is the least time between pings while nobody reads; see overheadRate.
+// leastAsking is the shortest time between two pings while nobody reads. See overheadRate.
 const leastAsking = time.Second
 
+// ping queues a ping (RFC 6455, section 5.5.2).
 func (c *Conn) ping(now int64) {
 	c.askedAt = now
 	c.queue.PushControl(frame.Ping, nil, true)
 }
 
-// unanswered tells how long the hub has listened, in all, for an answer to its ping. While a callback runs
-// nobody listens, and the peer can't be blamed.
+// unanswered returns how long, in all, the hub has waited for data since its ping was written. The time in
+// which a callback runs doesn't count: nobody reads then, and the peer isn't at fault.
 func (c *Conn) unanswered(now int64) time.Duration {
 	pinged := c.pingedAt.Load()
 	if pinged == 0 {
