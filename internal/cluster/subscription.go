@@ -123,7 +123,7 @@ func (s *subscription) subscribed(stop func()) {
 	}
 }
 
-// refused counts a failure of the broker, and reports the first.
+// refused counts a failure of the broker, and reports the first one.
 func (s *subscription) refused(err error, first bool) {
 	if s.ctx.Err() != nil {
 		return
@@ -200,8 +200,9 @@ func (s *subscription) retire() bool {
 	return true
 }
 
-// remember keeps what a room's subscription has seen for the next one, which so leaves out what is published
-// again, or was delivered locally. Messages that nobody here was to get are no gap. mu is locked.
+// remember keeps what a room's subscription has seen for the next one. So the next one drops messages that
+// are published again or were delivered locally. Messages that nobody here was to get are no gap. mu is
+// locked.
 func (n *Node) remember(room string, nodes map[nodeID]seen) {
 	for node, last := range nodes {
 		last.gapKnown = true

@@ -148,8 +148,7 @@ type crew struct {
 
 var crews = sync.Pool{New: func() any { return new(crew) }}
 
-// work writes a batch of one queue after the other, and comes back to those to which more has come
-// meanwhile.
+// work writes one batch of each queue in turn, and returns to the queues that have more to write.
 func (w *crew) work() {
 	b := newBatch()
 	var busy []*Queue
@@ -179,8 +178,8 @@ func (w *crew) work() {
 	}
 }
 
-// step writes one batch, in b, and reports whether there may be more for the caller to write. It returns the batch for the
-// caller's next step.
+// step writes one batch, in b, and reports whether the caller may have more to write. It returns the batch
+// for the caller's next step.
 func (q *Queue) step(b *batch) (next *batch, more bool) {
 	if !q.wire.CanTry() {
 		go q.writer()
