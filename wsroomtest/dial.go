@@ -25,7 +25,6 @@ import (
 //
 // If the server refuses, the test fails. At the test's end the client hangs up. If the server then doesn't
 // let go of the connection within the client's patience, because a callback is stuck, the test fails.
-// server doesn't let go of the connection within the client's patience, because a callback is stuck.
 func Dial(t testing.TB, handler http.Handler, path string, opts ...Option) *Client {
 	t.Helper()
 	d := newDialer(t, handler, path, opts)

@@ -69,8 +69,6 @@ func (c *tallies) add(test string, n int) int {
 // goroutine of wsroom is left at the end.
 //
 //	func TestMain(m *testing.M) { os.Exit(wsroomtest.Main(m)) }
-//
-//	func TestMain(m *testing.M) { os.Exit(wsroomtest.Main(m)) }
 func Main(m *testing.M) (code int) {
 	if code = m.Run(); code != 0 {
 		return code
