@@ -11,11 +11,11 @@ import (
 )
 
 const (
-	remembered = 5   // messages that a failure tells of
-	shown      = 200 // bytes of each
+	remembered = 5   // messages that a failure shows
+	shown      = 200 // bytes of each that it shows
 )
 
-// message is what was sent or received.
+// message is one message, sent or received.
 type message struct {
 	typ  websocket.MessageType
 	data []byte
@@ -31,7 +31,7 @@ func (m message) String() string {
 	return kind + quote(string(m.data))
 }
 
-// quote shows a message's beginning: JSON as it is, anything else quoted.
+// quote shows the beginning of a message: JSON unchanged, anything else quoted.
 func quote(s string) string {
 	rest := ""
 	if n := len(s) - shown; n > 0 {
@@ -79,7 +79,7 @@ func (c *Client) account() string {
 	return b.String()
 }
 
-// closeOf is what a browser's close event would say of the end.
+// closeOf returns what a browser's close event would say about the end.
 func closeOf(end error) websocket.CloseError {
 	by := websocket.CloseError{Code: websocket.StatusAbnormalClosure}
 	errors.As(end, &by)

@@ -15,24 +15,25 @@ import (
 )
 
 // Client is one WebSocket client of a test. It reads all the time and answers pings, as a browser does,
-// unless it is stalled; what it has read waits until the test takes it. Its methods fail the test, by
-// Fatalf, with an account of what came instead: call them on the test's goroutine.
+// unless it is stalled. The messages that it has read wait until the test takes them. Its methods fail the
+// test by Fatalf, with an account of what came instead, so call them on the test's goroutine.
+// [Client.Stall], [Client.Resume], [Client.Cut] and [Client.CloseNow] may be called from any goroutine.
 type Client struct {
 	t        testing.TB
 	name     string
 	patience time.Duration
 	ws       *websocket.Conn
 	line     *line
-	gone     <-chan struct{} // as dialer's
-	pings    time.Time       // when all that the server takes may be sent again
+	gone     <-chan struct{} // see dialer
+	pings    time.Time       // when the full number of pings may be sent again
 	life     context.Context // done once nothing more comes
 
 	mu     sync.Mutex    // guards what follows
 	news   chan struct{} // closed when something comes
 	unread []message
 	taken  []message // the last few
-	ended  error     // why nothing more comes; nil while it may
-	known  bool      // the test knows of the end, or made it
+	ended  error     // why nothing more comes; nil while messages may come
+	known  bool      // the test knows of the end, or has caused it
 }
 
 func newClient(d *dialer, ws *websocket.Conn) *Client {
@@ -71,7 +72,7 @@ func (c *Client) read() {
 	}
 }
 
-// awaitServer waits until the server has let go of the connection.
+// awaitServer waits until the server has closed the connection.
 func (c *Client) awaitServer() {
 	c.t.Helper()
 	if c.gone == nil {
@@ -84,7 +85,7 @@ func (c *Client) awaitServer() {
 	}
 }
 
-// Subprotocol returns the subprotocol that the server chose, "" if there is none.
+// Subprotocol returns the subprotocol that the server chose, or "" if it chose none.
 func (c *Client) Subprotocol() string { return c.ws.Subprotocol() }
 
 // SendText sends a text message.
@@ -99,7 +100,7 @@ func (c *Client) SendBinary(p []byte) {
 	c.send(message{websocket.MessageBinary, p})
 }
 
-// SendJSON sends v, encoded, as a text message.
+// SendJSON encodes v and sends it as a text message.
 func (c *Client) SendJSON(v any) {
 	c.t.Helper()
 	p, err := json.Marshal(v)
@@ -144,9 +145,9 @@ func (c *Client) expect(want message, what string) {
 	}
 }
 
-// ExpectJSON takes the next messages and fails the test unless they are text and mean the same as want,
-// encoded: the order of an object's members, white space and the notation of numbers don't matter. A
-// json.RawMessage stands for itself. The failure names each member that differs.
+// ExpectJSON takes the next messages and fails the test unless they are text and mean the same as the
+// encoded want. The order of an object's members, white space and the notation of numbers don't matter. A
+// json.RawMessage is compared as it is. The failure names each member that differs.
 func (c *Client) ExpectJSON(want ...any) {
 	c.t.Helper()
 	for _, v := range want {
@@ -209,7 +210,8 @@ func (c *Client) next(what string) (m message) {
 	return m
 }
 
-// wait waits until ok, which is called with mu held, and says why it was in vain.
+// wait waits until ok returns true. ok is called with mu held. wait returns the reason if it waited in
+// vain.
 func (c *Client) wait(ok func() bool) (problem string) {
 	timer := time.NewTimer(c.patience)
 	defer timer.Stop()
@@ -231,9 +233,10 @@ func (c *Client) wait(ok func() bool) (problem string) {
 	}
 }
 
-// ExpectClose waits for the connection's end, fails the test unless it has this close code, and returns
-// the reason. What came before stays there to be taken. As in browsers, websocket.StatusAbnormalClosure
-// (1006) is the end without a close frame, websocket.StatusNoStatusRcvd (1005) a close frame without a code.
+// ExpectClose waits for the connection's end, fails the test unless the end has this close code, and
+// returns the reason. Messages that came before can still be taken. As in browsers,
+// websocket.StatusAbnormalClosure (1006) is an end without a close frame, and websocket.StatusNoStatusRcvd
+// (1005) is a close frame without a code.
 func (c *Client) ExpectClose(code websocket.StatusCode) (reason string) {
 	c.t.Helper()
 	var end error
@@ -251,20 +254,20 @@ func (c *Client) ExpectClose(code websocket.StatusCode) (reason string) {
 	return by.Reason
 }
 
-// Stall has the client read nothing more, not even pings, until Resume; what it has read can be taken. A
-// line in memory holds another 256 bytes, then the server's writes wait; over a network the kernels hold
-// some MB.
+// Stall stops the client's reading, even of pings, until [Client.Resume]. Messages that it has already read
+// can be taken. A line in memory holds another 256 bytes; then the server's writes wait. Over a network the
+// kernels hold some MB.
 func (c *Client) Stall() { c.line.stop(false) }
 
-// Resume ends Stall.
+// Resume ends [Client.Stall].
 func (c *Client) Resume() { c.line.resume() }
 
-// Cut lets the line go dead: from now on neither side hears anything of the other, not even that it
-// closed. What the server writes gets lost as far as a stalled line holds it.
+// Cut makes the line go dead: from now on neither side receives anything from the other, not even that it
+// closed. What the server writes is lost, as far as a stalled line holds it.
 func (c *Client) Cut() { c.line.stop(true) }
 
-// Close closes the connection with a close frame and fails the test unless the server's own comes. On a
-// connection that has ended it does nothing.
+// Close closes the connection with a close frame and fails the test unless the server's close frame comes.
+// On a connection that has ended it does nothing.
 func (c *Client) Close(code websocket.StatusCode, reason string) {
 	c.t.Helper()
 	c.mu.Lock()
@@ -276,7 +279,7 @@ func (c *Client) Close(code websocket.StatusCode, reason string) {
 	}
 	err := c.ws.Close(code, reason)
 	c.wait(func() bool {
-		if err == nil && errors.Is(c.ended, net.ErrClosed) { // not read, but ws.Close has read the answer
+		if err == nil && errors.Is(c.ended, net.ErrClosed) { // the answer was read by ws.Close
 			c.ended = websocket.CloseError{Code: code, Reason: reason}
 		}
 		ended = c.ended

@@ -18,13 +18,13 @@ import (
 	"github.com/coder/websocket"
 )
 
-// Dial connects a client to handler, over a line in memory through a net/http server: no port is opened,
-// and in a bubble of testing/synctest all of it runs on fake time. With a nil handler path is the URL of
-// a server that runs, such as httptest's. When it returns, the client is in its room, but OnConnect may still
-// run.
+// Dial connects a client to handler through a net/http server over a line in memory. It opens no port, and
+// in a bubble of testing/synctest all of it runs on fake time. With a nil handler, path is the URL of a
+// running server, such as httptest's. When Dial returns, the client is in its room, but OnConnect may still
+// be running.
 //
-// If the server refuses, the test fails. At the test's end the client hangs up, and the test fails if the
-// server doesn't let go of the connection within the client's patience, because a callback is stuck.
+// If the server refuses, the test fails. At the test's end the client hangs up. If the server then doesn't
+// let go of the connection within the client's patience, because a callback is stuck, the test fails.
 func Dial(t testing.TB, handler http.Handler, path string, opts ...Option) *Client {
 	t.Helper()
 	d := newDialer(t, handler, path, opts)
@@ -35,7 +35,7 @@ func Dial(t testing.TB, handler http.Handler, path string, opts ...Option) *Clie
 	return c
 }
 
-// DialN connects n clients, one after the other, with the same options. Their names end in #1 to #n.
+// DialN connects n clients one after the other, with the same options. It appends #1 to #n to their names.
 func DialN(t testing.TB, n int, handler http.Handler, path string, opts ...Option) []*Client {
 	t.Helper()
 	clients := make([]*Client, n)
@@ -47,9 +47,9 @@ func DialN(t testing.TB, n int, handler http.Handler, path string, opts ...Optio
 	return clients
 }
 
-// Refused dials as Dial does and fails the test unless the server refuses with this HTTP status. The
-// response's body can be read. A refusal by close frame, of wsroom.WithRejectMode, is none by HTTP: Dial
-// and use ExpectClose.
+// Refused dials like [Dial] and fails the test unless the server refuses with this HTTP status. The
+// response's body can be read. A refusal by close frame (wsroom.WithRejectMode) isn't one by HTTP: for it
+// use Dial and [Client.ExpectClose].
 func Refused(t testing.TB, handler http.Handler, path string, status int, opts ...Option) *http.Response {
 	t.Helper()
 	d := newDialer(t, handler, path, opts)
@@ -69,7 +69,7 @@ type dialer struct {
 	t       testing.TB
 	handler http.Handler
 	url     string
-	log     lockedBuffer // of the server in memory: panics of the handler
+	log     lockedBuffer // of the server in memory: the handler's panics
 
 	line atomic.Pointer[line] // set by the transport's goroutine, which may be late
 	gone <-chan struct{}      // closed when the server in memory has closed its end; nil for a URL
@@ -90,7 +90,7 @@ func newDialer(t testing.TB, handler http.Handler, path string, opts []Option) *
 	return d
 }
 
-// dial returns the client or, with an error, the response if there is one.
+// dial returns the client. On an error it returns the response, if there is one.
 func (d *dialer) dial() (*Client, *http.Response, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), d.patience)
 	defer cancel()
@@ -105,7 +105,7 @@ func (d *dialer) dial() (*Client, *http.Response, error) {
 	return newClient(d, ws), res, nil
 }
 
-// connect is the transport's DialContext. It may be called again, to follow a redirect.
+// connect is the transport's DialContext. It may be called again to follow a redirect.
 func (d *dialer) connect(ctx context.Context, network, addr string) (net.Conn, error) {
 	if d.handler == nil {
 		conn, err := new(net.Dialer).DialContext(ctx, network, addr)
@@ -126,12 +126,12 @@ func (d *dialer) connect(ctx context.Context, network, addr string) (net.Conn, e
 		ErrorLog:    log.New(&d.log, "", 0),
 	}
 	pprof.Do(ctx, pprof.Labels(labelKey, d.t.Name()), func(context.Context) {
-		_ = srv.Serve(&oneConn{conn: server}) // leaves a goroutine that serves it
+		_ = srv.Serve(&oneConn{conn: server}) // starts a goroutine that serves it, and returns
 	})
 	return l, nil
 }
 
-// failure says why there is no connection.
+// failure returns the reason why there is no connection.
 func (d *dialer) failure(res *http.Response, err error) string {
 	text := fmt.Sprintf("dial: %v", err)
 	if res != nil {
@@ -145,7 +145,7 @@ func (d *dialer) failure(res *http.Response, err error) string {
 	return text
 }
 
-// oneConn is a net.Listener with a single connection.
+// oneConn is a net.Listener with one connection.
 type oneConn struct{ conn net.Conn }
 
 func (l *oneConn) Accept() (net.Conn, error) {

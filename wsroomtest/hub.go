@@ -14,9 +14,9 @@ import (
 	"github.com/wsroom/wsroom"
 )
 
-// CheckHub shuts the hub down at the test's end, after the clients that are dialed later have hung up. The
-// test fails unless each callback returns, the hub is empty, and no goroutine of it, or of the test's other
-// hubs, is left that came of the test's clients, within 10 s. It returns the hub.
+// CheckHub shuts the hub down at the test's end, after the clients that are dialed later have hung up. It
+// returns the hub. Within 10 s each callback must return, the hub must become empty, and no goroutine that
+// came from the test's clients may be left, of this hub or the test's other hubs. Otherwise the test fails.
 func CheckHub(t testing.TB, hub *wsroom.Hub) *wsroom.Hub {
 	t.Helper()
 	checked.add(t.Name(), 1)
@@ -32,7 +32,7 @@ func CheckHub(t testing.TB, hub *wsroom.Hub) *wsroom.Hub {
 		if n, rooms := hub.Len(), hub.Rooms(); n != 0 || len(rooms) != 0 {
 			t.Errorf("after its Shutdown the hub has %d connections and the rooms %q", n, rooms)
 		}
-		if !last { // the last one's check is for all
+		if !last { // the last hub's check covers all
 			return
 		}
 		if left := awaitEnd(t.Name()); left != "" {
@@ -42,7 +42,7 @@ func CheckHub(t testing.TB, hub *wsroom.Hub) *wsroom.Hub {
 	return hub
 }
 
-// checked counts each test's hubs that are still to be checked.
+// checked counts, by test, the hubs that are still to be checked.
 var checked tallies
 
 type tallies struct {
@@ -65,7 +65,7 @@ func (c *tallies) add(test string, n int) int {
 	return left
 }
 
-// Main runs the package's tests, for TestMain, and returns the code to exit with: it isn't 0, either, if a
+// Main runs the package's tests for TestMain and returns the exit code. The code isn't 0 either if a
 // goroutine of wsroom is left at the end.
 //
 //	func TestMain(m *testing.M) { os.Exit(wsroomtest.Main(m)) }
@@ -80,9 +80,9 @@ func Main(m *testing.M) (code int) {
 	return 0
 }
 
-// awaitEnd gives goroutines time to end, and returns those that are left.
+// awaitEnd gives goroutines time to end, and returns the stacks of those that are left.
 func awaitEnd(test string) (left string) {
-	for wait := time.Millisecond; wait < patience; wait *= 2 { // no event tells of a goroutine's end
+	for wait := time.Millisecond; wait < patience; wait *= 2 { // a goroutine's end can't be waited for
 		if left = goroutines(test); left == "" {
 			return ""
 		}
@@ -91,10 +91,10 @@ func awaitEnd(test string) (left string) {
 	return left
 }
 
-// labelKey is the label of the goroutines that serve a test's clients, and of those that they start.
+// labelKey labels the goroutines that serve a test's clients, and the goroutines that those start.
 const labelKey = "wsroomtest"
 
-// stacks returns the test's goroutines or, where a server dialed by URL runs them, all.
+// stacks returns the stacks of the test's goroutines or, if a server dialed by URL runs them, of all.
 func stacks(test string) string {
 	if own := goroutines(test); own != "" {
 		return own
@@ -102,14 +102,14 @@ func stacks(test string) string {
 	return goroutines("")
 }
 
-// goroutines returns the stacks of wsroom's goroutines: of a test and its subtests, or all.
+// goroutines returns the stacks of wsroom's goroutines: those of a test and its subtests, or all.
 func goroutines(test string) string {
 	var profile bytes.Buffer
 	_ = pprof.Lookup("goroutine").WriteTo(&profile, 1)
 	label := fmt.Sprintf("%q:%q", labelKey, test)
 	within := strings.TrimSuffix(label, `"`) + "/"
 	var b strings.Builder
-	_, all, _ := strings.Cut(profile.String(), "\n") // after the total
+	_, all, _ := strings.Cut(profile.String(), "\n") // skip the total
 	for g := range strings.SplitSeq(all, "\n\n") {
 		ours := strings.Contains(g, "wsroom/wsroom.(*") || strings.Contains(g, "wsroom/internal/frame.(*")
 		if ours && (test == "" || strings.Contains(g, label) || strings.Contains(g, within)) {

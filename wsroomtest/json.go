@@ -10,7 +10,7 @@ import (
 	"slices"
 )
 
-// diffJSON says in lines what differs; "" if nothing does.
+// diffJSON returns the differences, one a line, or "" if there are none.
 func diffJSON(got, want []byte) string {
 	g, err := decode(got)
 	if err != nil {
@@ -37,7 +37,7 @@ func decode(p []byte) (v any, err error) {
 	return v, nil
 }
 
-// absent stands for a member that isn't there.
+// absent stands for a missing member.
 type absent struct{}
 
 func (absent) String() string { return "nothing" }

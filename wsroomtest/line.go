@@ -8,10 +8,10 @@ import (
 	"time"
 )
 
-// line is a client's end of a connection, of either kind, that can stall and go dead.
+// line is a client's end of a connection of either kind. It can stall and go dead.
 type line struct {
 	net.Conn
-	reading sync.Mutex // held by a Read that is under way
+	reading sync.Mutex // held by a running Read
 
 	mu                   sync.Mutex // guards what follows
 	change               *sync.Cond
@@ -52,7 +52,7 @@ func (l *line) awaitFlow() (closed bool) {
 	return l.closed
 }
 
-// Write loses what is written after the cut.
+// Write drops what is written after the cut.
 func (l *line) Write(p []byte) (int, error) {
 	l.mu.Lock()
 	cut := l.cut
@@ -63,7 +63,7 @@ func (l *line) Write(p []byte) (int, error) {
 	return l.Conn.Write(p)
 }
 
-// Close closes this end. After the cut the other one doesn't hear of it, until hangUp.
+// Close closes this end. After a cut the other end doesn't notice until hangUp.
 func (l *line) Close() error {
 	l.mu.Lock()
 	l.closed = true
@@ -81,7 +81,7 @@ func (l *line) hangUp() {
 	_ = l.Conn.Close()
 }
 
-// stop has nothing more be read, and for good if it is a cut. When it returns no Read is under way.
+// stop stops reading, for good if it is a cut. When it returns, no Read is running.
 func (l *line) stop(cut bool) {
 	l.mu.Lock()
 	l.stalled, l.cut = true, l.cut || cut
@@ -99,7 +99,7 @@ func (l *line) resume() {
 	l.change.Broadcast()
 }
 
-// state says what keeps the client from hearing the server; "" if nothing does.
+// state says what keeps the client from receiving from the server, or returns "" if nothing does.
 func (l *line) state() string {
 	l.mu.Lock()
 	defer l.mu.Unlock()

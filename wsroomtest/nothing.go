@@ -7,18 +7,19 @@ import (
 	"time"
 )
 
-// ExpectNothing fails the test if there is a message that it hasn't taken, or if one is on its way: one
-// that the server sent to this client before this call, from whatever goroutine, or in the callbacks for
-// what the client sent before. It fails, too, if the connection has ended and the test doesn't know, by
-// ExpectClose, Close or CloseNow. It doesn't sleep. What others cause meanwhile may come later.
+// ExpectNothing fails the test if there is a message that the test hasn't taken, or if one is on its way.
+// On its way is a message that the server sent to this client before this call, from any goroutine, or in
+// the callbacks for what the client sent before. ExpectNothing also fails the test if the connection has
+// ended and the test doesn't know, by [Client.ExpectClose], [Client.Close] or [Client.CloseNow]. It doesn't
+// sleep. Messages that others cause meanwhile may come later.
 //
-// In a bubble of testing/synctest it waits as synctest.Wait does, and so proves more: nothing comes
-// unless time passes or the test goes on. Elsewhere it exchanges two pings with the server. Each is
-// answered after the callbacks for what was sent before it; and the first answer leaves together with
-// some of what waits, if anything does, and so ahead of the second. The server must be reading: a callback
-// of this client's that doesn't return fails the test. A message that is still with a broker, or behind one
-// that the application writes in parts, isn't seen. A hub takes 10 pings a second of a client, so after 8
-// calls in a row each waits for its turn, 200 ms.
+// In a bubble of testing/synctest it waits as synctest.Wait does, and so proves more: nothing comes unless
+// time passes or the test goes on. Elsewhere it exchanges two pings with the server. The server answers
+// each ping after the callbacks for what was sent before it. If messages wait, the first answer is written
+// together with some of them, and so before the second answer. The server must be reading: if a callback of
+// this client doesn't return, the test fails. A message isn't seen if it is still with a broker, or behind
+// a message that the application writes in parts. A hub takes 10 pings a second from a client, so after 8
+// calls in a row each call waits 200 ms for its turn.
 func (c *Client) ExpectNothing() {
 	c.t.Helper()
 	if got := c.settled("ExpectNothing"); len(got) > 0 {
@@ -32,12 +33,12 @@ func (c *Client) ExpectNothing() {
 	}
 }
 
-// Drain takes all messages that are there or on their way, as ExpectNothing means it, and returns them,
-// text and binary, in order.
+// Drain takes all messages that are there or on their way, in the sense of [Client.ExpectNothing]. It
+// returns them, text and binary, in order.
 func (c *Client) Drain() []string {
 	c.t.Helper()
 	got := c.settled("Drain")
-	for n := 0; len(got) > n; { // until nothing more has come
+	for n := 0; len(got) > n; { // until no more come
 		n = len(got)
 		got = c.settled("Drain")
 	}
@@ -52,7 +53,7 @@ func (c *Client) Drain() []string {
 	return texts
 }
 
-// settled returns what is unread, which is something if anything was on its way.
+// settled returns the unread messages. If any were on their way, there are some.
 func (c *Client) settled(caller string) []message {
 	c.t.Helper()
 	if state := c.line.state(); state != "" {
@@ -66,7 +67,7 @@ func (c *Client) settled(caller string) []message {
 	return c.unread
 }
 
-// waitInBubble is synctest.Wait, if this is a bubble.
+// waitInBubble calls synctest.Wait if this is a bubble.
 func waitInBubble() (ok bool) {
 	defer func() { ok = recover() == nil }()
 	synctest.Wait()
@@ -74,7 +75,7 @@ func waitInBubble() (ok bool) {
 }
 
 const (
-	pingTime  = 220 * time.Millisecond // what two pings cost of the server's budget
+	pingTime  = 220 * time.Millisecond // the time in which the server's budget regains two pings
 	pingsOnce = 8                      // twice as many pings may be sent at once
 )
 
@@ -92,7 +93,7 @@ func (c *Client) exchangePings(caller string) {
 		if err := c.ws.Ping(ctx); err == nil {
 			continue
 		}
-		<-ctx.Done() // unless it is: the ping couldn't be sent, and the connection ends
+		<-ctx.Done() // the ping couldn't be sent, and the connection ends
 		if c.life.Err() == nil {
 			c.fail("%s: no answer to a ping within %v: the server isn't reading; is a callback stuck?", caller, c.patience)
 		}

@@ -12,12 +12,12 @@ import (
 // patience is how long a client waits by default.
 const patience = 10 * time.Second
 
-// Option is an option of Dial, DialN and Refused. A nil Option is skipped.
+// Option is an option of [Dial], [DialN] and [Refused]. A nil Option is skipped.
 type Option func(*config)
 
 type config struct {
 	dial       websocket.DialOptions
-	roots      *x509.CertPool // nil: the system's
+	roots      *x509.CertPool // nil: the system's certificates
 	ctx        context.Context
 	remoteAddr string
 	name       string
@@ -35,13 +35,14 @@ func newConfig(path string, opts []Option) *config {
 	return c
 }
 
-// WithName names the client in failures. The default is its path, and its number where DialN made it.
+// WithName names the client in failures. The default is its path, followed by its number if [DialN] made
+// it.
 func WithName(name string) Option {
 	return func(c *config) { c.name = name }
 }
 
-// WithTimeout bounds each wait of the client: for the handshake, for a message, for the end. It only
-// costs time where a test fails. The default is 10 s; in a bubble of testing/synctest it is fake time.
+// WithTimeout bounds each wait of the client: for the handshake, for a message, for the end. It costs time
+// only when a test fails. The default is 10 s. In a bubble of testing/synctest it is fake time.
 func WithTimeout(d time.Duration) Option {
 	return func(c *config) { c.patience = d }
 }
@@ -51,7 +52,7 @@ func WithHeader(key, value string) Option {
 	return func(c *config) { c.dial.HTTPHeader.Add(key, value) }
 }
 
-// WithCookies adds cookies to the request, such as those of a login's response.
+// WithCookies adds cookies to the request, such as those from a login's response.
 func WithCookies(cookies ...*http.Cookie) Option {
 	return func(c *config) {
 		for _, cookie := range cookies {
@@ -60,13 +61,13 @@ func WithCookies(cookies ...*http.Cookie) Option {
 	}
 }
 
-// WithOrigin sends the request as a browser does from a page of this origin, such as
-// "https://app.example". By default there is none, as with programs that aren't browsers.
+// WithOrigin sends the request as a browser does from a page of this origin, such as "https://app.example".
+// By default the request has no origin, like requests of programs that aren't browsers.
 func WithOrigin(origin string) Option {
 	return func(c *config) { c.dial.HTTPHeader.Set("Origin", origin) }
 }
 
-// WithHost sets the host that the request names. The default is example.com, or the URL's.
+// WithHost sets the host that the request names. The default is example.com, or the URL's host.
 func WithHost(host string) Option {
 	return func(c *config) { c.dial.Host = host }
 }
@@ -76,8 +77,8 @@ func WithSubprotocols(names ...string) Option {
 	return func(c *config) { c.dial.Subprotocols = names }
 }
 
-// WithCompression offers permessage-deflate, without context takeover, and compresses what the client
-// sends if the server takes it.
+// WithCompression offers permessage-deflate without context takeover. If the server accepts it, the client
+// compresses what it sends.
 func WithCompression() Option {
 	return func(c *config) {
 		c.dial.CompressionMode = websocket.CompressionNoContextTakeover
@@ -85,7 +86,7 @@ func WithCompression() Option {
 	}
 }
 
-// WithCertificate trusts this certificate of a server that is dialed by an https URL, such as the one of
+// WithCertificate trusts this certificate of a server that is dialed by an https URL, such as that of
 // httptest's Server.Certificate.
 func WithCertificate(cert *x509.Certificate) Option {
 	return func(c *config) {
@@ -94,8 +95,8 @@ func WithCertificate(cert *x509.Certificate) Option {
 	}
 }
 
-// WithContext has the request's context derive from ctx, as if middleware had put its values there. It
-// has no effect on a server that is dialed by URL.
+// WithContext derives the request's context from ctx, as if middleware had put its values there. It has no
+// effect on a server that is dialed by URL.
 func WithContext(ctx context.Context) Option {
 	return func(c *config) { c.ctx = ctx }
 }

@@ -9,25 +9,27 @@ import (
 )
 
 const (
-	// toServer is what a line in memory holds of what the client sent while the server doesn't read.
+	// toServer is how many bytes from the client a line in memory holds while the server doesn't read.
 	toServer = 64 << 10
-	// toClient is what it holds of what the server sent while the client doesn't read: pings and a close
-	// frame, as any kernel would, but hardly a message, of which kernels hold some MB.
+	// toClient is how many bytes from the server it holds while the client doesn't read. That is enough for
+	// pings and a close frame, as in any kernel, but hardly for a message, although kernels hold some MB of
+	// messages.
 	toClient = 256
 )
 
-// end is one end of a connection in memory, a net.Conn. What waits in it is durably blocked, as synctest
-// means it.
+// end is one end of a connection in memory, a net.Conn. A goroutine that waits in it is durably blocked, in
+// synctest's sense.
 type end struct {
 	in, out       *flow
 	local, remote address
 	closed        func()
 }
 
-// serverAddr is where servers in memory are, in a network for documentation (RFC 5737).
+// serverAddr is the address of servers in memory, in a network for documentation (RFC 5737).
 const serverAddr address = "192.0.2.80:80"
 
-// newPipe returns the two ends of a connection in memory. gone is closed when the server has closed its own.
+// newPipe returns the two ends of a connection in memory. gone is closed when the server has closed its
+// end.
 func newPipe(remoteAddr string) (client, server *end, gone <-chan struct{}) {
 	up, down := newFlow(toServer), newFlow(toClient)
 	closed := make(chan struct{})
@@ -71,13 +73,13 @@ func (a address) String() string { return string(a) }
 
 // flow is one direction of a connection in memory.
 type flow struct {
-	room int // what a write may leave unread without waiting
+	room int // bytes that a write may leave unread without waiting
 
 	mu              sync.Mutex // guards what follows
 	changed         *sync.Cond
 	unread          []byte
-	ended           bool // its writer closed: what is unread is the last
-	abandoned       bool // its reader closed
+	ended           bool // the writer has closed: no more than what is unread will come
+	abandoned       bool // the reader has closed
 	readBy, writeBy deadline
 }
 
@@ -87,7 +89,7 @@ func newFlow(room int) *flow {
 	return f
 }
 
-// change changes the flow, and has everyone who waits look at it.
+// change changes the flow and wakes everything that waits for it.
 func (f *flow) change(how func(*flow)) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -116,7 +118,7 @@ func (f *flow) read(p []byte) (int, error) {
 	}
 }
 
-// write returns once all but what there is room for has been read.
+// write returns once all but the bytes that fit into the room have been read.
 func (f *flow) write(p []byte) (int, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -148,7 +150,7 @@ func (f *flow) writable() error {
 	return nil
 }
 
-// deadline is a time at which those who wait are to look again.
+// deadline is a time at which waiting reads and writes check again.
 type deadline struct {
 	at    time.Time
 	timer *time.Timer

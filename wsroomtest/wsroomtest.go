@@ -1,5 +1,5 @@
-// Package wsroomtest is to hubs what net/http/httptest is to handlers: clients for tests, which need no
-// port and no sleep, and which say what came when it isn't what was wanted.
+// Package wsroomtest is for hubs what net/http/httptest is for handlers. Its clients for tests need no port
+// and no sleep. When something else comes than a test expects, they say what came.
 //
 //	func TestEveryoneHears(t *testing.T) {
 //		hub := wsroomtest.CheckHub(t, newHub())
@@ -14,19 +14,21 @@
 //
 // # Lines
 //
-// A client is connected to any http.Handler, a hub or a router in front of one, by a real net/http server
-// and coder/websocket's client over a line in memory; or, by its URL, to a server that runs. The line can
-// stall, as with a client that doesn't read, and be cut, as when a phone loses its network.
+// A client is connected to any http.Handler, such as a hub or a router in front of one. A real net/http
+// server and coder/websocket's client talk over a line in memory. A client can also be connected by URL to
+// a running server. The line can stall, as with a client that doesn't read. It can be cut, as when a phone
+// loses its network.
 //
 // # Time
 //
-// Whatever a client waits for is an event, with one bound for all, WithTimeout. Nothing sleeps. In a bubble
-// of testing/synctest hub, server, line and clients run on fake time: heartbeats, timeouts, expiry and
-// draining take no time then, and ExpectNothing is exact. Make the hub and dial in the bubble, with the
-// bubble's t, and not by URL.
+// A client waits only for events, and one bound applies to all waits: [WithTimeout]. Nothing sleeps. In a
+// bubble of testing/synctest the hub, the server, the line and the clients run on fake time. There
+// heartbeats, timeouts, expiry and draining take no real time, and [Client.ExpectNothing] is exact. Make
+// the hub and dial in the bubble, with the bubble's t, and not by URL.
 //
 // # Concurrency
 //
-// A client's methods may fail the test and so belong to the test's goroutine, but for Stall, Resume, Cut and
-// CloseNow, which any goroutine may call. Different clients are independent of each other.
+// A client's methods may fail the test, so they belong to the test's goroutine. Only [Client.Stall],
+// [Client.Resume], [Client.Cut] and [Client.CloseNow] may be called from any goroutine. Different clients
+// are independent of each other.
 package wsroomtest

@@ -11,8 +11,8 @@ import (
 	"github.com/wsroom/wsroom"
 )
 
-// BenchmarkPublish measures Publish of 128 bytes to a topic with one subscriber: by one publisher after
-// the other, and by 16 at the same time on a topic of their own each. It reports the median as p50-µs.
+// BenchmarkPublish measures Publish of 128 bytes to a topic with one subscriber: first with one publisher,
+// then with 16 concurrent publishers, each on a topic of its own. It reports the median as p50-µs.
 func BenchmarkPublish(b *testing.B, broker wsroom.Broker) {
 	for _, publishers := range []int{1, 16} {
 		b.Run(fmt.Sprint(publishers, " at once"), func(b *testing.B) { benchmarkPublish(b, broker, publishers) })

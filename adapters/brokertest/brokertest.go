@@ -1,5 +1,5 @@
-// Package brokertest checks that a broker keeps the promises of [wsroom.Broker], and a store those of
-// [wsroom.PresenceStore]. [Memory] is both, within one process, for tests of programs.
+// Package brokertest checks that a broker keeps the promises of [wsroom.Broker], and that a store keeps
+// those of [wsroom.PresenceStore]. [Memory] is both, within one process, for tests of programs.
 //
 //	func TestBroker(t *testing.T) {
 //		brokertest.Run(t, func(t testing.TB) brokertest.Setup {
@@ -26,26 +26,26 @@ import (
 	"github.com/wsroom/wsroom"
 )
 
-// patience bounds what the suite waits for; nothing takes that long unless it is broken.
+// patience bounds each wait of the suite. Nothing takes that long unless it is broken.
 var patience = 20 * time.Second
 
-// Setup tells how to get at a server, and at brokers on it. Its functions are called by one goroutine
-// at a time; what they start they end by t.Cleanup.
+// Setup gives the suite access to a server, and to brokers on it. One goroutine at a time calls its
+// functions. What they start must be ended by t.Cleanup.
 type Setup struct {
-	// Open returns a broker as a node of its own would have it, with connections of its own. All that
-	// one Setup opens are on the same server.
+	// Open returns a broker like that of a separate node, with connections of its own. All brokers opened
+	// by one Setup are on the same server.
 	Open func(t testing.TB) wsroom.Broker
 
-	// Down takes the server away: all connections break and none is made until Up. Where they are nil,
-	// what is promised about outages isn't checked, and the test says so.
+	// Down makes the server unreachable: all connections break, and no new one succeeds until Up. If they
+	// are nil, the promises about outages aren't checked, and the test says so.
 	Down, Up func(t testing.TB)
 
-	// Cut does the same to one that Open returned alone, until Heal; see Cable. Where they are nil, what is
-	// promised about one node's outage isn't checked, and the test says so.
+	// Cut does the same to one broker that Open returned, until Heal; see [Cable]. If they are nil, the
+	// promises about one node's outage aren't checked, and the test says so.
 	Cut, Heal func(t testing.TB, b wsroom.Broker)
 
-	// Hang has the server answer nothing, on the connections that there are and on new ones, until Resume; see
-	// Cable. Where they are nil, it isn't checked whether calls end with their context, and the test says so.
+	// Hang stops the server from answering, on existing and on new connections, until Resume; see [Cable].
+	// If they are nil, the suite doesn't check whether calls end with their context, and the test says so.
 	Hang, Resume func(t testing.TB)
 }
 
@@ -55,7 +55,7 @@ type check struct {
 	run   func(t testing.TB, s Setup)
 }
 
-// need is what a check needs of a Setup beside Open.
+// need is what a check needs of a Setup besides Open.
 type need int
 
 const (
@@ -65,7 +65,7 @@ const (
 	hangAndResume
 )
 
-// has reports whether the Setup has that, and what it is called.
+// has reports whether the Setup has that, and returns its name.
 func (s Setup) has(n need) (ok bool, name string) {
 	switch n {
 	case downAndUp:
@@ -78,9 +78,9 @@ func (s Setup) has(n need) (ok bool, name string) {
 	return true, ""
 }
 
-// Run checks each promise of wsroom.Broker in a test of its own, for which it calls setup. Setups may
-// share a server, if nobody else uses it: no topic is used twice. Messages have up to as many bytes as the broker's
-// MaxData allows, 16 MiB at the most, and up to 1 MiB where it has none.
+// Run checks each promise of [wsroom.Broker] in a subtest of its own, for which it calls setup. Setups may
+// share a server if nobody else uses it, because no topic is used twice. Messages have up to as many bytes
+// as the broker's MaxData allows, but at most 16 MiB, and up to 1 MiB if the broker has no MaxData.
 func Run(t *testing.T, setup func(t testing.TB) Setup) {
 	for _, c := range append(deliveryChecks, outageChecks...) {
 		t.Run(c.name, func(t *testing.T) {
@@ -93,7 +93,7 @@ func Run(t *testing.T, setup func(t testing.TB) Setup) {
 	}
 }
 
-// maxData returns the size of the largest messages for a broker.
+// maxData returns the size of the largest messages that the suite sends through a broker.
 func maxData(b wsroom.Broker) int {
 	if limited, ok := b.(interface{ MaxData() int }); ok {
 		return min(limited.MaxData(), 16<<20)
@@ -114,13 +114,13 @@ func (s Setup) open(t testing.TB, n int) []wsroom.Broker {
 // newTopic returns a topic that nobody has used.
 func newTopic() string { return "brokertest " + rand.Text() }
 
-// event is a message, or that some may have been missed.
+// event is a message, or a report that some messages may have been missed.
 type event struct {
 	data string
 	lost bool
 }
 
-// ear is a subscriber that notes what it hears.
+// ear is a subscriber that records what it receives.
 type ear struct {
 	t        testing.TB
 	steady   bool // there is no outage, so nothing may be lost
@@ -131,7 +131,7 @@ type ear struct {
 	finished bool
 }
 
-// listen subscribes to a topic of which nothing may get lost.
+// listen subscribes to a topic of which no message may be lost.
 func listen(t testing.TB, b wsroom.Broker, topic string) *ear {
 	t.Helper()
 	return subscribe(t, b, topic, true)
@@ -176,7 +176,7 @@ func (e *ear) note(ev event) {
 		e.t.Error("deliver or lost is called while one of them is running")
 	}
 	if ev.lost {
-		<-time.After(time.Millisecond) // so that a message beside it is found
+		<-time.After(time.Millisecond) // so that a concurrent delivery is noticed
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -187,15 +187,15 @@ func (e *ear) note(ev event) {
 	e.events = append(e.events, ev)
 }
 
-// all returns what was heard so far.
+// all returns the events so far.
 func (e *ear) all() []event {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	return e.events[:len(e.events):len(e.events)]
 }
 
-// messages returns all messages up to one that is last, which has to come. What was published before
-// the subscription may be among them.
+// messages waits for the message last and returns all messages up to it. Messages published before the
+// subscription may be among them.
 func (e *ear) messages(last string) []string {
 	e.t.Helper()
 	until(e.t, "the message "+short(last)+" arrives", func() bool {
@@ -213,7 +213,7 @@ func texts(events []event) []string {
 	return texts
 }
 
-// expect waits for these messages, and fails where there are others before the last.
+// expect waits for these messages. It fails the test if others come before the last of them.
 func (e *ear) expect(want ...string) {
 	e.t.Helper()
 	until(e.t, fmt.Sprintf("%d messages arrive, up to %s", len(want), short(want[len(want)-1])), func() bool {
@@ -246,7 +246,7 @@ func publish(t testing.TB, b wsroom.Broker, topic string, messages ...string) {
 	}
 }
 
-// offer publishes from a buffer that is overwritten at once, for brokers must not keep it.
+// offer publishes from a buffer that it overwrites at once, because brokers must not keep it.
 func offer(t testing.TB, b wsroom.Broker, topic, message string) error {
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
@@ -262,8 +262,8 @@ func insist(t testing.TB, b wsroom.Broker, topic, message string) {
 	until(t, "Publish succeeds", func() bool { return offer(t, b, topic, message) == nil })
 }
 
-// stream publishes 1, 2, 3 and so on, each until it was taken, up to the end of the test at the latest.
-// published returns the last that was taken; end ends it and returns that.
+// stream publishes 1, 2, 3 and so on, each until it has been taken, until the end of the test at the
+// latest. published returns the last number taken. end ends the stream and returns that number.
 func stream(t testing.TB, b wsroom.Broker, topic string) (published, end func() int) {
 	var taken atomic.Int64
 	halt := make(chan struct{})
@@ -287,7 +287,8 @@ func stream(t testing.TB, b wsroom.Broker, topic string) (published, end func() 
 	return published, func() int { stop(); return published() }
 }
 
-// each calls f(0) to f(n-1), 16 at a time, as long as the test hasn't failed, and returns when all have returned.
+// each calls f(0) to f(n-1), 16 at a time, as long as the test hasn't failed. It returns when all calls
+// have returned.
 func each(t testing.TB, n int, f func(i int)) {
 	var next atomic.Int64
 	var workers sync.WaitGroup
@@ -301,7 +302,7 @@ func each(t testing.TB, n int, f func(i int)) {
 	workers.Wait()
 }
 
-// require ends the test if it has failed: what comes then needs what failed.
+// require ends the test if it has failed, because what follows depends on what failed.
 func require(t testing.TB) {
 	t.Helper()
 	if t.Failed() {
@@ -309,7 +310,7 @@ func require(t testing.TB) {
 	}
 }
 
-// until waits for a condition that no event tells of.
+// until waits for a condition for which there is no event.
 func until(t testing.TB, what string, ok func() bool) {
 	t.Helper()
 	tick := time.NewTicker(time.Millisecond)

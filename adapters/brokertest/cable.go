@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// Cable is a TCP connection's way to a server, over loopback, that can be cut, hang, and lose what it carries.
+// Cable is the path of a TCP connection to a server, over loopback. It can be cut, hang, and lose data.
 type Cable struct {
 	addr, server string
 
@@ -16,10 +16,10 @@ type Cable struct {
 	hangs   bool
 	delay   time.Duration
 	conns   map[net.Conn]bool // the two ends of each connection; false: it carries nothing any more
-	changed chan struct{}     // closed with the next change
+	changed chan struct{}     // closed at the next change
 }
 
-// NewCable returns a cable to the server at that address, which lasts until the test's end.
+// NewCable returns a [Cable] to the server at that address. It lasts until the test's end.
 func NewCable(t testing.TB, server string) *Cable {
 	t.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
@@ -45,10 +45,10 @@ func NewCable(t testing.TB, server string) *Cable {
 	return c
 }
 
-// Addr is the address to connect to instead of the server's.
+// Addr returns the address to connect to instead of the server's.
 func (c *Cable) Addr() string { return c.addr }
 
-// Cut closes all connections. Until Heal new ones are closed at once.
+// Cut closes all connections. Until [Cable.Heal] new ones are closed at once.
 func (c *Cable) Cut() {
 	c.change(func() {
 		c.cut = true
@@ -58,16 +58,16 @@ func (c *Cable) Cut() {
 	})
 }
 
-// Heal undoes Cut.
+// Heal undoes [Cable.Cut].
 func (c *Cable) Heal() { c.change(func() { c.cut = false }) }
 
-// Hang has all connections, new ones too, carry nothing until Resume. They stay open.
+// Hang stops all connections, including new ones, from carrying data until [Cable.Resume]. They stay open.
 func (c *Cable) Hang() { c.change(func() { c.hangs = true }) }
 
-// Resume undoes Hang. What was sent meanwhile arrives.
+// Resume undoes [Cable.Hang]. Data sent meanwhile arrives.
 func (c *Cable) Resume() { c.change(func() { c.hangs = false }) }
 
-// Drop has the connections that there are carry nothing any more, for good. They stay open; new ones work.
+// Drop stops the existing connections from carrying data, for good. They stay open. New ones work.
 func (c *Cable) Drop() {
 	c.change(func() {
 		for conn := range c.conns {
@@ -84,8 +84,8 @@ func (c *Cable) change(f func()) {
 	c.changed = make(chan struct{})
 }
 
-// carries reports whether a connection that has this end carries data, and what to wait for otherwise: nil where
-// it is over.
+// carries reports whether a connection with this end carries data. If not, it returns a channel to wait
+// for, or nil if the connection has ended.
 func (c *Cable) carries(end net.Conn) (bool, <-chan struct{}) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -95,8 +95,8 @@ func (c *Cable) carries(end net.Conn) (bool, <-chan struct{}) {
 	return !c.hangs && c.conns[end], c.changed
 }
 
-// Delay has what is sent over connections that are made from now on arrive so much later, each way; as much as ever
-// is on its way at a time.
+// Delay delays the data of connections that are made from now on, in each direction. It doesn't limit how
+// much data is on its way at a time.
 func (c *Cable) Delay(d time.Duration) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -129,7 +129,7 @@ type piece struct {
 	due  time.Time
 }
 
-// copy carries data one way until either end is closed, and then closes the other.
+// copy carries data in one direction until either end is closed, and then closes the other end.
 func (c *Cable) copy(to, from net.Conn, delay time.Duration) {
 	way := make(chan piece, 4096)
 	var arriving sync.WaitGroup
@@ -152,7 +152,8 @@ func (c *Cable) copy(to, from net.Conn, delay time.Duration) {
 	arriving.Wait()
 }
 
-// arrive hands on a piece when it is due and the connection carries data. It reports whether more may follow.
+// arrive passes on a piece when it is due and the connection carries data. It reports whether more may
+// follow.
 func (c *Cable) arrive(to, from net.Conn, p piece) bool {
 	if wait := time.Until(p.due); wait > 0 {
 		<-time.After(wait)

@@ -29,7 +29,7 @@ var deliveryChecks = []check{
 	{"ContextEnds", nothing, contextEnds},
 }
 
-// allNodesHear: every subscriber gets every message, once, the publisher's own too.
+// allNodesHear: every subscriber gets every message once, including the publisher's own.
 func allNodesHear(t testing.TB, s Setup) {
 	nodes, topic := s.open(t, 3), newTopic()
 	var ears []*ear
@@ -47,7 +47,8 @@ func allNodesHear(t testing.TB, s Setup) {
 	}
 }
 
-// oneOrder: concurrent publishers on several nodes are heard in one order by all, and each in its own.
+// oneOrder: all subscribers receive the messages of concurrent publishers on several nodes in one order,
+// and each publisher's messages in its own order.
 func oneOrder(t testing.TB, s Setup) {
 	const publishers, messages = 6, 150
 	nodes, topic := s.open(t, 3), newTopic()
@@ -80,8 +81,8 @@ func oneOrder(t testing.TB, s Setup) {
 	}
 }
 
-// subscribedMeansDelivered: what another node publishes right after Subscribe has returned arrives, and
-// in a running stream nothing is left out from the first message on.
+// subscribedMeansDelivered: what another node publishes right after Subscribe has returned arrives. In a
+// running stream no message is missing after the first one received.
 func subscribedMeansDelivered(t testing.TB, s Setup) {
 	nodes, topic := s.open(t, 2), newTopic()
 	published, end := stream(t, nodes[0], topic)
@@ -104,7 +105,7 @@ func subscribedMeansDelivered(t testing.TB, s Setup) {
 	}
 }
 
-// contiguous checks that these numbers have no gap and returns the first.
+// contiguous checks that these numbers have no gap, and returns the first.
 func contiguous(t testing.TB, messages []string) (first int) {
 	t.Helper()
 	first = number(t, messages[0])
@@ -116,13 +117,13 @@ func contiguous(t testing.TB, messages []string) (first int) {
 	return first
 }
 
-// gate returns what can be waited for until open is called.
+// gate returns a channel that is closed by open.
 func gate() (opened <-chan struct{}, open func()) {
 	ch := make(chan struct{})
 	return ch, sync.OnceFunc(func() { close(ch) })
 }
 
-// stopMeansStopped: stop waits for a delivery under way; it may be called again, and at the same time.
+// stopMeansStopped: stop waits for a running delivery. It may be called again, also concurrently.
 func stopMeansStopped(t testing.TB, s Setup) {
 	nodes, topic := s.open(t, 2), newTopic()
 	opened, open := gate()
@@ -161,7 +162,8 @@ func stopMeansStopped(t testing.TB, s Setup) {
 	}
 }
 
-// stopUnderLoad: subscriptions come and go while messages do, and each hears a part without a gap.
+// stopUnderLoad: subscriptions begin and end while messages are published. Each receives a part without a
+// gap.
 func stopUnderLoad(t testing.TB, s Setup) {
 	nodes, topic := s.open(t, 2), newTopic()
 	through := listen(t, nodes[1], topic)
@@ -177,7 +179,7 @@ func stopUnderLoad(t testing.TB, s Setup) {
 	}
 }
 
-// severalSubscriptions: each to the same topic gets everything, and ends alone.
+// severalSubscriptions: each of several subscriptions to one topic gets everything, and ends independently.
 func severalSubscriptions(t testing.TB, s Setup) {
 	nodes, topic := s.open(t, 1), newTopic()
 	b := nodes[0]
@@ -216,7 +218,7 @@ func manyTopics(t testing.TB, s Setup) {
 	each(t, len(ears), func(i int) { ears[i].stop() })
 }
 
-// oddNames are topics that brokers may be tempted to take for one another, or for patterns.
+// oddNames are topics that a broker may confuse with one another or take for patterns.
 func oddNames() []string {
 	names := []string{
 		"a", "A", "a ", " a", "a\x00", "a\x00b", "a\nb", "a\r\nb", "a\tb", "a b", "a.b", "a..b", ".a", "a.", ".", "..",
@@ -249,7 +251,7 @@ func anyName(t testing.TB, s Setup) {
 	each(t, len(topics), func(i int) { ears[i] = listen(t, nodes[0], topics[i]) })
 	require(t)
 	each(t, len(topics), func(i int) { publish(t, nodes[1], topics[i], topics[i]) })
-	each(t, len(topics), func(i int) { publish(t, nodes[1], topics[i], "end") }) // when all else has gone out
+	each(t, len(topics), func(i int) { publish(t, nodes[1], topics[i], "end") }) // when everything else has been published
 	for i, e := range ears {
 		e.expect(topics[i], "end")
 	}
@@ -269,15 +271,15 @@ func anyData(t testing.TB, s Setup) {
 		size = min(size, most)
 		want = append(want, strings.Repeat(string(bytes), size/256+1)[:size])
 	}
-	for i, m := range want { // one after the other has arrived, for a backlog has an end
+	for i, m := range want { // each after the one before has arrived, because backlogs are bounded
 		publish(t, nodes[1], topic, m)
 		until(t, "the message "+short(m)+" arrives", func() bool { return len(e.all()) > i || t.Failed() })
 	}
 	e.expect(want...)
 }
 
-// slowSubscriber: one that doesn't return from deliver keeps nobody else waiting, whether many messages wait for it
-// or large ones. What it then gets may have gaps, which lost reports.
+// slowSubscriber: a subscriber that doesn't return from deliver delays no other, whether many messages or
+// large ones wait for it. What it then receives may have gaps, which lost reports.
 func slowSubscriber(t testing.TB, s Setup) {
 	nodes := s.open(t, 2)
 	large := min(64<<10, maxData(nodes[1])-10)
@@ -285,7 +287,7 @@ func slowSubscriber(t testing.TB, s Setup) {
 	waitForSlow(t, nodes, 80, large)
 }
 
-// waitForSlow has so many messages of that size wait for a subscriber.
+// waitForSlow makes that many messages of that size wait for a subscriber.
 func waitForSlow(t testing.TB, nodes []wsroom.Broker, messages, size int) {
 	topic := newTopic()
 	opened, open := gate()
@@ -319,8 +321,8 @@ func waitForSlow(t testing.TB, nodes []wsroom.Broker, messages, size int) {
 	noGapWithoutLost(t, slow.all())
 }
 
-// noGapWithoutLost checks numbers that were published one after the other: each is the one after that
-// before it, the same again (it was offered again), or comes after lost.
+// noGapWithoutLost checks numbers that were published one after the other. Each must be one more than the
+// one before it, or the same again (it was published again), or come after lost.
 func noGapWithoutLost(t testing.TB, events []event) {
 	t.Helper()
 	known, last := false, 0
@@ -337,7 +339,7 @@ func noGapWithoutLost(t testing.TB, events []event) {
 	}
 }
 
-// number returns the number that a message is.
+// number returns the number that a message holds.
 func number(t testing.TB, message string) int {
 	t.Helper()
 	n, err := strconv.Atoi(message)
@@ -347,7 +349,7 @@ func number(t testing.TB, message string) int {
 	return n
 }
 
-// concurrentUse: anything at the same time as anything else, on one broker.
+// concurrentUse: all methods of one broker may be called concurrently.
 func concurrentUse(t testing.TB, s Setup) {
 	nodes, prefix := s.open(t, 1), newTopic()
 	each(t, 16, func(i int) {
@@ -362,7 +364,7 @@ func concurrentUse(t testing.TB, s Setup) {
 	})
 }
 
-// contextEnds: a context that has ended is an error. That of Subscribe bounds the wait only.
+// contextEnds: a context that has ended is an error. The context of Subscribe bounds only the wait.
 func contextEnds(t testing.TB, s Setup) {
 	b, topic := s.Open(t), newTopic()
 	ctx, cancel := context.WithCancel(t.Context())

@@ -10,23 +10,23 @@ import (
 )
 
 var (
-	// ErrAway is what a Node's Publish returns while the node is cut off.
+	// ErrAway is what [Node.Publish] returns while the node is cut off.
 	ErrAway = errors.New("brokertest: the broker is away")
 
 	errCut  = errors.New("brokertest: the broker was away")
 	errLose = errors.New("brokertest: messages were lost on purpose")
 )
 
-// Memory is a broker's server, and a presence store, within this process, with outages to order. It
-// keeps the promises of wsroom.Broker and wsroom.PresenceStore, works in testing/synctest's bubbles,
-// and has nothing to be closed. What waits for a slow subscriber isn't bounded.
+// Memory is a broker's server and a presence store within this process, with outages on demand. It keeps
+// the promises of [wsroom.Broker] and [wsroom.PresenceStore], works in testing/synctest's bubbles, and
+// needs no closing. What waits for a slow subscriber isn't bounded.
 type Memory struct {
 	presence
 
 	mu    sync.Mutex // guards what follows, what is in the nodes, and the order of messages
 	nodes []*Node
 	lose  int
-	runs  chan struct{} // closed unless it hangs
+	runs  chan struct{} // closed unless the server hangs
 }
 
 // NewMemory returns a server with no nodes.
@@ -36,7 +36,7 @@ func NewMemory() *Memory {
 	return m
 }
 
-// Open returns one more node's broker, which isn't cut off.
+// Open returns the broker of one more node, which isn't cut off.
 func (m *Memory) Open() *Node {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -46,7 +46,7 @@ func (m *Memory) Open() *Node {
 	return n
 }
 
-// Down cuts all nodes off, and presence, which then returns ErrAway; Up undoes that.
+// Down cuts off all nodes, and presence, which then returns [ErrAway]. [Memory.Up] undoes that.
 func (m *Memory) Down() {
 	m.setAway(true)
 	for _, n := range m.all() {
@@ -54,7 +54,7 @@ func (m *Memory) Down() {
 	}
 }
 
-// Up connects all nodes again, and presence.
+// Up connects all nodes and presence again.
 func (m *Memory) Up() {
 	m.setAway(false)
 	for _, n := range m.all() {
@@ -62,15 +62,16 @@ func (m *Memory) Up() {
 	}
 }
 
-// Lose takes the next n messages, of any topic, from all their subscribers; Publish returns nil, and
-// lost is called in their place.
+// Lose drops the next n messages, of any topic, for all their subscribers. Publish returns nil, and lost is
+// called in their place.
 func (m *Memory) Lose(n int) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.lose += n
 }
 
-// Hang has calls of Publish and Subscribe on all nodes wait for Resume, or for their context's end.
+// Hang makes calls of Publish and Subscribe on all nodes wait until [Memory.Resume], or until their context
+// ends.
 func (m *Memory) Hang() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -81,7 +82,7 @@ func (m *Memory) Hang() {
 	}
 }
 
-// Resume undoes Hang.
+// Resume undoes [Memory.Hang].
 func (m *Memory) Resume() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -92,7 +93,7 @@ func (m *Memory) Resume() {
 	}
 }
 
-// wait returns when the server doesn't hang, or ctx is done.
+// wait returns when the server doesn't hang, or when ctx is done.
 func (m *Memory) wait(ctx context.Context) error {
 	m.mu.Lock()
 	runs := m.runs
@@ -111,17 +112,17 @@ func (m *Memory) all() []*Node {
 	return slices.Clone(m.nodes)
 }
 
-// Node is the wsroom.Broker of one node on a Memory.
+// Node is the [wsroom.Broker] of one node on a [Memory].
 type Node struct {
 	server *Memory
 
-	// the server's lock guards what follows
+	// The server's lock guards what follows.
 	back   chan struct{} // closed unless the node is cut off
 	cut    bool
 	topics map[string][]*inbox
 }
 
-// Down cuts this node off: Publish fails, Subscribe waits, and what others publish is missed.
+// Down cuts this node off: Publish fails, Subscribe waits, and the node misses what others publish.
 func (n *Node) Down() {
 	n.server.mu.Lock()
 	defer n.server.mu.Unlock()
@@ -130,7 +131,7 @@ func (n *Node) Down() {
 	}
 }
 
-// Up connects the node again and has lost called for each of its subscriptions.
+// Up connects the node again, and lost is called for each of its subscriptions.
 func (n *Node) Up() {
 	n.server.mu.Lock()
 	defer n.server.mu.Unlock()
@@ -146,7 +147,7 @@ func (n *Node) Up() {
 	close(n.back)
 }
 
-// Publish implements wsroom.Broker. It waits only where the server hangs.
+// Publish implements [wsroom.Broker]. It waits only while the server hangs.
 func (n *Node) Publish(ctx context.Context, topic string, data []byte) error {
 	if err := n.server.wait(ctx); err != nil {
 		return err
@@ -172,7 +173,7 @@ func (n *Node) Publish(ctx context.Context, topic string, data []byte) error {
 	return nil
 }
 
-// Subscribe implements wsroom.Broker.
+// Subscribe implements [wsroom.Broker].
 func (n *Node) Subscribe(ctx context.Context, topic string, deliver func([]byte), lost func(error)) (func(), error) {
 	if err := n.server.wait(ctx); err != nil {
 		return nil, err
@@ -202,7 +203,7 @@ func (n *Node) connected() <-chan struct{} {
 	return n.back
 }
 
-// add reports false while the node is cut off.
+// add returns false while the node is cut off.
 func (n *Node) add(topic string, i *inbox) bool {
 	n.server.mu.Lock()
 	defer n.server.mu.Unlock()
@@ -222,11 +223,11 @@ func (n *Node) remove(topic string, i *inbox) {
 	}
 }
 
-// inbox is what waits for one subscriber. While something does, a goroutine delivers it.
+// inbox holds what waits for one subscriber. While it isn't empty, a goroutine delivers it.
 type inbox struct {
 	deliver func([]byte)
 	lost    func(error)
-	turn    chan struct{} // holds one while the subscriber is called; a channel, for the sake of synctest
+	turn    chan struct{} // holds one element while the subscriber is called; a channel, because of synctest
 
 	mu      sync.Mutex // guards what follows
 	waiting []item
@@ -234,7 +235,7 @@ type inbox struct {
 	stopped bool
 }
 
-// item is a message, or that some may have been missed.
+// item is a message, or a report that some messages may have been missed.
 type item struct {
 	data []byte
 	lost error
@@ -249,7 +250,7 @@ func (i *inbox) put(it item) {
 	i.waiting = append(i.waiting, it)
 	if !i.busy {
 		i.busy = true
-		go i.work() // ends when nothing waits; stop waits for what it is at
+		go i.work() // ends when nothing waits; stop waits for the current call
 	}
 }
 
@@ -282,7 +283,7 @@ func (i *inbox) next() (it item, ok bool) {
 	return it, true
 }
 
-// stop returns when the subscriber isn't being called, and won't be.
+// stop returns when the subscriber isn't being called, and won't be called again.
 func (i *inbox) stop() {
 	i.mu.Lock()
 	i.stopped, i.waiting = true, nil

@@ -9,21 +9,21 @@ import (
 	"github.com/wsroom/wsroom"
 )
 
-// unleased is how long what a node enters before its first Renew is kept.
+// unleased is how long the entries of a node are kept before its first Renew.
 const unleased = time.Minute
 
-// presence is the part of Memory that is a wsroom.PresenceStore; the zero value is empty.
+// presence is the part of [Memory] that is a [wsroom.PresenceStore]. The zero value is empty.
 type presence struct {
 	mu    sync.Mutex // guards what follows
 	away  bool
 	rooms map[string]map[string]map[string]bool // room, identity, nodes
-	ends  map[string]time.Time                  // of the nodes' leases
+	ends  map[string]time.Time                  // when the nodes' leases end
 	held  map[string]bool                       // the nodes that have renewed
 }
 
 var _ wsroom.PresenceStore = (*Memory)(nil)
 
-// lock takes the lock for one operation, unless that can't be.
+// lock takes the lock for one operation. It returns an error if the operation isn't possible.
 func (p *presence) lock(ctx context.Context) error {
 	if err := ctx.Err(); err != nil {
 		return err
@@ -45,7 +45,7 @@ func (p *presence) setAway(away bool) {
 	p.away = away
 }
 
-// Enter implements wsroom.PresenceStore. It never waits, as the other methods.
+// Enter implements [wsroom.PresenceStore]. Like the other methods it never waits.
 func (p *presence) Enter(ctx context.Context, room, identity, node string) (first bool, err error) {
 	if err := p.lock(ctx); err != nil {
 		return false, err
@@ -82,7 +82,7 @@ func (p *presence) enterLocked(room, identity, node string) (first bool) {
 	return false
 }
 
-// Exit implements wsroom.PresenceStore.
+// Exit implements [wsroom.PresenceStore].
 func (p *presence) Exit(ctx context.Context, room, identity, node string) (last bool, err error) {
 	if err := p.lock(ctx); err != nil {
 		return false, err
@@ -117,7 +117,7 @@ func (p *presence) exitLocked(room, identity, node string) (last bool) {
 	return true
 }
 
-// Identities implements wsroom.PresenceStore.
+// Identities implements [wsroom.PresenceStore].
 func (p *presence) Identities(ctx context.Context, room string) ([]string, error) {
 	if err := p.lock(ctx); err != nil {
 		return nil, err
@@ -136,7 +136,7 @@ func (p *presence) Identities(ctx context.Context, room string) ([]string, error
 	return there, nil
 }
 
-// Entries returns, by room, the identities that are there by way of node.
+// Entries returns, by room, the identities that are there through node.
 func (p *presence) Entries(ctx context.Context, node string) (entries map[string][]string, err error) {
 	if err := p.lock(ctx); err != nil {
 		return nil, err
@@ -153,7 +153,7 @@ func (p *presence) Entries(ctx context.Context, node string) (entries map[string
 	return entries, nil
 }
 
-// Renew implements wsroom.PresenceStore.
+// Renew implements [wsroom.PresenceStore].
 func (p *presence) Renew(ctx context.Context, node string, ttl time.Duration) (held bool, left map[string][]string, err error) {
 	if err := p.lock(ctx); err != nil {
 		return false, nil, err
@@ -170,7 +170,7 @@ func (p *presence) Renew(ctx context.Context, node string, ttl time.Duration) (h
 	return held, left, nil
 }
 
-// Leave implements wsroom.PresenceStore.
+// Leave implements [wsroom.PresenceStore].
 func (p *presence) Leave(ctx context.Context, node string) (left map[string][]string, err error) {
 	if err := p.lock(ctx); err != nil {
 		return nil, err
@@ -181,7 +181,7 @@ func (p *presence) Leave(ctx context.Context, node string) (left map[string][]st
 	return left, nil
 }
 
-// endLocked ends a node's entries and lease, and adds those who have left by it.
+// endLocked ends a node's entries and lease. It adds the identities that have left by that to left.
 func (p *presence) endLocked(node string, left map[string][]string) {
 	for room, identities := range p.rooms {
 		for identity := range identities {

@@ -19,12 +19,12 @@ var outageChecks = []check{
 	{"ServerHangs", hangAndResume, serverHangs},
 }
 
-// publishWhileAway: an error, within the context's time, and no longer than the outage.
+// publishWhileAway: Publish returns an error, within the context's time, and only during the outage.
 func publishWhileAway(t testing.TB, s Setup) {
 	nodes, topic := s.open(t, 2), newTopic()
 	publish(t, nodes[0], topic, "before")
 	s.Down(t)
-	for _, b := range nodes { // one that has published before and one that hasn't
+	for _, b := range nodes { // one that has published before, and one that hasn't
 		for range 2 {
 			inTime(t, "Publish", func(ctx context.Context) error { return b.Publish(ctx, topic, []byte("while away")) })
 		}
@@ -38,7 +38,7 @@ func publishWhileAway(t testing.TB, s Setup) {
 	})
 }
 
-// inTime checks that f fails by the time that its context allows, some slack given.
+// inTime checks that f fails within the time that its context allows, with some slack.
 func inTime(t testing.TB, what string, f func(ctx context.Context) error) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
@@ -55,11 +55,11 @@ func inTime(t testing.TB, what string, f func(ctx context.Context) error) {
 	}
 }
 
-// subscribeWhileAway: an error once the context ends, and nothing is left of it; where the context allows
-// it, Subscribe waits for the broker.
+// subscribeWhileAway: Subscribe returns an error once the context ends, and leaves nothing behind. If the
+// context allows it, Subscribe waits for the broker.
 func subscribeWhileAway(t testing.TB, s Setup) {
 	nodes, topic := s.open(t, 2), newTopic()
-	listen(t, nodes[0], newTopic()).stop() // it was connected
+	listen(t, nodes[0], newTopic()).stop() // so that it is connected
 	s.Down(t)
 	for _, b := range nodes {
 		inTime(t, "Subscribe", func(ctx context.Context) error {
@@ -85,7 +85,7 @@ func subscribeWhileAway(t testing.TB, s Setup) {
 	waiting.Wait()
 }
 
-// stopWhileAway: stop returns, and holds when the broker is back.
+// stopWhileAway: stop returns, and stays in effect when the broker is back.
 func stopWhileAway(t testing.TB, s Setup) {
 	nodes, topic := s.open(t, 2), newTopic()
 	stopped, stays := subscribe(t, nodes[0], topic, false), subscribe(t, nodes[0], topic, false)
@@ -102,8 +102,8 @@ func stopWhileAway(t testing.TB, s Setup) {
 	until(t, "a message arrives", func() bool { return len(again.all()) > 0 && len(stays.all()) > 2 })
 }
 
-// lostThenDelivered: after each of two outages each subscription is told, once it is subscribed again:
-// what is published from then on arrives.
+// lostThenDelivered: after each of two outages lost is called for each subscription once it is subscribed
+// again. What is published from then on arrives.
 func lostThenDelivered(t testing.TB, s Setup) {
 	const topics = 100
 	nodes, prefix := s.open(t, 2), newTopic()
@@ -131,8 +131,8 @@ func lostThenDelivered(t testing.TB, s Setup) {
 	}
 }
 
-// everyGapIsReported: numbers are published through two outages, each again until it was taken. Whoever
-// misses some is told between the one before and the one after.
+// everyGapIsReported: numbers are published through two outages, each again until it has been taken. For a
+// subscriber that misses some, lost is called between the number before and the number after.
 func everyGapIsReported(t testing.TB, s Setup) {
 	nodes, topic := s.open(t, 3), newTopic()
 	var ears []*ear
@@ -148,7 +148,7 @@ func everyGapIsReported(t testing.TB, s Setup) {
 	for range 2 {
 		more()
 		s.Down(t)
-		<-time.After(20 * time.Millisecond) // for more to be offered
+		<-time.After(20 * time.Millisecond) // so that more are published
 		s.Up(t)
 	}
 	more()
@@ -167,7 +167,8 @@ func everyGapIsReported(t testing.TB, s Setup) {
 	}
 }
 
-// oneNodeIsCutOff: what the others publish meanwhile it misses, and is told; the others notice nothing.
+// oneNodeIsCutOff: the node misses what the others publish meanwhile, and lost is called there. The others
+// notice nothing.
 func oneNodeIsCutOff(t testing.TB, s Setup) {
 	nodes, topic, idle := s.open(t, 2), newTopic(), newTopic()
 	whole, cut, quiet := listen(t, nodes[0], topic), subscribe(t, nodes[1], topic, false), subscribe(t, nodes[1], idle, false)
@@ -198,16 +199,15 @@ func oneNodeIsCutOff(t testing.TB, s Setup) {
 	}
 }
 
-// serverHangs: a server that takes connections, and answers nothing, keeps no call for longer than its context
-// allows, neither those that had begun before nor those that come later. What is published when it is there again
-// arrives.
+// serverHangs: a server that accepts connections but answers nothing delays no call beyond its context,
+// neither calls that began before nor later ones. What is published when it works again arrives.
 func serverHangs(t testing.TB, s Setup) {
 	nodes, topic := s.open(t, 3), newTopic()
 	e := subscribe(t, nodes[1], topic, false)
 	publish(t, nodes[0], topic, "before")
 	until(t, "a message arrives", func() bool { return len(e.all()) > 0 })
 	s.Hang(t)
-	each(t, 2*len(nodes), func(i int) { // the third one has done nothing before
+	each(t, 2*len(nodes), func(i int) { // the third node has done nothing before
 		b := nodes[i%len(nodes)]
 		for range 2 {
 			inTime(t, "Publish", func(ctx context.Context) error { return b.Publish(ctx, newTopic(), []byte("hangs")) })

@@ -14,14 +14,14 @@ import (
 	"github.com/wsroom/wsroom"
 )
 
-// PresenceSetup tells how to get at stores. What Open starts it ends by t.Cleanup.
+// PresenceSetup gives the suite access to stores. What Open starts must be ended by t.Cleanup.
 type PresenceSetup struct {
-	// Open returns a store as a node of its own would have it. All that one setup opens share their
-	// entries, and nobody else has any in there.
+	// Open returns a store like that of a separate node. All stores opened by one setup share their
+	// entries, and nobody else has entries in them.
 	Open func(t testing.TB) wsroom.PresenceStore
 
-	// TTL is a lease that is long enough to be renewed in time and short enough to wait for its end. The
-	// default is 250 ms.
+	// TTL is a lease that is long enough to be renewed in time, and short enough for the suite to wait
+	// until it ends. The default is 250 ms.
 	TTL time.Duration
 }
 
@@ -30,8 +30,8 @@ type presenceCheck struct {
 	run  func(t testing.TB, s *presenceTest)
 }
 
-// RunPresence checks each promise of wsroom.PresenceStore in a test of its own, for which it calls setup. What a store
-// may have beside it, it checks where that is there.
+// RunPresence checks each promise of [wsroom.PresenceStore] in a subtest of its own, for which it calls
+// setup. It also checks the optional methods that a store has.
 func RunPresence(t *testing.T, setup func(t testing.TB) PresenceSetup) {
 	for _, c := range presenceChecks {
 		t.Run(c.name, func(t *testing.T) { c.run(t, newPresenceTest(t, setup(t))) })
@@ -56,10 +56,10 @@ var presenceChecks = []presenceCheck{
 	{"PresenceContextEnds", presenceContextEnds},
 }
 
-// long is a lease that doesn't end.
+// long is a lease that doesn't end during the test.
 const long = time.Hour
 
-// presenceTest has two stores and fails the test for their errors.
+// presenceTest has two stores, and fails the test if they return errors.
 type presenceTest struct {
 	t      testing.TB
 	ttl    time.Duration
@@ -127,7 +127,7 @@ func (p *presenceTest) leave(node string) (left string) {
 	return list(gone)
 }
 
-// expect checks who is in a room, as either store sees it.
+// expect checks which identities are in a room, as both stores list them.
 func (p *presenceTest) expect(room string, want ...string) {
 	p.t.Helper()
 	ctx, cancel := p.context()
@@ -152,7 +152,7 @@ func (p *presenceTest) check(what string, got, want any) {
 	}
 }
 
-// list turns what Renew and Leave return into something to compare.
+// list formats what Renew and Leave return, for comparison.
 func list(left map[string][]string) string {
 	var all []string
 	for room, identities := range left {
@@ -171,7 +171,8 @@ func (p *presenceTest) lease(nodes ...string) {
 	}
 }
 
-// firstAndLast: by way of two nodes somebody is in a room once; only the first Enter and the last Exit say so.
+// firstAndLast: an identity is in a room once, although it is there through two nodes. Only the first Enter
+// and the last Exit return true.
 func firstAndLast(t testing.TB, p *presenceTest) {
 	p.lease("n1", "n2")
 	p.expect("room")
@@ -194,7 +195,7 @@ func firstAndLast(t testing.TB, p *presenceTest) {
 	p.check("Enter once more", p.enter("room", "ann", "n2"), true)
 }
 
-// race has 8 nodes do something at the same time and returns how many got true.
+// race makes 8 nodes call f at the same time, and returns how many calls returned true.
 func (p *presenceTest) race(f func(node string) bool) int {
 	var yes atomic.Int32
 	var racing sync.WaitGroup
@@ -209,7 +210,7 @@ func (p *presenceTest) race(f func(node string) bool) int {
 	return int(yes.Load())
 }
 
-// oneOfManyIsFirst: of many who enter at the same time exactly one is the first.
+// oneOfManyIsFirst: when many nodes enter at the same time, exactly one is the first.
 func oneOfManyIsFirst(t testing.TB, p *presenceTest) {
 	p.race(func(node string) bool { p.lease(node); return false })
 	for i := range 10 {
@@ -219,7 +220,7 @@ func oneOfManyIsFirst(t testing.TB, p *presenceTest) {
 	}
 }
 
-// oneOfManyIsLast: of many who exit at the same time exactly one is the last.
+// oneOfManyIsLast: when many nodes exit at the same time, exactly one is the last.
 func oneOfManyIsLast(t testing.TB, p *presenceTest) {
 	p.race(func(node string) bool { p.lease(node); return false })
 	for i := range 10 {
@@ -258,7 +259,7 @@ func anyPresenceName(t testing.TB, p *presenceTest) {
 	p.expect("by any node")
 }
 
-// manyEntries: a node with many of them ends as one with few.
+// manyEntries: a node with many entries ends like one with few.
 func manyEntries(t testing.TB, p *presenceTest) {
 	const rooms, identities = 40, 10
 	p.lease("n1", "n2")
@@ -281,7 +282,8 @@ func manyEntries(t testing.TB, p *presenceTest) {
 	}
 }
 
-// leave: it ends a node's entries, returns those who were there by nothing else, and ends the lease.
+// leave: Leave ends a node's entries, returns the identities that were there only through them, and ends
+// the lease.
 func leave(t testing.TB, p *presenceTest) {
 	p.lease("n1", "n2")
 	p.enter("room", "ann", "n1")
@@ -299,7 +301,7 @@ func leave(t testing.TB, p *presenceTest) {
 	p.expect("room")
 }
 
-// lapseIsFoundOnce: what a node entered lapses when it doesn't renew, and one caller is told.
+// lapseIsFoundOnce: a node's entries lapse if it doesn't renew, and exactly one caller gets them.
 func lapseIsFoundOnce(t testing.TB, p *presenceTest) {
 	p.race(func(node string) bool { p.lease(node); return false })
 	p.renew("dead 1", p.ttl)
@@ -330,7 +332,7 @@ func lapseIsFoundOnce(t testing.TB, p *presenceTest) {
 	p.check("Enter after a lapse", p.enter("hall", "eve", "node 2"), true)
 }
 
-// lapsedNodeIsTold: held is true as long as a node renews in time, and then false, once.
+// lapsedNodeIsTold: held is true as long as a node renews in time. After a lapse it is false, once.
 func lapsedNodeIsTold(t testing.TB, p *presenceTest) {
 	held, _ := p.renew("n1", long)
 	p.check("held of a new node", held, false)
@@ -350,7 +352,7 @@ func lapsedNodeIsTold(t testing.TB, p *presenceTest) {
 	p.expect("room", "ann")
 }
 
-// lapsedNodeComesBack: it lapses, others find that, it comes back, and what it enters then stays.
+// lapsedNodeComesBack: a node lapses, others find that, and the node comes back. What it enters then stays.
 func lapsedNodeComesBack(t testing.TB, p *presenceTest) {
 	p.lease("n2")
 	p.renew("n1", p.ttl)

@@ -10,8 +10,8 @@ import (
 	"github.com/wsroom/wsroom"
 )
 
-// lapsedAreNotListed: who is in a room by way of none but nodes that have died isn't listed, though no node has
-// renewed since.
+// lapsedAreNotListed: an identity that is in a room only through nodes that have died isn't listed, even if
+// no node has renewed since.
 func lapsedAreNotListed(t testing.TB, p *presenceTest) {
 	p.lease("n1")
 	p.enter("room", "ann", "n1")
@@ -29,7 +29,7 @@ func lapsedAreNotListed(t testing.TB, p *presenceTest) {
 	p.expect("room", "ann")
 }
 
-// tale counts of whom callers were told that they have left.
+// tale counts, by identity, how often callers were told that it has left.
 type tale struct {
 	p    *presenceTest
 	told map[string]int
@@ -37,7 +37,7 @@ type tale struct {
 
 const crowd = 100
 
-// crowdOf has many enter by way of a node, and returns what is to be told of them.
+// crowdOf enters many identities through a node, and returns a count of them to be told.
 func (p *presenceTest) crowdOf(node string) *tale {
 	each(p.t, crowd, func(i int) { p.enter(fmt.Sprint("room ", i%5), fmt.Sprint("member ", i), node) })
 	return &tale{p, map[string]int{}}
@@ -51,7 +51,8 @@ func (a *tale) note(left map[string][]string) {
 	}
 }
 
-// finish has nodes renew until all have been told of, and once more, and checks that each was once.
+// finish makes nodes renew until every identity has been told of, and once more. It checks that each was
+// told of once.
 func (a *tale) finish(when string, nodes ...string) {
 	a.p.t.Helper()
 	renew := func() {
@@ -81,7 +82,8 @@ func (a *tale) finish(when string, nodes ...string) {
 	}
 }
 
-// brokenRenewal: a Renew that runs out of time loses none of those whom it has found, and tells of none twice.
+// brokenRenewal: a Renew that runs out of time loses none of the identities that it has found, and reports
+// none twice.
 func brokenRenewal(t testing.TB, p *presenceTest) {
 	p.lease("n1", "n2")
 	p.breakOff(func(d time.Duration, store wsroom.PresenceStore, dead string) (map[string][]string, error) {
@@ -94,18 +96,18 @@ func brokenRenewal(t testing.TB, p *presenceTest) {
 	})
 }
 
-// brokenLeave: neither does a Leave.
+// brokenLeave: the same holds for Leave.
 func brokenLeave(t testing.TB, p *presenceTest) {
 	p.lease("n1", "n2")
 	p.breakOff(func(d time.Duration, store wsroom.PresenceStore, node string) (map[string][]string, error) {
-		p.renew(node, p.ttl) // which lapses where it doesn't come so far
+		p.renew(node, p.ttl) // it lapses if the Leave doesn't get that far
 		ctx, cancel := context.WithTimeout(t.Context(), d)
 		defer cancel()
 		return store.Leave(ctx, node)
 	})
 }
 
-// breakOff has f end a node, with ever more time, until that suffices.
+// breakOff calls f to end a node, with more time each round until it succeeds.
 func (p *presenceTest) breakOff(f func(d time.Duration, store wsroom.PresenceStore, node string) (map[string][]string, error)) {
 	for round, d := 0, 100*time.Microsecond; d < patience && !p.t.Failed(); round, d = round+1, d*4/3 {
 		node := fmt.Sprint("dead ", round)
@@ -138,13 +140,14 @@ func presenceContextEnds(t testing.TB, p *presenceTest) {
 	p.expect("room")
 }
 
-// manyOf is what a store may have beside wsroom.PresenceStore.
+// manyOf has the methods that a store may have besides those of wsroom.PresenceStore.
 type manyOf interface {
 	EnterAll(ctx context.Context, entries [][2]string, node string) (first []bool, err error)
 	ExitAll(ctx context.Context, entries [][2]string, node string) (last []bool, err error)
 }
 
-// manyAtOnce: EnterAll and ExitAll do for each what Enter and Exit do, and answer in the order of the entries.
+// manyAtOnce: EnterAll and ExitAll do for each entry what Enter and Exit do, and answer in the order of the
+// entries.
 func manyAtOnce(t testing.TB, p *presenceTest) {
 	n1, ok := p.of("n1").(manyOf)
 	if !ok {
@@ -193,7 +196,7 @@ func manyAtOnce(t testing.TB, p *presenceTest) {
 	p.listed(nil)
 }
 
-// listed checks that the entries are there, and nobody else in their rooms.
+// listed checks that the entries are there, and that nothing else is in their rooms.
 func (p *presenceTest) listed(entries [][2]string) {
 	p.t.Helper()
 	want := map[string][]string{"room 0": nil, "room 1": nil, "room 2": nil}
@@ -205,7 +208,7 @@ func (p *presenceTest) listed(entries [][2]string) {
 	}
 }
 
-// entriesOfANode: Entries returns what is there by way of a node, and nothing else.
+// entriesOfANode: Entries returns exactly what is there through a node.
 func entriesOfANode(t testing.TB, p *presenceTest) {
 	store, ok := p.of("n1").(interface {
 		Entries(ctx context.Context, node string) (map[string][]string, error)

@@ -1,21 +1,22 @@
-// Package inspector shows what goes on in a wsroom hub on a live page: rooms and their members, messages
-// in and out, what waits for whom, ends and refusals by cause, the newest events. The page can search, and,
-// where the application switches that on, kick a connection, close a room and send a notice.
+// Package inspector shows the state of a wsroom hub on a live page: rooms and their members, messages
+// received and sent, messages waiting for each connection, ends and refusals by cause, and the newest
+// events. The page can search. If the application allows it, the page can also kick a connection, close a
+// room and send a notice.
 //
 //	in := inspector.New(hub)
 //	mux.Handle("/debug/wsroom/", requireAdmin(in))
 //
-// It shows names and addresses and has no authentication of its own: put the application's in front.
+// It shows names and addresses and has no authentication of its own: put the application's authentication
+// in front of it.
 //
-// Below the path where it is mounted, of which it looks at the last segment alone, it serves the page with
-// its files, live, which is the WebSocket behind the page, and stats.json, which has the same data for
-// scripts:
+// It looks only at the last segment of the path below its mount. It serves the page with its files; live,
+// which is the page's WebSocket; and stats.json, which has the same data for scripts:
 //
 //	GET stats.json?search=text&page=1&room=name&membersPage=1
 //
-// While somebody looks it samples the hub at most once a second, and less often where a sample takes more
-// than a twentieth of the time. While nobody does it costs nothing: it has neither a goroutine nor a timer,
-// and the hub's traffic doesn't pass through it.
+// While a page is open it samples the hub at most once a second, and less often if a sample takes more than
+// a twentieth of the time. While no page is open it costs nothing: it has no goroutine and no timer, and
+// the hub's traffic doesn't pass through it.
 package inspector
 
 import (
@@ -38,8 +39,8 @@ import (
 
 const (
 	maxViewers = 100
-	// session is how long a page stays connected until it has to pass the application's authentication
-	// again, which it tries by itself.
+	// session is how long a page stays connected before it must pass the application's authentication
+	// again. The page reconnects by itself.
 	session = 15 * time.Minute
 	viewers = "viewers" // the room of all pages
 )
@@ -51,7 +52,7 @@ var assets embed.FS
 const policy = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; " +
 	"base-uri 'none'; form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'"
 
-// Option configures an Inspector. A nil Option is skipped.
+// Option configures an [Inspector]. A nil Option is skipped.
 type Option func(*config)
 
 type config struct {
@@ -60,13 +61,14 @@ type config struct {
 	hubOptions []wsroom.Option
 }
 
-// WithActions lets the page kick connections, close rooms and send notices. Without it they are refused.
-// What is done is among the events, with the address of who did it.
+// WithActions lets the page kick connections, close rooms and send notices. Without it these actions are
+// refused. Each action is listed among the events, with the address of the page that asked for it.
 func WithActions() Option { return func(c *config) { c.actions = true } }
 
-// WithLabel tells what a connection is called on the page beside its ID, such as its user's name. Labels can be
-// searched. f is called for the connections that are shown, or for all while somebody searches; it is called
-// concurrently and must return at once. Where it panics the label says so.
+// WithLabel sets the function that returns the label of a connection, such as its user's name. The page
+// shows the label beside the connection's ID, and labels can be searched. f is called for the connections
+// that are shown, or for all connections during a search. It is called concurrently and must return at
+// once. If f panics, the label says so.
 func WithLabel(f func(c *wsroom.Conn) string) Option {
 	label := func(c *wsroom.Conn) (label string) {
 		defer func() {
@@ -79,30 +81,32 @@ func WithLabel(f func(c *wsroom.Conn) string) Option {
 	return func(c *config) { c.label = label }
 }
 
-// WithHubOptions sets up the hub that the page itself connects to, such as by wsroom.WithOrigins behind a
-// proxy that changes the Host, wsroom.WithHosts, or wsroom.WithTrustedProxies, with which the events tell who
-// acted. Hosts and origins are checked for each path, stats.json too: without WithHosts, a page of any site can read it
-// by DNS rebinding where no authentication is in front. Pages of other origins are refused by default, and so are
-// more than 100 at a time. Its rooms, authorization and callbacks are the inspector's.
+// WithHubOptions sets options of the hub that the page itself connects to. Examples are
+// [wsroom.WithOrigins] behind a proxy that changes the Host, [wsroom.WithHosts], and
+// [wsroom.WithTrustedProxies], with which the events name the address that asked for an action. Hosts and
+// origins are checked for each path, including stats.json. Without WithHosts, a page of any site can read
+// stats.json by DNS rebinding if no authentication is in front. By default pages of other origins are
+// refused, and so are more than 100 pages at a time. The hub's rooms, authorization and callbacks belong to
+// the inspector.
 func WithHubOptions(opts ...wsroom.Option) Option {
 	return func(c *config) { c.hubOptions = append(c.hubOptions, opts...) }
 }
 
-// Inspector is an http.Handler. It is made by New. All methods may be called concurrently.
+// Inspector is an http.Handler. [New] makes it. All methods may be called concurrently.
 type Inspector struct {
 	actions bool
 	sampler sampler
-	pages   *wsroom.Hub // of those who look
+	pages   *wsroom.Hub // the hub of the pages
 
 	mu       sync.Mutex // guards what follows
 	watching int        // pages that are connected
-	stop     func()     // ends watch, and waits for it; nil while it doesn't run
+	stop     func()     // ends watch and waits for it; nil while watch isn't running
 }
 
 var _ http.Handler = (*Inspector)(nil)
 
-// New returns an Inspector of the hub on this node. It panics without a hub, and with mistakes in
-// WithHubOptions.
+// New returns an [Inspector] of the hub on this node. It panics if hub is nil, or if [WithHubOptions] got
+// invalid options.
 func New(hub *wsroom.Hub, opts ...Option) *Inspector {
 	if hub == nil {
 		panic(errors.New("inspector: no hub"))
@@ -123,8 +127,8 @@ func New(hub *wsroom.Hub, opts ...Option) *Inspector {
 	return in
 }
 
-// Shutdown disconnects the pages and returns when nothing of the inspector runs any more. Call it beside the
-// inspected hub's Shutdown.
+// Shutdown disconnects the pages and returns when nothing of the inspector is running any more. Call it in
+// addition to the inspected hub's Shutdown.
 func (in *Inspector) Shutdown(ctx context.Context) error {
 	if err := in.pages.Shutdown(ctx); err != nil {
 		return fmt.Errorf("inspector: %w", err)
@@ -133,7 +137,8 @@ func (in *Inspector) Shutdown(ctx context.Context) error {
 	return nil
 }
 
-// ServeHTTP serves the page, its files, its WebSocket and stats.json, to hosts and origins that WithHubOptions allows.
+// ServeHTTP serves the page, its files, its WebSocket and stats.json to the hosts and origins that
+// [WithHubOptions] allows.
 func (in *Inspector) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	name := lastSegment(r)
 	if name == "live" {
@@ -161,13 +166,14 @@ func (in *Inspector) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		http.ServeFileFS(w, r, assets, "assets/"+name)
 	case name == "stats.json":
 		in.serveJSON(w, r)
-	default: // relative, for a prefix may have been stripped
+	default: // relative, because a prefix may have been stripped
 		h.Set("Location", (&url.URL{Path: "./" + name + "/"}).String())
 		w.WriteHeader(http.StatusTemporaryRedirect)
 	}
 }
 
-// lastSegment is what follows the path's last slash, of the original path where all of it was stripped.
+// lastSegment returns what follows the path's last slash. If the whole path was stripped, it uses the
+// original path.
 func lastSegment(r *http.Request) string {
 	path := r.URL.Path
 	if u, err := url.ParseRequestURI(r.RequestURI); path == "" && err == nil {
@@ -180,7 +186,7 @@ func (in *Inspector) serveJSON(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Content-Type", "application/json")
 	encoder := json.NewEncoder(w)
 	encoder.SetIndent("", "  ")
-	_ = encoder.Encode(in.report(viewOf(r.URL.Query()))) // the client is gone
+	_ = encoder.Encode(in.report(viewOf(r.URL.Query()))) // on an error the client is gone
 }
 
 func (in *Inspector) report(v view) *report {
@@ -219,7 +225,7 @@ func (in *Inspector) leave(*wsroom.Conn, error) {
 	}
 }
 
-// watch sends every page its report of each new sample until ctx is done.
+// watch sends every page its report of each new sample, until ctx is done.
 func (in *Inspector) watch(ctx context.Context) {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
@@ -238,21 +244,21 @@ func (in *Inspector) watch(ctx context.Context) {
 
 func (in *Inspector) show(c *wsroom.Conn) {
 	v, _ := c.Get(viewKey{})
-	look, _ := v.(view)             // zero until the page has said what it wants
-	_ = c.SendJSON(in.report(look)) // ErrClosed: it has gone
+	look, _ := v.(view)             // zero until the page has said what it wants to see
+	_ = c.SendJSON(in.report(look)) // ErrClosed: the page has gone
 }
 
-// command is what a page wants: to look at something else, or to act.
+// command is what a page asks for: to see something else, or an action.
 type command struct {
 	Look *view                `json:"look"`
 	Do   string               `json:"do"` // kick, close, notice
 	Room string               `json:"room"`
-	Conn string               `json:"conn"` // an ID
+	Conn string               `json:"conn"` // a connection's ID
 	Text string               `json:"text"` // the notice, or the close frame's reason
-	Code websocket.StatusCode `json:"code"` // the close frame's
+	Code websocket.StatusCode `json:"code"` // the close frame's code
 }
 
-// answer tells a page what became of its action.
+// answer tells a page the outcome of its action.
 type answer struct {
 	Done   string `json:"done,omitempty"`
 	Failed string `json:"failed,omitempty"`
@@ -283,7 +289,7 @@ var (
 	errNoText   = errors.New("a notice needs a text")
 )
 
-// act does what a page asked for and says what that was.
+// act does what a page asked for and returns a description of it.
 func (in *Inspector) act(cmd command) (done string, err error) {
 	if !in.actions {
 		return "", errReadOnly

@@ -13,35 +13,35 @@ import (
 
 const pageSize = 20 // rows of rooms and of members
 
-// view is what somebody looks at.
+// view is what a page or a script wants to see.
 type view struct {
-	Search      string `json:"search"`      // in rooms' names and, where no room is chosen, in IDs, labels and addresses
+	Search      string `json:"search"`      // in rooms' names and, if no room is chosen, in IDs, labels and addresses
 	Page        int    `json:"page"`        // of rooms, from 1; 0 counts as 1
-	Room        string `json:"room"`        // whose members are shown; "" for none
+	Room        string `json:"room"`        // its members are shown; "": none
 	MembersPage int    `json:"membersPage"` // from 1
 }
 
 func viewOf(q url.Values) view {
 	number := func(name string) int {
-		n, _ := strconv.Atoi(q.Get(name)) // what is no number is the first page
+		n, _ := strconv.Atoi(q.Get(name)) // anything but a number means the first page
 		return n
 	}
 	return view{q.Get("search"), number("page"), q.Get("room"), number("membersPage")}
 }
 
-// report is what a page shows and a script gets of a sample.
+// report is what a page or a script gets of a sample.
 type report struct {
 	At      time.Time        `json:"at"`
 	View    view             `json:"view"`
-	Actions bool             `json:"actions"` // they are switched on
+	Actions bool             `json:"actions"` // actions are allowed
 	Conns   int              `json:"conns"`
 	Rooms   int              `json:"rooms"`
 	Totals  totals           `json:"totals"`  // since the hub was made
-	Rates   *rates           `json:"rates"`   // null where there was no sample a moment before
+	Rates   *rates           `json:"rates"`   // null if there was no sample a moment before
 	Queued  load             `json:"queued"`  // for all connections
 	Ended   map[string]int   `json:"ended"`   // by cause
 	Refused map[string]int   `json:"refused"` // by cause
-	History map[string][]int `json:"history"` // conns, received, sent, queued: a value for each sample
+	History map[string][]int `json:"history"` // conns, received, sent, queued: one value a sample
 	Slowest []memberRow      `json:"slowest"`
 	Found   page[roomRow]    `json:"found"`   // rooms
 	Members page[memberRow]  `json:"members"` // of the room, or all that are found
@@ -58,7 +58,7 @@ type totals struct {
 	SentBytes     int64 `json:"sentBytes"`
 }
 
-// page is a part of a list.
+// page is one page of a list.
 type page[Row any] struct {
 	Total int   `json:"total"` // rows of all pages
 	Page  int   `json:"page"`
@@ -76,7 +76,7 @@ type memberRow struct {
 	ID      string `json:"id"`
 	Label   string `json:"label,omitempty"`
 	Address string `json:"address"`
-	Room    string `json:"room"` // that its route named
+	Room    string `json:"room"` // the room that its route named
 	Queued  load   `json:"queued"`
 }
 
@@ -115,7 +115,8 @@ func (s *sample) roomsWith(search string) []*room {
 	return found
 }
 
-// members returns those of the room; without a room all that are found, and nobody without a search.
+// members returns the members of the room. Without a room it returns all connections that the search finds,
+// and none without a search.
 func (s *sample) members(name, search string, label func(*wsroom.Conn) string) (found []*wsroom.Conn) {
 	switch r := s.byName[name]; {
 	case r != nil:
@@ -134,7 +135,7 @@ func (s *sample) members(name, search string, label func(*wsroom.Conn) string) (
 	return found
 }
 
-// cut returns one page of the items; one past the end is the last.
+// cut returns one page of the items. A number past the end returns the last page.
 func cut[Item, Row any](items []Item, number int, row func(Item) Row) page[Row] {
 	p := page[Row]{Total: len(items), Pages: max(1, (len(items)+pageSize-1)/pageSize), Rows: []Row{}}
 	p.Page = min(max(1, number), p.Pages)

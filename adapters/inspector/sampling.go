@@ -17,26 +17,26 @@ import (
 
 const (
 	interval    = time.Second     // between samples, at least
-	linger      = 5 * time.Second // a sample is kept for those who look again, such as after a reload
-	maxShare    = 20              // a sample may take one part in so many of the time
+	linger      = 5 * time.Second // how long a sample is kept after the last look, for example for a reload
+	maxShare    = 20              // a sample may take one part in maxShare of the time
 	maxSlowest  = 10
-	maxAlike    = 8 // events of one kind in a sample; more become one with a count
+	maxAlike    = 8 // events of one kind in a sample; more are merged into one with a count
 	maxEvents   = 40
 	historySize = 60
 )
 
-// sampler takes the samples that everyone who looks shares.
+// sampler takes the samples. All pages and scripts share them.
 type sampler struct {
 	hub   *wsroom.Hub
 	label func(*wsroom.Conn) string
 
-	mu    sync.Mutex // guards what follows; held while a sample is taken, so that one is enough for all
-	last  *sample    // nil when nobody has looked for a while
-	noted []event    // for the next sample, the newest first
+	mu    sync.Mutex // guards what follows; held while a sample is taken, so that one serves all
+	last  *sample    // nil if nobody has looked for a while
+	noted []event    // for the next sample, newest first
 	idle  *time.Timer
 }
 
-// current returns the newest sample, which is taken now if the last one is too old.
+// current returns the newest sample. It takes one now if the last is too old.
 func (s *sampler) current() *sample {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -52,7 +52,7 @@ func (s *sampler) current() *sample {
 	return s.last
 }
 
-// forget drops what was sampled, with the connections that it holds.
+// forget drops the sample, and with it the connections that it refers to.
 func (s *sampler) forget() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -69,7 +69,7 @@ func (s *sampler) note(e event) {
 	s.noted = slices.Insert(s.noted, 0, e)
 }
 
-// find returns the connection of that ID in the newest sample, nil if there is none.
+// find returns the connection with that ID in the newest sample, or nil.
 func (s *sampler) find(id string) *wsroom.Conn {
 	for c := range s.current().conns {
 		if c.ID() == id {
@@ -87,9 +87,9 @@ type load struct {
 
 func (l load) plus(m load) load { return load{l.Messages + m.Messages, l.Bytes + m.Bytes} }
 
-// sample is the hub at one moment, and what led to it. It doesn't change any more.
+// sample is the hub's state at one moment and the events before it. It doesn't change once it is taken.
 type sample struct {
-	at, until time.Time // until: the next one isn't due before
+	at, until time.Time // until: no new sample is taken before
 	stats     wsroom.Stats
 	causes    wsroom.Causes
 	rooms     []*room // those with the most members first
@@ -100,7 +100,7 @@ type sample struct {
 	rates     *rates // nil in the first sample
 	history   map[string][]int
 	seen      int     // connections that were in any sample so far
-	brief     int     // connections that came and went between two samples
+	brief     int     // connections that opened and ended between two samples
 	events    []event // the newest first
 }
 
@@ -118,21 +118,21 @@ func (s *sampler) takeLocked() *sample {
 		next.compare(s.last, s.label)
 	} else {
 		next.seen = len(next.conns)
-		next.brief = max(0, next.stats.Opened-next.seen) // one that is just being opened isn't counted yet
+		next.brief = max(0, next.stats.Opened-next.seen) // a connection that is just being opened isn't counted yet
 	}
 	next.events = next.events[:min(len(next.events), maxEvents)]
 	next.until = begin.Add(max(interval, maxShare*time.Since(begin)))
 	return next
 }
 
-// look goes through the rooms and their members.
+// look reads the rooms and their members.
 func (s *sample) look(hub *wsroom.Hub) {
 	s.conns = make(map[*wsroom.Conn]load, s.stats.Conns)
 	s.byName = make(map[string]*room, s.stats.Rooms)
 	for _, name := range hub.Rooms() {
 		r := &room{name: name, members: hub.Members(name)}
 		if len(r.members) == 0 {
-			continue // it has gone in between
+			continue // it has left meanwhile
 		}
 		for _, c := range r.members {
 			l, seen := s.conns[c]
@@ -154,7 +154,7 @@ func (s *sample) look(hub *wsroom.Hub) {
 	s.slowest = slices.Clone(s.slowest[:min(len(s.slowest), maxSlowest)])
 }
 
-// rates are per second, since the sample before.
+// rates are per second since the sample before.
 type rates struct {
 	Received      int `json:"received"` // messages
 	Sent          int `json:"sent"`
@@ -185,7 +185,7 @@ func (s *sample) compare(last *sample, label func(*wsroom.Conn) string) {
 type event struct {
 	At     time.Time `json:"at"`
 	Kind   string    `json:"kind"`  // opened, ended, brief, room, empty, dropped, refused, action
-	Count  int       `json:"count"` // how many; over 1 there is no name
+	Count  int       `json:"count"` // how many; with more than 1 there is no name
 	Room   string    `json:"room,omitempty"`
 	Conn   string    `json:"conn,omitempty"` // ID
 	Label  string    `json:"label,omitempty"`
@@ -217,7 +217,7 @@ func (s *sample) news(last *sample, label func(*wsroom.Conn) string) (events []e
 	return events
 }
 
-// missing returns the keys of a that b hasn't.
+// missing returns the keys of a that b doesn't have.
 func missing[K comparable, V any](a, b map[K]V) (keys []K) {
 	for k := range a {
 		if _, ok := b[k]; !ok {
@@ -227,7 +227,7 @@ func missing[K comparable, V any](a, b map[K]V) (keys []K) {
 	return keys
 }
 
-// each adds an event of the kind for each key, or one for all if they are many.
+// each adds an event of the kind for each key, or one event for all if there are many.
 func each[K any](keys []K, kind string, add func(event), describe func(K, *event)) {
 	if len(keys) > maxAlike {
 		add(event{Kind: kind, Count: len(keys)})
@@ -240,7 +240,7 @@ func each[K any](keys []K, kind string, add func(event), describe func(K, *event
 	}
 }
 
-// cause says why a connection that is in no room any more has ended.
+// cause returns why a connection that is in no room any more has ended.
 func cause(c *wsroom.Conn) string {
 	err := context.Cause(c.Context())
 	var by websocket.CloseError

@@ -20,10 +20,10 @@ import (
 const (
 	bucketName = "wsroom-presence"
 	markKey    = "mark"
-	markerTTL  = time.Minute // how long a key that was deleted leaves a trace
+	markerTTL  = time.Minute // how long a deleted key leaves a trace
 )
 
-// bucket is a key-value bucket that is made when there is none.
+// bucket is a key-value bucket that is created if it doesn't exist.
 type bucket struct {
 	js     jetstream.JetStream
 	config jetstream.StreamConfig
@@ -32,8 +32,8 @@ type bucket struct {
 	kv jetstream.KeyValue // nil before it has been found
 }
 
-// newBucket describes the stream by itself, for a bucket made by jetstream answers reads from any replica,
-// which may be behind.
+// newBucket describes the stream itself: in a bucket made by jetstream any replica answers reads, and it
+// may be behind.
 func newBucket(js jetstream.JetStream, replicas int) *bucket {
 	return &bucket{js: js, config: jetstream.StreamConfig{
 		Name: "KV_" + bucketName, Description: "who is in wsroom's rooms", Subjects: []string{"$KV." + bucketName + ".>"},
@@ -43,7 +43,7 @@ func newBucket(js jetstream.JetStream, replicas int) *bucket {
 	}}
 }
 
-// do calls f with the bucket, again where it turns out that there is none.
+// do calls f with the bucket. It calls f again if the bucket turns out not to exist.
 func (b *bucket) do(ctx context.Context, what string, f func(jetstream.KeyValue) error) error {
 	err := b.try(ctx, f)
 	if isMissing(err) {
@@ -65,7 +65,7 @@ func (b *bucket) try(ctx context.Context, f func(jetstream.KeyValue) error) erro
 	return f(kv)
 }
 
-// find returns the bucket, which it asks the server for once.
+// find returns the bucket. It asks the server once.
 func (b *bucket) find(ctx context.Context) (kv jetstream.KeyValue, err error) {
 	b.mu.Lock()
 	kv = b.kv
@@ -89,13 +89,13 @@ func (b *bucket) find(ctx context.Context) (kv jetstream.KeyValue, err error) {
 	return kv, nil
 }
 
-// replicate has the server keep a stream that it has with fewer replicas than that on as many. It never lowers them.
+// replicate raises an existing stream's replicas to the wanted number. It never lowers them.
 func replicate(ctx context.Context, js jetstream.JetStream, want jetstream.StreamConfig) error {
 	if want.Replicas <= 1 {
 		return nil
 	}
 	var has int
-	err := insist(ctx, func(ctx context.Context) error { // what isn't answered may have been done
+	err := insist(ctx, func(ctx context.Context) error { // a call without an answer may have taken effect
 		s, err := js.Stream(ctx, want.Name)
 		if err != nil {
 			return err
@@ -123,13 +123,13 @@ func isConflict(err error) bool {
 	return errors.Is(err, jetstream.ErrKeyRevisionMismatch) || errors.Is(err, jetstream.ErrKeyExists)
 }
 
-// hash makes a part of a key of any name.
+// hash turns any name into a part of a key.
 func hash(name string) string {
 	sum := sha256.Sum256([]byte(name))
 	return base64.RawURLEncoding.EncodeToString(sum[:])
 }
 
-// stored is a value and what is known of it. The revision of a key that isn't there is 0.
+// stored is a value and what is known of its key. The revision of a missing key is 0.
 type stored[T any] struct {
 	value    T
 	key      string
@@ -157,7 +157,7 @@ func get[T any](ctx context.Context, kv jetstream.KeyValue, key string) (stored[
 	return decode[T](e)
 }
 
-// put writes a value if its key is still at its revision; see isConflict.
+// put writes a value if its key is still at its revision. See isConflict.
 func put[T any](ctx context.Context, kv jetstream.KeyValue, s stored[T]) (revision uint64, err error) {
 	data, err := json.Marshal(s.value)
 	if err != nil {
@@ -174,7 +174,7 @@ func drop(ctx context.Context, kv jetstream.KeyValue, key string, revision uint6
 	return kv.Purge(ctx, key, jetstream.LastRevision(revision), jetstream.PurgeTTL(markerTTL))
 }
 
-// verdict is what is to be done about a key.
+// verdict says what to do with a key.
 type verdict int
 
 const (
@@ -183,8 +183,8 @@ const (
 	remove
 )
 
-// change has f change a value, the zero value where there is none, again as long as others are faster, and returns
-// what it has become.
+// change makes f change a value, which is the zero value if there is none. It tries again while other
+// writers are faster. It returns the new value.
 func change[T any](ctx context.Context, kv jetstream.KeyValue, key string, f func(*stored[T]) verdict) (stored[T], error) {
 	for {
 		s, err := get[T](ctx, kv, key)
@@ -208,8 +208,9 @@ func change[T any](ctx context.Context, kv jetstream.KeyValue, key string, f fun
 	}
 }
 
-// scan returns all values whose keys match one of these, as they are when it is called, and the server's time. What is
-// read comes from any replica, which may be behind; so it reads on up to what it has written itself.
+// scan returns all values whose keys match one of these, as they are at the time of the call, and the
+// server's time. Any replica may answer, and it may be behind; so scan reads on until it sees what it has
+// written itself.
 func scan(ctx context.Context, kv jetstream.KeyValue, keys ...string) (found map[string]jetstream.KeyValueEntry, now time.Time, err error) {
 	mark, err := kv.Put(ctx, markKey, nil)
 	if err != nil {
@@ -225,7 +226,7 @@ func scan(ctx context.Context, kv jetstream.KeyValue, keys ...string) (found map
 		select {
 		case e := <-w.Updates():
 			switch {
-			case e == nil: // all that this replica had
+			case e == nil: // that is all that this replica had
 			case e.Operation() != jetstream.KeyValuePut:
 				delete(found, e.Key())
 			case e.Key() != markKey:
@@ -239,7 +240,7 @@ func scan(ctx context.Context, kv jetstream.KeyValue, keys ...string) (found map
 	}
 }
 
-// decodeAll decodes those whose keys begin so.
+// decodeAll decodes the values whose keys begin with the prefix.
 func decodeAll[T any](found map[string]jetstream.KeyValueEntry, prefix string) (all []stored[T], err error) {
 	for key, e := range found {
 		if !strings.HasPrefix(key, prefix) {
@@ -254,10 +255,10 @@ func decodeAll[T any](found map[string]jetstream.KeyValueEntry, prefix string) (
 	return all, nil
 }
 
-// calls is how many calls of the server are under way at a time.
+// calls is how many calls of the server run at a time.
 const calls = 256
 
-// each calls f with 0 to n-1, many at a time, until one fails, and returns the first error.
+// each calls f with 0 to n-1, many at a time, until one fails. It returns the first error.
 func each(n int, f func(i int) error) error {
 	var next atomic.Int64
 	var failed atomic.Pointer[error]
@@ -282,7 +283,7 @@ func each(n int, f func(i int) error) error {
 	return nil
 }
 
-// pause lets others go first, for a few milliseconds.
+// pause waits a few milliseconds, so that others go first.
 func pause(ctx context.Context) error {
 	select {
 	case <-time.After(rand.N(5 * time.Millisecond)):

@@ -8,24 +8,25 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// ending ends leases and what was entered under them, on behalf of a node, which is to tell who has left by that.
+// ending ends leases and the entries made under them, on behalf of a node, which must report the identities
+// that have left by that.
 //
-// It may end in between, by its context or with the process, and many may be at the same lease. So that each of those
-// who have left is told of once, an entry without holders stays until its teller has them in an answer, and the
-// lease until all entries are through.
+// It may be cut short by its context or by the end of the process, and several nodes may end the same
+// lease. Each identity that has left must be reported once. So an entry without holders stays until its
+// teller has it in an answer, and the lease stays until all entries are done.
 type ending struct {
 	kv      jetstream.KeyValue
 	node    string
-	numbers []uint64            // of leases that have ended
-	gone    []string            // nodes whose leases have ended: what they were to tell of falls to this node
-	left    map[string][]string // who has left, by room
+	numbers []uint64            // of ended leases
+	gone    []string            // nodes whose leases have ended: this node reports what they had to report
+	left    map[string][]string // identities that have left, by room
 	final   bool                // the node makes no more calls
 }
 
-// tellTime is for how long Leave may go on after its context has ended, to note of whom it tells.
+// tellTime is how long Leave may continue after its context has ended, to record what it reports.
 const tellTime = time.Second
 
-// end ends leases, and the numbers that are there already. With an error, left has those that were found.
+// end ends leases, and the numbers that are already in e. On an error, left has what was found.
 func (p *Presence) end(ctx context.Context, e *ending, leases []stored[lease]) error {
 	p.mu.Lock()
 	told := p.told[e.node]
@@ -54,11 +55,11 @@ func (p *Presence) end(ctx context.Context, e *ending, leases []stored[lease]) e
 	return err
 }
 
-// endLeases notes that leases have ended, unless they have been renewed.
+// endLeases marks leases as ended, unless they have been renewed.
 func (e *ending) endLeases(ctx context.Context, leases []stored[lease]) error {
 	for i, l := range leases {
 		now, err := change(ctx, e.kv, l.key, func(s *stored[lease]) verdict {
-			if s.revision != l.revision || s.value.Ended { // it has been renewed, is gone, or others are at it
+			if s.revision != l.revision || s.value.Ended { // it has been renewed, is gone, or another node is ending it
 				return keep
 			}
 			s.value.Ended = true
@@ -80,14 +81,15 @@ func (e *ending) dropLeases(ctx context.Context, leases []stored[lease]) error {
 		if !l.value.Ended {
 			continue
 		}
-		if err := drop(ctx, e.kv, l.key, l.revision); err != nil && !isConflict(err) { // another one has done so
+		if err := drop(ctx, e.kv, l.key, l.revision); err != nil && !isConflict(err) { // another node has done so
 			return err
 		}
 	}
 	return nil
 }
 
-// endEntries takes the holders with these numbers from all entries, and returns what is to be removed then.
+// endEntries removes the holders with these numbers from all entries, and returns the entries to be removed
+// next.
 func (e *ending) endEntries(ctx context.Context, told removals) (removals, error) {
 	found, _, err := scan(ctx, e.kv, "e.>")
 	if err != nil {
@@ -122,7 +124,7 @@ func (e *ending) endEntries(ctx context.Context, told removals) (removals, error
 	return told, err
 }
 
-// endEntry takes the holders from an entry, and makes the node the teller where there are no others.
+// endEntry removes the holders from an entry, and makes the node its teller if no other holder is left.
 func (e *ending) endEntry(s *stored[entry]) verdict {
 	v := &s.value
 	before := len(v.Holders)
@@ -138,12 +140,12 @@ func (e *ending) endEntry(s *stored[entry]) verdict {
 	return keep
 }
 
-// tells reports whether an entry has left, of which the node is to tell.
+// tells reports whether the entry has left and the node must report it.
 func (e *ending) tells(v entry) bool { return len(v.Holders) == 0 && string(v.Teller) == e.node }
 
-// remove removes entries, and returns those of which it doesn't know that they are.
+// remove removes entries, and returns those that may still be there.
 func (e *ending) remove(ctx context.Context, all removals) (rest removals) {
-	if e.final { // others would tell of what isn't removed
+	if e.final { // other nodes would report what isn't removed
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(context.WithoutCancel(ctx), tellTime)
 		defer cancel()
@@ -158,7 +160,7 @@ func (e *ending) remove(ctx context.Context, all removals) (rest removals) {
 	}
 	_ = each(len(keys), func(i int) error { // what fails is in rest
 		err := drop(ctx, e.kv, keys[i], all[keys[i]])
-		if isConflict(err) { // somebody has entered again
+		if isConflict(err) { // the identity has entered again
 			err = nil
 		}
 		unsure[i] = err != nil

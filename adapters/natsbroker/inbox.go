@@ -7,7 +7,7 @@ import (
 
 var errSlow = errors.New("natsbroker: the subscriber is too slow")
 
-// inbox is what waits for one subscriber. While something does, a goroutine delivers it.
+// inbox holds what waits for one subscriber. While it isn't empty, a goroutine delivers it.
 type inbox struct {
 	deliver func(data []byte)
 	lost    func(error)
@@ -20,13 +20,13 @@ type inbox struct {
 	stopped bool
 }
 
-// item is a message, or that some may have been missed.
+// item is a message, or a report that some messages may have been missed.
 type item struct {
 	data []byte
 	lost error
 }
 
-// put never waits: what is too much is left out, and lost takes its place.
+// put never waits. It drops what is too much, and lost takes its place.
 func (i *inbox) put(it item) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
@@ -43,7 +43,7 @@ func (i *inbox) put(it item) {
 	i.bytes += len(it.data)
 	if !i.busy {
 		i.busy = true
-		go i.work() // ends when nothing waits; stop waits for what it is at
+		go i.work() // ends when nothing waits; stop waits for the current call
 	}
 }
 
@@ -52,7 +52,7 @@ func (i *inbox) work() {
 	}
 }
 
-// next delivers what has waited longest, if there is anything.
+// next delivers the oldest item, if there is one.
 func (i *inbox) next() bool {
 	i.turn.Lock()
 	defer i.turn.Unlock()
@@ -81,11 +81,11 @@ func (i *inbox) take() (it item, ok bool) {
 	return it, true
 }
 
-// stop returns when the subscriber isn't being called, and won't be.
+// stop returns when the subscriber isn't being called, and won't be called again.
 func (i *inbox) stop() {
 	i.mu.Lock()
 	i.stopped, i.waiting, i.bytes = true, nil, 0
 	i.mu.Unlock()
-	i.turn.Lock() // waits for the call under way
+	i.turn.Lock() // waits for the current call
 	defer i.turn.Unlock()
 }

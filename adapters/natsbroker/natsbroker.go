@@ -1,14 +1,14 @@
-// Package natsbroker carries the rooms of wsroom's hubs between nodes over NATS 2.11 or newer with JetStream,
-// and keeps in it who is where.
+// Package natsbroker carries the rooms of wsroom's hubs between nodes over NATS 2.11 or newer with
+// JetStream. It also keeps there who is in which room.
 //
 //	nc, err := nats.Connect("127.0.0.1:4222", nats.MaxReconnects(-1))
 //	…
 //	hub := wsroom.New(wsroom.WithBroker(natsbroker.New(nc)), …)
 //
-// NATS by itself has no order of what different clients publish: two subscribers may hear it in two. So
-// messages go to a stream in memory, named wsroom, that keeps the last one of each topic, and the server
-// publishes them again in the stream's order, with their number and that of the one before. By these
-// numbers a subscriber finds each gap.
+// NATS by itself doesn't order what different clients publish: two subscribers may receive it in two
+// orders. So messages go to a stream in memory, named wsroom, which keeps the last message of each topic.
+// The server publishes them again in the stream's order, with their number and the number of the message
+// before. By these numbers a subscriber finds each gap.
 package natsbroker
 
 import (
@@ -28,10 +28,10 @@ import (
 )
 
 const (
-	// MaxTopic is the length of the longest topic in bytes.
+	// MaxTopic is the length of the longest topic, in bytes.
 	MaxTopic = 600
 
-	// MaxBacklog is how much may wait for one slow subscriber, in bytes. Of what comes on top nothing is
+	// MaxBacklog is how much may wait for one slow subscriber, in bytes. What comes beyond that isn't
 	// delivered, and lost is called in its place.
 	MaxBacklog = 16 << 20
 
@@ -40,14 +40,14 @@ const (
 	subjectOut  = "wsroom.out." // from it
 	probeHeader = "Wsroom-Probe"
 	probePause  = 100 * time.Millisecond
-	joiners     = 64 // at once, after a reconnect
+	joiners     = 64 // at once after a reconnect
 
-	// pingEvery and pingTime say how soon the broker notices that a connection carries nothing any more, though it
-	// is open: after 20 s at the most.
+	// pingEvery and pingTime say how soon the broker notices that an open connection carries nothing any
+	// more: after 20 s at most.
 	pingEvery = 10 * time.Second
 	pingTime  = 10 * time.Second
 
-	// arriving is how many messages may have come that aren't sorted into their subscribers' backlogs yet.
+	// arriving is how many messages may have arrived that aren't in their subscribers' backlogs yet.
 	arriving = 1 << 16
 )
 
@@ -57,17 +57,18 @@ var (
 	errGap  = errors.New("natsbroker: messages are missing")
 )
 
-// Option is an option of New and NewPresence. A nil Option is skipped.
+// Option is an option of [New] and [NewPresence]. A nil Option is skipped.
 type Option func(*config)
 
 type config struct{ replicas int }
 
-// WithReplicas says on how many servers of a NATS cluster what is kept in memory is: 1, the default, 3 or 5.
-// With more than one the death of a server is no outage. What has fewer already is changed to n, and what has more
-// is left alone; where the server doesn't do that, each call returns an error that says so.
+// WithReplicas sets on how many servers of a NATS cluster the data in memory is kept: 1, the default, 3 or
+// 5. With more than one, the death of a server is no outage. A stream or bucket with fewer replicas is
+// changed to n; one with more isn't changed. If the server can't do that, each call returns an error that
+// says so.
 func WithReplicas(n int) Option { return func(c *config) { c.replicas = n } }
 
-// newConfig panics for what a NATS cluster doesn't do.
+// newConfig panics for a number of replicas that a NATS cluster doesn't support.
 func newConfig(opts []Option) config {
 	c := config{replicas: 1}
 	for _, opt := range opts {
@@ -81,27 +82,27 @@ func newConfig(opts []Option) config {
 	return c
 }
 
-// Broker implements wsroom.Broker. Create one with New. Its methods may be called concurrently.
+// Broker implements [wsroom.Broker]. [New] makes it. Its methods may be called concurrently.
 type Broker struct {
 	nc     *nats.Conn
 	js     jetstream.JetStream
 	config jetstream.StreamConfig
-	turns  chan struct{} // holds one for each subscription that is being joined again
-	copies atomic.Bool   // the stream has as many replicas as it is to have
+	turns  chan struct{} // holds one element for each subscription that is being joined again
+	copies atomic.Bool   // the stream has as many replicas as wanted
 	in     chan *nats.Msg
-	closed chan struct{} // when the connection is
+	closed chan struct{} // closed when the connection is closed
 
 	mu     sync.Mutex // guards what follows
 	online context.Context
 	cut    context.CancelCauseFunc              // ends online
-	subs   map[*subscription]bool               // to be joined again after a reconnect
-	ways   map[*nats.Subscription]*subscription // all
+	subs   map[*subscription]bool               // joined again after a reconnect
+	ways   map[*nats.Subscription]*subscription // all subscriptions
 }
 
-// New returns a broker over a connection, which it doesn't close; it does nothing before it is used, and
-// makes the stream when there is none. The broker ends with the connection, which should be one that reconnects
-// for ever (nats.MaxReconnects(-1)). Every 10 s the broker asks the server whether it is there, and has the connection
-// made anew when nothing has come for 10 s. It panics if the connection's options exclude JetStream.
+// New returns a broker over a connection, which it doesn't close. It does nothing before it is used, and
+// creates the stream if there is none. The broker ends with the connection, which should reconnect for ever
+// (nats.MaxReconnects(-1)). Every 10 s the broker asks the server whether it is there. It forces a
+// reconnect when nothing has come for 10 s. New panics if the connection's options exclude JetStream.
 func New(nc *nats.Conn, opts ...Option) *Broker {
 	b := &Broker{nc: nc, js: newJetStream(nc), turns: make(chan struct{}, joiners),
 		in: make(chan *nats.Msg, arriving), closed: make(chan struct{}),
@@ -117,7 +118,7 @@ func New(nc *nats.Conn, opts ...Option) *Broker {
 	if !nc.IsConnected() {
 		b.cut(errAway)
 	}
-	go b.watch(changes) // until the connection is closed, as the others
+	go b.watch(changes) // runs until the connection is closed, like the others
 	go b.sort()
 	go b.ping()
 	return b
@@ -131,7 +132,7 @@ func newJetStream(nc *nats.Conn) jetstream.JetStream {
 	return js
 }
 
-// sort hands what comes to its subscription.
+// sort passes what arrives to its subscription.
 func (b *Broker) sort() {
 	for {
 		select {
@@ -148,7 +149,8 @@ func (b *Broker) sort() {
 	}
 }
 
-// ping has the connection made anew when it carries nothing any more. nats.go by itself would notice after 4 minutes.
+// ping forces a reconnect when the connection carries nothing any more. nats.go alone would notice after 4
+// minutes.
 func (b *Broker) ping() {
 	every := time.NewTicker(pingEvery)
 	defer every.Stop()
@@ -163,7 +165,7 @@ func (b *Broker) ping() {
 			continue
 		}
 		if after := b.nc.Stats(); after.InBytes == before.InBytes && after.Reconnects == before.Reconnects && b.nc.IsConnected() {
-			_ = b.nc.ForceReconnect() // it fails where the connection is closed
+			_ = b.nc.ForceReconnect() // fails if the connection is closed
 		}
 	}
 }
@@ -203,7 +205,7 @@ func (b *Broker) epoch() uint64 { return b.nc.Stats().Reconnects }
 
 type rejected struct{ error }
 
-// Rejected tells that to offer the message again is no use.
+// Rejected reports that publishing the message again is of no use.
 func (rejected) Rejected() bool { return true }
 
 func (e rejected) Unwrap() error { return e.error }
@@ -211,8 +213,8 @@ func (e rejected) Unwrap() error { return e.error }
 // encode returns the last part of a topic's subjects.
 func encode(topic string) string { return base64.RawURLEncoding.EncodeToString([]byte(topic)) }
 
-// MaxData returns what a message may have of the server's max_payload, for a hub to refuse what is larger: it is
-// known once there has been a connection.
+// MaxData returns how many bytes a message may have, by the server's max_payload, so that a hub refuses
+// larger ones. It is known once there has been a connection.
 func (b *Broker) MaxData() int {
 	const around = 4 << 10 // for what JetStream adds
 	if most := int(b.nc.MaxPayload()); most > around {
@@ -221,9 +223,9 @@ func (b *Broker) MaxData() int {
 	return math.MaxInt
 }
 
-// Publish implements wsroom.Broker: it returns once the stream has acknowledged the message. While the
-// server is away it fails at once; a context without a deadline gets 5 seconds. The error for more than the
-// server's max_payload, or a topic longer than MaxTopic, has a method Rejected that returns true.
+// Publish implements [wsroom.Broker]. It returns once the stream has acknowledged the message. While the
+// server is away it fails at once. A context without a deadline gets 5 seconds. The error for more than the
+// server's max_payload, or for a topic longer than [MaxTopic], has a method Rejected that returns true.
 func (b *Broker) Publish(ctx context.Context, topic string, data []byte) error {
 	return b.publish(ctx, topic, &nats.Msg{Subject: subjectIn + encode(topic), Data: data})
 }
@@ -245,7 +247,7 @@ func (b *Broker) publish(ctx context.Context, topic string, m *nats.Msg) error {
 	_, err := b.js.PublishMsg(ctx, m, jetstream.WithRetryAttempts(0))
 	if errors.Is(err, jetstream.ErrNoStreamResponse) {
 		config := b.config
-		config.FirstSeq = uint64(time.Now().UnixNano()) // so that numbers rise even after those of a stream that is gone
+		config.FirstSeq = uint64(time.Now().UnixNano()) // so that numbers rise even after those of a deleted stream
 		if err = makeStream(ctx, b.js, config); err == nil {
 			_, err = b.js.PublishMsg(ctx, m, jetstream.WithRetryWait(10*time.Millisecond), jetstream.WithRetryAttempts(50))
 		}
@@ -260,20 +262,20 @@ func (b *Broker) publish(ctx context.Context, topic string, m *nats.Msg) error {
 	}
 }
 
-// replicate has the stream's replicas checked once.
+// replicate checks the stream's replicas once.
 func (b *Broker) replicate(ctx context.Context) error {
 	if b.copies.Load() {
 		return nil
 	}
 	err := replicate(ctx, b.js, b.config)
-	if errors.Is(err, jetstream.ErrStreamNotFound) { // it is made with as many
+	if errors.Is(err, jetstream.ErrStreamNotFound) { // it will be created with as many
 		return nil
 	}
 	b.copies.Store(err == nil)
 	return err
 }
 
-// makeStream makes a stream unless there is one.
+// makeStream creates a stream unless it exists.
 func makeStream(ctx context.Context, js jetstream.JetStream, config jetstream.StreamConfig) error {
 	err := insist(ctx, func(ctx context.Context) error {
 		_, err := js.CreateStream(ctx, config)
@@ -285,8 +287,8 @@ func makeStream(ctx context.Context, js jetstream.JetStream, config jetstream.St
 	return nil
 }
 
-// insist asks again after half a second, for a cluster doesn't answer what it is asked of a stream that has no
-// leader yet.
+// insist asks again after half a second, because a cluster doesn't answer requests about a stream that has
+// no leader yet.
 func insist(ctx context.Context, ask func(context.Context) error) error {
 	for {
 		try, cancel := context.WithTimeout(ctx, 500*time.Millisecond)
@@ -298,12 +300,12 @@ func insist(ctx context.Context, ask func(context.Context) error) error {
 	}
 }
 
-// Subscribe implements wsroom.Broker. It returns once a message of its own has come back by way of the
-// stream, for which it waits as long as ctx allows.
+// Subscribe implements [wsroom.Broker]. It returns once a message of its own has come back through the
+// stream, and waits for that as long as ctx allows.
 func (b *Broker) Subscribe(ctx context.Context, topic string, deliver func(data []byte), lost func(error)) (stop func(), err error) {
 	s := &subscription{b: b, topic: topic, inbox: &inbox{deliver: deliver, lost: lost}}
 	s.ctx, s.end = context.WithCancel(context.Background())
-	sub, err := b.nc.ChanSubscribe(subjectOut+encode(topic), b.in) // takes no goroutine
+	sub, err := b.nc.ChanSubscribe(subjectOut+encode(topic), b.in) // needs no goroutine
 	if err != nil {
 		return nil, fmt.Errorf("natsbroker: subscribe: %w", err)
 	}
@@ -316,7 +318,7 @@ func (b *Broker) Subscribe(ctx context.Context, topic string, deliver func(data 
 		delete(b.subs, s)
 		delete(b.ways, sub)
 		b.mu.Unlock()
-		_ = sub.Unsubscribe() // it fails where the connection is closed or this is done already
+		_ = sub.Unsubscribe() // fails if the connection is closed or this has been done
 		s.inbox.stop()
 	}
 	if err := s.probe(ctx); err != nil {
@@ -337,21 +339,21 @@ type subscription struct {
 	b     *Broker
 	topic string
 	inbox *inbox
-	ctx   context.Context // until it is stopped
+	ctx   context.Context // ends when it is stopped
 	end   context.CancelFunc
 
 	mu         sync.Mutex // guards what follows
 	joined     bool       // a first probe has come back: what comes from then on counts
 	seq        uint64     // the number of the last message
-	epoch      uint64     // of the connection on which a probe has come back
-	away       error      // why lost is to be called when the next one has
-	joining    bool       // there is a goroutine for that
-	token      string     // of the probe that is under way
+	epoch      uint64     // of the connection on which a probe last came back
+	away       error      // why lost is to be called when the next probe has come back
+	joining    bool       // a goroutine is doing that
+	token      string     // of the current probe
 	tokenEpoch uint64
-	back       chan struct{} // closed when that has come back
+	back       chan struct{} // closed when the current probe has come back
 }
 
-// receive takes what comes from the stream, in its order.
+// receive takes what comes from the stream, in the stream's order.
 func (s *subscription) receive(m *nats.Msg) {
 	seq, last := sequence(m, jetstream.SequenceHeader), sequence(m, jetstream.LastSequenceHeader)
 	probe := m.Header.Get(probeHeader)
@@ -359,7 +361,7 @@ func (s *subscription) receive(m *nats.Msg) {
 	defer s.mu.Unlock()
 	own := probe != "" && probe == s.token && s.tokenEpoch == s.b.epoch()
 	gap := last != s.seq
-	if last == 0 && seq > s.seq { // the stream doesn't know the one before, by its age, or it is a new stream
+	if last == 0 && seq > s.seq { // the stream has forgotten the message before, by its age, or it is a new stream
 		gap = s.epoch != s.b.epoch()
 	}
 	s.seq = seq
@@ -381,14 +383,14 @@ func sequence(m *nats.Msg, header string) uint64 {
 	return n
 }
 
-// cut has the subscription joined again, and lost called then.
+// cut has the subscription joined again. lost is called then.
 func (s *subscription) cut() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.away = errCut
 	if !s.joining {
 		s.joining = true
-		go s.join() // until it is done, or the subscription stopped
+		go s.join() // runs until it is joined or stopped
 	}
 }
 
@@ -398,7 +400,7 @@ func (s *subscription) join() {
 		err := s.probe(s.ctx)
 		<-s.b.turns
 		s.mu.Lock()
-		s.joining = err == nil && s.epoch != s.b.epoch() // and the next reconnect
+		s.joining = err == nil && s.epoch != s.b.epoch() // another reconnect may have come
 		again := s.joining
 		s.mu.Unlock()
 		if !again {
@@ -413,8 +415,8 @@ func (s *subscription) stale() bool {
 	return s.epoch != s.b.epoch()
 }
 
-// probe publishes messages that say nothing until one of them has come back: then the way from the stream
-// to this subscription is there.
+// probe publishes messages without content until one of them has come back. Then messages from the stream
+// reach this subscription.
 func (s *subscription) probe(ctx context.Context) error {
 	var err error
 	for {

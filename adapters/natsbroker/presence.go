@@ -14,21 +14,23 @@ import (
 // provisional is the lease of a node that enters something before its first Renew.
 const provisional = time.Minute
 
-// Presence implements wsroom.PresenceStore. Create one with NewPresence. It is a key-value bucket in memory,
-// named wsroom-presence, by the server's clock: a key for each identity in a room, one for each node's lease.
+// Presence implements [wsroom.PresenceStore]. [NewPresence] makes it. It is a key-value bucket in memory,
+// named wsroom-presence, which uses the server's clock. It has a key for each identity in a room, and a key
+// for each node's lease.
 type Presence struct {
 	bucket *bucket
 
 	mu         sync.Mutex          // guards what follows
-	unfinished map[string]bool     // nodes whose last Renew has failed after it began to end others
+	unfinished map[string]bool     // nodes whose last Renew failed after it had begun to end other nodes' entries
 	told       map[string]removals // by node
 }
 
-// removals are entries of nobody, of which a node has told and which are still to be removed, by key, at their revision.
+// removals are entries without holders that a node has reported and that must still be removed: their
+// revisions by key.
 type removals map[string]uint64
 
-// NewPresence returns a store over a connection, which it doesn't close; it does nothing before it is used,
-// and makes the bucket when there is none. It panics if the connection's options exclude JetStream.
+// NewPresence returns a store over a connection, which it doesn't close. It does nothing before it is used,
+// and creates the bucket if there is none. It panics if the connection's options exclude JetStream.
 func NewPresence(nc *nats.Conn, opts ...Option) *Presence {
 	return &Presence{
 		bucket:     newBucket(newJetStream(nc), newConfig(opts).replicas),
@@ -36,34 +38,34 @@ func NewPresence(nc *nats.Conn, opts ...Option) *Presence {
 	}
 }
 
-// entry is an identity in a room. Names are bytes, which JSON's strings aren't. One with no holders has left; the
-// teller, a node, is to return that from Renew, and then removes it.
+// entry is an identity in a room. Its names are bytes, because JSON's strings aren't. An entry without
+// holders has left. The teller, a node, returns it from Renew and then removes it.
 type entry struct {
 	Room, Identity []byte
 	Holders        []holder
 	Teller         []byte `json:",omitempty"`
 }
 
-// holder is a node by way of which an identity is in a room. Lease is the number of its lease, so that
-// what a node enters when it has come back isn't taken for what it had before.
+// holder is a node through which an identity is in a room. Lease is the number of the node's lease. So what
+// a node enters after a lapse isn't taken for what it had before.
 type holder struct {
 	Node  []byte
 	Lease uint64
 }
 
-// find returns the place of the holder that is that node.
+// find returns the index of the holder that is that node.
 func (e *entry) find(node string) int {
 	return slices.IndexFunc(e.Holders, func(h holder) bool { return string(h.Node) == node })
 }
 
-// lease is a node's. That it has ended is noted before its entries are ended; when they have, it goes.
+// lease is a node's lease. It is marked as ended before its entries are ended, and deleted after that.
 type lease struct {
 	Node   []byte
 	Number uint64
 	TTL    time.Duration
-	Held   bool     // the node knows of it, and has entered all under its number
+	Held   bool     // the node knows of it, and has entered everything under its number
 	Ended  bool     // it is being ended
-	Past   []uint64 // numbers it had, under which entries may be left
+	Past   []uint64 // its former numbers, under which entries may be left
 }
 
 func (l lease) lapsed(written, now time.Time) bool { return l.Ended || !now.Before(written.Add(l.TTL)) }
@@ -80,13 +82,13 @@ func entryKey(room, identity string) string { return "e." + hash(room) + "." + h
 
 func leaseKey(node string) string { return "l." + hash(node) }
 
-// Enter implements wsroom.PresenceStore.
+// Enter implements [wsroom.PresenceStore].
 func (p *Presence) Enter(ctx context.Context, room, identity, node string) (first bool, err error) {
 	all, err := p.EnterAll(ctx, [][2]string{{room, identity}}, node)
 	return err == nil && all[0], err
 }
 
-// EnterAll does what Enter does, for each entry of a room and an identity.
+// EnterAll does what [Presence.Enter] does, for each entry of a room and an identity.
 func (p *Presence) EnterAll(ctx context.Context, entries [][2]string, node string) (first []bool, err error) {
 	err = p.bucket.do(ctx, "enter", func(kv jetstream.KeyValue) error {
 		first = make([]bool, len(entries))
@@ -100,7 +102,7 @@ func (p *Presence) EnterAll(ctx context.Context, entries [][2]string, node strin
 			if err != nil {
 				break
 			}
-			before := number // whose end may have come before an entry did
+			before := number // its end may have come before an entry was made
 			if number, err = leaseOf(ctx, kv, node); number == before {
 				break
 			}
@@ -136,7 +138,7 @@ func enter(ctx context.Context, kv jetstream.KeyValue, room, identity string, by
 	return first, err
 }
 
-// leaseOf returns the number of a node's lease, of a provisional one if it has none.
+// leaseOf returns the number of a node's lease. If the node has none, it makes a provisional one.
 func leaseOf(ctx context.Context, kv jetstream.KeyValue, node string) (number uint64, err error) {
 	for {
 		var ending bool
@@ -158,13 +160,13 @@ func leaseOf(ctx context.Context, kv jetstream.KeyValue, node string) (number ui
 	}
 }
 
-// Exit implements wsroom.PresenceStore.
+// Exit implements [wsroom.PresenceStore].
 func (p *Presence) Exit(ctx context.Context, room, identity, node string) (last bool, err error) {
 	all, err := p.ExitAll(ctx, [][2]string{{room, identity}}, node)
 	return err == nil && all[0], err
 }
 
-// ExitAll does what Exit does, for each entry of a room and an identity.
+// ExitAll does what [Presence.Exit] does, for each entry of a room and an identity.
 func (p *Presence) ExitAll(ctx context.Context, entries [][2]string, node string) (last []bool, err error) {
 	err = p.bucket.do(ctx, "exit", func(kv jetstream.KeyValue) error {
 		last = make([]bool, len(entries))
@@ -179,7 +181,7 @@ func (p *Presence) ExitAll(ctx context.Context, entries [][2]string, node string
 	return last, nil
 }
 
-// exit takes a node from an entry and reports whether it was there and no others.
+// exit removes a node from an entry and reports whether it was the only holder.
 func exit(ctx context.Context, kv jetstream.KeyValue, key, node string) (last bool, err error) {
 	_, err = change(ctx, kv, key, func(s *stored[entry]) verdict {
 		i := s.value.find(node)
@@ -194,7 +196,7 @@ func exit(ctx context.Context, kv jetstream.KeyValue, key, node string) (last bo
 	return last, err
 }
 
-// Identities implements wsroom.PresenceStore.
+// Identities implements [wsroom.PresenceStore].
 func (p *Presence) Identities(ctx context.Context, room string) (identities []string, err error) {
 	err = p.bucket.do(ctx, "identities", func(kv jetstream.KeyValue) error {
 		identities = nil
@@ -221,7 +223,7 @@ func (p *Presence) Identities(ctx context.Context, room string) (identities []st
 	return identities, err
 }
 
-// Renew implements wsroom.PresenceStore. With an error it returns those that it has found nevertheless.
+// Renew implements [wsroom.PresenceStore]. On an error it also returns what it has found.
 func (p *Presence) Renew(ctx context.Context, node string, ttl time.Duration) (held bool, left map[string][]string, err error) {
 	left = map[string][]string{}
 	err = p.bucket.do(ctx, "renew", func(kv jetstream.KeyValue) error {
@@ -252,7 +254,7 @@ func (p *Presence) Renew(ctx context.Context, node string, ttl time.Duration) (h
 	return held, left, err
 }
 
-// extend writes a node's lease anew. One that has lapsed gets another number.
+// extend renews a node's lease. A lease that has lapsed gets another number.
 func extend(ctx context.Context, kv jetstream.KeyValue, node string, ttl time.Duration) (own stored[lease], err error) {
 	var old stored[lease]
 	key := leaseKey(node)
@@ -270,7 +272,7 @@ func extend(ctx context.Context, kv jetstream.KeyValue, node string, ttl time.Du
 	if err != nil {
 		return own, err
 	}
-	own, err = get[lease](ctx, kv, key) // when it was written is now
+	own, err = get[lease](ctx, kv, key) // the time of writing is now
 	if err != nil || old.value.Number != own.value.Number || !old.value.lapsed(old.written, own.written) {
 		return own, err
 	}
@@ -282,7 +284,7 @@ func extend(ctx context.Context, kv jetstream.KeyValue, node string, ttl time.Du
 	return own, err
 }
 
-// Leave implements wsroom.PresenceStore. It may return up to a second after its context has ended.
+// Leave implements [wsroom.PresenceStore]. It may return up to a second after its context has ended.
 func (p *Presence) Leave(ctx context.Context, node string) (left map[string][]string, err error) {
 	left = map[string][]string{}
 	err = p.bucket.do(ctx, "leave", func(kv jetstream.KeyValue) error {

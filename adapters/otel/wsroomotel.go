@@ -5,8 +5,8 @@
 //	…
 //	hub := wsroom.New(wsroom.WithObserver(observer))
 //
-// What the metrics are called, their attributes and all causes are in wsroom's docs/metrics.md; exported to
-// Prometheus they have the names and labels given there.
+// wsroom's docs/metrics.md lists the metrics, their attributes and all causes. Exported to Prometheus, the
+// metrics have the names and labels given there.
 package wsroomotel
 
 import (
@@ -24,8 +24,8 @@ import (
 
 const scope = "github.com/wsroom/wsroom/adapters/otel"
 
-// Observer is a wsroom.Observer and a wsroom.Tracer. It is made by New. All methods may be called
-// concurrently. Several hubs may share one.
+// Observer is a [wsroom.Observer] and a [wsroom.Tracer]. [New] makes it. All methods may be called
+// concurrently. Several hubs may share one Observer.
 type Observer struct {
 	tracer  trace.Tracer
 	metrics map[string]instrument                          // by wsroom's name; doesn't change
@@ -33,15 +33,15 @@ type Observer struct {
 	mu      sync.Mutex                                     // held to replace series
 }
 
-// labels are those of one series.
+// labels identify one series.
 type labels struct{ metric, route, cause string }
 
-// instrument returns what takes the values of one series.
+// instrument returns the function that takes the values of one series.
 type instrument func(metric.MeasurementOption) func(value float64)
 
-// New returns what counts with a meter of mp and traces with a tracer of tp. For metrics alone, or traces
-// alone, the other provider is one of OpenTelemetry's noop packages. The error is that of an instrument that
-// can't be made.
+// New returns an [Observer] that counts with a meter of mp and traces with a tracer of tp. For metrics
+// alone, or traces alone, take the other provider from OpenTelemetry's noop packages. The error says which
+// instruments can't be made.
 func New(mp metric.MeterProvider, tp trace.TracerProvider) (*Observer, error) {
 	o := &Observer{tracer: tp.Tracer(scope)}
 	o.series.Store(&map[labels]func(float64){})
@@ -108,17 +108,17 @@ func (m *maker) histogram(name, unit, what string, buckets ...float64) instrumen
 	}
 }
 
-// Add adds n to a counter or gauge. Metrics that it doesn't know are ignored.
+// Add adds n to a counter or gauge. It ignores unknown metrics.
 func (o *Observer) Add(metric, route, cause string, n int) {
 	o.at(labels{metric, route, cause})(float64(n))
 }
 
-// Record takes one measurement for a histogram.
+// Record takes one measurement for a histogram. It ignores unknown metrics.
 func (o *Observer) Record(metric, route, cause string, value float64) {
 	o.at(labels{metric, route, cause})(value)
 }
 
-// at returns what takes the values of a series.
+// at returns the function that takes the values of a series.
 func (o *Observer) at(l labels) func(float64) {
 	if take := (*o.series.Load())[l]; take != nil {
 		return take
@@ -136,7 +136,7 @@ func (o *Observer) at(l labels) func(float64) {
 	return series[l]
 }
 
-// attributes leaves out what the series hasn't.
+// attributes leaves out the labels that the series doesn't have.
 func (l labels) attributes() attribute.Set {
 	var all []attribute.KeyValue
 	if l.route != "" {
@@ -151,8 +151,8 @@ func (l labels) attributes() attribute.Set {
 // upgradeKey is a context's key for its connection's upgrade.
 type upgradeKey struct{}
 
-// Start begins a span. That of an upgrade is a child of the request's. A callback's begins a trace of its
-// own, for a connection may last for days, and is linked to the upgrade's.
+// Start begins a span. The span of an upgrade is a child of the request's. The span of a callback begins a
+// trace of its own, because a connection may last for days, and is linked to the upgrade's span.
 func (o *Observer) Start(ctx context.Context, name, route string) (context.Context, func(error)) {
 	var opts []trace.SpanStartOption
 	if route != "" {

@@ -2,8 +2,8 @@
 //
 //	hub := wsroom.New(wsroom.WithObserver(wsroomprom.New(prometheus.DefaultRegisterer)))
 //
-// What they are called, their labels and all causes are in wsroom's docs/metrics.md; dashboard.json is a
-// Grafana dashboard of them.
+// wsroom's docs/metrics.md lists the metrics, their labels and all causes. dashboard.json is a Grafana
+// dashboard of them.
 package wsroomprom
 
 import (
@@ -14,20 +14,20 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// Observer is a wsroom.Observer that counts for Prometheus. It is made by New. All methods may be called
-// concurrently, and allocate nothing for labels that they have seen before.
+// Observer is a [wsroom.Observer] that counts for Prometheus. [New] makes it. All methods may be called
+// concurrently. They allocate nothing for labels that they have seen before.
 type Observer struct {
 	metrics map[string]metric                        // by wsroom's name; doesn't change
 	series  atomic.Pointer[map[labels]func(float64)] // copied to add one: there are few, and they stay
 	mu      sync.Mutex                               // held to replace series
 }
 
-// labels are those of one series.
+// labels identify one series.
 type labels struct{ metric, route, cause string }
 
 // metric has a series for each combination of its labels' values.
 type metric struct {
-	labels []string // of route and cause
+	labels []string // of route and cause, those that the metric has
 	vec    prometheus.Collector
 }
 
@@ -36,9 +36,9 @@ const (
 	byCause = "cause"
 )
 
-// New registers the metrics with reg and returns what counts them; it panics where reg has them already.
-// Several hubs may share an Observer. To tell hubs apart, or for another prefix, give each an Observer of
-// its own and wrap reg: prometheus.WrapRegistererWith(prometheus.Labels{"hub": "chat"}, reg).
+// New registers the metrics with reg and returns an [Observer] that counts them. It panics if reg has them
+// already. Several hubs may share an Observer. To tell hubs apart, or for another prefix, give each hub an
+// Observer of its own and wrap reg: prometheus.WrapRegistererWith(prometheus.Labels{"hub": "chat"}, reg).
 func New(reg prometheus.Registerer) *Observer {
 	o := &Observer{metrics: map[string]metric{
 		"conns":        gauge("wsroom_connections", "Connections, until their last callback has returned.", byRoute),
@@ -65,7 +65,7 @@ func New(reg prometheus.Registerer) *Observer {
 	}
 	for name, m := range o.metrics {
 		if len(m.labels) == 0 {
-			o.at(labels{metric: name}) // is there from the beginning, at zero
+			o.at(labels{metric: name}) // exists from the beginning, at zero
 		}
 	}
 	return o
@@ -83,17 +83,17 @@ func histogram(name, help string, buckets []float64, labels ...string) metric {
 	return metric{labels, prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: name, Help: help, Buckets: buckets}, labels)}
 }
 
-// Add adds n to a counter or gauge. Metrics that it doesn't know are ignored.
+// Add adds n to a counter or gauge. It ignores unknown metrics.
 func (o *Observer) Add(metric, route, cause string, n int) {
 	o.at(labels{metric, route, cause})(float64(n))
 }
 
-// Record takes one measurement for a histogram.
+// Record takes one measurement for a histogram. It ignores unknown metrics.
 func (o *Observer) Record(metric, route, cause string, value float64) {
 	o.at(labels{metric, route, cause})(value)
 }
 
-// at returns what takes the values of a series.
+// at returns the function that takes the values of a series.
 func (o *Observer) at(l labels) func(float64) {
 	if take := (*o.series.Load())[l]; take != nil {
 		return take
@@ -108,7 +108,7 @@ func (o *Observer) at(l labels) func(float64) {
 	return series[l]
 }
 
-// of returns what takes the values of the series with those of the labels that the metric has.
+// of returns the function that takes the values of the series with those labels that the metric has.
 func (m metric) of(l labels) func(float64) {
 	all := map[string]string{byRoute: l.route, byCause: l.cause}
 	var values []string
@@ -129,5 +129,5 @@ func (m metric) of(l labels) func(float64) {
 			return h.Observe
 		}
 	}
-	return func(float64) {} // unknown, or a pattern that isn't UTF-8
+	return func(float64) {} // an unknown metric, or a pattern that isn't UTF-8
 }

@@ -11,10 +11,12 @@ import (
 	"github.com/redis/rueidis"
 )
 
-// Presence implements wsroom.PresenceStore. Create one with NewPresence. All of it is in keys of one hash
-// slot that begin with "wsroom:{presence}:", and by Redis' clock. What no node renews any more is gone after
-// 24 hours at the latest. Redis mustn't evict these keys: its maxmemory-policy has to be noeviction, or one of
-// the volatile ones with a memory limit that it doesn't reach. What is lost nevertheless, a hub enters again
+// Presence implements [wsroom.PresenceStore]. [NewPresence] makes it. All its keys are in one hash slot,
+// begin with "wsroom:{presence}:", and use Redis' clock. What no node renews any more is gone after 24
+// hours at the latest.
+//
+// Redis must not evict these keys: its maxmemory-policy must be noeviction, or one of the volatile policies
+// with a memory limit that Redis doesn't reach. If entries are lost nevertheless, a hub enters them again
 // within about a minute.
 type Presence struct {
 	client rueidis.Client
@@ -28,28 +30,28 @@ func NewPresence(client rueidis.Client) *Presence {
 	return &Presence{client: client, answered: map[string]string{}}
 }
 
-// tellTime is for how long Leave may go on after its context has ended, to say that its answer has arrived.
+// tellTime is how long Leave may continue after its context has ended, to say that its answer has arrived.
 const tellTime = time.Second
 
-// scriptEntries is how many entries one script takes: Redis does nothing else in the meantime, 2 or 3 ms.
+// scriptEntries is how many entries one script takes. Redis does nothing else meanwhile, for 2 or 3 ms.
 const scriptEntries = 500
 
-// Enter implements wsroom.PresenceStore.
+// Enter implements [wsroom.PresenceStore].
 func (p *Presence) Enter(ctx context.Context, room, identity, node string) (first bool, err error) {
 	return p.one(p.change(ctx, enterScript, "enter", [][2]string{{room, identity}}, node))
 }
 
-// Exit implements wsroom.PresenceStore.
+// Exit implements [wsroom.PresenceStore].
 func (p *Presence) Exit(ctx context.Context, room, identity, node string) (last bool, err error) {
 	return p.one(p.change(ctx, exitScript, "exit", [][2]string{{room, identity}}, node))
 }
 
-// EnterAll does what Enter does, for each entry of a room and an identity.
+// EnterAll does what [Presence.Enter] does, for each entry of a room and an identity.
 func (p *Presence) EnterAll(ctx context.Context, entries [][2]string, node string) (first []bool, err error) {
 	return p.change(ctx, enterScript, "enter", entries, node)
 }
 
-// ExitAll does what Exit does, for each entry of a room and an identity.
+// ExitAll does what [Presence.Exit] does, for each entry of a room and an identity.
 func (p *Presence) ExitAll(ctx context.Context, entries [][2]string, node string) (last []bool, err error) {
 	return p.change(ctx, exitScript, "exit", entries, node)
 }
@@ -77,18 +79,18 @@ func (p *Presence) change(ctx context.Context, script *rueidis.Lua, what string,
 	return changed, nil
 }
 
-// Identities implements wsroom.PresenceStore.
+// Identities implements [wsroom.PresenceStore].
 func (p *Presence) Identities(ctx context.Context, room string) ([]string, error) {
 	return p.list(ctx, identitiesScript, "identities", room)
 }
 
-// Entries returns, by room, the identities that are there by way of node.
+// Entries returns, by room, the identities that are there through node.
 func (p *Presence) Entries(ctx context.Context, node string) (map[string][]string, error) {
 	answer, err := p.list(ctx, entriesScript, "entries", node)
 	return byRoom(answer), err
 }
 
-// Renew implements wsroom.PresenceStore. A ttl is a few hours at the most.
+// Renew implements [wsroom.PresenceStore]. A ttl is a few hours at most.
 func (p *Presence) Renew(ctx context.Context, node string, ttl time.Duration) (held bool, left map[string][]string, err error) {
 	call := rand.Text()
 	answer, err := p.list(ctx, renewScript, "renew", node, fmt.Sprint(ttl.Milliseconds()), call, p.lastAnswered(node))
@@ -101,7 +103,7 @@ func (p *Presence) Renew(ctx context.Context, node string, ttl time.Duration) (h
 	return answer[0] == "1", left, nil
 }
 
-// Leave implements wsroom.PresenceStore. It may return up to a second after its context has ended.
+// Leave implements [wsroom.PresenceStore]. It may return up to a second after its context has ended.
 func (p *Presence) Leave(ctx context.Context, node string) (left map[string][]string, err error) {
 	call := rand.Text()
 	answer, err := p.list(ctx, leaveScript, "leave", node, call, p.lastAnswered(node))
@@ -118,8 +120,8 @@ func (p *Presence) Leave(ctx context.Context, node string) (left map[string][]st
 	return left, nil
 }
 
-// told says that the answer of a call has arrived, so that whom it returned need not be kept. Where that fails the
-// next Renew says so.
+// told says that the answer of a call has arrived, so that Redis need not keep the identities that it
+// returned. If told fails, the next Renew says so.
 func (p *Presence) told(ctx context.Context, node, call string, left map[string][]string) {
 	if len(left) > 0 {
 		_ = toldScript.Exec(ctx, p.client, []string{leasesKey}, []string{node, call}).Error()
@@ -146,7 +148,7 @@ func (p *Presence) list(ctx context.Context, script *rueidis.Lua, what string, a
 	return answer, nil
 }
 
-// byRoom takes pairs of room and identity.
+// byRoom reads pairs of room and identity.
 func byRoom(pairs []string) map[string][]string {
 	left := map[string][]string{}
 	for i := 0; i < len(pairs); i += 2 {

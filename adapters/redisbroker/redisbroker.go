@@ -1,12 +1,12 @@
 // Package redisbroker carries the rooms of wsroom's hubs between nodes over Redis 7 or newer, or Valkey, by
-// publish and subscribe, and keeps in it who is where.
+// publish and subscribe. It also keeps there who is in which room.
 //
 //	client, err := rueidis.NewClient(rueidis.ClientOption{InitAddress: []string{"127.0.0.1:6379"}})
 //	…
 //	hub := wsroom.New(wsroom.WithBroker(redisbroker.New(client)), …)
 //
 // Channels and keys begin with "wsroom:". On a cluster, channels are sharded: the topics are spread over 16
-// hash slots, by which each has one node that gives it its order.
+// hash slots. So each topic has one server, which orders its messages.
 package redisbroker
 
 import (
@@ -23,11 +23,11 @@ import (
 )
 
 const (
-	// MaxData is the size of the largest message in bytes, by this package and by Redis' own limit for what
-	// waits for a subscriber (client-output-buffer-limit pubsub, of which it is half the default).
+	// MaxData is the size of the largest message, in bytes. It is half of Redis' default limit for what
+	// waits for a subscriber (client-output-buffer-limit pubsub).
 	MaxData = 16 << 20
 
-	// MaxBacklog is how much may wait for one slow subscriber, in bytes. Of what comes on top nothing is
+	// MaxBacklog is how much may wait for one slow subscriber, in bytes. What comes beyond that isn't
 	// delivered, and lost is called in its place.
 	MaxBacklog = 16 << 20
 
@@ -35,14 +35,14 @@ const (
 	batch      = 500 // channels in a command
 )
 
-// Broker implements wsroom.Broker. Create one with New. Its methods may be called concurrently.
+// Broker implements [wsroom.Broker]. [New] makes it. Its methods may be called concurrently.
 type Broker struct {
 	client  rueidis.Client
 	sharded bool
 	lines   []*line
 }
 
-// New returns a broker over a client, which it doesn't close: that is for the caller to do, when all
+// New returns a broker over a client, which it doesn't close. The caller closes the client when all
 // subscriptions have been stopped. The client's mode says whether it is a cluster. While there are
 // subscriptions the broker has a connection of its own for them, on a cluster up to 16.
 func New(client rueidis.Client) *Broker {
@@ -57,7 +57,7 @@ func New(client rueidis.Client) *Broker {
 	return b
 }
 
-// MaxData returns MaxData, for a hub to refuse what is larger.
+// MaxData returns [MaxData], so that a hub refuses larger messages.
 func (b *Broker) MaxData() int { return MaxData }
 
 // locate returns a topic's channel, and the line that subscribes to it.
@@ -77,26 +77,27 @@ func (n tooLarge) Error() string {
 	return fmt.Sprintf("redisbroker: a message of %d bytes is larger than %d", int(n), MaxData)
 }
 
-// Rejected tells that to offer the message again is no use.
+// Rejected reports that publishing the message again is of no use.
 func (tooLarge) Rejected() bool { return true }
 
-// Publish implements wsroom.Broker: it returns once Redis has passed the message on. While Redis is away it
-// fails at once, or when ctx ends. The error for more than MaxData has a method Rejected that returns true.
+// Publish implements [wsroom.Broker]. It returns once Redis has passed the message on. While Redis is away
+// it fails at once, or when ctx ends. The error for more than [MaxData] has a method Rejected that returns
+// true.
 func (b *Broker) Publish(ctx context.Context, topic string, data []byte) error {
 	if len(data) > MaxData {
 		return tooLarge(len(data))
 	}
 	_, channel := b.locate(topic)
-	message := string(data) // a command whose context ends may be written a little later
+	message := string(data) // a command whose context has ended may still be written a little later
 	for ctx.Err() == nil {
 		done := make(chan error, 1)
-		go func() { done <- b.send(ctx, channel, message) }() // rueidis waits for a dial under way, whatever ctx says
+		go func() { done <- b.send(ctx, channel, message) }() // rueidis waits for a dial in progress, whatever ctx says
 		select {
 		case err := <-done:
 			switch {
 			case err == nil:
 				return nil
-			case errors.Is(err, context.Canceled) && ctx.Err() == nil: // another caller's, whose dial this one shared
+			case errors.Is(err, context.Canceled) && ctx.Err() == nil: // of another caller, whose dial this call shared
 			default:
 				return fmt.Errorf("redisbroker: publish: %w", err)
 			}
@@ -113,7 +114,7 @@ func (b *Broker) send(ctx context.Context, channel, message string) error {
 	return b.client.Do(ctx, b.client.B().Publish().Channel(channel).Message(message).Build()).Error()
 }
 
-// Subscribe implements wsroom.Broker. It waits for Redis as long as ctx allows.
+// Subscribe implements [wsroom.Broker]. It waits for Redis as long as ctx allows.
 func (b *Broker) Subscribe(ctx context.Context, topic string, deliver func(data []byte), lost func(error)) (stop func(), err error) {
 	if err := ctx.Err(); err != nil {
 		return nil, fmt.Errorf("redisbroker: subscribe: %w", err)
@@ -134,23 +135,23 @@ func (b *Broker) Subscribe(ctx context.Context, topic string, deliver func(data 
 	}
 }
 
-// line subscribes to topics over a connection of its own, over a new one when that breaks. Its goroutine
-// is there while there are topics.
+// line subscribes to topics over a connection of its own, and over a new one when that breaks. Its
+// goroutine runs while there are topics.
 type line struct {
 	client  rueidis.Client
 	sharded bool
-	wake    chan struct{} // holds one when topics have come or gone
+	wake    chan struct{} // holds one element when topics have been added or removed
 
 	mu      sync.Mutex // guards what follows; a message reaches its inboxes under it
 	running bool
 	number  int               // of the connection
 	topics  map[string]*topic // by channel
-	changed map[string]bool   // channels of topics that have come or gone since the connection was told
-	err     error             // by which the last connection ended
+	changed map[string]bool   // channels of topics added or removed since the connection was last told
+	err     error             // with which the last connection ended
 }
 
 type topic struct {
-	asked      bool // for a subscription, on this connection
+	asked      bool // a subscription was asked for on this connection
 	subscribed bool
 	inboxes    []*inbox
 }
@@ -171,7 +172,7 @@ func (l *line) add(channel string, i *inbox) {
 	l.changed[channel] = true
 	if !l.running {
 		l.running = true
-		go l.run() // until there are no topics
+		go l.run() // runs until there are no topics
 	}
 	notify(l.wake)
 }
@@ -190,7 +191,7 @@ func (l *line) remove(channel string, i *inbox) {
 	}
 }
 
-// notify leaves a note, if there is none yet.
+// notify puts an element into ch if it is empty.
 func notify(ch chan struct{}) {
 	select {
 	case ch <- struct{}{}:
@@ -204,7 +205,8 @@ func (l *line) lastError() error {
 	return l.err
 }
 
-// run has a connection while there are topics. Between two that break it pauses, 10 ms to 1 s.
+// run keeps a connection while there are topics. After a connection breaks it pauses for 10 ms to 1 s
+// before the next.
 func (l *line) run() {
 	const shortest, longest = 10 * time.Millisecond, time.Second
 	for pause := shortest; ; pause = min(2*pause, longest) {
@@ -250,7 +252,7 @@ func (l *line) serve() error {
 	}
 }
 
-// ended takes note of a connection's end and reports whether another one is needed.
+// ended notes a connection's end and reports whether another one is needed.
 func (l *line) ended(err error) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -266,7 +268,8 @@ func (l *line) ended(err error) bool {
 	return l.running
 }
 
-// changes returns the channels that are to be subscribed to, and no longer. It looks at those that have changed.
+// changes returns the channels to subscribe to, and those to unsubscribe from. It looks only at channels
+// that have changed.
 func (l *line) changes() (join, leave []string, idle bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -309,7 +312,7 @@ func (l *line) ask(conn rueidis.DedicatedClient, join, leave []string) error {
 	return nil
 }
 
-// message and answer are what the connection of that number receives, in its order.
+// message and answer take what the connection of that number receives, in its order.
 func (l *line) message(number int, m rueidis.PubSubMessage) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -320,7 +323,7 @@ func (l *line) message(number int, m rueidis.PubSubMessage) {
 	}
 }
 
-// answer reports false where Redis has ended a subscription by itself.
+// answer returns false if Redis has ended a subscription by itself.
 func (l *line) answer(number int, s rueidis.PubSubSubscription) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()

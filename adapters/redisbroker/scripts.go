@@ -7,11 +7,11 @@ const (
 	leasesKey = keyPrefix + "nodes"  // a sorted set: node by the end of its lease, in ms of Redis' clock
 	inKey     = keyPrefix + "in:"    // a set for each node and room: identities. All else follows from these and the leases
 	roomsKey  = keyPrefix + "rooms:" // a set for each node: its rooms, and "" once it has renewed
-	leftKey   = keyPrefix + "left:"  // a hash for each node: who has left and this node is to tell, by the call that returned it
+	leftKey   = keyPrefix + "left:"  // a hash for each node: the identities that it must report as gone, by the call that returned them
 )
 
-// scriptBase is what all scripts begin with. Nothing is counted, so that it is harmless to do a thing twice, and
-// what is lost of a key is mended by entering again.
+// scriptBase is the beginning of all scripts. Nothing is counted, so doing a thing twice is harmless, and
+// entering again repairs what is lost of a key.
 const scriptBase = `
 local leases = KEYS[1]
 local keep = 24 * 3600 * 1000
@@ -98,7 +98,7 @@ local function live_nodes() return redis.call('ZRANGEBYSCORE', leases, '(' .. no
 `
 
 var (
-	// enterScript takes a node, rooms and identities, and answers 1 for each that is the first.
+	// enterScript takes a node, rooms and identities. It answers 1 for each entry that is the first.
 	enterScript = rueidis.NewLuaScript(scriptBase + `
 local node, answer = ARGV[1], {}
 begin(node)
@@ -139,8 +139,8 @@ for _, room in ipairs(redis.call('SMEMBERS', rooms_key(ARGV[1]))) do
 end
 return answer
 `)
-	// renewScript takes a node, its lease in ms, this call, and the last one whose answer has arrived. It
-	// answers 1 where the lease was held, and who has left.
+	// renewScript takes a node, its lease in ms, this call, and the last call whose answer has arrived. It
+	// answers 1 if the lease was held, and who has left.
 	renewScript = rueidis.NewLuaScript(scriptBase + `
 local node, ttl, call, answered = ARGV[1], tonumber(ARGV[2]), ARGV[3], ARGV[4]
 told(node, answered)
@@ -157,7 +157,8 @@ local answer = {leased and renewed and '1' or '0'}
 to_tell(answer, node, call)
 return answer
 `)
-	// leaveScript takes a node, this call, and the last one whose answer has arrived. It answers who has left.
+	// leaveScript takes a node, this call, and the last call whose answer has arrived. It answers who has
+	// left.
 	leaveScript = rueidis.NewLuaScript(scriptBase + `
 local node, call, answered = ARGV[1], ARGV[2], ARGV[3]
 told(node, answered)

@@ -11,43 +11,44 @@ import (
 )
 
 const (
-	// unknownProbePause is how often at most a topic is probed of which nothing is known while others fail.
+	// unknownProbePause is the shortest time between probes of topics of which nothing is known while
+	// others fail.
 	unknownProbePause = 50 * time.Millisecond
-	// publishers is how many topics at most are published to at once. A call holds up no other topic's before
-	// there are so many.
+	// publishers is how many topics at most are published to at once. Up to that number no topic's call
+	// delays another's.
 	publishers = 4096
-	// publishTime bounds one call of Publish, and probeTime one that carries nothing. What is under way adds to
-	// both the time that it takes at slowestLine bytes a second.
+	// publishTime bounds one call of Publish, and probeTime a call that carries no messages. The bytes
+	// being published add to both the time that they take at slowestLine bytes a second.
 	publishTime = 2 * time.Second
 	probeTime   = time.Second
 	slowestLine = 128 << 10
-	// probeRate is how many topics that fail are tried again in a second, at most.
+	// probeRate is how many failing topics are tried again in a second, at most.
 	probeRate = 1000
 	// resumedAtOnce is how many other topics are tried again at once when one works again.
 	resumedAtOnce = 2
-	// maxHold bounds how long, after an outage, messages are held back until other nodes, which find out
-	// by themselves that the broker is back, have subscribed again.
+	// maxHold bounds how long messages are held back after an outage, until other nodes, which notice by
+	// themselves that the broker is back, have subscribed again.
 	maxHold = 2 * time.Second
-	// minTries is how often an envelope is offered at least before it is given up.
+	// minTries is the least number of times that an envelope is published before it is given up.
 	minTries = 3
 )
 
-// calls are the outbox's calls of the broker. Each topic fails, and is tried again, by itself. The outbox's
-// lock guards them.
+// calls are the outbox's calls of the broker. Each topic fails, and is tried again, independently of
+// others. The outbox's lock guards them.
 type calls struct {
-	ready    []*topic               // their turn comes
+	ready    []*topic               // topics that are published to next
 	working  int                    // publishers
 	underWay int                    // bytes that are being published
-	pausing  map[*topic]*time.Timer // those that fail, until they are tried again
+	pausing  map[*topic]*time.Timer // failing topics, until they are tried again
 	worked   time.Time              // when a call last worked
-	absence  absence                // calls that have failed since one worked on any topic
+	absence  absence                // calls that have failed since a call last worked on any topic
 	probed   time.Time              // when probeUnknown last had a topic tried
-	failing  int                    // topics whose last call failed
+	failing  int                    // number of topics whose last call failed
 	since    time.Time              // when the first of them began to fail
 }
 
-// absence is for how long calls are known not to have worked: from the beginning of the first one that failed
-// to the beginning of the last. Pauses after that don't count, for the broker may be back.
+// absence is how long calls are known not to have worked: from the start of the first failed call to the
+// start of the last. The pause after that doesn't count, because the broker may be back.
 type absence struct{ first, last time.Time }
 
 func (a *absence) note(began time.Time) {
@@ -61,7 +62,7 @@ func (a *absence) note(began time.Time) {
 
 func (a absence) length() time.Duration { return a.last.Sub(a.first) }
 
-// schedule has the topic's first envelope published, or a probe.
+// schedule queues the topic, to publish its first envelope or a probe.
 func (o *outbox) schedule(t *topic) {
 	t.phase = queued
 	o.ready = append(o.ready, t)
@@ -71,7 +72,7 @@ func (o *outbox) schedule(t *topic) {
 	}
 }
 
-// publishReady is a publisher: it publishes until no topic is ready.
+// publishReady publishes until no topic is ready. Each publisher runs it.
 func (o *outbox) publishReady() {
 	for t, data, limit := o.next(); t != nil; t, data, limit = o.next() {
 		ctx, cancel := context.WithTimeout(o.node.ctx, limit)
@@ -81,8 +82,8 @@ func (o *outbox) publishReady() {
 	}
 }
 
-// next takes the topic whose turn it is, and what to publish on it: its first envelope or, where that
-// failed, an empty one as a probe, to see whether the broker is back. It returns nil where no topic is ready.
+// next takes the next topic, and what to publish on it: its first envelope or, if that failed, an empty one
+// as a probe of whether the broker is back. It returns nil if no topic is ready.
 func (o *outbox) next() (t *topic, data []byte, limit time.Duration) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -108,7 +109,7 @@ func (o *outbox) next() (t *topic, data []byte, limit time.Duration) {
 	return t, data, limit + time.Duration(o.underWay)*time.Second/slowestLine
 }
 
-// published notes the outcome of a call for what next returned. Each outcome gives the topic its next phase.
+// published handles the outcome of a call that next returned. Each outcome gives the topic its next phase.
 func (o *outbox) published(t *topic, size int, err error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -129,13 +130,13 @@ func (o *outbox) published(t *topic, size int, err error) {
 	}
 }
 
-// isRejected reports whether the broker says that it never takes the data.
+// isRejected reports whether the broker says that it will never take the data.
 func isRejected(err error) bool {
 	var r rejection
 	return errors.As(err, &r) && r.Rejected()
 }
 
-// probeTaken goes on with a topic that works again, when other nodes have had time to find that, too.
+// probeTaken continues with a topic that works again, after other nodes have had time to notice that too.
 func (o *outbox) probeTaken(t *topic) {
 	away := time.Duration(0)
 	if !t.absence.first.IsZero() {
@@ -158,7 +159,8 @@ func (o *outbox) probeTaken(t *topic) {
 	})
 }
 
-// envelopeTaken goes on with the topic's next envelope. What this node had got at once has been published now.
+// envelopeTaken continues with the topic's next envelope. What was delivered locally has now been
+// published.
 func (o *outbox) envelopeTaken(t *topic) {
 	o.noteSuccess(t)
 	t.local = false
@@ -166,17 +168,17 @@ func (o *outbox) envelopeTaken(t *topic) {
 	o.proceed(t)
 }
 
-// rejected gives up an envelope that the broker never takes.
+// rejected gives up an envelope that the broker will never take.
 func (o *outbox) rejected(t *topic, err error) {
 	o.giveUp(t, fmt.Errorf("wsroom: broker: %w", err))
 	o.proceed(t)
 }
 
-// failed has the topic tried again later. An envelope that isn't taken again and again, although the topic
-// works in between, is given up.
+// failed schedules another try. An envelope that fails again and again although the topic works in between
+// is given up.
 func (o *outbox) failed(t *topic, err error) {
 	o.noteFailure(t)
-	if len(t.envelopes) == 0 { // nothing waits: it was a probe of probeUnknown
+	if len(t.envelopes) == 0 { // nothing waits: it was a probe by probeUnknown
 		t.phase = idle
 		return
 	}
@@ -202,7 +204,7 @@ func (o *outbox) failed(t *topic, err error) {
 	o.pause(t, max(t.retry, time.Duration(o.failing)*time.Second/probeRate))
 }
 
-// proceed goes on with what waits for a topic, if anything does.
+// proceed continues with what waits for a topic, if anything does.
 func (o *outbox) proceed(t *topic) {
 	if len(t.envelopes) == 0 {
 		t.phase = idle
@@ -211,7 +213,7 @@ func (o *outbox) proceed(t *topic) {
 	o.schedule(t)
 }
 
-// removeFirst takes the topic's first envelope from what waits.
+// removeFirst removes the topic's first envelope.
 func (o *outbox) removeFirst(t *topic) {
 	if len(t.envelopes) == 0 {
 		return
@@ -223,8 +225,8 @@ func (o *outbox) removeFirst(t *topic) {
 	o.signalDrained()
 }
 
-// giveUp replaces the topic's first envelope by a notice, which tells other nodes that it won't come. A
-// notice itself isn't replaced again.
+// giveUp replaces the topic's first envelope by a notice, which tells other nodes that the envelope won't
+// come. A notice isn't replaced by another one.
 func (o *outbox) giveUp(t *topic, err error) {
 	if len(t.envelopes) == 0 { // it was a probe
 		return
@@ -256,7 +258,7 @@ func (o *outbox) noteSuccess(t *topic) {
 	}
 }
 
-// recovered takes the topic from those that fail.
+// recovered removes the topic from those that fail.
 func (o *outbox) recovered(t *topic) {
 	t.absence = absence{}
 	if o.failing--; o.failing > 0 {
@@ -290,8 +292,8 @@ func (o *outbox) noteFailing(t *topic, err error) {
 	t.absence.note(t.begun)
 }
 
-// probeUnknown has a topic tried of which nothing is known, now and then, so that it isn't refused for others'
-// failures for ever.
+// probeUnknown now and then has a topic tried of which nothing is known. Otherwise that topic would be
+// refused for ever because others fail.
 func (o *outbox) probeUnknown(room string) {
 	if t := o.topics[room]; t != nil && t.phase != idle || time.Since(o.probed) < unknownProbePause {
 		return
@@ -300,7 +302,7 @@ func (o *outbox) probeUnknown(room string) {
 	o.schedule(o.topic(room))
 }
 
-// pause has a topic that fails tried again later.
+// pause schedules a failing topic for another try.
 func (o *outbox) pause(t *topic, d time.Duration) {
 	if o.pausing == nil {
 		o.pausing = map[*topic]*time.Timer{}
@@ -320,7 +322,7 @@ func (o *outbox) resume(t *topic) {
 	}
 }
 
-// resumeSome has some topics that fail tried at once. Each that works resumes further ones.
+// resumeSome has some failing topics tried at once. Each topic that works resumes more of them.
 func (o *outbox) resumeSome() {
 	n := 0
 	for t := range o.pausing {
@@ -331,7 +333,7 @@ func (o *outbox) resumeSome() {
 	}
 }
 
-// endCalls has nothing tried any more.
+// endCalls stops all further tries.
 func (o *outbox) endCalls() {
 	for _, timer := range o.pausing {
 		timer.Stop()

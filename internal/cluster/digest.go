@@ -5,19 +5,20 @@ import (
 	"time"
 )
 
-// digestTime is for how long reports are merged.
+// digestTime is how long reports are merged.
 const digestTime = time.Second
 
-// digest merges reports of rooms. The first of a room and a cause is reported at once, and those that follow
-// within a second are reported once more at its end. The log has one line for a second of all rooms.
+// digest merges reports about rooms. The first report for a room and a cause is passed on at once. Those
+// that follow within a second are passed on as one at its end. The log gets one line a second for all
+// rooms.
 type digest struct {
-	report func(room string, err error) // nil: only the log gets them
+	report func(room string, err error) // nil: only the log gets the reports
 	log    func(line digestLine)
 
 	mu    sync.Mutex // guards the rest
 	known map[digestKey]*digestEntry
 	line  digestLine
-	timer *time.Timer // until the end of a second; nil: nothing is merged
+	timer *time.Timer // runs until the end of a second; nil: nothing is merged
 }
 
 type digestKey struct{ room, cause string }
@@ -25,10 +26,10 @@ type digestKey struct{ room, cause string }
 // digestEntry is what is known of a room and a cause within a second.
 type digestEntry struct {
 	count int
-	err   error // the last that isn't reported yet; nil: all are
+	err   error // the last that isn't reported yet; nil: all are reported
 }
 
-// digestLine is what the log is to have: the first report, and their number.
+// digestLine is what the log gets: the first report, and the number of reports.
 type digestLine struct {
 	room, cause  string
 	err          error
@@ -61,7 +62,7 @@ func (d *digest) add(room, cause string, err error) {
 	}
 }
 
-// flush ends a second. What is reported at its end is known in the next one.
+// flush ends a second. What is reported at its end counts as known in the next second.
 func (d *digest) flush() {
 	d.mu.Lock()
 	line, known := d.line, d.known

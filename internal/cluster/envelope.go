@@ -10,27 +10,27 @@ import (
 	"github.com/wsroom/wsroom/internal/frame"
 )
 
-// An envelope is what a node publishes on a topic at a time:
+// An envelope is what a node publishes on a topic in one call:
 //
 //	version    1 byte
-//	node       16 bytes: of the one that publishes
-//	messages   each as follows, led by its length (uvarint)
+//	node       16 bytes: the id of the publishing node
+//	messages   each as follows, after its length (uvarint)
 //	  sequence uvarint: rises with each message of the node
-//	  back     uvarint: how much by since its last message on this topic; 0 where that isn't known
+//	  back     uvarint: by how much it has risen since the node's last message on this topic; 0: unknown
 //	  kind     1 byte: frame.Text, frame.Binary, frame.Close or kindLost, and the bits below
-//	  besides  if the bit is set: number (uvarint) and, led by their lengths, names of rooms
-//	  except   if the bit is set: the same of connections' ids; at most maxNames of both in an envelope
+//	  besides  if the bit is set: number (uvarint) and names of rooms, each after its length
+//	  except   if the bit is set: the same for connections' ids; at most maxNames of both in an envelope
 //	  payload  the rest
 //
-// That is 22 bytes around a message, and 5 around each further one in the same envelope. A node that
-// doesn't know a version, a kind or a bit leaves out what has it, and reports a gap.
+// That is 22 bytes around a message, and 5 around each further one in the same envelope. A node drops what
+// has an unknown version, kind or bit, and reports a gap.
 const (
 	envelopeVersion = 1
 	envelopeHead    = 1 + len(nodeID{})
 	maxUvarint      = binary.MaxVarintLen64
 
-	// maxNames bounds the names of rooms and ids that an envelope holds, and maxRooms the rooms of a message:
-	// the envelope for each has the names of those before it.
+	// maxNames bounds the names of rooms and ids that an envelope holds. maxRooms bounds the rooms of a
+	// message, because the envelope for each room has the names of the rooms before it.
 	maxNames = 1 << 16
 	maxRooms = 4096
 
@@ -39,7 +39,7 @@ const (
 	withExcept  = 0x20 // skips the connections with these ids
 )
 
-// nodeID tells the nodes apart that share a broker.
+// nodeID identifies a node among those that share a broker.
 type nodeID [16]byte
 
 func newNodeID() (id nodeID) {
@@ -47,7 +47,7 @@ func newNodeID() (id nodeID) {
 	return id
 }
 
-// message is what leads a message's payload on its way between nodes.
+// message is what precedes a message's payload on its way between nodes.
 type message struct {
 	sequence, back  uint64
 	kind            byte
@@ -89,7 +89,7 @@ func appendNames(b []byte, names []string) []byte {
 	return b
 }
 
-// openEnvelope returns the node that published it and what to read its messages from.
+// openEnvelope returns the node that published the envelope and a reader of its messages.
 func openEnvelope(b []byte) (nodeID, reader, error) {
 	switch {
 	case len(b) > 0 && b[0] != envelopeVersion:
@@ -100,13 +100,13 @@ func openEnvelope(b []byte) (nodeID, reader, error) {
 	return nodeID(b[1:envelopeHead]), b[envelopeHead:], nil
 }
 
-// reader is what is still to be read. What it can't read makes it nil.
+// reader is what is still to be read. It becomes nil when it can't read something.
 type reader []byte
 
-// budget is how many names may still be read from an envelope.
+// budget is the number of names that may still be read from an envelope.
 type budget int
 
-// message reads the next message. The payload is a part of what is read.
+// message reads the next message. The payload is a part of the data that is read.
 func (r *reader) message(names *budget) (m message, payload []byte, err error) {
 	body := reader(r.bytes())
 	if *r == nil {
@@ -139,7 +139,7 @@ func (r *reader) message(names *budget) (m message, payload []byte, err error) {
 	return m, body, err
 }
 
-// lastSequenceOf returns that of an envelope's last message.
+// lastSequenceOf returns the sequence of an envelope's last message.
 func lastSequenceOf(envelope []byte) (last uint64) {
 	_, messages, _ := openEnvelope(envelope)
 	for len(messages) > 0 {
@@ -169,7 +169,7 @@ func (r *reader) byte() byte {
 	return b
 }
 
-// bytes reads what is led by its length.
+// bytes reads its length and then that many bytes.
 func (r *reader) bytes() []byte {
 	n := r.uvarint()
 	if n > uint64(len(*r)) {
@@ -181,7 +181,7 @@ func (r *reader) bytes() []byte {
 	return b
 }
 
-// names reads a list of names, none of which is empty.
+// names reads a list of names. None of them may be empty.
 func (r *reader) names(left *budget) []string {
 	n := r.uvarint()
 	if n > uint64(*left) || n > uint64(len(*r)/2) {

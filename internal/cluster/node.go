@@ -12,12 +12,12 @@ import (
 // settleTime bounds how long Settle waits for messages to come back from the broker.
 const settleTime = time.Second
 
-// Node is one of the nodes that share a broker. It is made by New. All methods may be called concurrently.
+// Node is one of the nodes that share a broker. [New] makes it. All methods may be called concurrently.
 type Node struct {
 	cfg     Config
 	id      nodeID
 	outbox  outbox
-	reports serial.Queue // what is logged, and calls of Hooks.Gap: with no lock held
+	reports serial.Queue // log lines, and calls of Hooks.Gap: with no lock held
 	gaps    digest
 	refused digest          // subscriptions
 	ctx     context.Context // done at the end of Close
@@ -26,11 +26,11 @@ type Node struct {
 
 	mu     sync.Mutex // guards the rest, and the subscriptions' users and linger
 	subs   map[string]*subscription
-	ended  map[string]map[nodeID]seen // by room: what its last subscription had seen; only of rooms not in subs
+	ended  map[string]map[nodeID]seen // by room: what its last subscription had seen; only for rooms not in subs
 	closed bool
 }
 
-// New returns a Node. Close ends it.
+// New returns a [Node]. [Node.Close] ends it.
 func New(cfg Config) *Node {
 	n := &Node{
 		cfg:   cfg,
@@ -46,7 +46,7 @@ func New(cfg Config) *Node {
 	return n
 }
 
-// topicName returns the topic of a room's messages. Escaped, the name has no colon.
+// topicName returns the topic of a room's messages. The hub's name is escaped, so it contains no colon.
 func (n *Node) topicName(room string) string {
 	name := url.QueryEscape(n.cfg.Name)
 	if room == EveryRoom {
@@ -55,10 +55,11 @@ func (n *Node) topicName(room string) string {
 	return name + ":room:" + room
 }
 
-// Subscribe makes sure that what is published for these rooms from now on is received, until Unsubscribe is
-// called as often. ctx is called for its context where Subscribe has to wait. An error subscribes to none of
-// the rooms. It is ErrClosed, or ErrAway where the broker takes no subscription within Config.Bridge; with
-// Config.Local the room then does without one, until the broker is back.
+// Subscribe makes sure that what is published for these rooms from now on is received, until
+// [Node.Unsubscribe] has been called as often. It calls ctx for its context if it has to wait. On an error
+// it subscribes to none of the rooms. The error is [ErrClosed], or [ErrAway] if the broker takes no
+// subscription within [Config].Bridge. With [Config].Local the room then does without a subscription until
+// the broker is back.
 func (n *Node) Subscribe(ctx func() context.Context, rooms ...string) error {
 	for i, room := range rooms {
 		if err := n.subscribe(ctx, room); err != nil {
@@ -91,8 +92,8 @@ func (n *Node) subscribe(ctx func() context.Context, room string) error {
 	return err
 }
 
-// Unsubscribe undoes Subscribe. A subscription that nobody uses any more is kept for a short time, for rooms
-// that fill again.
+// Unsubscribe undoes [Node.Subscribe]. An unused subscription is kept for a short time, for rooms that fill
+// again.
 func (n *Node) Unsubscribe(rooms ...string) {
 	for _, room := range rooms {
 		n.unsubscribe(room)
@@ -116,21 +117,21 @@ func (n *Node) unsubscribe(room string) {
 	}
 }
 
-// inUse reports whether somebody on this node is to get the subscription's messages.
+// inUse reports whether anybody on this node is to get the subscription's messages.
 func (n *Node) inUse(s *subscription) bool {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	return s.users > 0
 }
 
-// subscription returns the room's, nil if there is none.
+// subscription returns the room's subscription, or nil if there is none.
 func (n *Node) subscription(room string) *subscription {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	return n.subs[room]
 }
 
-// deliver hands an envelope of this node to its own members, without the broker.
+// deliver delivers an envelope of this node to its own members, without the broker.
 func (n *Node) deliver(room string, envelope []byte) {
 	if s := n.subscription(room); s != nil {
 		s.deliver(envelope)
@@ -162,8 +163,7 @@ func (n *Node) logRefused(l digestLine) {
 	})
 }
 
-// Settle waits until what was published has been delivered on this node: until ctx is done, and for 1 s at
-// most.
+// Settle waits until what was published has been delivered on this node, until ctx is done, or for 1 s.
 func (n *Node) Settle(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, settleTime)
 	defer cancel()
@@ -176,9 +176,9 @@ func (n *Node) Settle(ctx context.Context) {
 	}
 }
 
-// Close waits until the broker has taken every message, or ctx is done, and ends all subscriptions. From then
-// on Publish and Subscribe return ErrClosed. Once Close has returned no hook is called, but for Gap where ctx
-// was done.
+// Close waits until the broker has taken every message, or until ctx is done, and ends all subscriptions.
+// From then on [Publish] and [Node.Subscribe] return [ErrClosed]. Once Close has returned, no hook is
+// called, except that Gap may still be called if ctx was done.
 func (n *Node) Close(ctx context.Context) {
 	n.outbox.flush(ctx)
 	if lost := n.outbox.close(); lost > 0 {

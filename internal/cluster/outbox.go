@@ -11,30 +11,30 @@ import (
 )
 
 const (
-	// maxEnvelope is up to what size messages are gathered while their topic waits for the broker. A single
-	// message may be larger.
+	// maxEnvelope is the size up to which messages are collected in an envelope while their topic waits for
+	// the broker. A single message may be larger.
 	maxEnvelope = 128 << 10
 	// keptTopics bounds the topics whose sequence is remembered while nothing waits for them.
 	keptTopics = 4096
 )
 
-// outbox is what a node has taken for the broker, in order. A topic's messages are published one envelope
-// after the other, those of different topics side by side. Messages that come during a call are gathered in
-// the next envelope. There are goroutines only while there is something to publish.
+// outbox holds what a node has taken for the broker, in order. The envelopes of one topic are published one
+// after the other; different topics are published concurrently. Messages that come during a call are
+// collected in the next envelope. There are goroutines only while there is something to publish.
 type outbox struct {
 	node *Node
 
-	mu       sync.Mutex // guards all that follows, and what is in the topics
+	mu       sync.Mutex // guards all that follows, and the contents of the topics
 	topics   map[string]*topic
-	forgetAt int           // how many topics there are when idle ones are looked for next
+	forgetAt int           // the number of topics at which idle ones are removed next
 	sequence uint64        // of the last message
 	bytes    int64         // in all envelopes
-	drained  chan struct{} // closed when nothing waits; nil if nobody wants to know
+	drained  chan struct{} // closed when nothing waits; nil if nobody waits for that
 	closed   bool
 	calls    // what is being published
 }
 
-// topic is what waits for a topic of the broker.
+// topic holds what waits for one topic of the broker.
 type topic struct {
 	room      string
 	envelopes [][]byte // the first doesn't change unless the topic is idle
@@ -43,16 +43,16 @@ type topic struct {
 	local     bool // what waits has been delivered on this node, and so is what comes until nothing waits
 
 	works   bool          // its last call worked
-	absence absence       // its calls that have failed since one worked
-	retry   time.Duration // what it waited for after its last failure; 0: it is offered as if it hadn't failed
+	absence absence       // its calls that have failed since one last worked
+	retry   time.Duration // its wait after the last failure; 0: it is published as if it hadn't failed
 	begun   time.Time     // when its last call began
 	probe   bool          // its last call was a probe
-	notice  bool          // the first envelope only says that one before it was given up
-	tries   int           // how often the first envelope was offered and not taken
-	offered time.Time     // when it was offered first
+	notice  bool          // the first envelope only says that an earlier one was given up
+	tries   int           // how often the first envelope was published and not taken
+	offered time.Time     // when it was first published
 }
 
-// phase is where a topic is on its way to the broker.
+// phase is the state of a topic's publishing.
 type phase uint8
 
 const (
@@ -62,10 +62,10 @@ const (
 	retrying                // a timer queues it again: after a failure, or once other nodes have subscribed again
 )
 
-// Publish takes a message for the rooms' members on all nodes, but for the connections with these ids. It
-// copies the payload, and returns before the message is delivered. It returns ErrClosed, ErrAway unless
-// Config.Local is set, or an error for a message that nodes or the broker never take; then no room gets it.
-// There is at least one room; it may be EveryRoom.
+// Publish takes a message for the rooms' members on all nodes, except for the connections with these ids.
+// It copies the payload, and returns before the message is delivered. It returns [ErrClosed], or [ErrAway]
+// unless [Config].Local is set, or an error for a message that nodes or the broker can never take. On an
+// error no room gets the message. There must be at least one room; it may be [EveryRoom].
 func Publish[P string | []byte](n *Node, rooms, except []string, kind byte, payload P) error {
 	m := message{kind: kind, except: except}
 	if err := n.checkSize(rooms, m, len(payload)); err != nil {
@@ -87,7 +87,7 @@ func Publish[P string | []byte](n *Node, rooms, except []string, kind byte, payl
 	return nil
 }
 
-// checkSize checks a message against the most that nodes, and the broker, take.
+// checkSize checks a message against the limits of nodes and of the broker.
 func (n *Node) checkSize(rooms []string, m message, size int) error {
 	if len(rooms) > maxRooms {
 		return fmt.Errorf("wsroom: a message to %d rooms: with a broker the most is %d", len(rooms), maxRooms)
@@ -118,7 +118,7 @@ func (n *Node) maxData() int {
 	return math.MaxInt
 }
 
-// admit reports whether a message to these rooms is taken. With Config.Local every one is.
+// admit reports whether a message to these rooms is taken. With Config.Local every message is taken.
 func (o *outbox) admit(rooms []string, size int) error {
 	if o.closed {
 		return ErrClosed
@@ -138,14 +138,14 @@ func (o *outbox) admit(rooms []string, size int) error {
 	return nil
 }
 
-// full reports whether size bytes more are too much. A message is always taken when nothing waits.
+// full reports whether size more bytes are too many. A message is always taken when nothing waits.
 func (o *outbox) full(size int) bool {
 	return o.bytes > 0 && o.bytes+int64(size) > o.node.cfg.Bytes
 }
 
-// isAway reports whether the topic's messages wait, or would have to, for longer than an outage is bridged.
-// What is known of a topic by its own calls counts. A topic whose last call didn't work, or that had none, is
-// away also where no call on any topic works.
+// isAway reports whether the topic's messages wait, or would have to wait, for longer than an outage is
+// bridged. A topic's own calls decide. A topic whose last call didn't work, or that has had none, is also
+// away if no call on any topic works.
 func (o *outbox) isAway(t *topic) bool {
 	bridge := o.node.cfg.Bridge
 	switch nothingWorks := o.absence.length() > bridge; {
@@ -158,16 +158,16 @@ func (o *outbox) isAway(t *topic) bool {
 	}
 }
 
-// enqueue takes a message to a room: for the broker, for this node's members at once, or both.
+// enqueue takes a message to a room: for the broker, for this node's members at once, or for both.
 //
 //	buffer | topic          | by the broker        | at once, to members here
 //	space  | works          | yes                  | no: it comes back from the broker
-//	space  | works, local   | yes                  | yes: what came before it was delivered at once, and still waits
+//	space  | works, local   | yes                  | yes: earlier messages were delivered at once, and still wait
 //	space  | away           | when it is back      | yes, after all that waits
 //	full   | works or away  | no, which is a gap   | yes, after all that waits
 //
-// Only with Config.Local there are the last three rows: else admit refuses the message. A message that was
-// delivered at once and comes back is known by its sequence, and left out.
+// The last three rows apply only with Config.Local: otherwise admit refuses the message. A message that was
+// delivered at once and comes back is recognized by its sequence and dropped.
 func enqueue[P string | []byte](o *outbox, room string, m message, payload P) {
 	t := o.topic(room)
 	o.sequence++
@@ -192,8 +192,8 @@ func enqueue[P string | []byte](o *outbox, room string, m message, payload P) {
 	}
 }
 
-// appendToEnvelope appends the message to the topic's last envelope, or to a new one where that is being
-// published or would be too large.
+// appendToEnvelope appends the message to the topic's last envelope. It begins a new one if the last is
+// being published or would become too large.
 func appendToEnvelope[P string | []byte](o *outbox, t *topic, m message, payload P) {
 	last := len(t.envelopes) - 1
 	if last < 0 || last == 0 && t.phase != idle {
@@ -218,8 +218,8 @@ func appendToEnvelope[P string | []byte](o *outbox, t *topic, m message, payload
 	}
 }
 
-// deliverLocally hands this node what waits for the topic, with Config.Local. It happens under the lock,
-// which keeps the order on this node.
+// deliverLocally delivers what waits for the topic on this node, with Config.Local. It does so under the
+// lock, which keeps the order on this node.
 func (o *outbox) deliverLocally(t *topic) {
 	if t.local || !o.node.cfg.Local {
 		return
@@ -282,7 +282,7 @@ func (o *outbox) signalDrained() {
 	}
 }
 
-// flush waits until nothing waits, or until ctx is done.
+// flush waits until nothing waits to be published, or until ctx is done.
 func (o *outbox) flush(ctx context.Context) {
 	o.mu.Lock()
 	if o.bytes > 0 && o.drained == nil {
@@ -299,7 +299,7 @@ func (o *outbox) flush(ctx context.Context) {
 	}
 }
 
-// close takes no more, and returns how many bytes are lost.
+// close stops the outbox from taking messages. It returns how many bytes are lost.
 func (o *outbox) close() (lost int64) {
 	o.mu.Lock()
 	defer o.mu.Unlock()

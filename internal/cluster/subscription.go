@@ -13,22 +13,22 @@ import (
 )
 
 const (
-	// lingerTime is how long a room's subscription outlives its last member here.
+	// lingerTime is how long a room's subscription is kept after its last member here has left.
 	lingerTime = 2 * time.Second
 	// subscribeTime bounds one call of Subscribe.
 	subscribeTime = 5 * time.Second
 	// knownNodes bounds the nodes whose sequence a subscription remembers.
 	knownNodes = 1024
-	// endedRooms bounds the rooms of which is remembered what a subscription had seen that has ended.
+	// endedRooms bounds the rooms for which the sequences seen by an ended subscription are remembered.
 	endedRooms = 4096
-	// longAgo is by how much a message's sequence is below the last one's that can't be an earlier message that
-	// comes again: at 100,000 messages a second it would be a quarter of an hour old.
+	// longAgo is how far a message's sequence must be below the last one to be no duplicate of an earlier
+	// message. At 100,000 messages a second that message would be a quarter of an hour old.
 	longAgo = 100_000_000
-	// hugeJump is by how much no node's sequence rises from one message on a topic to the next.
+	// hugeJump is more than any node's sequence rises between two messages on a topic.
 	hugeJump = 1 << 40
 )
 
-// subscription is what a node receives of one topic. Its life:
+// subscription is what a node receives from one topic. Its life:
 //
 //	subscribing ──────────> subscribed, in use <─────────> unused ────────> retired, closed
 //	     │ Config.Local:           ^       last user leaves,    lingerTime has
@@ -36,30 +36,30 @@ const (
 //	members do without it ─────────┘
 //	           "late", a gap
 //
-// Members wait until it is subscribed. While it isn't, too, it may become unused and retire. Node.Close
-// closes it at any time.
+// Members wait until it is subscribed. It may also become unused and retire while it isn't subscribed.
+// Node.Close closes it at any time.
 //
-// What is known of the topic, seen, belongs to one subscription of the room at a time: newSubscription takes
-// it from Node.ended, and retire gives it back. Gaps before a subscription begins are known then: nobody here
-// was to get what is missing.
+// At any time one subscription of the room owns seen, which is what is known of the topic. newSubscription
+// takes it from Node.ended, and retire returns it. Messages missing from before a subscription began are no
+// gap, because nobody here was to get them.
 type subscription struct {
 	node   *Node
 	room   string
-	rooms  []string      // whose members get the messages; nil: everyone
-	ready  chan struct{} // closed when it is subscribed, or members do without
+	rooms  []string      // their members get the messages; nil: everyone does
+	ready  chan struct{} // closed when it is subscribed, or when members do without it
 	ctx    context.Context
 	cancel context.CancelFunc
 
-	users  int         // members here and those about to be; guarded by Node.mu
-	linger *time.Timer // retires it where there is none; guarded by Node.mu
+	users  int         // members here and connections about to join; guarded by Node.mu
+	linger *time.Timer // retires it; nil if it is in use; guarded by Node.mu
 
 	mu      sync.Mutex // guards the rest; held while a message is delivered, one at a time
 	stop    func()     // nil until it is subscribed
-	from    uint64     // sequence of this node when it was
-	without bool       // members did without it
+	from    uint64     // this node's sequence when it was subscribed
+	without bool       // members have done without it
 	closed  bool
 	seen    map[nodeID]seen // nil once it is retired
-	echo    chan struct{}   // closed when this node's message of the sequence awaited has come; nil: nobody waits
+	echo    chan struct{}   // closed when this node's message with the awaited sequence has come; nil: nobody waits
 	await   uint64
 }
 
@@ -68,10 +68,10 @@ var errMissing = errors.New("wsroom: broker: messages are missing")
 // seen is what is known of a node's messages on the topic.
 type seen struct {
 	sequence uint64 // of the last one
-	gapKnown bool   // that some are missing behind it has been reported, or is no gap
+	gapKnown bool   // the messages missing after it have been reported, or are no gap
 }
 
-// newSubscription returns a room's subscription; Node.mu is locked.
+// newSubscription returns a room's subscription. Node.mu is locked.
 func newSubscription(n *Node, room string) *subscription {
 	s := &subscription{node: n, room: room, ready: make(chan struct{}), seen: n.ended[room]}
 	if delete(n.ended, room); s.seen == nil {
@@ -84,7 +84,7 @@ func newSubscription(n *Node, room string) *subscription {
 	return s
 }
 
-// run subscribes, and tries again until it works or nobody wants it any more.
+// run subscribes, and tries again until that works or nobody wants it any more.
 func (s *subscription) run() {
 	n, retry := s.node, time.Duration(0)
 	for s.ctx.Err() == nil {
@@ -105,7 +105,7 @@ func (s *subscription) run() {
 	}
 }
 
-// subscribed lets members in. Where they did without the subscription, they may have missed messages.
+// subscribed lets members in. If they did without the subscription, they may have missed messages.
 func (s *subscription) subscribed(stop func()) {
 	from := s.node.outbox.lastSequence()
 	s.mu.Lock()
@@ -123,7 +123,7 @@ func (s *subscription) subscribed(stop func()) {
 	}
 }
 
-// refused counts a failure of the broker, and reports the first.
+// refused counts a failure of the broker, and reports the first one.
 func (s *subscription) refused(err error, first bool) {
 	if s.ctx.Err() != nil {
 		return
@@ -132,7 +132,7 @@ func (s *subscription) refused(err error, first bool) {
 	if first {
 		s.node.refused.add(s.room, "", err)
 	}
-	_ = s.doWithout() // an error: members wait on, for the next try
+	_ = s.doWithout() // on an error, members wait for the next try
 }
 
 // doWithout lets members in without a subscription, with Config.Local.
@@ -149,7 +149,7 @@ func (s *subscription) doWithout() error {
 	return nil
 }
 
-// wait returns when it is subscribed, or members do without.
+// wait returns when the subscription is subscribed, or when members do without it.
 func (s *subscription) wait(ctx func() context.Context) error {
 	select {
 	case <-s.ready:
@@ -171,7 +171,7 @@ func (s *subscription) wait(ctx func() context.Context) error {
 	}
 }
 
-// expire ends the subscription if nobody has come back to it.
+// expire ends the subscription if nobody uses it again.
 func (s *subscription) expire() {
 	if s.retire() {
 		defer s.node.wg.Done()
@@ -179,8 +179,9 @@ func (s *subscription) expire() {
 	}
 }
 
-// retire makes way for another subscription of the room, if nobody uses this one. It delivers nothing any more
-// then: both would. The caller is to close it, and then to call node.wg.Done, for which the node waits.
+// retire makes way for another subscription of the room, if nobody uses this one. From then on this one
+// delivers nothing, so that messages aren't delivered twice. The caller must close it and then call
+// node.wg.Done, for which the node waits.
 func (s *subscription) retire() bool {
 	n := s.node
 	s.mu.Lock()
@@ -199,8 +200,9 @@ func (s *subscription) retire() bool {
 	return true
 }
 
-// remember keeps what a room's subscription has seen for the next one, which so leaves out what is published
-// again, or was delivered locally. Messages that nobody here was to get are no gap. mu is locked.
+// remember keeps what a room's subscription has seen for the next one. So the next one drops messages that
+// are published again or were delivered locally. Messages that nobody here was to get are no gap. mu is
+// locked.
 func (n *Node) remember(room string, nodes map[nodeID]seen) {
 	for node, last := range nodes {
 		last.gapKnown = true
@@ -235,8 +237,8 @@ func (s *subscription) lost(err error) {
 	s.missed("lost", fmt.Errorf("wsroom: broker: %w", err))
 }
 
-// missed reports messages of these nodes, of all where none is named, that won't come. Their absence isn't
-// reported again.
+// missed reports messages of these nodes, or of all nodes if none is named, that won't come. Their absence
+// isn't reported again.
 func (s *subscription) missed(cause string, err error, nodes ...nodeID) {
 	s.mu.Lock()
 	for node, last := range s.seen {
@@ -247,14 +249,14 @@ func (s *subscription) missed(cause string, err error, nodes ...nodeID) {
 	s.gap(cause, err)
 }
 
-// gap reports that messages are missing, if somebody here was to get them.
+// gap reports that messages are missing, if anybody here was to get them.
 func (s *subscription) gap(cause string, err error) {
 	if s.node.inUse(s) {
 		s.node.gap(s.room, cause, err)
 	}
 }
 
-// deliver takes an envelope. Hooks.Receive doesn't wait, so holding mu delays nothing but the topic's next
+// deliver takes an envelope. Hooks.Receive doesn't wait, so holding mu delays only the topic's next
 // message.
 func (s *subscription) deliver(envelope []byte) {
 	s.mu.Lock()
@@ -287,9 +289,9 @@ func (s *subscription) deliver(envelope []byte) {
 	s.signalEcho(node)
 }
 
-// isNew notes a message's sequence. It reports whether the message hasn't come before, and reports a gap if
-// others before it haven't come. Where a sequence can't be that node's, it or the one before was forged: that
-// is a gap, and begins anew.
+// isNew notes a message's sequence and reports whether the message is new. If earlier messages haven't
+// come, it reports a gap. If the sequence can't be that node's, either this one or the last was forged:
+// that counts as a gap, and counting begins anew.
 func (s *subscription) isNew(node nodeID, m message) bool {
 	last, known := s.seen[node]
 	switch {
@@ -310,14 +312,14 @@ func (s *subscription) isNew(node nodeID, m message) bool {
 	return true
 }
 
-// givenUp is called for a message that a node couldn't publish. This node has reported its own.
+// givenUp is called for a message that a node couldn't publish. This node has already reported its own.
 func (s *subscription) givenUp(node nodeID) {
 	if node != s.node.id {
 		s.gap("sequence", errMissing)
 	}
 }
 
-// waitFor waits until this node's message of that sequence has come back, if it will.
+// waitFor waits until this node's message with that sequence has come back, if it will.
 func (s *subscription) waitFor(ctx context.Context, sequence uint64) {
 	s.mu.Lock()
 	if s.stop == nil || s.closed || sequence <= s.from || s.seen[s.node.id].sequence >= sequence {

@@ -9,7 +9,7 @@ import (
 	"github.com/coder/websocket"
 )
 
-// CheckClose returns an error for a code or a reason that a close frame can't have. It doesn't judge the
+// CheckClose returns an error for a code or a reason that a close frame can't have. It doesn't check the
 // reason's length.
 func CheckClose(code websocket.StatusCode, reason string) error {
 	if !utf8.ValidString(reason) { // RFC 6455, section 5.5.1

@@ -9,91 +9,95 @@ import (
 	"time"
 )
 
-// Owner is told what coder/websocket wants of its net.Conn. Calls come from whatever goroutine
-// uses the websocket.Conn, with no lock of Conn held but, in those for what was read, its reader's.
+// Owner receives what coder/websocket does with its net.Conn. The calls come from the goroutines that use
+// the websocket.Conn. They are made with no lock of the [Conn] held, except that the calls about data read
+// hold the reader's lock.
 type Owner interface {
-	// Overhead tells that a ping or a pong was read, or maxLack bytes too few in fragments. Whatever the
-	// peer sent before caughtUp, by Now, had been read by then; what was read since may have come at any
-	// time since.
+	// Overhead reports that a ping or a pong was read, or that fragments carried maxLack bytes too few. At
+	// the time caughtUp, by [Now], everything that the peer had sent before was read. What was read since
+	// may have arrived at any time since.
 	Overhead(caughtUp int64)
-	// Oversized tells that a data frame longer than Limits.Frame was announced to be read, or that a
-	// compressed message is longer than Limits.Size.
+	// Oversized reports a data frame whose announced length exceeds [Limits].Frame, or a compressed message
+	// that is longer than [Limits].Size.
 	Oversized()
-	// Unmasked tells that a frame without a mask was read, which coder/websocket refuses without a word.
+	// Unmasked reports a frame without a mask (RFC 6455, section 5.1). coder/websocket refuses it without
+	// sending a close frame.
 	Unmasked()
-	// Control takes a control frame that is to be sent. The payload is valid until it returns.
+	// Control takes a control frame that is to be sent. The payload is valid until Control returns.
 	Control(opcode byte, payload []byte)
-	// MessageSent tells that a message written in several frames is complete.
+	// MessageSent reports that a message written in several frames is complete.
 	MessageSent()
-	// Failed tells that the socket didn't take a frame, or took only a part of it.
+	// Failed reports that the socket took none or only a part of a frame.
 	Failed(err error)
-	// ReadFailed tells that nothing more will be read from the socket: io.EOF where the peer sends nothing
-	// more, os.ErrDeadlineExceeded for a message that took too long.
+	// ReadFailed reports that nothing more will be read from the socket. The error is io.EOF if the peer
+	// sends nothing more, and os.ErrDeadlineExceeded if a message took too long.
 	ReadFailed(err error)
-	// Closed tells that the websocket.Conn is of no more use to the application.
+	// Closed reports that the application is done with the websocket.Conn.
 	Closed()
 }
 
-// Limits are the times a Conn keeps, which must be positive, and what it lets a peer announce.
+// Limits are the time limits of a [Conn], which must be positive, and the lengths that a peer may announce.
 type Limits struct {
-	Message time.Duration // from the first wait for the rest of a message to its last byte
-	Write   time.Duration // a piece of at most maxWrite bytes
-	Frame   uint64        // the longest payload of a data frame; 0: any
-	Size    int64         // the longest compressed message once inflated; 0: any
+	Message time.Duration // from the first wait for the rest of a message until its last byte
+	Write   time.Duration // for a piece of at most maxWrite bytes
+	Frame   uint64        // the longest payload of a data frame; 0: no limit
+	Size    int64         // the longest compressed message once inflated; 0: no limit
 }
 
-// Conn is the net.Conn that coder/websocket gets in place of the socket. Reading, it hands on at
-// most one frame at a time, so that nothing of the next one rests in buffers above it; it waits for
-// data without a buffer and with a small stack. Writing, it lets only whole frames pass: data
-// frames straight to the socket, control frames by way of its Owner.
+// Conn is the net.Conn that coder/websocket gets in place of the socket.
 //
-// One goroutine may read while another writes; Interrupt, Kill and the times may be called by any.
+// Reading, it passes on at most one frame at a time, so that no part of the next frame is buffered above
+// it. It waits for data without a buffer and with a small stack. Writing, it lets only whole frames pass.
+// Data frames go straight to the socket, control frames go to its [Owner].
+//
+// One goroutine may read while another writes. Any goroutine may call [Conn.Interrupt] and [Conn.Kill], and
+// read the times.
 type Conn struct {
 	net.Conn // the socket; Read, Write and Close are replaced
 	owner    Owner
 	limits   *Limits
-	raw      syscall.RawConn // nil where the socket offers none: TLS, pipes
+	raw      syscall.RawConn // nil if the socket has none: TLS, pipes
 
 	readMu    sync.Mutex // guards the fields to the next blank line
 	in        scanner
 	buf       *[readSize]byte // nil while nothing is unread
-	r, w      int             // what is unread: buf[r:w]
-	into      []byte          // where rawRead reads to; nil for a buffer of its own
+	r, w      int             // the unread bytes are buf[r:w]
+	into      []byte          // where rawRead reads to; nil: to a buffer from the pool
 	got       int
-	readErr   error // the socket's error, once it failed
+	readErr   error // the socket's error, once it has failed
 	waited    bool  // Wait returned, and no message has been read since
-	timed     bool  // the socket's read deadline is that of the message under way
-	armed     bool  // the socket has a read deadline, of this message or of one before
-	extended  bool  // the deadline of the message under way passed once
+	timed     bool  // the socket's read deadline is that of the current message
+	armed     bool  // the socket has a read deadline, of this message or an earlier one
+	extended  bool  // the current message's deadline has passed once
 	rushed    uint8 // reads that didn't have to wait
 	lack      int16 // bytes that fragments have carried too few
 	readFunc  func(fd uintptr) bool
-	unpacking *unpacking // nil but within a compressed message
+	unpacking *unpacking // nil unless a compressed message is being read
 
-	deadlineMu  sync.Mutex // guards interrupted and orders deadlines after it
+	deadlineMu  sync.Mutex // guards interrupted, and orders it before deadlines
 	interrupted bool
 
-	deflate    bool         // permessage-deflate was negotiated; never changes once something is read
+	deflate    bool         // permessage-deflate was negotiated; doesn't change once something is read
 	peerClosed atomic.Bool  // a close frame has been read
-	lastRead   atomic.Int64 // when bytes came last, by Now
-	caughtUp   atomic.Int64 // when bytes came last that a read had waited for, by Now
-	waiting    atomic.Int64 // since when a read waits for the peer; 0 if none does
+	lastRead   atomic.Int64 // when bytes last came, by Now
+	caughtUp   atomic.Int64 // when bytes last came that a read had waited for, by Now
+	waiting    atomic.Int64 // since when a read has been waiting for the peer; 0: none is waiting
 	listened   atomic.Int64 // how long reads have waited for the peer before that, in nanoseconds
 
-	out *outgoing // belongs to coder/websocket's writer, which is one at a time; nil before it wrote
+	out *outgoing // used by coder/websocket's writer, one at a time; nil until it has written
 
 	writeMu   sync.Mutex // the wire; guards the fields to the end
-	open      bool       // a message in several frames is under way
-	shut      bool       // the close frame is out
+	open      bool       // a message in several frames is being written
+	shut      bool       // the close frame has been sent
 	pending   []byte
 	sent      int
 	sendErr   error // a write failed
 	writeFunc func(fd uintptr) bool
 }
 
-// NewConn returns a Conn over socket, whose first bytes, already read, are early.
+// NewConn returns a Conn over a socket. early holds the first bytes, which have been read already.
 func NewConn(socket net.Conn, early []byte, owner Owner, limits *Limits) *Conn {
-	if len(early) > readSize { // of a proxy or a middleware; net/http's buffer is no larger
+	if len(early) > readSize { // from a proxy or a middleware; net/http's buffer isn't larger
 		socket, early = &preread{Conn: socket, early: early}, nil
 	}
 	c := &Conn{Conn: socket, owner: owner, limits: limits}
@@ -109,7 +113,7 @@ func NewConn(socket net.Conn, early []byte, owner Owner, limits *Limits) *Conn {
 	return c
 }
 
-// preread is a socket of which more has been read than a buffer of ours holds.
+// preread is a socket from which more has been read than fits into a read buffer.
 type preread struct {
 	net.Conn
 	early []byte
@@ -121,13 +125,13 @@ func (p *preread) Read(b []byte) (int, error) {
 	}
 	n := copy(b, p.early)
 	if p.early = p.early[n:]; len(p.early) == 0 {
-		p.early = nil // the buffer it lies in may be large
+		p.early = nil // frees the buffer that it is a part of
 	}
 	return n, nil
 }
 
-// rawConn returns the file descriptor's access to a socket of package net itself; other types may
-// have a Read and Write of their own that must not be passed by.
+// rawConn returns access to the file descriptor of a socket of package net. Other types may have a Read and
+// a Write of their own, which must not be bypassed.
 func rawConn(socket net.Conn) syscall.RawConn {
 	var sc syscall.Conn
 	switch s := socket.(type) {
@@ -146,7 +150,7 @@ func rawConn(socket net.Conn) syscall.RawConn {
 	return raw
 }
 
-// unread keeps a copy of early to be read first; net/http buffers at most 4 KiB.
+// unread keeps a copy of early, to be read first. net/http buffers at most 4 KiB.
 func (c *Conn) unread(early []byte) {
 	if len(early) > 0 {
 		c.buf = readBuffers.Get().(*[readSize]byte)
@@ -154,18 +158,18 @@ func (c *Conn) unread(early []byte) {
 	}
 }
 
-// start lies a century back, so that Now is positive whatever clock runs: a synctest bubble begins
-// in the year 2000.
+// start is a century ago, so that Now is positive under every clock: a synctest bubble begins in the year
+// 2000.
 var start = time.Now().Add(-100 * 365 * 24 * time.Hour)
 
-// Now is the time that LastRead, Heard and WaitingSince count in: nanoseconds of a monotonic clock, always
-// positive.
+// Now returns the time that [Conn.LastRead], [Conn.Heard] and [Conn.WaitingSince] use: nanoseconds of a
+// monotonic clock, always positive.
 func Now() int64 { return int64(time.Since(start)) }
 
-// Kill closes the socket beneath TLS at once, whatever reads or writes are under way.
+// Kill closes the socket beneath TLS at once. Reads and writes in progress fail.
 func (c *Conn) Kill() { Kill(c.Conn) }
 
-// Kill closes a socket that no Conn is over, too.
+// Kill closes a socket as [Conn.Kill] does. The socket needn't have a [Conn].
 func Kill(socket net.Conn) {
 	if t, ok := socket.(interface{ NetConn() net.Conn }); ok {
 		socket = t.NetConn()
@@ -173,10 +177,10 @@ func Kill(socket net.Conn) {
 	_ = socket.Close()
 }
 
-// Hangup closes the socket; over TLS with its closing alert.
+// Hangup closes the socket. Over TLS it sends the closing alert first.
 func (c *Conn) Hangup() { _ = c.Conn.Close() }
 
-// Close is for coder/websocket. The socket is closed by the owner, after the close frame is out.
+// Close is for coder/websocket. The owner closes the socket after the close frame has been sent.
 func (c *Conn) Close() error {
 	c.owner.Closed()
 	return nil

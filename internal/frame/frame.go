@@ -1,6 +1,8 @@
-// Package frame is the part of RFC 6455 that wsroom does itself: it encodes each message once for
-// all who receive it, stands between coder/websocket and the socket so that only whole frames pass, and
-// inflates what comes in compressed. Handshake, parsing and unmasking stay with coder/websocket.
+// Package frame is the part of RFC 6455 that wsroom does itself. It encodes each message once for all its
+// receivers. It stands between coder/websocket and the socket, so that only whole frames pass. It inflates
+// compressed messages. coder/websocket does the handshake, the parsing and the unmasking.
+//
+// The package knows frames, messages and sockets. It knows no rooms, no queues and no callbacks.
 package frame
 
 import (
@@ -29,7 +31,7 @@ const (
 	MaxControl = 125
 )
 
-// appendHeader appends the header of an unmasked frame that is whole in itself.
+// appendHeader appends the header of an unmasked frame (RFC 6455, section 5.2).
 func appendHeader(b []byte, first byte, length int) []byte {
 	switch {
 	case length <= 125:
@@ -41,13 +43,13 @@ func appendHeader(b []byte, first byte, length int) []byte {
 	}
 }
 
-// AppendControl appends a control frame. The payload is at most MaxControl bytes.
+// AppendControl appends a control frame. The payload must be at most [MaxControl] bytes.
 func AppendControl(b []byte, opcode byte, payload []byte) []byte {
 	return append(appendHeader(b, finBit|opcode, len(payload)), payload...)
 }
 
-// AppendClose appends a close frame with a code and a reason of at most 123 bytes; without either
-// where the code is 0.
+// AppendClose appends a close frame with a code and a reason of at most 123 bytes. If the code is 0, the
+// frame has neither (RFC 6455, section 5.5.1).
 func AppendClose(b []byte, code int, reason string) []byte {
 	if code == 0 {
 		return appendHeader(b, finBit|Close, 0)

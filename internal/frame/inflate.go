@@ -10,8 +10,9 @@ import (
 	"sync"
 )
 
-// unpacking is a compressed message (RFC 7692) that is being read. It is inflated once it is complete,
-// and handed to coder/websocket as one frame that isn't compressed; control frames go ahead of it.
+// unpacking is a compressed message (RFC 7692) that is being read. The message is inflated once it is
+// complete, and coder/websocket reads it as one uncompressed frame. Control frames between the fragments
+// are passed on at once (RFC 6455, section 5.4).
 type unpacking struct {
 	opcode   byte   // 0 before the first header is complete
 	deflated []byte // the payload so far, unmasked
@@ -19,16 +20,16 @@ type unpacking struct {
 	at       int    // bytes of the current frame's payload in deflated
 
 	out  []byte // what coder/websocket is to read next
-	last bool   // nothing follows it that belongs to the message
+	last bool   // out is the last that belongs to the message
 }
 
-// maxKept is how much memory is kept for another compressed message.
+// maxKept bounds the memory that is kept for the next compressed message.
 const maxKept = 128 << 10
 
 var unpackings = sync.Pool{New: func() any { return new(unpacking) }}
 
-// AcceptDeflate lets compressed messages in, before anything is read: the peer negotiated
-// permessage-deflate without context takeover. coder/websocket needn't know.
+// AcceptDeflate lets compressed messages in. It must be called before anything is read, and only if the
+// peer negotiated permessage-deflate without context takeover. coder/websocket needn't know of it.
 func (c *Conn) AcceptDeflate() { c.deflate = true }
 
 // beginsPacked reports whether the next unread byte begins a compressed message.
@@ -37,7 +38,7 @@ func (c *Conn) beginsPacked() bool {
 	return c.deflate && c.in.between() && first&rsv1Bit != 0 && (first&0x0f == Text || first&0x0f == Binary)
 }
 
-// readPacked is Read within a compressed message.
+// readPacked is Read while a compressed message is being read.
 func (c *Conn) readPacked(p []byte) (int, error) {
 	for u := c.unpacking; ; {
 		if len(u.out) > 0 {
@@ -60,7 +61,7 @@ func (c *Conn) readPacked(p []byte) (int, error) {
 	}
 }
 
-// endPacked goes on as without compression.
+// endPacked returns to reading without decompression.
 func (c *Conn) endPacked() {
 	u := c.unpacking
 	c.unpacking = nil
@@ -70,8 +71,8 @@ func (c *Conn) endPacked() {
 	}
 }
 
-// unpack takes a part of what is unread: a byte of a header, or payload. That of control frames goes
-// to p.
+// unpack takes a part of what is unread: one byte of a header, or payload. It copies the payload of control
+// frames to p.
 func (c *Conn) unpack(p []byte) (n int, err error) {
 	u, piece := c.unpacking, c.buf[c.r:c.w]
 	header := c.in.have < c.in.headerLen()
@@ -94,7 +95,7 @@ func (c *Conn) unpack(p []byte) (n int, err error) {
 	c.consume(len(piece))
 	switch {
 	case err != nil:
-	case c.limits.Frame > 0 && uint64(len(u.deflated)) > 2*c.limits.Frame: // many short blocks add much
+	case c.limits.Frame > 0 && uint64(len(u.deflated)) > 2*c.limits.Frame: // headers of many short blocks add much
 		err = c.tooBig()
 	case c.in.have == 0 && c.in.opcode < Close && !c.in.fragmented && !u.last:
 		err = c.inflate()
@@ -102,8 +103,9 @@ func (c *Conn) unpack(p []byte) (n int, err error) {
 	return n, err
 }
 
-// judgeHeader judges a frame whose header is complete. Control frames are passed on, and so is what
-// doesn't belong to the message, as something that coder/websocket refuses.
+// judgeHeader checks a frame whose header is complete. Control frames are passed on. A frame that can't
+// belong to the message (RFC 6455, sections 5.1, 5.2 and 5.4) is passed on with RSV1 set, so that
+// coder/websocket refuses it.
 func (c *Conn) judgeHeader() error {
 	u, head := c.unpacking, c.in.head[:headerOf(c.in.head[:])]
 	want := byte(Continuation)
@@ -125,7 +127,7 @@ func (c *Conn) judgeHeader() error {
 	return nil
 }
 
-// add unmasks a piece of a frame's payload.
+// add unmasks a piece of a frame's payload (RFC 6455, section 5.3) and appends it.
 func (u *unpacking) add(piece, mask []byte) {
 	start := len(u.deflated)
 	u.deflated = append(u.deflated, piece...)
@@ -135,8 +137,9 @@ func (u *unpacking) add(piece, mask []byte) {
 	}
 }
 
-// inflateTail follows what is to be inflated: the end of a block that the sender left out (RFC 7692,
-// section 7.2.2), and a final block, without which a flate.Reader can't tell the end from a cut.
+// inflateTail is appended to a message before it is inflated. It is the end of the block, which the sender
+// left out (RFC 7692, section 7.2.2), and a final block. Without a final block a flate.Reader can't tell
+// the end from a cut.
 const inflateTail = "\x00\x00\xff\xff\x01\x00\x00\xff\xff"
 
 type inflater struct {
@@ -144,7 +147,7 @@ type inflater struct {
 	r   io.ReadCloser
 }
 
-// inflaters are shared by the process: a flate.Reader holds some 44 KB.
+// inflaters are shared by the process, because a flate.Reader holds some 44 KB.
 var inflaters = sync.Pool{New: func() any {
 	z := new(inflater)
 	z.r = flate.NewReader(&z.src)
@@ -153,7 +156,7 @@ var inflaters = sync.Pool{New: func() any {
 
 var errTooLong = errors.New("wsroom: message too long once inflated")
 
-// inflate makes a frame of the message, which is complete.
+// inflate makes one uncompressed frame of the message, which is complete.
 func (c *Conn) inflate() error {
 	u, z := c.unpacking, inflaters.Get().(*inflater)
 	defer inflaters.Put(z)
@@ -174,8 +177,8 @@ func (c *Conn) inflate() error {
 	return nil
 }
 
-// inflate appends what p inflates to. A final block may be followed by others, which don't refer to what
-// was before it, or by inflateTail (RFC 7692, section 7.2.3.4).
+// inflate appends the inflated p to b. A final block may be followed by inflateTail, or by more blocks that
+// don't refer to anything before it (RFC 7692, section 7.2.3.4).
 func (z *inflater) inflate(b, p []byte, most int64) ([]byte, error) {
 	defer z.src.Reset(nil)
 	z.src.Reset(p)

@@ -7,18 +7,18 @@ import (
 	"time"
 )
 
-// Message is one outgoing message as the frame that every receiver's socket gets. Server frames
-// carry no mask (RFC 6455, section 5.1), so all receivers share the bytes. It never changes.
+// Message is one outgoing message, encoded as the frame that every receiver gets. A server's frames carry
+// no mask (RFC 6455, section 5.1), so all receivers share the bytes. A Message never changes.
 type Message struct {
 	plain    []byte
-	deflated []byte // nil where compressing was not asked for or doesn't pay
+	deflated []byte // nil if compression wasn't asked for or doesn't make the frame shorter
 
-	// Made is when the message was encoded; zero unless somebody measures.
+	// Made is when the message was encoded. It is zero unless somebody measures.
 	Made time.Time
 }
 
-// NewMessage encodes payload, which it copies. With deflate it also makes the compressed frame for
-// the receivers that negotiated permessage-deflate.
+// NewMessage encodes payload and copies it. With deflate it also makes the compressed frame, for the
+// receivers that negotiated permessage-deflate.
 func NewMessage[P string | []byte](opcode byte, payload P, deflate bool) *Message {
 	b := make([]byte, 0, headerSize(len(payload))+len(payload))
 	m := &Message{plain: append(appendHeader(b, finBit|opcode, len(payload)), payload...)}
@@ -33,7 +33,7 @@ func headerSize(length int) int {
 	return len(appendHeader(b[:0], 0, length))
 }
 
-// Bytes returns the frame for a receiver; deflate says whether it negotiated permessage-deflate.
+// Bytes returns the frame for a receiver. deflate says whether the receiver negotiated permessage-deflate.
 func (m *Message) Bytes(deflate bool) []byte {
 	if deflate && m.deflated != nil {
 		return m.deflated
@@ -41,8 +41,8 @@ func (m *Message) Bytes(deflate bool) []byte {
 	return m.plain
 }
 
-// compress returns the compressed frame of payload, without context takeover (RFC 7692, section
-// 7.2.1), or nil if it isn't shorter than the plain one.
+// compress returns the compressed frame of payload, without context takeover (RFC 7692, section 7.2.1). It
+// returns nil if that frame isn't shorter than the plain one.
 func compress(opcode byte, payload []byte) []byte {
 	d := deflaters.Get().(*deflater)
 	defer deflaters.Put(d)
@@ -59,7 +59,7 @@ func compress(opcode byte, payload []byte) []byte {
 	return append(appendHeader(b, finBit|rsv1Bit|opcode, len(body)), body...)
 }
 
-// flushTail ends every flushed block and is left out on the wire (RFC 7692, section 7.2.1).
+// flushTail ends every flushed block. The sender leaves it out of the frame (RFC 7692, section 7.2.1).
 var flushTail = []byte{0, 0, 0xff, 0xff}
 
 type deflater struct {
@@ -67,7 +67,7 @@ type deflater struct {
 	w   *flate.Writer
 }
 
-// deflaters are shared by the process: a flate.Writer holds some 600 KB and more.
+// deflaters are shared by the process, because a flate.Writer holds more than 600 KB.
 var deflaters = sync.Pool{New: func() any {
 	d := new(deflater)
 	d.w, _ = flate.NewWriter(&d.buf, flate.BestSpeed) // the level is a valid one

@@ -7,10 +7,10 @@ import (
 	"syscall"
 )
 
-// rawIO says that a socket's file descriptor can be read and written here.
+// rawIO says whether a socket's file descriptor can be read and written on this platform.
 const rawIO = true
 
-// rawRead is the callback of syscall.RawConn's Read: it takes a buffer only to try, and gives it
+// rawRead is the callback of syscall.RawConn's Read. It takes a buffer only to try a read, and gives it
 // back before it waits.
 func (c *Conn) rawRead(fd uintptr) bool {
 	p := c.into
@@ -34,7 +34,7 @@ func (c *Conn) rawRead(fd uintptr) bool {
 	return true
 }
 
-// rawWrite is the callback of syscall.RawConn's Write: it writes what the socket takes now.
+// rawWrite is the callback of syscall.RawConn's Write. It writes as much as the socket takes now.
 func (c *Conn) rawWrite(fd uintptr) bool {
 	for c.sent < len(c.pending) {
 		n, err := retry(func() (int, error) { return syscall.Write(int(fd), c.pending[c.sent:]) })

@@ -11,21 +11,20 @@ import (
 	"time"
 )
 
-// errCut is the stream's end within a message. coder/websocket takes io.EOF for the message's end
-// there and would hand on what has come as if it were all of it.
+// errCut is the end of the stream within a message. coder/websocket would take io.EOF for the end of the
+// message, and would pass on the part that has come as the whole message.
 var errCut = errors.New("wsroom: connection lost within a message")
 
-// ErrIdle ends a read of coder/websocket's in which nothing but control frames came. The caller goes
-// on in Wait, where the stack is small and an Interrupt costs no message.
+// ErrIdle ends a read of coder/websocket in which only control frames came. The caller then waits in
+// [Conn.Wait], where the stack is small and an Interrupt costs no message.
 var ErrIdle = errors.New("wsroom: no message has begun")
 
-// readSize is the size of the shared read buffers. A connection has one only while it holds
-// something unread.
+// readSize is the size of the shared read buffers. A connection has one only while it holds unread bytes.
 const readSize = 4 << 10
 
-// fairFragment is what fragments between the first and the last of a message are to carry on average:
-// less than half of such a frame is header then. Of maxLack bytes that they lack, as 256 empty ones do,
-// the owner hears as of a ping.
+// fairFragment is how many bytes the fragments between the first and the last of a message must carry on
+// average. Then less than half of such a frame is header. When they lack maxLack bytes, as 256 empty
+// fragments do, the owner is called as for a ping.
 const (
 	fairFragment = 16
 	maxLack      = 256 * fairFragment
@@ -33,15 +32,16 @@ const (
 
 var readBuffers = sync.Pool{New: func() any { return new([readSize]byte) }}
 
-// LastRead tells when the peer's bytes came last, by Now.
+// LastRead returns when the peer's bytes last came, by [Now].
 func (c *Conn) LastRead() int64 { return c.lastRead.Load() }
 
-// WaitingSince tells since when, by Now, a read has been waiting for the peer; 0 if none is.
+// WaitingSince returns since when a read has been waiting for the peer, by [Now]. It returns 0 if none is
+// waiting.
 func (c *Conn) WaitingSince() int64 { return c.waiting.Load() }
 
-// Heard tells when the peer was last known to be there, by Now. While a read waits for more, that is when
-// bytes came last. While none does, what is read may have lain there for long; then it is when bytes came
-// last that a read had waited for.
+// Heard returns when the peer was last known to be there, by [Now]. While a read waits, that is when bytes
+// last came. Otherwise the bytes read may have lain in the socket for long; then it is when bytes last came
+// that a read had waited for.
 func (c *Conn) Heard() int64 {
 	if c.waiting.Load() != 0 {
 		return c.lastRead.Load()
@@ -49,24 +49,24 @@ func (c *Conn) Heard() int64 {
 	return c.caughtUp.Load()
 }
 
-// Listened tells how long reads have waited for the peer in all, until now, in nanoseconds.
+// Listened returns how long reads have waited for the peer in total, until now, in nanoseconds.
 func (c *Conn) Listened(now int64) int64 {
-	listened := c.listened.Load() // first: a wait that ends in between must not count twice
+	listened := c.listened.Load() // first: a wait that ends meanwhile must not count twice
 	if since := c.waiting.Load(); since != 0 {
 		listened += max(0, now-since)
 	}
 	return listened
 }
 
-// Unread reports whether something has been read from the socket that isn't consumed yet.
+// Unread reports whether bytes have been read from the socket that aren't consumed yet.
 func (c *Conn) Unread() bool {
 	c.readMu.Lock()
 	defer c.readMu.Unlock()
 	return c.r < c.w
 }
 
-// Whole reports whether nothing that is unread has to be waited for: it is control frames and, if a message
-// has begun, the whole of it.
+// Whole reports whether the unread bytes are complete: only whole control frames and, if a message has
+// begun, all of that message.
 func (c *Conn) Whole() bool {
 	c.readMu.Lock()
 	defer c.readMu.Unlock()
@@ -83,8 +83,8 @@ func (c *Conn) Whole() bool {
 	return s.between()
 }
 
-// Wait returns once there is something to read. It swallows the empty pongs that answer AppendPing,
-// so that an idle connection stays parked here, where the stack is small.
+// Wait returns once there is something to read. It drops empty pongs, which answer our pings, so that an
+// idle connection stays here, where the stack is small.
 func (c *Conn) Wait() error {
 	c.readMu.Lock()
 	defer c.readMu.Unlock()
@@ -105,7 +105,7 @@ func (c *Conn) Wait() error {
 	}
 }
 
-// emptyPong is the length of a masked pong without payload.
+// emptyPong is the length of a masked pong without a payload.
 const emptyPong = 6
 
 func (c *Conn) skipEmptyPong() bool {
@@ -118,8 +118,8 @@ func (c *Conn) skipEmptyPong() bool {
 	return true
 }
 
-// Read is for coder/websocket. It returns bytes of one frame only, and ErrIdle instead of waiting for
-// a message after Wait.
+// Read is for coder/websocket. It returns bytes of one frame only. After [Conn.Wait] it returns [ErrIdle]
+// where it would wait for a message.
 func (c *Conn) Read(p []byte) (int, error) {
 	c.readMu.Lock()
 	defer c.readMu.Unlock()
@@ -127,7 +127,7 @@ func (c *Conn) Read(p []byte) (int, error) {
 		return c.readPacked(p)
 	}
 	if c.r == c.w && c.in.left >= readSize && len(p) >= readSize {
-		// Deep inside a large payload: read it to where it is to go.
+		// This is inside a large payload: read it straight into p.
 		if err := c.fill(p[:min(uint64(len(p)), c.in.left)]); err != nil {
 			return 0, c.readError(err)
 		}
@@ -147,7 +147,7 @@ func (c *Conn) Read(p []byte) (int, error) {
 	n := c.scanIn(c.buf[c.r:min(c.w, c.r+len(p))])
 	copy(p, c.buf[c.r:c.r+n])
 	c.consume(n)
-	if c.oversized() { // coder/websocket would take memory for it
+	if c.oversized() { // coder/websocket would allocate memory for it
 		return 0, c.tooBig()
 	}
 	if c.in.unmasked() {
@@ -156,8 +156,8 @@ func (c *Conn) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-// next waits until there is something to hand on. A control frame is handed on whole: coder/websocket
-// gives the rest of one 5 s, whatever Limits say, and then drops the connection without a word.
+// next waits until there is something to pass on. A control frame is passed on whole: coder/websocket waits
+// 5 s for the rest of one, whatever Limits say, and then drops the connection without a close frame.
 func (c *Conn) next() error {
 	if c.r == c.w {
 		if err := c.fill(nil); err != nil {
@@ -174,8 +174,8 @@ func (c *Conn) next() error {
 	return nil
 }
 
-// isCutControl reports whether p, which isn't empty, is the beginning of a control frame. One that
-// coder/websocket refuses by its header isn't worth waiting for.
+// isCutControl reports whether p, which isn't empty, is an incomplete control frame. A frame whose header
+// coder/websocket refuses (RFC 6455, sections 5.1, 5.2 and 5.5) isn't waited for.
 func isCutControl(p []byte) bool {
 	if opcode := p[0] &^ finBit; p[0]&finBit == 0 || opcode < Close || opcode > Pong {
 		return false
@@ -187,7 +187,7 @@ func isCutControl(p []byte) bool {
 	return p[1]&maskBit != 0 && length <= MaxControl && len(p) < 2+4+length
 }
 
-// scanIn takes the bytes of p that belong to the current frame and returns how many they are.
+// scanIn takes the bytes of p that belong to the current frame and returns their number.
 func (c *Conn) scanIn(p []byte) int {
 	n, end := c.in.scan(p)
 	if end && c.in.between() {
@@ -205,8 +205,8 @@ func (c *Conn) scanIn(p []byte) int {
 	return n
 }
 
-// lacking weighs a continuation frame and reports whether the owner is to hear of it. A message's last
-// frame is none that has to carry anything: messages are counted elsewhere.
+// lacking counts what a continuation frame carries, and reports whether the owner is to be called. A
+// message's last frame needn't carry anything, because messages are limited elsewhere.
 func (c *Conn) lacking() bool {
 	if !c.in.fragmented {
 		return false
@@ -219,19 +219,19 @@ func (c *Conn) lacking() bool {
 	return true
 }
 
-// oversized reports whether the current frame was announced as longer than it may be. What breaks the
-// protocol besides is for coder/websocket to refuse.
+// oversized reports whether the current frame's announced length exceeds the limit. coder/websocket refuses
+// frames that break the protocol.
 func (c *Conn) oversized() bool {
 	return c.limits.Frame > 0 && c.in.left > c.limits.Frame && c.in.left <= math.MaxInt64 && c.in.opcode <= Binary
 }
 
-// tooBig tells the owner, who ends the connection.
+// tooBig calls the owner, which ends the connection.
 func (c *Conn) tooBig() error {
 	c.owner.Oversized()
 	return net.ErrClosed
 }
 
-// consume drops n unread bytes and gives the buffer back with the last of them.
+// consume drops n unread bytes. It gives the buffer back when nothing is unread.
 func (c *Conn) consume(n int) {
 	c.r += n
 	if c.r == c.w {
@@ -240,7 +240,7 @@ func (c *Conn) consume(n int) {
 	}
 }
 
-// fill waits for bytes and reads them to p, or to a buffer of its own where p is nil.
+// fill waits for bytes and reads them into p, or into a buffer from the pool if p is nil.
 func (c *Conn) fill(p []byte) error {
 	c.armRead()
 	c.into, c.got, c.readErr = p, 0, nil
@@ -262,7 +262,7 @@ func (c *Conn) fill(p []byte) error {
 		}
 		return c.readErr
 	}
-	now = max(now, c.lastRead.Load()+1) // each read has a time of its own, however coarse the clock is
+	now = max(now, c.lastRead.Load()+1) // each read has a time of its own, even if the clock is coarse
 	c.lastRead.Store(now)
 	switch {
 	case since != 0 && now-since >= int64(time.Millisecond):
@@ -273,15 +273,16 @@ func (c *Conn) fill(p []byte) error {
 	return nil
 }
 
-// yield lets others go on now and then: who sends without a pause mustn't keep them from being read.
-// Not each time, for what is read in one go is written in one go.
+// yield lets other goroutines run now and then, so that a peer that sends without a pause doesn't keep
+// other connections from being read. It doesn't yield each time, because what is read together is written
+// together.
 func (c *Conn) yield() {
 	if c.rushed++; c.rushed%16 == 0 {
 		runtime.Gosched()
 	}
 }
 
-// plainRead reads from a socket that has no file descriptor to wait on.
+// plainRead reads from a socket whose file descriptor can't be waited on.
 func (c *Conn) plainRead() {
 	p := c.into
 	var own *[readSize]byte
@@ -292,12 +293,12 @@ func (c *Conn) plainRead() {
 	c.waiting.Store(Now())
 	n, err := c.Conn.Read(p)
 	if c.got = n; n == 0 {
-		c.readErr = err // one that comes with bytes comes again without
+		c.readErr = err // an error that comes with bytes comes again without them
 	}
 	c.keep(own)
 }
 
-// keep takes the buffer that has just been read to, or gives it back if nothing came.
+// keep takes the buffer that was read into, or gives it back if nothing came.
 func (c *Conn) keep(own *[readSize]byte) {
 	switch {
 	case own == nil:
@@ -308,8 +309,8 @@ func (c *Conn) keep(own *[readSize]byte) {
 	}
 }
 
-// armRead sets the deadline of the message, or control frame, that is under way, from the first wait for its
-// rest on, and lifts it between messages.
+// armRead sets the deadline of the current message or control frame when its rest is first waited for.
+// Between messages it removes the deadline.
 func (c *Conn) armRead() {
 	var deadline time.Time
 	switch under := !c.in.between() || c.r < c.w; {
@@ -332,11 +333,11 @@ func (c *Conn) setReadDeadline(deadline time.Time) {
 	}
 }
 
-// extension is what a deadline that has passed is extended by, once: if the process stood still meanwhile,
-// what the peer did in time is seen only now.
+// extension is the time by which a deadline that has passed is extended, once. If the process was suspended
+// meanwhile, it sees only now what the peer did in time.
 const extension = 100 * time.Millisecond
 
-// mayReadOn extends the deadline of the message under way, if that is what ended a read.
+// mayReadOn extends the current message's deadline if that deadline ended a read.
 func (c *Conn) mayReadOn() bool {
 	if c.extended || !c.timed || !errors.Is(c.readErr, os.ErrDeadlineExceeded) || c.isInterrupted() {
 		return false
@@ -346,7 +347,7 @@ func (c *Conn) mayReadOn() bool {
 	return true
 }
 
-// Interrupt ends the read that is waiting and those to come, until Resume.
+// Interrupt ends the waiting read and all later ones, until [Conn.Resume].
 func (c *Conn) Interrupt() {
 	c.deadlineMu.Lock()
 	defer c.deadlineMu.Unlock()
@@ -368,7 +369,7 @@ func (c *Conn) isInterrupted() bool {
 	return c.interrupted
 }
 
-// Interrupted reports whether err comes of Interrupt and not of the peer.
+// Interrupted reports whether err comes from [Conn.Interrupt] and not from the peer.
 func (c *Conn) Interrupted(err error) bool {
 	return errors.Is(err, os.ErrDeadlineExceeded) && c.isInterrupted()
 }
@@ -387,11 +388,13 @@ func (c *Conn) readError(err error) error {
 // PeerClosing reports whether the peer's close frame has been read.
 func (c *Conn) PeerClosing() bool { return c.peerClosed.Load() }
 
-// drainPause is what Drain takes for each piece, lest a flood cost more after its end than before.
+// drainPause is how long Drain pauses between pieces, so that a flood doesn't cost more after the
+// connection's end than before.
 const drainPause = time.Millisecond
 
-// Drain reads and drops until the peer's close frame has come or the socket fails. A socket that is
-// closed with bytes unread resets the connection, and the peer may lose the close frame.
+// Drain reads and drops bytes until the peer's close frame has come or the socket fails (RFC 6455, section
+// 7.1.1). Closing a socket with unread bytes resets the TCP connection, and the peer may lose our close
+// frame.
 func (c *Conn) Drain() {
 	c.readMu.Lock()
 	defer c.readMu.Unlock()
@@ -400,7 +403,7 @@ func (c *Conn) Drain() {
 			if again && c.caughtUp.Load() != c.lastRead.Load() { // there was no pause
 				time.Sleep(drainPause)
 			}
-			c.timed, c.armed = true, false // no deadline but Kill's
+			c.timed, c.armed = true, false // no deadline; Kill ends the wait
 			if c.fill(nil) != nil {
 				return
 			}

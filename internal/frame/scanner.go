@@ -2,23 +2,23 @@ package frame
 
 import "encoding/binary"
 
-// scanner finds the frames in a stream of bytes, however the stream is cut into chunks. It judges
-// nothing: what breaks the protocol is for coder/websocket to refuse.
+// scanner finds the frames in a stream of bytes, however the stream is cut into chunks. It doesn't check
+// them: coder/websocket refuses what breaks the protocol.
 type scanner struct {
 	head [maxHeader]byte
 	have uint8 // bytes of head so far; 0 between frames
 
 	opcode     byte // of the current frame, or of the last one between frames
-	fragmented bool // a data message has begun whose last frame hasn't ended
+	fragmented bool // a data message has begun and its last frame hasn't ended
 
-	left uint64 // bytes of the payload still to come, once the header is whole
+	left uint64 // bytes of the payload still to come, once the header is complete
 }
 
-// between reports whether the stream stands between two messages.
+// between reports whether the stream is between two messages.
 func (s *scanner) between() bool { return s.have == 0 && !s.fragmented }
 
-// scan takes the bytes at the start of p that belong to the current frame and reports how many
-// they are and whether the frame is complete with them.
+// scan takes the bytes at the start of p that belong to the current frame. It returns their number and
+// whether they complete the frame.
 func (s *scanner) scan(p []byte) (n int, end bool) {
 	for s.have < s.headerLen() {
 		if n == len(p) {
@@ -45,12 +45,13 @@ func (s *scanner) scan(p []byte) (n int, end bool) {
 	return n, true
 }
 
-// unmasked reports whether the frame that scan took the last bytes of is known to have no mask.
+// unmasked reports whether the frame of the last scanned bytes is known to have no mask (RFC 6455, section
+// 5.1).
 func (s *scanner) unmasked() bool {
 	return s.head[1]&maskBit == 0 && (s.have == 0 || s.have == s.headerLen())
 }
 
-// headerLen is the header's length as far as it is known by now.
+// headerLen returns the header's length as far as it is known yet (RFC 6455, section 5.2).
 func (s *scanner) headerLen() uint8 {
 	if s.have < 2 {
 		return 2
@@ -79,7 +80,7 @@ func (s *scanner) payloadLen() uint64 {
 	}
 }
 
-// headerOf returns the length of the header that the whole frame p begins with.
+// headerOf returns the length of the header at the beginning of the whole frame p.
 func headerOf(p []byte) int {
 	s := scanner{have: 2}
 	copy(s.head[:2], p)

@@ -8,11 +8,11 @@ import (
 	"time"
 )
 
-// maxWrite bounds what has to pass within one write timeout, so that a large message to a slow but
-// living receiver passes.
+// maxWrite bounds the bytes that must be written within one write timeout. So a large message reaches a
+// slow receiver that still reads.
 const maxWrite = 256 << 10
 
-// ForWriting returns how long so many bytes may take to be written.
+// ForWriting returns how long the write of this many bytes may take.
 func (l *Limits) ForWriting(bytes int64) time.Duration {
 	pieces := max(1, (bytes+maxWrite-1)/maxWrite)
 	if int64(l.Write) > math.MaxInt64/pieces {
@@ -21,17 +21,17 @@ func (l *Limits) ForWriting(bytes int64) time.Duration {
 	return l.Write * time.Duration(pieces)
 }
 
-// TimeToWrite returns how long so many bytes may take to be written to this Conn; see Limits.ForWriting.
+// TimeToWrite returns how long the write of this many bytes to this Conn may take. See [Limits.ForWriting].
 func (c *Conn) TimeToWrite(bytes int64) time.Duration { return c.limits.ForWriting(bytes) }
 
-// outgoing is what coder/websocket is writing. Most connections never see it write.
+// outgoing is what coder/websocket is writing. On most connections it never writes.
 type outgoing struct {
 	scanner
-	part []byte // the bytes of a frame that isn't complete
+	part []byte // the bytes of an incomplete frame
 }
 
-// Write is for coder/websocket: it passes on the frames that p completes and keeps the rest, which
-// is less than the caller's buffer.
+// Write is for coder/websocket. It passes on the frames that p completes and keeps the rest, which is less
+// than the caller's buffer.
 func (c *Conn) Write(p []byte) (int, error) {
 	if c.out == nil {
 		c.out = new(outgoing)
@@ -48,7 +48,7 @@ func (c *Conn) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// frameWritten passes on the frame that ends with last and begins with what is kept in part.
+// frameWritten passes on the frame that begins with the kept part and ends with last.
 func (c *Conn) frameWritten(last []byte) error {
 	part := c.out.part
 	c.out.part = nil
@@ -83,14 +83,14 @@ func (c *Conn) writeData(part, last []byte) error {
 	return c.Send(last)
 }
 
-// Lock takes the wire for Send and reports whether a data frame may go now; a control frame may
-// always (RFC 6455, section 5.4).
+// Lock takes the wire for [Conn.Send]. It reports whether a data frame may be sent now. A control frame may
+// always be sent (RFC 6455, section 5.4).
 func (c *Conn) Lock() (data bool) {
 	c.writeMu.Lock()
 	return !c.open
 }
 
-// TryLock is Lock, if the wire is free.
+// TryLock is [Conn.Lock] if the wire is free.
 func (c *Conn) TryLock() (data, ok bool) {
 	if !c.writeMu.TryLock() {
 		return false, false
@@ -101,12 +101,12 @@ func (c *Conn) TryLock() (data, ok bool) {
 // Unlock gives the wire back.
 func (c *Conn) Unlock() { c.writeMu.Unlock() }
 
-// Shut ends all writing; the caller holds the wire and has sent the close frame.
+// Shut ends all writing. The caller holds the wire and has sent the close frame (RFC 6455, section 5.5.1).
 func (c *Conn) Shut() { c.shut = true }
 
-// Send writes whole frames; the caller holds the wire. It tries without a deadline first, which
-// costs nothing, and sets one only where the socket is full. A write that failed may have cut a
-// frame, so nothing follows it: each Send returns its error.
+// Send writes whole frames. The caller holds the wire. Send tries without a deadline first, which costs
+// nothing, and sets one only if the socket is full. A failed write may have cut a frame, so nothing follows
+// it: every later Send returns the same error.
 func (c *Conn) Send(p []byte) error {
 	for len(p) > 0 && c.sendErr == nil {
 		piece := p[:min(len(p), maxWrite)]
@@ -138,11 +138,11 @@ func (c *Conn) sendPiece(p []byte) error {
 	return c.SetWriteDeadline(time.Time{})
 }
 
-// CanTry reports whether TrySend can write: not over TLS.
+// CanTry reports whether [Conn.TrySend] can write. Over TLS it can't.
 func (c *Conn) CanTry() bool { return c.raw != nil }
 
-// TrySend writes as much of p as the socket takes at once; the caller holds the wire, and sees to it
-// that the rest follows before anything else.
+// TrySend writes as much of p as the socket takes at once. The caller holds the wire, and must send the
+// rest before anything else.
 func (c *Conn) TrySend(p []byte) (n int, err error) {
 	if c.sendErr != nil {
 		return 0, c.sendErr

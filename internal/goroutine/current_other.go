@@ -2,5 +2,5 @@
 
 package goroutine
 
-// Current returns the running goroutine's ID.
+// Current returns the running goroutine's [ID].
 func Current() ID { return fromStack() }

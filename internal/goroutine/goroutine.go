@@ -1,4 +1,4 @@
-// Package goroutine tells goroutines apart.
+// Package goroutine gives each goroutine an ID. It knows nothing of what goroutines do.
 package goroutine
 
 import (
@@ -7,12 +7,12 @@ import (
 	"strconv"
 )
 
-// ID tells a goroutine from all others that live at the same time. A goroutine that starts after another
-// has ended may have its ID. 0 is that of every goroutine where they can't be told apart.
+// ID identifies a goroutine among all that live at the same time. A goroutine that starts after another has
+// ended may get its ID. Where goroutines can't be told apart, the ID of every goroutine is 0.
 type ID uint64
 
-// fromStack reads the number that heads every stack trace: "goroutine 18 [running]:". It works wherever
-// package runtime does, and takes some microseconds, for the whole stack is walked.
+// fromStack reads the number at the top of a stack trace: "goroutine 18 [running]:". It works wherever
+// package runtime does. It takes some microseconds, because the whole stack is walked.
 func fromStack() ID {
 	var buf [64]byte
 	trace := buf[:runtime.Stack(buf[:], false)]

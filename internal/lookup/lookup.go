@@ -1,18 +1,19 @@
-// Package lookup finds values in a list: one by one where they are few, else by a map. It knows nothing of what they are.
+// Package lookup finds values in a list: it compares them one by one if they are few, and uses a map if
+// not. It knows nothing of what the values are.
 package lookup
 
 import "slices"
 
-// few is how many values are looked through one by one.
+// few is the largest number of values that are compared one by one.
 const few = 8
 
-// List is values to look into. It may be read concurrently.
+// List is a list of values. It may be read concurrently.
 type List[T comparable] struct {
 	values  []T
-	indexes map[T]int // nil where they are few
+	indexes map[T]int // nil if the values are few
 }
 
-// New returns a list of these values, which it keeps.
+// New returns a [List] of these values. It keeps the slice.
 func New[T comparable](values []T) List[T] {
 	l := List[T]{values: values}
 	if len(values) > few {
@@ -26,10 +27,10 @@ func New[T comparable](values []T) List[T] {
 	return l
 }
 
-// Values are the values, as they were given.
+// Values returns the values in the order in which they were given.
 func (l *List[T]) Values() []T { return l.values }
 
-// Index returns where v stands first, or -1.
+// Index returns the first index of v, or -1.
 func (l *List[T]) Index(v T) int {
 	if l.indexes == nil {
 		return slices.Index(l.values, v)
@@ -40,10 +41,10 @@ func (l *List[T]) Index(v T) int {
 	return -1
 }
 
-// Has reports whether v is among the values.
+// Has reports whether v is one of the values.
 func (l *List[T]) Has(v T) bool { return l.Index(v) >= 0 }
 
-// Distinct returns the values, each once, as they stand first.
+// Distinct returns each value once, in the order of first occurrence.
 func Distinct[T comparable](values []T) []T {
 	l := New(values)
 	once := make([]T, 0, len(values))

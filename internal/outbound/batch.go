@@ -7,22 +7,23 @@ import (
 )
 
 const (
-	// batchSize is what one write to the socket collects at most; batchSpace of it without the close frame.
+	// batchSize bounds what one write to the socket collects; batchSpace is the part of it without the
+	// close frame.
 	batchSize  = 32 << 10
 	batchSpace = batchSize - frame.MaxControl - 2
-	// batchFrames bounds what the writer takes out of the queue at a time.
+	// batchFrames bounds the messages that the writer takes from the queue at a time.
 	batchFrames = 128
 )
 
-// batch is what the writer takes at a time, and writes at once: either what fits into buf, or one message
-// that doesn't, by itself, so that it is never copied.
+// batch is what the writer takes and writes at once. It is either what fits into buf, or a single message
+// that doesn't fit, which is never copied.
 type batch struct {
 	frames     [batchFrames]*frame.Message
-	n          int   // of frames
-	used       int   // of frames, since free
-	size       int64 // of control and frames
+	n          int   // number of frames
+	used       int   // bytes of frames, since free
+	size       int64 // bytes of control and frames
 	control    []byte
-	pinged     bool // control ends with a ping of ours
+	pinged     bool // control ends with one of our pings
 	closeFrame string
 	lost       int // messages that the close frame leaves behind
 	buf        []byte
@@ -38,7 +39,7 @@ func (b *batch) free() {
 	batches.Put(b)
 }
 
-// bytes returns the batch in the order of the wire: control frames, messages, close frame.
+// bytes returns the batch in the order in which it is written: control frames, messages, close frame.
 func (b *batch) bytes(deflate bool) []byte {
 	if b.n == 1 && len(b.control)+len(b.closeFrame) == 0 {
 		return b.frames[0].Bytes(deflate)
@@ -51,7 +52,7 @@ func (b *batch) bytes(deflate bool) []byte {
 	return append(p, b.closeFrame...)
 }
 
-// fill takes what fits out of f, which holds these bytes.
+// fill takes what fits from f. The messages in f have this many bytes.
 func (b *batch) fill(f *fifo, bytes *int64, deflate bool) {
 	for b.n < batchFrames && f.len > 0 {
 		next := int64(len(f.first().Bytes(deflate)))
@@ -65,7 +66,7 @@ func (b *batch) fill(f *fifo, bytes *int64, deflate bool) {
 	}
 }
 
-// written describes the batch, of so many bytes.
+// written describes the batch, which had this many bytes.
 func (b *batch) written(bytes int, now int64) Written {
 	w := Written{Messages: b.n, Bytes: bytes, Lost: b.lost, Pinged: b.pinged, At: now}
 	if b.n > 0 {

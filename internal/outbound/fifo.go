@@ -6,17 +6,17 @@ import (
 	"github.com/wsroom/wsroom/internal/frame"
 )
 
-// fifo is a queue of messages. One message, which is all that most connections ever have waiting,
-// takes a place of its own; more take a ring, whose size is a power of two, borrowed while there are
-// any. So a queue that fills and empties all the time allocates nothing.
+// fifo is a queue of messages. A single message, which is all that most connections ever have waiting, is
+// kept in one. Several are kept in a ring, whose size is a power of two and which is borrowed while it is
+// needed. So a queue that fills and empties all the time allocates nothing.
 type fifo struct {
-	one  *frame.Message   // the only message, where there is no ring
+	one  *frame.Message   // the only message if there is no ring
 	ring []*frame.Message // places without a message are nil
 	head uint32
 	len  uint32
 }
 
-// lentRing is the size of the rings that are lent. Larger ones are made when needed.
+// lentRing is the size of the rings that are borrowed. Larger ones are allocated when they are needed.
 const lentRing = 256
 
 var rings = sync.Pool{New: func() any { return new([lentRing]*frame.Message) }}
@@ -34,7 +34,7 @@ func (f *fifo) push(m *frame.Message) {
 	*f.at(f.len - 1) = m
 }
 
-// grow moves the messages to a ring, or to one twice the size.
+// grow moves the messages to a ring, or to a ring of twice the size.
 func (f *fifo) grow() {
 	if f.ring == nil {
 		f.ring, f.head = rings.Get().(*[lentRing]*frame.Message)[:], 0
@@ -42,7 +42,7 @@ func (f *fifo) grow() {
 		return
 	}
 	ring := make([]*frame.Message, 2*len(f.ring))
-	first := int(f.head) & (len(f.ring) - 1) // head only ever grows while there are messages
+	first := int(f.head) & (len(f.ring) - 1) // head only grows while there are messages
 	n := copy(ring, f.ring[first:])
 	copy(ring[n:], f.ring[:first])
 	clear(f.ring)
@@ -50,7 +50,7 @@ func (f *fifo) grow() {
 	f.ring, f.head = ring, 0
 }
 
-// at returns the place of the message with i older ones before it.
+// at returns the place of the message with i older messages before it.
 func (f *fifo) at(i uint32) **frame.Message {
 	if f.ring == nil {
 		return &f.one
@@ -58,10 +58,10 @@ func (f *fifo) at(i uint32) **frame.Message {
 	return &f.ring[int(f.head+i)&(len(f.ring)-1)]
 }
 
-// first returns the oldest message; there must be one.
+// first returns the oldest message. There must be one.
 func (f *fifo) first() *frame.Message { return *f.at(0) }
 
-// pop takes the oldest message; there must be one.
+// pop removes and returns the oldest message. There must be one.
 func (f *fifo) pop() *frame.Message {
 	oldest := f.at(0)
 	m := *oldest
@@ -79,7 +79,7 @@ func (f *fifo) clear() {
 	f.giveBack()
 }
 
-// giveBack does without the ring, which holds no message any more.
+// giveBack returns the ring, which holds no message any more.
 func (f *fifo) giveBack() {
 	if len(f.ring) == lentRing {
 		rings.Put((*[lentRing]*frame.Message)(f.ring))

@@ -1,49 +1,50 @@
-// Package outbound holds what waits to be written to one connection, and writes it to the connection's wire.
+// Package outbound holds what waits to be written to one connection, and writes it to the connection's
+// socket.
 //
-// It knows messages as frames, the wire as a *frame.Conn, and an Owner that is told what became of them. It knows
-// no rooms, no callbacks and nothing of why a connection ends: the owner of a Queue says when it is held, released
-// and closed, and with which close frame.
+// It knows messages as frames, the socket as a *frame.Conn, and an [Owner] that it calls with the outcome.
+// It knows no rooms and no callbacks, and it doesn't know why a connection ends. The owner of a [Queue]
+// decides when the queue is held, released and closed, and with which close frame.
 package outbound
 
 import (
 	"time"
 )
 
-// Limits bound what waits in a Queue, without the control frames. One Limits serves many queues.
+// Limits bound what waits in a [Queue]. Control frames don't count. One Limits serves many queues.
 type Limits struct {
-	Messages int   // at most so many
-	Bytes    int64 // of their frames; a single message may be larger
+	Messages int   // how many messages at most
+	Bytes    int64 // bytes of their frames at most; a single message may be larger
 	Policy   Policy
 }
 
-// Policy says what becomes of a message that finds a full Queue.
+// Policy says what happens to a message when the [Queue] is full.
 type Policy uint8
 
 // The policies.
 const (
-	Close      Policy = iota // it is refused as Slow: the owner ends the connection
-	DropOldest               // the oldest messages make room for it
-	DropNewest               // it is refused as Full
+	Close      Policy = iota // the message is refused as Slow; the owner ends the connection
+	DropOldest               // the oldest messages are dropped to make room
+	DropNewest               // the message is refused as Full
 )
 
-// Owner is told what became of a queue's messages. Its methods are called with no lock held, by whatever goroutine
-// writes; for one queue, one at a time.
+// Owner is called with the outcome for a queue's messages. The methods are called with no lock held, by the
+// goroutine that writes. The calls for one queue come one at a time.
 type Owner interface {
-	// Wrote tells of a batch that has been written, after the wire was given back.
+	// Wrote reports a batch that has been written. The wire has been given back.
 	Wrote(Written)
-	// WriteFailed tells that the wire didn't take a batch, and how many messages are lost with it: those of
-	// the batch and all that waited. The queue takes no more.
+	// WriteFailed reports that the wire didn't take a batch, and how many messages are lost: those of the
+	// batch and all that waited. The queue takes no more.
 	WriteFailed(err error, lost int)
 }
 
-// Written is one batch.
+// Written describes one batch.
 type Written struct {
 	Messages int
 	Bytes    int       // of all frames
 	Lost     int       // messages that the end of the connection left behind
-	Oldest   time.Time // when the first of the messages was made; zero where there is none
-	Pinged   bool      // a ping of PushControl was in the batch
-	At       int64     // when the wire had it, by frame.Now
+	Oldest   time.Time // when the first of the messages was made; zero if unknown
+	Pinged   bool      // one of our pings (see PushControl) was in the batch
+	At       int64     // when the batch was written, by frame.Now
 }
 
 // Refusal says why a message wasn't queued.
@@ -51,16 +52,16 @@ type Refusal uint8
 
 // The refusals.
 const (
-	Taken  Refusal = iota // it was queued
+	Taken  Refusal = iota // the message was queued
 	Closed                // the queue takes nothing any more
-	Full                  // it was dropped
-	Slow                  // the queue was full under Close
-	Held                  // the queue is held: the message may be of the snapshot; see Queue.PushSnapshot
+	Full                  // the message was dropped
+	Slow                  // the queue was full under the policy Close
+	Held                  // the queue is held, and the message may be part of the snapshot; see Queue.PushSnapshot
 )
 
-// Pushed says what became of a message.
+// Pushed says what happened to a message.
 type Pushed struct {
 	Refused Refusal
-	Wake    bool  // the caller must call the queue's Wake, or WakeAll, as soon as it holds no lock
+	Wake    bool  // the caller must call the queue's Wake, or WakeAll, once it holds no lock
 	Dropped int32 // messages dropped, this one included
 }

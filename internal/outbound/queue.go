@@ -9,52 +9,54 @@ import (
 	"github.com/wsroom/wsroom/internal/goroutine"
 )
 
-// maxControl bounds the bytes of control frames that wait; beyond it the peer doesn't read anyway.
+// maxControl bounds the bytes of waiting control frames. A peer with more of them waiting doesn't read
+// anyway.
 const maxControl = 1 << 10
 
-// Queue is what waits to be written to one connection. Senders append to it. While it isn't empty a writer, which
-// is some goroutine, writes it to the wire, many frames at a time. An idle queue has none.
+// Queue is what waits to be written to one connection. Senders append to it. While it isn't empty, some
+// goroutine is its writer and writes many frames at a time to the wire. An idle queue has no writer.
 //
-// Init must be called first. All other methods may be called concurrently. What a Push to an idle queue touches
-// lies in the first 64 bytes.
+// [Queue.Init] must be called first. All other methods may be called concurrently. A Push to an idle queue
+// touches only the first 64 bytes.
 type Queue struct {
-	mu    sync.Mutex // guards the fields to the next blank line but one; held for no I/O
+	mu    sync.Mutex // guards the fields before wire; no I/O happens under it
 	ready fifo
-	bytes int64 // in ready
+	bytes int64 // of the messages in ready
 
 	// Deflate says that permessage-deflate was negotiated. It is set before the first push.
 	Deflate bool
 
-	held    bool // what is ready waits for Release
-	writing bool // there is a writer, or the one that was told to wake the queue will be it; true before Attach
+	held    bool // the messages in ready wait for Release
+	writing bool // there is a writer, or the caller that must wake the queue becomes it; true before Attach
 	closing bool // nothing is taken any more
 	broken  bool // a write failed: nothing is taken any more
-	pinged  bool // control ends with a ping of ours
+	pinged  bool // control ends with one of our pings
 	settled bool // done is closed
 
 	limits     *Limits
 	owner      Owner
-	snapshot   *snapshot // nil unless the queue is held, or what goes first isn't out yet
+	snapshot   *snapshot // nil unless the queue is held, or a part of the snapshot isn't written yet
 	control    []byte
-	closeFrame string        // follows all messages; "" once it is out; a string is smaller than a slice
-	done       chan struct{} // made by CloseWith; closed when there is no writer and won't be one
+	closeFrame string        // written after all messages; "" once it has been taken; a string is smaller than a slice
+	done       chan struct{} // made by CloseWith; closed once there is no writer and none can follow
 
 	wire    *frame.Conn  // set by Attach, before there is a writer
-	writer  func()       // q.write; starting a stored func allocates nothing
-	wroteAt atomic.Int64 // when something was written last, by frame.Now
+	writer  func()       // q.write; starting a stored func doesn't allocate
+	wroteAt atomic.Int64 // when something was last written, by frame.Now
 }
 
-// snapshot is what one goroutine sends to the connection while its queue is held. It goes before all that others
-// send, and has a limit of its own.
+// snapshot is what one goroutine sends to the connection while the queue is held. It is written before
+// everything that other goroutines send, and has its own limit.
 type snapshot struct {
 	messages fifo
-	bytes    int64         // in messages
+	bytes    int64         // of messages
 	taken    int64         // bytes that the writer took last
-	by       goroutine.ID  // the goroutine
-	space    chan struct{} // closed when the writer took something; nil if the goroutine doesn't wait for it
+	by       goroutine.ID  // the goroutine that sends the snapshot
+	space    chan struct{} // closed when the writer has taken something; nil if the goroutine isn't waiting for space
 }
 
-// Init readies a queue. Where held is set, messages wait for Release, but for those of PushSnapshot.
+// Init prepares a queue. If held is set, messages wait for [Queue.Release], except those of
+// [Queue.PushSnapshot].
 func (q *Queue) Init(limits *Limits, owner Owner, held bool) {
 	q.limits, q.owner, q.writer = limits, owner, q.write
 	q.writing = true
@@ -63,7 +65,7 @@ func (q *Queue) Init(limits *Limits, owner Owner, held bool) {
 	}
 }
 
-// Attach gives the queue its wire, once that is ready to be written to, and writes what waits.
+// Attach gives the queue its wire once it can be written to, and writes what waits.
 func (q *Queue) Attach(wire *frame.Conn) {
 	q.mu.Lock()
 	q.wire, q.writing = wire, false
@@ -75,15 +77,16 @@ func (q *Queue) Attach(wire *frame.Conn) {
 	}
 }
 
-// Push appends a message of many receivers. Where it says so, the caller wakes the queue once it holds no lock.
+// Push appends a message that has many receivers. If the result says Wake, the caller must wake the queue
+// once it holds no lock.
 func (q *Queue) Push(m *frame.Message) Pushed {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	return q.push(m)
 }
 
-// PushOwn appends a message for this connection alone, and wakes the queue by itself. It refuses the message as Held
-// while the queue is held.
+// PushOwn appends a message for this connection alone, and wakes the queue itself. While the queue is held
+// it refuses the message as [Held].
 func (q *Queue) PushOwn(m *frame.Message) Pushed { return q.awake(q.pushOwn(m)) }
 
 func (q *Queue) pushOwn(m *frame.Message) Pushed {
@@ -95,7 +98,7 @@ func (q *Queue) pushOwn(m *frame.Message) Pushed {
 	return q.push(m)
 }
 
-// awake wakes the queue if that is to be done.
+// awake wakes the queue if p says so.
 func (q *Queue) awake(p Pushed) Pushed {
 	if p.Wake {
 		p.Wake = false
@@ -104,7 +107,7 @@ func (q *Queue) awake(p Pushed) Pushed {
 	return p
 }
 
-// push appends m; mu is locked.
+// push appends m. mu is locked.
 func (q *Queue) push(m *frame.Message) (p Pushed) {
 	if q.closing || q.broken {
 		return Pushed{Refused: Closed}
@@ -123,13 +126,13 @@ func (q *Queue) push(m *frame.Message) (p Pushed) {
 	return p
 }
 
-// isFull reports whether f, which holds these bytes, has no room for a message of this size. The snapshot and what
-// others send have each a room of their own.
+// isFull reports whether f has no room for a message of this size. The messages in f have this many bytes.
+// The snapshot and the other messages each have their own room.
 func (q *Queue) isFull(f *fifo, bytes, size int64) bool {
 	return f.len > 0 && (int(f.len) >= q.limits.Messages || bytes+size > q.limits.Bytes)
 }
 
-// makeRoom makes room for a message or refuses it.
+// makeRoom makes room for a message, or refuses it.
 func (q *Queue) makeRoom(size int64) (p Pushed) {
 	if q.limits.Policy != DropOldest {
 		return q.refuse()
@@ -141,7 +144,7 @@ func (q *Queue) makeRoom(size int64) (p Pushed) {
 	return p
 }
 
-// refuse is what becomes of a message for which there is no room.
+// refuse returns the outcome for a message that found no room.
 func (q *Queue) refuse() Pushed {
 	if q.limits.Policy == Close {
 		return Pushed{Refused: Slow}
@@ -151,8 +154,8 @@ func (q *Queue) refuse() Pushed {
 
 func (q *Queue) sizeOf(m *frame.Message) int64 { return int64(len(m.Bytes(q.Deflate))) }
 
-// SnapshotBy names the goroutine whose messages are the snapshot while the queue is held. The caller is that goroutine,
-// or starts it. The zero ID is that of every goroutine.
+// SnapshotBy sets the goroutine whose messages are the snapshot while the queue is held. The caller is that
+// goroutine, or starts it. With the zero ID every goroutine's messages are.
 func (q *Queue) SnapshotBy(by goroutine.ID) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -161,9 +164,10 @@ func (q *Queue) SnapshotBy(by goroutine.ID) {
 	}
 }
 
-// PushSnapshot is PushOwn for a message that was refused as Held. The goroutine that SnapshotBy named has it go first,
-// and waits for room where there is none, for as long as what is ahead may take to be written; after that the
-// message is refused. Other goroutines' messages wait for Release.
+// PushSnapshot is [Queue.PushOwn] for a message that was refused as [Held]. A message of the goroutine set
+// by [Queue.SnapshotBy] is written first. If there is no room, that goroutine waits for as long as the
+// messages ahead may take to be written; then the message is refused. Messages of other goroutines wait for
+// [Queue.Release].
 func (q *Queue) PushSnapshot(m *frame.Message, by goroutine.ID) Pushed {
 	p, space, ahead := q.pushSnapshot(m, by)
 	if space != nil {
@@ -185,9 +189,9 @@ func (q *Queue) PushSnapshot(m *frame.Message, by goroutine.ID) Pushed {
 	return q.awake(p)
 }
 
-// pushSnapshot appends m to the snapshot if it is this goroutine's, and else refuses it as Held. Where there is no room
-// for it, it isn't appended; space is closed when there may be, and ahead is how many bytes are to be written until
-// there must be.
+// pushSnapshot appends m to the snapshot if the goroutine is the one that sends it; otherwise it refuses m
+// as Held. If there is no room, m isn't appended. Then space is closed when there may be room, and ahead is
+// the number of bytes to be written until there must be room.
 func (q *Queue) pushSnapshot(m *frame.Message, by goroutine.ID) (p Pushed, space <-chan struct{}, ahead int64) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -211,7 +215,7 @@ func (q *Queue) pushSnapshot(m *frame.Message, by goroutine.ID) (p Pushed, space
 	return Pushed{Wake: q.wakeLocked()}, nil, 0
 }
 
-// Release lets what others sent follow the snapshot.
+// Release lets the messages that others sent follow the snapshot.
 func (q *Queue) Release() {
 	q.mu.Lock()
 	q.held = false
@@ -224,14 +228,14 @@ func (q *Queue) Release() {
 	}
 }
 
-// endSnapshot forgets the snapshot once the queue is released and all of it is out.
+// endSnapshot removes the snapshot once the queue is released and all of it has been taken.
 func (q *Queue) endSnapshot() {
 	if s := q.snapshot; s != nil && !q.held && s.messages.len == 0 {
 		q.snapshot = nil
 	}
 }
 
-// freeWaiter lets the goroutine that waits for room in the snapshot look again.
+// freeWaiter lets the goroutine that waits for room in the snapshot try again.
 func (q *Queue) freeWaiter() {
 	if s := q.snapshot; s != nil && s.space != nil {
 		close(s.space)
@@ -239,8 +243,9 @@ func (q *Queue) freeWaiter() {
 	}
 }
 
-// PushControl appends a control frame, which goes ahead of all messages, and writes it. ours says that it is a ping whose
-// writing the owner is to be told of. Where too many wait already it is dropped, unless it is ours.
+// PushControl appends a control frame and writes it ahead of all messages. ours says that it is a ping
+// whose writing is reported to the owner. If too many control frames wait already, the frame is dropped
+// unless it is ours.
 func (q *Queue) PushControl(opcode byte, payload []byte, ours bool) {
 	q.mu.Lock()
 	if q.closing || q.broken || len(q.control) > maxControl && !ours {
@@ -257,7 +262,7 @@ func (q *Queue) PushControl(opcode byte, payload []byte, ours bool) {
 	}
 }
 
-// Resume writes what had to wait while the application wrote a message in several frames by itself.
+// Resume writes what had to wait while the application itself wrote a message in several frames.
 func (q *Queue) Resume() {
 	q.mu.Lock()
 	wake := q.wakeLocked()
@@ -268,9 +273,10 @@ func (q *Queue) Resume() {
 	}
 }
 
-// CloseWith lets nothing more in. What waits still goes out unless drop is set, then the close frame, unless it is "".
-// But while the queue is held, only the snapshot does: nobody else's messages are for a connection that wasn't
-// accepted. CloseWith returns how many messages are lost. It is called once, before or after Attach.
+// CloseWith stops the queue from taking anything more. What waits is still written, unless drop is set, and
+// then the close frame, unless it is "". While the queue is held only the snapshot is written: other
+// messages aren't for a connection that wasn't accepted. CloseWith returns the number of lost messages. It
+// is called once, before or after [Queue.Attach].
 func (q *Queue) CloseWith(closeFrame string, drop bool) (lost int) {
 	q.mu.Lock()
 	q.closing, q.closeFrame = true, closeFrame
@@ -302,7 +308,7 @@ func (q *Queue) dropReady() (lost int) {
 	return lost
 }
 
-// dropAll drops the snapshot, too.
+// dropAll drops everything, including the snapshot.
 func (q *Queue) dropAll() (lost int) {
 	lost = q.dropReady()
 	if s := q.snapshot; s != nil {
@@ -315,23 +321,23 @@ func (q *Queue) dropAll() (lost int) {
 	return lost
 }
 
-// Done returns a channel that is closed when the queue is closed, attached, and nothing is written any more. It is nil
-// before CloseWith.
+// Done returns a channel that is closed once the queue is closed and attached, and nothing is being written
+// any more. It is nil before [Queue.CloseWith].
 func (q *Queue) Done() <-chan struct{} {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	return q.done
 }
 
-// IsDone reports whether Done is closed.
+// IsDone reports whether the channel of [Queue.Done] is closed.
 func (q *Queue) IsDone() bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	return q.settled
 }
 
-// Waiting returns what isn't on its way to the wire yet: messages, and bytes of their frames. Of a closed queue it is
-// nothing.
+// Waiting returns the number of messages that the writer hasn't taken yet, and the bytes of their frames.
+// For a closed queue both are 0.
 func (q *Queue) Waiting() (messages int, bytes int64) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -345,8 +351,8 @@ func (q *Queue) Waiting() (messages int, bytes int64) {
 	return messages, bytes
 }
 
-// wakeLocked reports whether the caller is to wake a writer, because there is something to write and no writer, and
-// counts it as there.
+// wakeLocked reports whether the caller must wake a writer, because there is something to write and no
+// writer. It then counts the writer as present.
 func (q *Queue) wakeLocked() bool {
 	wake := !q.writing && q.hasWork()
 	q.writing = q.writing || wake
@@ -359,7 +365,8 @@ func (q *Queue) hasWork() bool {
 		q.snapshot != nil && q.snapshot.messages.len > 0
 }
 
-// wakeOrSettle is wakeLocked for a queue that may be closed: where nothing is left to be written, that is all.
+// wakeOrSettle is wakeLocked for a queue that may be closed. If nothing is left to be written, the queue is
+// done.
 func (q *Queue) wakeOrSettle() (wake bool) {
 	wake = q.wakeLocked()
 	if !q.writing && q.closing {
@@ -375,8 +382,8 @@ func (q *Queue) settle() {
 	}
 }
 
-// take moves what goes out next into b. Where it reports false there is nothing, and the writer has ended. data says
-// whether the wire lets messages pass, or just control frames.
+// take moves what is written next into b. It reports false if there is nothing; then the writer has ended.
+// data says whether the wire lets messages pass, or only control frames.
 func (q *Queue) take(b *batch, data bool) bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -401,7 +408,7 @@ func (q *Queue) take(b *batch, data bool) bool {
 	return true
 }
 
-// takeMessages takes the snapshot and, once the queue is released, what follows.
+// takeMessages takes the snapshot and, once the queue is released, the messages that follow.
 func (q *Queue) takeMessages(b *batch) {
 	if s := q.snapshot; s != nil {
 		b.fill(&s.messages, &s.bytes, q.Deflate)
@@ -415,7 +422,7 @@ func (q *Queue) takeMessages(b *batch) {
 	b.used = max(b.used, b.n)
 }
 
-// fail drops everything after a failed write, and returns how many messages; the writer has ended.
+// fail drops everything after a failed write and returns the number of lost messages. The writer has ended.
 func (q *Queue) fail() (lost int) {
 	q.mu.Lock()
 	defer q.mu.Unlock()

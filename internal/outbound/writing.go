@@ -10,20 +10,20 @@ import (
 )
 
 const (
-	// fewIdle is up to how many queues a sender writes by itself, where sockets take what they are given at
-	// once, instead of starting goroutines for it.
+	// fewIdle is the largest number of queues that a sender writes itself, as far as their sockets take the
+	// bytes at once, instead of starting goroutines.
 	fewIdle = 8
-	// quiet is how long a connection must not have been written to for that, unless it answers what
-	// it has read since. In a burst a goroutine does it, for by the time it runs there is more to
-	// write at once.
+	// quiet is how long nothing must have been written to a connection before a sender writes to it itself,
+	// unless something has been read from it since. In a burst a goroutine writes instead: by the time it
+	// runs there is more to write at once.
 	quiet = 200 * time.Microsecond
 )
 
-// A queue has at most one writer: the goroutine that wakes the queue. It is the writer until the queue is empty or a write
-// failed. Where it would have to wait it hands off: another goroutine is the writer then, and goes on with the batch
-// that the first one has taken, if it has.
+// A queue has at most one writer, the goroutine that wakes the queue. It stays the writer until the queue
+// is empty or a write fails. If it would have to wait it hands off: another goroutine becomes the writer
+// and continues with the batch that the first has taken, if any.
 
-// write is a writer that waits for the socket.
+// write is a writer that may wait for the socket.
 func (q *Queue) write() {
 	b := newBatch()
 	for q.writeBatch(b) {
@@ -31,7 +31,7 @@ func (q *Queue) write() {
 	b.free()
 }
 
-// writeBatch writes one batch and reports whether there may be more. Where there isn't, the writer has ended.
+// writeBatch writes one batch and reports whether there may be more. If not, the writer has ended.
 func (q *Queue) writeBatch(b *batch) (more bool) {
 	data := q.wire.Lock()
 	if !q.takeBatch(b, data) {
@@ -41,8 +41,9 @@ func (q *Queue) writeBatch(b *batch) (more bool) {
 	return q.finishBatch(b, len(p), q.wire.Send(p))
 }
 
-// tryBatch is writeBatch for a writer that mustn't wait. Where the wire is taken or the socket full it hands off to a
-// goroutine. It returns the batch that is left to the caller: b, or nil if b holds what the goroutine goes on with.
+// tryBatch is writeBatch for a writer that must not wait. If the wire is taken or the socket is full, it
+// hands off to a goroutine. It returns the batch that the caller may use again: b, or nil if the goroutine
+// continues with b.
 func (q *Queue) tryBatch(b *batch) (left *batch, more bool) {
 	data, ok := q.wire.TryLock()
 	if !ok {
@@ -75,7 +76,8 @@ func (q *Queue) takeBatch(b *batch, data bool) bool {
 	return false
 }
 
-// writeRest goes on where tryBatch stopped: it holds the wire, and n bytes of the batch are out.
+// writeRest continues where tryBatch stopped. It holds the wire, and n bytes of the batch have been
+// written.
 func (q *Queue) writeRest(b *batch, p []byte, n int) {
 	for more := q.finishBatch(b, len(p), q.wire.Send(p[n:])); more; {
 		more = q.writeBatch(b)
@@ -83,7 +85,8 @@ func (q *Queue) writeRest(b *batch, p []byte, n int) {
 	b.free()
 }
 
-// finishBatch gives the wire back and tells the owner what became of a batch. It reports whether there may be more.
+// finishBatch gives the wire back and reports the outcome of a batch to the owner. It returns whether there
+// may be more.
 func (q *Queue) finishBatch(b *batch, size int, err error) (more bool) {
 	if b.closeFrame != "" {
 		q.wire.Shut() // nothing follows a close frame (RFC 6455, section 5.5.1)
@@ -101,8 +104,8 @@ func (q *Queue) finishBatch(b *batch, size int, err error) (more bool) {
 	return true
 }
 
-// Wake writes what waits: on the caller's goroutine as far as that doesn't have to wait, else on another. The caller holds
-// no lock, and calls it once for each Pushed that says so.
+// Wake writes what waits. The caller's goroutine writes as much as it can without waiting; another
+// goroutine writes the rest. The caller holds no lock, and calls Wake once for each [Pushed] that says so.
 func (q *Queue) Wake() {
 	if !q.wire.CanTry() || q.wroteLately() {
 		go q.writer()
@@ -121,13 +124,14 @@ func (q *Queue) Wake() {
 	}
 }
 
-// wroteLately reports whether this may be a burst: there was a write just now, and nothing was read since.
+// wroteLately reports whether this may be a burst: something was written just now, and nothing has been
+// read since.
 func (q *Queue) wroteLately() bool {
 	wrote := q.wroteAt.Load()
 	return wrote >= q.wire.LastRead() && frame.Now()-wrote < int64(quiet)
 }
 
-// WakeAll is Wake for all of these queues. It keeps no reference to the slice.
+// WakeAll wakes all these queues. It doesn't keep the slice.
 func WakeAll(queues []*Queue) {
 	if len(queues) <= fewIdle {
 		for _, q := range queues {
@@ -155,8 +159,7 @@ type crew struct {
 
 var crews = sync.Pool{New: func() any { return new(crew) }}
 
-// work writes a batch of one queue after the other, and comes back to those to which more has come
-// meanwhile.
+// work writes one batch of each queue in turn, and returns to the queues that have more to write.
 func (w *crew) work() {
 	b := newBatch()
 	var busy []*Queue
@@ -186,8 +189,8 @@ func (w *crew) work() {
 	}
 }
 
-// step writes one batch, in b, and reports whether there may be more for the caller to write. It returns the batch for the
-// caller's next step.
+// step writes one batch, in b, and reports whether the caller may have more to write. It returns the batch
+// for the caller's next step.
 func (q *Queue) step(b *batch) (next *batch, more bool) {
 	if !q.wire.CanTry() {
 		go q.writer()

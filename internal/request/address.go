@@ -11,7 +11,7 @@ import (
 	"strings"
 )
 
-// Proxies are the addresses of proxies that are trusted to name their client.
+// Proxies are the addresses of proxies that are trusted to name their clients.
 type Proxies []netip.Prefix
 
 // ParseProxies reads prefixes and addresses. Its error names the option and joins all mistakes.
@@ -29,7 +29,7 @@ func ParseProxies(option string, prefixes []string) (Proxies, error) {
 	return proxies, errors.Join(mistakes...)
 }
 
-// parsePrefix reads a prefix, or an address as the prefix that holds nothing else.
+// parsePrefix reads a prefix, or an address as the prefix that contains only it.
 func parsePrefix(s string) (netip.Prefix, error) {
 	p, err := netip.ParsePrefix(s)
 	if !strings.Contains(s, "/") {
@@ -50,8 +50,9 @@ func parsePrefix(s string) (netip.Prefix, error) {
 	return p.Masked(), nil
 }
 
-// ClientAddr returns the address of the request's client, in the form of RemoteAddr. Where the peer is a trusted
-// proxy that is the last address in X-Forwarded-For that isn't a trusted proxy's, with port 0.
+// ClientAddr returns the address of the request's client, in the form of RemoteAddr. If the peer is a
+// trusted proxy, that is the last address in X-Forwarded-For that doesn't belong to a trusted proxy, with
+// port 0.
 func (p Proxies) ClientAddr(r *http.Request) string {
 	if len(p) == 0 {
 		return r.RemoteAddr
@@ -98,11 +99,11 @@ func hops(h http.Header) iter.Seq[string] {
 	}
 }
 
-// maxAddr is more than the text of an address with brackets, zone and port takes.
+// maxAddr is more than the length of any address with brackets, zone and port.
 const maxAddr = 80
 
-// parseAddr reads an address, bare or in brackets, with or without a port. It drops the zone, and an
-// IPv4 address mapped to IPv6 is an IPv4 one.
+// parseAddr reads an address, bare or in brackets, with or without a port. It drops the zone. An IPv4
+// address mapped to IPv6 becomes an IPv4 address.
 func parseAddr(s string) (addr netip.Addr, ok bool) {
 	if len(s) > maxAddr {
 		return addr, false
@@ -119,14 +120,14 @@ func parseAddr(s string) (addr netip.Addr, ok bool) {
 		addr = withPort.Addr()
 	}
 
-	if strings.ContainsAny(addr.Zone(), "[]") { // of "[::1%x]:]:80", which netip takes
+	if strings.ContainsAny(addr.Zone(), "[]") { // from "[::1%x]:]:80", which netip accepts
 		return netip.Addr{}, false
 	}
 	return addr.Unmap().WithZone(""), err == nil
 }
 
-// AddrKey returns the part of a RemoteAddr that one customer has: an IPv4 address, or the /64 prefix of an IPv6
-// one. What is no address is returned as it stands.
+// AddrKey returns the part of a RemoteAddr that belongs to one customer: an IPv4 address, or the /64 prefix
+// of an IPv6 address. It returns anything else unchanged.
 func AddrKey(remoteAddr string) string {
 	addr, ok := parseAddr(remoteAddr)
 	switch {

@@ -9,9 +9,9 @@ import (
 // BearerPrefix marks an entry of Sec-WebSocket-Protocol that is a token.
 const BearerPrefix = "bearer."
 
-// BearerToken returns the request's bearer token: from the header "Authorization: Bearer …" (RFC 6750, section
-// 2.1), or from an entry of Sec-WebSocket-Protocol that is BearerPrefix and the token in base64url without padding.
-// ok is false unless there is exactly one token, of visible ASCII characters.
+// BearerToken returns the request's bearer token. The token is in the header "Authorization: Bearer …" (RFC
+// 6750, section 2.1), or in an entry of Sec-WebSocket-Protocol that is [BearerPrefix] and the token in
+// base64url without padding. ok is false unless there is exactly one token, of visible ASCII characters.
 func BearerToken(header http.Header) (token string, ok bool) {
 	found := 0
 	for _, line := range header.Values("Authorization") {
@@ -39,7 +39,7 @@ func BearerToken(header http.Header) (token string, ok bool) {
 	return token, true
 }
 
-// IsBearer reports whether a subprotocol is a token. Case doesn't matter, as it doesn't when a
+// IsBearer reports whether a subprotocol is a token. Case doesn't matter, just as it doesn't when a
 // subprotocol is chosen.
 func IsBearer(subprotocol string) bool {
 	return len(subprotocol) >= len(BearerPrefix) && strings.EqualFold(subprotocol[:len(BearerPrefix)], BearerPrefix)

@@ -12,34 +12,35 @@ import (
 
 // A request's context becomes a connection's in three steps:
 //
-//	WithDeadline   the application's functions get it during the handshake. The real context is created only
-//	               when a function waits for it: a child of the request's context stays registered there,
-//	               and would live as long as the connection.
-//	Deadline.Lift  once the request is admitted, OnConnect gets what the application made of it, without the
-//	               deadline, which would end the connection.
-//	Detach         the connection keeps its values, without the server's cancellation, and with a copy of chi's
-//	               route context, which chi uses again for other requests.
+//	WithDeadline   The application's functions get this context during the handshake. The real context is
+//	               created only when a function waits for it: a child of the request's context stays
+//	               registered there, and would live as long as the connection.
+//	Deadline.Lift  Once the request is admitted, OnConnect gets the context that the application made of it,
+//	               without the deadline, which would end the connection.
+//	Detach         The connection keeps the values, without the server's cancellation, and with a copy of
+//	               chi's route context, which chi uses again for other requests.
 
-// Deadline is a request's context with a deadline.
+// Deadline is a request's context with a deadline. [WithDeadline] makes it.
 type Deadline struct {
 	outer context.Context
 	at    time.Time
 
 	mu     sync.Mutex      // guards the rest
-	ctx    context.Context // the real context; nil until it is wanted
+	ctx    context.Context // the real context; nil until it is needed
 	cancel context.CancelFunc
 	ended  bool
 }
 
-// WithDeadline returns ctx with a deadline. End must be called once it is of no more use.
+// WithDeadline returns ctx with a deadline. [Deadline.End] must be called when the context isn't needed any
+// more.
 func WithDeadline(ctx context.Context, at time.Time) *Deadline {
 	return &Deadline{outer: ctx, at: at}
 }
 
-// At returns the time of the deadline itself, whatever deadline the outer context has.
+// At returns the time of this deadline, whatever deadline the outer context has.
 func (d *Deadline) At() time.Time { return d.at }
 
-// Passed reports whether that time has passed.
+// Passed reports whether the time of this deadline has passed.
 func (d *Deadline) Passed() bool { return !time.Now().Before(d.at) }
 
 // End cancels the context.
@@ -52,7 +53,7 @@ func (d *Deadline) End() {
 	}
 }
 
-// real returns the real context, which it creates where there is none yet.
+// real returns the real context. It creates the context if there is none yet.
 func (d *Deadline) real() context.Context {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -65,7 +66,7 @@ func (d *Deadline) real() context.Context {
 	return d.ctx
 }
 
-// Deadline is the earlier of this deadline and the outer context's.
+// Deadline returns the earlier of this deadline and the outer context's.
 func (d *Deadline) Deadline() (time.Time, bool) {
 	if outer, ok := d.outer.Deadline(); ok && outer.Before(d.at) {
 		return outer, true
@@ -73,13 +74,14 @@ func (d *Deadline) Deadline() (time.Time, bool) {
 	return d.at, true
 }
 
-// Done returns a channel that is closed when the deadline has passed, End was called or the outer context is done.
+// Done returns a channel that is closed when the deadline has passed, when [Deadline.End] was called, or
+// when the outer context is done.
 func (d *Deadline) Done() <-chan struct{} { return d.real().Done() }
 
-// Err says why the context is done; nil while it isn't.
+// Err returns why the context is done, or nil if it isn't.
 func (d *Deadline) Err() error { return d.real().Err() }
 
-// Value asks the real context, if there is one, so that contexts derived from it find it.
+// Value asks the real context if there is one, so that derived contexts find it.
 func (d *Deadline) Value(key any) any {
 	d.mu.Lock()
 	ctx := d.ctx
@@ -90,8 +92,8 @@ func (d *Deadline) Value(key any) any {
 	return ctx.Value(key)
 }
 
-// Lift returns a context with the values of ctx, which is d or what the application derived from it. Its deadline and
-// cancellation are those of d's outer context.
+// Lift returns a context with the values of ctx, which is d or a context that the application derived from
+// it. Its deadline and cancellation are those of d's outer context.
 func (d *Deadline) Lift(ctx context.Context) context.Context {
 	if ctx == d {
 		return d.outer
@@ -99,7 +101,7 @@ func (d *Deadline) Lift(ctx context.Context) context.Context {
 	return lifted{d.outer, ctx}
 }
 
-// lifted has the values of a context and, for the rest, is the one that this was made from.
+// lifted has the values of one context, and everything else from the context that it embeds.
 type lifted struct {
 	context.Context
 	values context.Context
@@ -107,16 +109,16 @@ type lifted struct {
 
 func (l lifted) Value(key any) any { return l.values.Value(key) }
 
-// Detached has a context's values without its deadline and cancellation, and chi's route context as
-// it was when Detach was called: chi uses the original for other requests once the handler has returned. As a
-// context it is used by its address.
+// Detached has a context's values without its deadline and cancellation. It has a copy of chi's route
+// context, made when [Detach] was called: chi uses the original for other requests once the handler has
+// returned. It is used as a context by its address.
 type Detached struct {
 	context.Context
 	route *chi.Context
 }
 
-// Detach returns what outlives the request of its context. It has chi's original route context forget the request,
-// too: ctx holds that, and its strings would keep the whole request line.
+// Detach returns a context that outlives the request. It also makes chi's original route context forget the
+// request: ctx holds that route context, and its strings would keep the whole request line in memory.
 func Detach(ctx context.Context) Detached {
 	d := Detached{Context: context.WithoutCancel(ctx)}
 	if route := chi.RouteContext(ctx); route != nil {
@@ -126,8 +128,8 @@ func Detach(ctx context.Context) Detached {
 	return d
 }
 
-// copyRoute copies what handlers see of a route context, strings included. What chi keeps to itself is
-// of no use once the request has been routed.
+// copyRoute copies what handlers see of a route context, including the strings. chi's private fields aren't
+// needed after the request has been routed.
 func copyRoute(route *chi.Context) *chi.Context {
 	own := chi.NewRouteContext()
 	own.Routes = route.Routes
@@ -146,7 +148,7 @@ func cloneAll(list []string) []string {
 	return own
 }
 
-// Value returns the context's value; of chi's route context, the copy.
+// Value returns the context's value. For chi's route context it returns the copy.
 func (d *Detached) Value(key any) any {
 	if key == chi.RouteCtxKey && d.route != nil {
 		return d.route

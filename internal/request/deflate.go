@@ -6,18 +6,18 @@ import (
 	"strings"
 )
 
-// AcceptDeflate returns the answer to the first offer of permessage-deflate that may be accepted, without
-// context takeover; "" if there is none.
+// AcceptDeflate returns the answer to the first acceptable offer of permessage-deflate, without context
+// takeover (RFC 7692, sections 5.1 and 7.1.1). It returns "" if there is none.
 func AcceptDeflate(header http.Header) string {
 	list := strings.Join(header.Values("Sec-WebSocket-Extensions"), ",")
-	if strings.Contains(list, `"`) { // might hide a comma; no client quotes values
+	if strings.Contains(list, `"`) { // it might hide a comma; no client quotes values
 		return ""
 	}
 
 	for offer := range strings.SplitSeq(list, ",") {
 		if params, ok := deflateParams(offer); ok {
 			answer := "permessage-deflate; client_no_context_takeover; server_no_context_takeover"
-			if params["server_max_window_bits"] { // of 15, to be confirmed (RFC 7692, section 7.1.2.1)
+			if params["server_max_window_bits"] { // the value is 15, and must be confirmed (RFC 7692, section 7.1.2.1)
 				answer += "; server_max_window_bits=15"
 			}
 			return answer
@@ -26,9 +26,9 @@ func AcceptDeflate(header http.Header) string {
 	return ""
 }
 
-// deflateParams returns the parameters of an offer, if it is one of permessage-deflate that may be
-// accepted. None may be unknown, have a wrong value or occur twice (RFC 7692, section 7.1). The client may use
-// any window. A smaller server window is refused: compress/flate always uses 32 KiB.
+// deflateParams returns the parameters of an offer of permessage-deflate, if it is acceptable. No parameter
+// may be unknown, have a wrong value or occur twice (RFC 7692, section 7.1). The client may use any window.
+// A smaller server window is refused: compress/flate always uses 32 KiB.
 func deflateParams(offer string) (params map[string]bool, ok bool) {
 	parts := strings.Split(offer, ";")
 	if strings.TrimSpace(parts[0]) != "permessage-deflate" {
@@ -46,15 +46,15 @@ func deflateParams(offer string) (params map[string]bool, ok bool) {
 	return params, true
 }
 
-// acceptable reports whether a parameter is known, has a value that it may have, and asks for nothing that isn't
-// done.
+// acceptable reports whether a parameter is known, has an allowed value, and asks only for what is
+// supported.
 func acceptable(name, value string, hasValue bool) bool {
 	switch name {
 	case "server_no_context_takeover", "client_no_context_takeover": // RFC 7692, section 7.1.1
 		return !hasValue
-	case "server_max_window_bits": // section 7.1.2.1
+	case "server_max_window_bits": // RFC 7692, section 7.1.2.1
 		return value == "15"
-	case "client_max_window_bits": // section 7.1.2.2
+	case "client_max_window_bits": // RFC 7692, section 7.1.2.2
 		bits, _ := strconv.Atoi(value)
 		return !hasValue || bits >= 8 && bits <= 15 && value == strconv.Itoa(bits)
 	}

@@ -1,6 +1,7 @@
-// Package request reads what a request to open a WebSocket says: whether it asks for one, its origin and host, its
-// client's address, its token, its subprotocol, its offer to compress, its context. It judges single requests by
-// rules that it is given. It knows nothing of connections, rooms or the answer that a client gets.
+// Package request reads what a request to open a WebSocket says: whether it asks for one, its origin and
+// host, its client's address, its token, its subprotocol, its offer to compress and its context. It checks
+// single requests against rules that it is given. It knows no connections and no rooms, and it doesn't
+// write the answer.
 package request
 
 import (
@@ -8,8 +9,8 @@ import (
 	"strings"
 )
 
-// IsUpgrade reports whether r asks for a WebSocket: by RFC 6455, section 4.1, or, over HTTP/2, by
-// RFC 8441, section 4.
+// IsUpgrade reports whether r asks for a WebSocket, by RFC 6455, section 4.1, or over HTTP/2 by RFC 8441,
+// section 4.
 func IsUpgrade(r *http.Request) bool {
 	if r.ProtoMajor >= 2 {
 		return r.Method == http.MethodConnect && r.Header.Get(":protocol") == "websocket"
@@ -17,11 +18,11 @@ func IsUpgrade(r *http.Request) bool {
 	return listHas(r.Header, "Connection", "upgrade") && listHas(r.Header, "Upgrade", "websocket")
 }
 
-// AnnouncesBody reports whether a body is to come. What follows the header would be taken for frames.
+// AnnouncesBody reports whether the request has a body. The body would be taken for frames.
 func AnnouncesBody(r *http.Request) bool { return r.ContentLength != 0 || len(r.TransferEncoding) > 0 }
 
-// Subprotocol returns the first name of ours that the client offers, as it is spelled in ours; "" if there is none.
-// Case doesn't matter.
+// Subprotocol returns the first name of ours that the client offers, spelled as in ours, or "" if there is
+// none. Case doesn't matter.
 func Subprotocol(header http.Header, ours []string) string {
 	for _, name := range ours {
 		if listHas(header, "Sec-WebSocket-Protocol", name) {
@@ -31,14 +32,14 @@ func Subprotocol(header http.Header, ours []string) string {
 	return ""
 }
 
-// IsToken reports whether s is a token of RFC 9110, section 5.6.2.
+// IsToken reports whether s is a token (RFC 9110, section 5.6.2).
 func IsToken(s string) bool {
 	return s != "" && !strings.ContainsFunc(s, func(c rune) bool {
 		return c <= ' ' || c >= 0x7f || strings.ContainsRune(`()<>@,;:\"/[]?={}`, c)
 	})
 }
 
-// listHas reports whether a header field that is a list (RFC 9110, section 5.6.1) has the entry, whatever its case.
+// listHas reports whether a list header field (RFC 9110, section 5.6.1) has the entry. Case doesn't matter.
 func listHas(header http.Header, field, entry string) bool {
 	for _, line := range header.Values(field) {
 		for e := range strings.SplitSeq(line, ",") {

@@ -12,11 +12,11 @@ import (
 	"strings"
 )
 
-// Site says which hosts a request may name and which pages it may come from. Its patterns are those that
-// ParsePatterns returns. The zero Site allows every host, and the pages of the request's own host.
+// Site says which hosts a request may name and which pages it may come from. [ParsePatterns] returns its
+// patterns. The zero Site allows every host, and the pages of the request's own host.
 type Site struct {
-	Hosts     []string // empty: any
-	Origins   []string // beside the request's own host
+	Hosts     []string // empty: any host
+	Origins   []string // in addition to the request's own host
 	AnyOrigin bool
 }
 
@@ -25,8 +25,8 @@ func (s *Site) AllowsHost(r *http.Request) bool {
 	return len(s.Hosts) == 0 || matchesHost(s.Hosts, strings.ToLower(r.Host))
 }
 
-// AllowsOrigin reports whether the request comes from no page at all, from a page of its own host,
-// or from one that is allowed (RFC 6454, RFC 6455, section 10.2).
+// AllowsOrigin reports whether the request comes from no page, from a page of its own host, or from an
+// allowed page (RFC 6454; RFC 6455, section 10.2).
 func (s *Site) AllowsOrigin(r *http.Request) bool {
 	return s.AnyOrigin || originAllowed(r, s.Origins)
 }
@@ -42,7 +42,7 @@ func matchesHost(patterns []string, host string) bool {
 func matchesAny(patterns []string, s string) bool {
 	return slices.ContainsFunc(patterns, func(p string) bool {
 		ok, err := path.Match(p, s)
-		return p == s || ok && err == nil // equal, too: [::1] isn't meant as a class of characters
+		return p == s || ok && err == nil // equal: [::1] isn't meant as a class of characters
 	})
 }
 
@@ -61,18 +61,18 @@ func originAllowed(r *http.Request, patterns []string) bool {
 	}
 
 	// The same scheme, host and port (RFC 6454, section 5).
-	web := o.scheme == "https" || o.scheme == "http" && r.TLS == nil // no TLS: a proxy may have ended it
+	web := o.scheme == "https" || o.scheme == "http" && r.TLS == nil // without TLS: a proxy may have ended it
 	host := withoutPort(o.host, o.port())
 	return web && host != "" && host == withoutPort(strings.ToLower(r.Host), o.port())
 }
 
-// origin is where a page comes from.
+// origin is the scheme and the host of a page.
 type origin struct {
-	scheme string // http and https for ws and wss, of clients that name the URL they dial
-	host   string // with the port, if it was named; "" where the scheme has none, as in file://
+	scheme string // http and https also for ws and wss: some clients send the URL that they dial
+	host   string // with the port if it was named; "" for schemes without a host, as in file://
 }
 
-// parseOrigin reads an origin: a scheme and a host, and nothing more than a slash at the end.
+// parseOrigin reads an origin: a scheme and a host, and at most a slash at the end.
 func parseOrigin(s string) (o origin, ok bool) {
 	s = strings.ToLower(s)
 	u, err := url.Parse(s)
@@ -86,7 +86,7 @@ func parseOrigin(s string) (o origin, ok bool) {
 	return origin{asPageScheme(u.Scheme), u.Host}, true
 }
 
-// asPageScheme is the scheme of the page that may dial a WebSocket of this one.
+// asPageScheme returns the scheme of the pages that dial a WebSocket of this scheme.
 func asPageScheme(scheme string) string {
 	switch scheme {
 	case "ws":
@@ -97,7 +97,7 @@ func asPageScheme(scheme string) string {
 	return scheme
 }
 
-// port is the scheme's own, with the colon; "" if it has none.
+// port returns the scheme's default port, with the colon, or "" if it has none.
 func (o origin) port() string {
 	switch o.scheme {
 	case "http":
@@ -108,11 +108,11 @@ func (o origin) port() string {
 	return ""
 }
 
-// withoutPort takes a port off a host.
+// withoutPort removes a port from a host.
 func withoutPort(host, port string) string { return strings.TrimSuffix(host, port) }
 
-// matches reports whether a pattern of Site.Origins allows the origin. The scheme's own port
-// may be named on either side.
+// matches reports whether a pattern of Site.Origins allows the origin. Either may name the scheme's default
+// port.
 func (o origin) matches(pattern string) bool {
 	wanted := pattern
 	if scheme, host, ok := strings.Cut(pattern, "://"); ok {
@@ -131,8 +131,8 @@ func (o origin) matches(pattern string) bool {
 	return matchesAny([]string{wanted}, o.host) || matchesAny([]string{wanted, withoutPort(wanted, o.port())}, bare)
 }
 
-// ParsePatterns returns patterns as Site takes them, in lower case. Its error names the option and joins all
-// mistakes: patterns that match everything, or nothing that can come.
+// ParsePatterns returns patterns in lower case, as [Site] takes them. Its error names the option and joins
+// all mistakes: patterns that match everything, and patterns that can't match anything.
 func ParsePatterns(option string, patterns []string) ([]string, error) {
 	var lower []string
 	var mistakes []error
@@ -155,10 +155,10 @@ func ParsePatterns(option string, patterns []string) ([]string, error) {
 	return lower, errors.Join(mistakes...)
 }
 
-// anyPort is the port of a pattern. Whatever it says, any site may choose it.
+// anyPort matches the port of a pattern. A site may choose any port, so the port restricts nothing.
 var anyPort = regexp.MustCompile(`:[0-9*?]*$`)
 
-// mayBeSite reports whether pages of that scheme, which may be a pattern, come from sites and not from a
+// mayBeSite reports whether pages with this scheme, which may be a pattern, come from sites and not from a
 // program's own files.
 func mayBeSite(scheme string) bool {
 	return strings.ContainsAny(scheme, `*?[\`) ||

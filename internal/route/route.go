@@ -1,5 +1,6 @@
-// Package route says which route a request took: its pattern, its path, its path values. It knows how net/http's
-// ServeMux and chi route and escape, and nothing of rooms or of what a name may be.
+// Package route says which route a request took: its pattern, its path and its path values. It knows how
+// net/http's ServeMux and chi route and escape. It knows no rooms, and doesn't know which names are
+// allowed.
 package route
 
 import (
@@ -12,20 +13,20 @@ import (
 	"github.com/go-chi/chi/v5"
 )
 
-// Known reports whether a router that this package knows has had the request.
+// Known reports whether a router that this package knows has handled the request.
 func Known(r *http.Request) bool {
 	return r.Pattern != "" || chi.RouteContext(r.Context()) != nil
 }
 
-// Pattern returns the path of the pattern that routed the request, without method and host; "" if it isn't
-// known yet.
+// Pattern returns the path of the pattern that routed the request, without method and host. It returns ""
+// if the pattern isn't known yet.
 func Pattern(r *http.Request) string {
 	route := chi.RouteContext(r.Context())
 	if route != nil && !endpointFound(r, route) {
 		return ""
 	}
 
-	p := r.Pattern // of the innermost router; chi sets it too
+	p := r.Pattern // set by the innermost router; chi sets it too
 	if i := strings.Index(p, "/"); i > 0 {
 		p = p[i:]
 	}
@@ -33,14 +34,14 @@ func Pattern(r *http.Request) string {
 }
 
 // endpointFound reports whether chi has found the request's endpoint. In a middleware of a mounted router,
-// or in front of one, it has only come to the mount, whose pattern would stand for every route below it.
+// or before that router, chi has only reached the mount, whose pattern is the same for all routes below it.
 func endpointFound(r *http.Request, route *chi.Context) bool {
 	n := len(route.RoutePatterns)
 	if n == 0 {
 		return false
 	}
 	if !strings.HasSuffix(route.RoutePatterns[n-1], "*") || r.Pattern != route.RoutePattern() {
-		return true // no mount, or a router mounted in chi went on
+		return true // there is no mount, or a router mounted in chi continued
 	}
 
 	method := route.RouteMethod
@@ -51,12 +52,12 @@ func endpointFound(r *http.Request, route *chi.Context) bool {
 	whole := chi.NewRouteContext()
 	found := route.Routes.Find(whole, method, rawPath(r.URL)) != ""
 	if len(whole.RoutePatterns) < n || !slices.Equal(whole.RoutePatterns[:n], route.RoutePatterns) {
-		return true // the path isn't the one that chi routed on: http.StripPrefix stands between
+		return true // the path isn't the one that chi routed on: http.StripPrefix is in between
 	}
 	return found && len(whole.RoutePatterns) == n
 }
 
-// rawPath is what chi routes on.
+// rawPath returns the path that chi routes on.
 func rawPath(u *url.URL) string {
 	if u.RawPath != "" {
 		return u.RawPath
@@ -64,16 +65,16 @@ func rawPath(u *url.URL) string {
 	return u.Path
 }
 
-// Path returns the URL's path with each segment decoded once. Empty and dot segments are cleaned away (RFC
-// 3986, section 5.2.4); a slash or a percent sign inside a segment stays escaped. A bad escape is an error.
+// Path returns the URL's path with each segment decoded once. Empty and dot segments are removed (RFC 3986,
+// section 5.2.4). A slash or a percent sign inside a segment stays escaped. A bad escape is an error.
 func Path(u *url.URL) (string, error) {
 	clean, err := cleanPath(escapedPath(u))
 	return "/" + clean, err
 }
 
-// escapedPath is url.URL.EscapedPath for paths in which the client left something as it was that
-// should have been escaped, too: browsers send | so, and EscapedPath turns the %2F of a|b%2Fc into a
-// slash then.
+// escapedPath is url.URL.EscapedPath, also for paths in which the client left a character unescaped that
+// should be escaped. Browsers send | that way, and EscapedPath would then turn the %2F of a|b%2Fc into a
+// slash.
 func escapedPath(u *url.URL) string {
 	if p, err := url.PathUnescape(u.RawPath); err == nil && p == u.Path {
 		return u.RawPath
@@ -81,7 +82,7 @@ func escapedPath(u *url.URL) string {
 	return u.EscapedPath()
 }
 
-// cleanPath decodes and cleans an escaped path, without the slash it begins with.
+// cleanPath decodes and cleans an escaped path. The result doesn't begin with a slash.
 func cleanPath(escaped string) (string, error) {
 	var clean []string
 	for segment := range strings.SplitSeq(escaped, "/") {
@@ -103,9 +104,9 @@ func cleanPath(escaped string) (string, error) {
 
 var segmentEscaper = strings.NewReplacer("/", "%2F", "%", "%25")
 
-// Value returns the path value of that name, decoded once under either router. That of a wildcard that spans
-// segments ({path...}, or * under chi) is decoded and cleaned as by Path, without the slash it begins with. found
-// is false where the route has no such value. A bad escape is an error.
+// Value returns the path value of that name, decoded once under either router. The value of a wildcard that
+// spans segments ({path...}, or * under chi) is decoded and cleaned like that of [Path], and doesn't begin
+// with a slash. found is false if the route has no such value. A bad escape is an error.
 func Value(r *http.Request, name string) (value string, found bool, err error) {
 	escaped, found := escapedValue(r, name)
 	switch {
@@ -119,14 +120,14 @@ func Value(r *http.Request, name string) (value string, found bool, err error) {
 	return value, true, err
 }
 
-// escapedValue returns a path value, escaped. ServeMux decodes them; chi has them as they stand in the
-// URL's RawPath, if that is set, else decoded, too.
+// escapedValue returns a path value, escaped. ServeMux decodes its values. chi's are as in the URL's
+// RawPath if that is set, and otherwise decoded too.
 func escapedValue(r *http.Request, name string) (escaped string, found bool) {
 	value := r.PathValue(name)
 
 	route := chi.RouteContext(r.Context())
 	if route != nil && slices.Contains(route.URLParams.Keys, name) {
-		raw := route.URLParam(name) // "" for the * of a mount, of which PathValue has the value
+		raw := route.URLParam(name) // "" for the * of a mount; PathValue has that value
 		if raw == value || raw == "" || value == "" {
 			return escapeUnless(r.URL.RawPath != "", cmp.Or(raw, value)), true
 		}
@@ -150,8 +151,8 @@ func escapeUnless(escaped bool, path string) string {
 	return (&url.URL{Path: path}).EscapedPath()
 }
 
-// escapedEnd returns the end of the escaped path that decodes to value, so that a slash within a
-// segment can be told from one between two.
+// escapedEnd returns the end of the escaped path that decodes to value. In it, a slash inside a segment
+// differs from one between two segments.
 func escapedEnd(u *url.URL, value string) string {
 	escaped := escapedPath(u)
 	for i := len(escaped); i > 0; {

@@ -1,5 +1,5 @@
-// Package serial runs calls one after the other, with no lock held, and says when a failed one is tried again. It knows
-// nothing of what it runs.
+// Package serial runs calls one after the other with no lock held. It also says when a failed call is tried
+// again. It knows nothing of what it runs.
 package serial
 
 import (
@@ -9,12 +9,13 @@ import (
 	"time"
 )
 
-// Queue runs calls one after the other, on a goroutine that exists only while there are any. Each call has a key, and
-// isn't added while another one with that key waits. The zero value is ready. All methods may be called concurrently.
+// Queue runs calls one after the other, on a goroutine that exists only while there are calls. Each call
+// has a key. A call isn't added while another one with the same key waits. The zero value is ready to use.
+// All methods may be called concurrently.
 type Queue struct {
 	mu      sync.Mutex // guards the rest
 	waiting []call
-	keys    map[string]bool // of the waiting calls
+	keys    map[string]bool // keys of the waiting calls
 	running bool
 	idle    chan struct{} // closed when no call is left; nil if nobody waits for that
 }
@@ -24,14 +25,14 @@ type call struct {
 	run func()
 }
 
-// Add adds a call behind all that wait.
+// Add adds a call after all that wait.
 func (q *Queue) Add(key string, run func()) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	q.insert(len(q.waiting), call{key, run})
 }
 
-// AddFirst adds a call ahead of all that wait.
+// AddFirst adds a call before all that wait.
 func (q *Queue) AddFirst(key string, run func()) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -53,11 +54,11 @@ func (q *Queue) insert(at int, next call) {
 	}
 }
 
-// runAll runs what waits, until nothing does.
+// runAll runs calls until none waits.
 func (q *Queue) runAll() {
 	over := false
 	defer func() {
-		if !over { // a call ended the goroutine
+		if !over { // a call has ended the goroutine
 			go q.runAll()
 		}
 	}()
@@ -85,7 +86,7 @@ func (q *Queue) next() func() {
 	return first.run
 }
 
-// Wait returns when no call is left, or ctx is done.
+// Wait returns when no call is left, or when ctx is done.
 func (q *Queue) Wait(ctx context.Context) {
 	q.mu.Lock()
 	if q.running && q.idle == nil {
@@ -107,5 +108,6 @@ const (
 	maxRetry = time.Second
 )
 
-// NextRetry returns how long to wait before a failed call is tried again, twice the last time, from 50 ms to 1 s.
+// NextRetry returns how long to wait before a failed call is tried again: twice the last wait, at least 50
+// ms and at most 1 s.
 func NextRetry(last time.Duration) time.Duration { return min(max(2*last, minRetry), maxRetry) }
