@@ -122,16 +122,18 @@ func TestManyEnterAtOnce(t *testing.T) {
 
 	begin := time.Now()
 	enterAll(t, store, membersOf(members), "n1")
-	if took := time.Since(begin); took > answers*roundTrip {
-		t.Errorf("it took %v, as long as %d answers", took, took/roundTrip)
+	took := time.Since(begin)
+	if t.Logf("it took %v, as long as %d answers", took, took/roundTrip); took > answers*roundTrip {
+		t.Errorf("that is more than %d answers", answers)
 	}
 
-	if _, _, err := store.Renew(t.Context(), "n1", time.Millisecond); err != nil {
+	near := natsbroker.NewPresence(connect(t, s.addr()))
+	if _, _, err := near.Renew(t.Context(), "n1", time.Millisecond); err != nil {
 		t.Fatal(err)
 	}
 	told := 0
 	until(t, "all are told of", func() bool {
-		_, left, err := store.Renew(t.Context(), "n2", time.Hour)
+		_, left, err := near.Renew(t.Context(), "n2", time.Hour)
 		if err != nil {
 			t.Errorf("Renew: %v", err)
 		}

@@ -130,16 +130,18 @@ func TestManyEnterAtOnce(t *testing.T) {
 
 	begin := time.Now()
 	enterAll(t, store, membersOf(members), "n1")
-	if took := time.Since(begin); took > answers*roundTrip {
-		t.Errorf("it took %v, as long as %d answers", took, took/roundTrip)
+	took := time.Since(begin)
+	if t.Logf("it took %v, as long as %d answers", took, took/roundTrip); took > answers*roundTrip {
+		t.Errorf("that is more than %d answers", answers)
 	}
 
-	if _, _, err := store.Renew(t.Context(), "n1", time.Millisecond); err != nil {
+	near := redisbroker.NewPresence(s.connect(t))
+	if _, _, err := near.Renew(t.Context(), "n1", time.Millisecond); err != nil {
 		t.Fatal(err)
 	}
 	<-time.After(2 * time.Millisecond)
 	told := 0
-	_, left, err := store.Renew(t.Context(), "n2", time.Hour)
+	_, left, err := near.Renew(t.Context(), "n2", time.Hour)
 	for _, identities := range left {
 		told += len(identities)
 	}
