@@ -54,8 +54,8 @@ func (tr *trial) Cleanup(f func()) {
 
 // try runs check with time that passes by itself, and returns its failures.
 func try(t *testing.T, check func(testing.TB)) []string {
-	defer func(before time.Duration) { patience = before }(patience)
-	patience = time.Second
+	defer func(before time.Duration, less bool) { patience, reduced = before, less }(patience, reduced)
+	patience, reduced = time.Second, false
 	tr := &trial{TB: t}
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())

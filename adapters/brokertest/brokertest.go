@@ -24,10 +24,14 @@ import (
 	"time"
 
 	"github.com/wsroom/wsroom"
+	"github.com/wsroom/wsroom/internal/underrace"
 )
 
 // patience bounds each wait of the suite. Nothing takes that long unless it is broken.
-var patience = 20 * time.Second
+var patience = time.Minute
+
+// reduced makes the checks smaller, as under the race detector, which slows a server within the test down, too.
+var reduced = underrace.On()
 
 // Setup gives the suite access to a server, and to brokers on it. One goroutine at a time calls its
 // functions. What they start must be ended by t.Cleanup.
@@ -80,7 +84,8 @@ func (s Setup) has(n need) (ok bool, name string) {
 
 // Run checks each promise of [wsroom.Broker] in a subtest of its own, for which it calls setup. Setups may
 // share a server if nobody else uses it, because no topic is used twice. Messages have up to as many bytes
-// as the broker's MaxData allows, but at most 16 MiB, and up to 1 MiB if the broker has no MaxData.
+// as the broker's MaxData allows, but at most 16 MiB, and up to 1 MiB if the broker has no MaxData. Under
+// the race detector there are fewer topics and messages.
 func Run(t *testing.T, setup func(t testing.TB) Setup) {
 	for _, c := range append(deliveryChecks, outageChecks...) {
 		t.Run(c.name, func(t *testing.T) {
@@ -91,6 +96,14 @@ func Run(t *testing.T, setup func(t testing.TB) Setup) {
 			c.run(t, s)
 		})
 	}
+}
+
+// scaled returns how many of something there are in a check: a quarter of n under the race detector.
+func scaled(n int) int {
+	if reduced {
+		return n / 4
+	}
+	return n
 }
 
 // maxData returns the size of the largest messages that the suite sends through a broker.
@@ -320,6 +333,15 @@ func until(t testing.TB, what string, ok func() bool) {
 			t.Fatalf("waited in vain until %s", what)
 		}
 	}
+}
+
+// few is how a list stands in a failure: how many there are, and the first of them.
+func few(all []string) string {
+	const shown = 5
+	if len(all) <= shown {
+		return fmt.Sprintf("%.200q", all)
+	}
+	return fmt.Sprintf("%d, the first are %.200q", len(all), all[:shown])
 }
 
 func short(s string) string {

@@ -50,7 +50,8 @@ func allNodesHear(t testing.TB, s Setup) {
 // oneOrder: all subscribers receive the messages of concurrent publishers on several nodes in one order,
 // and each publisher's messages in its own order.
 func oneOrder(t testing.TB, s Setup) {
-	const publishers, messages = 6, 150
+	const publishers = 6
+	messages := scaled(150)
 	nodes, topic := s.open(t, 3), newTopic()
 	var ears []*ear
 	for range 2 {
@@ -203,9 +204,9 @@ func severalSubscriptions(t testing.TB, s Setup) {
 	first.expect("both")
 }
 
-// manyTopics: 1,000 topics on each of two nodes.
+// manyTopics: 1,000 topics on each of two nodes; 250 under the race detector.
 func manyTopics(t testing.TB, s Setup) {
-	const topics = 1000
+	topics := scaled(1000)
 	nodes, prefix := s.open(t, 2), newTopic()
 	ears := make([]*ear, 2*topics)
 	topic := func(i int) string { return fmt.Sprint(prefix, " ", i%topics) }
@@ -283,7 +284,7 @@ func anyData(t testing.TB, s Setup) {
 func slowSubscriber(t testing.TB, s Setup) {
 	nodes := s.open(t, 2)
 	large := min(64<<10, maxData(nodes[1])-10)
-	waitForSlow(t, nodes, 3000, 20)
+	waitForSlow(t, nodes, scaled(3000), 20)
 	waitForSlow(t, nodes, 80, large)
 }
 

@@ -13,14 +13,14 @@ import (
 // lapsedAreNotListed: an identity that is in a room only through nodes that have died isn't listed, even if
 // no node has renewed since.
 func lapsedAreNotListed(t testing.TB, p *presenceTest) {
-	p.lease("n1")
+	p.lease("n1", "dead 1", "dead 2")
 	p.enter("room", "ann", "n1")
-	p.renew("dead 1", p.ttl)
-	p.renew("dead 2", p.ttl)
 	p.enter("room", "ann", "dead 1")
 	p.enter("room", "bob", "dead 1")
 	p.enter("room", "bob", "dead 2")
 	p.enter("hall", "eve", "dead 2")
+	p.renew("dead 1", p.ttl) // their last ones
+	p.renew("dead 2", p.ttl)
 	<-time.After(p.ttl + p.ttl/2)
 	p.expect("room", "ann")
 	p.expect("hall")
@@ -35,11 +35,12 @@ type tale struct {
 	told map[string]int
 }
 
-const crowd = 100
+// crowd is how many enter by way of a node that ends.
+func crowd() int { return scaled(100) }
 
 // crowdOf enters many identities through a node, and returns a count of them to be told.
 func (p *presenceTest) crowdOf(node string) *tale {
-	each(p.t, crowd, func(i int) { p.enter(fmt.Sprint("room ", i%5), fmt.Sprint("member ", i), node) })
+	each(p.t, crowd(), func(i int) { p.enter(fmt.Sprint("room ", i%5), fmt.Sprint("member ", i), node) })
 	return &tale{p, map[string]int{}}
 }
 
@@ -66,7 +67,7 @@ func (a *tale) finish(when string, nodes ...string) {
 			a.note(left)
 		}
 	}
-	for deadline := time.Now().Add(patience / 2); len(a.told) < crowd && time.Now().Before(deadline); {
+	for deadline := time.Now().Add(patience / 2); len(a.told) < crowd() && time.Now().Before(deadline); {
 		renew()
 		<-time.After(time.Millisecond)
 	}
@@ -77,8 +78,8 @@ func (a *tale) finish(when string, nodes ...string) {
 			twice++
 		}
 	}
-	if len(a.told) != crowd || twice > 0 {
-		a.p.t.Errorf("%s: %d of %d who have left were told of, %d of them more than once", when, len(a.told), crowd, twice)
+	if len(a.told) != crowd() || twice > 0 {
+		a.p.t.Errorf("%s: %d of %d who have left were told of, %d of them more than once", when, len(a.told), crowd(), twice)
 	}
 }
 
@@ -107,9 +108,14 @@ func brokenLeave(t testing.TB, p *presenceTest) {
 	})
 }
 
-// breakOff calls f to end a node, with more time each round until it succeeds.
+// breakOff calls f to end a node, with more time each round until it succeeds. The steps are larger under the race
+// detector.
 func (p *presenceTest) breakOff(f func(d time.Duration, store wsroom.PresenceStore, node string) (map[string][]string, error)) {
-	for round, d := 0, 100*time.Microsecond; d < patience && !p.t.Failed(); round, d = round+1, d*4/3 {
+	next := func(d time.Duration) time.Duration { return d * 4 / 3 }
+	if reduced {
+		next = func(d time.Duration) time.Duration { return 2 * d }
+	}
+	for round, d := 0, 100*time.Microsecond; d < patience && !p.t.Failed(); round, d = round+1, next(d) {
 		node := fmt.Sprint("dead ", round)
 		tale := p.crowdOf(node)
 		left, err := f(d, p.of(node), node)
@@ -156,7 +162,7 @@ func manyAtOnce(t testing.TB, p *presenceTest) {
 	}
 	n2 := p.of("n2").(manyOf)
 	p.lease("n1", "n2")
-	const n = 2000
+	n := scaled(2000)
 	var all, some [][2]string
 	for i := range n {
 		e := [2]string{fmt.Sprint("room ", i%3), fmt.Sprint("member ", i/3)}
@@ -164,11 +170,11 @@ func manyAtOnce(t testing.TB, p *presenceTest) {
 			some = append(some, e)
 		}
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
-	defer cancel()
 	p.enter(all[4][0], all[4][1], "n2")
 	changes := func(what string, f func(context.Context, [][2]string, string) ([]bool, error), of [][2]string, node string, want func(i int) bool) {
 		t.Helper()
+		ctx, cancel := p.context()
+		defer cancel()
 		got, err := f(ctx, of, node)
 		if err != nil || len(got) != len(of) {
 			t.Errorf("%s: %d answers for %d entries, %v", what, len(got), len(of), err)

@@ -16,7 +16,7 @@ import (
 )
 
 // patience bounds what a test waits for; nothing takes that long unless it is broken.
-const patience = 20 * time.Second
+const patience = time.Minute
 
 // natsServer runs within the test.
 type natsServer struct {

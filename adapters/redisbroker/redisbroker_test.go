@@ -18,6 +18,7 @@ import (
 	"github.com/wsroom/wsroom"
 	"github.com/wsroom/wsroom/adapters/brokertest"
 	"github.com/wsroom/wsroom/adapters/redisbroker"
+	"github.com/wsroom/wsroom/internal/underrace"
 )
 
 var (
@@ -168,7 +169,7 @@ func TestSlowSubscriber(t *testing.T) {
 	stop()
 	i := slices.Index(heard, "lost")
 	if i < 10 || i > 25 || heard[0] != "00" || heard[i-1] != fmt.Sprintf("%02d", i-1) || heard[i+1] != "zz" {
-		t.Errorf("heard %q", heard)
+		t.Errorf("heard %d, the first are %q", len(heard), heard[:min(35, len(heard))])
 	}
 }
 
@@ -214,7 +215,7 @@ func TestHungServer(t *testing.T) {
 		})
 	}
 	asking.Wait()
-	if took := time.Since(began); took > 3*time.Second {
+	if took := time.Since(began); took > underrace.Or(20*time.Second, 4*time.Second) {
 		t.Errorf("they took %v instead of 150ms", took)
 	}
 }

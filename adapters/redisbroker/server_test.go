@@ -12,7 +12,7 @@ import (
 )
 
 // patience bounds what a test waits for; nothing takes that long unless it is broken.
-const patience = 20 * time.Second
+const patience = time.Minute
 
 // redisServer is a server with clients.
 type redisServer struct{ *redistest.Server }

@@ -2,9 +2,8 @@ package kit
 
 import (
 	"flag"
-	"runtime/debug"
-	"slices"
-	"sync"
+
+	"github.com/wsroom/wsroom/internal/underrace"
 )
 
 // full is for the attacks at the size of SECURITY.md's figures: go test -run Hostile . -hostile.full.
@@ -20,7 +19,4 @@ func Scale(small, large int) int {
 }
 
 // UnderRace reports whether the race detector slows everything down.
-var UnderRace = sync.OnceValue(func() bool {
-	info, _ := debug.ReadBuildInfo()
-	return info != nil && slices.Contains(info.Settings, debug.BuildSetting{Key: "-race", Value: "true"})
-})
+func UnderRace() bool { return underrace.On() }

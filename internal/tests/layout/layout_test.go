@@ -36,6 +36,7 @@ var imports = map[string][]string{
 	// for tests only
 	"loopback":  {},
 	"redistest": {module + "/internal/loopback"},
+	"underrace": {},
 }
 
 // sources parses the package's files, without tests.
