@@ -232,7 +232,7 @@ func oddNames() []string {
 	return names
 }
 
-// anyName: topics are bytes. Those that differ never share a message, up to 600 bytes long.
+// anyName: topics are bytes. Different topics never share a message, up to 600 bytes long.
 func anyName(t testing.TB, s Setup) {
 	nodes, prefix := s.open(t, 2), newTopic()
 	var topics []string
