@@ -251,7 +251,7 @@ func anyName(t testing.TB, s Setup) {
 	each(t, len(topics), func(i int) { ears[i] = listen(t, nodes[0], topics[i]) })
 	require(t)
 	each(t, len(topics), func(i int) { publish(t, nodes[1], topics[i], topics[i]) })
-	each(t, len(topics), func(i int) { publish(t, nodes[1], topics[i], "end") }) // when everything else has been published
+	each(t, len(topics), func(i int) { publish(t, nodes[1], topics[i], "end") }) // after everything else
 	for i, e := range ears {
 		e.expect(topics[i], "end")
 	}
