@@ -233,7 +233,7 @@ func oddNames() []string {
 	return names
 }
 
-// anyName: topics are bytes. Those that differ never share a message, up to 600 bytes long.
+// anyName: topics are bytes. Different topics never share a message, up to 600 bytes long.
 func anyName(t testing.TB, s Setup) {
 	nodes, prefix := s.open(t, 2), newTopic()
 	var topics []string
@@ -252,7 +252,7 @@ func anyName(t testing.TB, s Setup) {
 	each(t, len(topics), func(i int) { ears[i] = listen(t, nodes[0], topics[i]) })
 	require(t)
 	each(t, len(topics), func(i int) { publish(t, nodes[1], topics[i], topics[i]) })
-	each(t, len(topics), func(i int) { publish(t, nodes[1], topics[i], "end") }) // when everything else has been published
+	each(t, len(topics), func(i int) { publish(t, nodes[1], topics[i], "end") }) // after everything else
 	for i, e := range ears {
 		e.expect(topics[i], "end")
 	}

@@ -60,7 +60,7 @@ type totals struct {
 
 // page is one page of a list.
 type page[Row any] struct {
-	Total int   `json:"total"` // rows of all pages
+	Total int   `json:"total"` // rows on all pages
 	Page  int   `json:"page"`
 	Pages int   `json:"pages"` // at least 1
 	Rows  []Row `json:"rows"`

@@ -200,7 +200,7 @@ func (b *Broker) connection() context.Context {
 	return b.online
 }
 
-// epoch is the number of the connection. It rises before anything is received on a new one.
+// epoch returns the number of the connection. It rises before anything is received on a new one.
 func (b *Broker) epoch() uint64 { return b.nc.Stats().Reconnects }
 
 type rejected struct{ error }

@@ -5,9 +5,9 @@ import "github.com/redis/rueidis"
 const (
 	keyPrefix = "wsroom:{presence}:"
 	leasesKey = keyPrefix + "nodes"  // a sorted set: node by the end of its lease, in ms of Redis' clock
-	inKey     = keyPrefix + "in:"    // a set for each node and room: identities. All else follows from these and the leases
+	inKey     = keyPrefix + "in:"    // a set for each node and room: identities; all else follows from these and the leases
 	roomsKey  = keyPrefix + "rooms:" // a set for each node: its rooms, and "" once it has renewed
-	leftKey   = keyPrefix + "left:"  // a hash for each node: the identities that it must report as gone, by the call that returned them
+	leftKey   = keyPrefix + "left:"  // a hash for each node: identities to report as gone, by the call that returned them
 )
 
 // scriptBase is the beginning of all scripts. Nothing is counted, so doing a thing twice is harmless, and

@@ -45,8 +45,8 @@ type rejection interface{ Rejected() bool }
 // Config configures a [Node]. All fields except Name, Local and Hooks.Gap are required.
 type Config struct {
 	Broker Broker
-	Name   string        // deliver messages on this node while the broker is away; else refuse them with ErrAway
-	Local  bool          // while the broker is away, messages are delivered on this node; otherwise they are refused with ErrAway
+	Name   string        // nodes with the same name share their rooms
+	Local  bool          // deliver on this node while the broker is away; else refuse with ErrAway
 	Bridge time.Duration // how long messages wait for the broker before it counts as away
 	Bytes  int64         // how many bytes may wait for the broker, at most
 	Log    *slog.Logger

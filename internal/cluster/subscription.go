@@ -59,7 +59,7 @@ type subscription struct {
 	without bool       // members have done without it
 	closed  bool
 	seen    map[nodeID]seen // nil once it is retired
-	echo    chan struct{}   // closed when this node's message with the awaited sequence has come; nil: nobody waits
+	echo    chan struct{}   // closed when this node's message with the awaited sequence has come; nil: none awaited
 	await   uint64
 }
 

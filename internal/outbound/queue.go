@@ -37,7 +37,7 @@ type Queue struct {
 	owner      Owner
 	snapshot   *snapshot // nil unless the queue is held, or a part of the snapshot isn't written yet
 	control    []byte
-	closeFrame string        // written after all messages; "" once it has been taken; a string is smaller than a slice
+	closeFrame string        // written after all messages; "" once taken; a string is smaller than a slice
 	done       chan struct{} // made by CloseWith; closed once there is no writer and none can follow
 
 	wire    *frame.Conn  // set by Attach, before there is a writer
@@ -52,7 +52,7 @@ type snapshot struct {
 	bytes    int64         // of messages
 	taken    int64         // bytes that the writer took last
 	by       goroutine.ID  // the goroutine that sends the snapshot
-	space    chan struct{} // closed when the writer has taken something; nil if the goroutine isn't waiting for space
+	space    chan struct{} // closed when the writer has taken something; nil: the goroutine doesn't wait
 }
 
 // Init prepares a queue. If held is set, messages wait for [Queue.Release], except those of

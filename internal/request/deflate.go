@@ -17,7 +17,7 @@ func AcceptDeflate(header http.Header) string {
 	for offer := range strings.SplitSeq(list, ",") {
 		if params, ok := deflateParams(offer); ok {
 			answer := "permessage-deflate; client_no_context_takeover; server_no_context_takeover"
-			if params["server_max_window_bits"] { // the value is 15, and must be confirmed (RFC 7692, section 7.1.2.1)
+			if params["server_max_window_bits"] { // 15, to be confirmed (RFC 7692, section 7.1.2.1)
 				answer += "; server_max_window_bits=15"
 			}
 			return answer
