@@ -42,6 +42,7 @@ var presenceChecks = []presenceCheck{
 	{"FirstAndLast", firstAndLast},
 	{"OneOfManyIsFirst", oneOfManyIsFirst},
 	{"OneOfManyIsLast", oneOfManyIsLast},
+	{"OneOfManyLeaves", oneOfManyLeaves},
 	{"AnyPresenceName", anyPresenceName},
 	{"ManyEntries", manyEntries},
 	{"Leave", leave},
@@ -225,6 +226,19 @@ func oneOfManyIsFirst(t testing.TB, p *presenceTest) {
 		room := fmt.Sprint("room ", i)
 		p.check("the number of first ones", p.race(func(node string) bool { return p.enter(room, "ann", node) }), 1)
 		p.expect(room, "ann")
+	}
+}
+
+// oneOfManyLeaves: when many nodes leave at the same time, exactly one reports an identity that was in a room
+// through all of them.
+func oneOfManyLeaves(t testing.TB, p *presenceTest) {
+	for i := range scaled(16) {
+		room := fmt.Sprint("room ", i)
+		p.race(func(node string) bool { p.lease(node); return false })
+		p.race(func(node string) bool { return p.enter(room, "ann", node) })
+		leaving := p.race(func(node string) bool { return p.leave(node) != "" })
+		p.check("the number of nodes that report", leaving, 1)
+		p.expect(room)
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -208,36 +209,108 @@ func change[T any](ctx context.Context, kv jetstream.KeyValue, key string, f fun
 	}
 }
 
-// scan returns all values whose keys match one of these, as they are at the time of the call, and the
-// server's time. Any replica may answer, and it may be behind; so scan reads on until it sees what it has
-// written itself.
-func scan(ctx context.Context, kv jetstream.KeyValue, keys ...string) (found map[string]jetstream.KeyValueEntry, now time.Time, err error) {
+// scan returns all values whose keys match one of these, as they are at the time of the call or later, and the
+// server's time.
+//
+// Any replica may answer, and it may be behind. So scan reads on until it sees what it has written itself. A value
+// that is replaced before the server comes to deliver it is not delivered in its place, but behind that. So scan
+// asks for the keys that there are, and gets those that it hasn't seen one by one.
+func (b *bucket) scan(ctx context.Context, kv jetstream.KeyValue, keys ...string) (found map[string]jetstream.KeyValueEntry, now time.Time, err error) {
 	mark, err := kv.Put(ctx, markKey, nil)
 	if err != nil {
 		return nil, now, err
 	}
-	w, err := kv.WatchFiltered(ctx, append(keys, markKey))
+	seen, found, now, err := watch(ctx, kv, mark, keys)
 	if err != nil {
 		return nil, now, err
 	}
+	for _, key := range keys {
+		there, err := b.keysLike(ctx, key)
+		if err != nil {
+			return nil, now, err
+		}
+		missing := slices.DeleteFunc(there, func(key string) bool { return seen[key] })
+		if err := fetch(ctx, kv, missing, found); err != nil {
+			return nil, now, err
+		}
+	}
+	return found, now, nil
+}
+
+// watch returns the keys that it has seen, the values of those that aren't deleted, and the time of the mark, which it
+// has seen when it returns.
+func watch(ctx context.Context, kv jetstream.KeyValue, mark uint64, keys []string) (seen map[string]bool, found map[string]jetstream.KeyValueEntry, now time.Time, err error) {
+	w, err := kv.WatchFiltered(ctx, append(slices.Clone(keys), markKey))
+	if err != nil {
+		return nil, nil, now, err
+	}
 	defer w.Stop()
-	found = map[string]jetstream.KeyValueEntry{}
+
+	seen, found = map[string]bool{}, map[string]jetstream.KeyValueEntry{}
 	for {
 		select {
 		case e := <-w.Updates():
 			switch {
 			case e == nil: // that is all that this replica had
+			case e.Key() == markKey:
+				if e.Revision() >= mark {
+					return seen, found, e.Created(), nil
+				}
 			case e.Operation() != jetstream.KeyValuePut:
+				seen[e.Key()] = true
 				delete(found, e.Key())
-			case e.Key() != markKey:
+			default:
+				seen[e.Key()] = true
 				found[e.Key()] = e
-			case e.Revision() >= mark:
-				return found, e.Created(), nil
 			}
 		case <-ctx.Done():
-			return nil, now, ctx.Err()
+			return nil, nil, now, ctx.Err()
 		}
 	}
+}
+
+// keysLike returns the keys that match, and those of deleted values that have left a trace. The server takes them from
+// its index, in which a key stays while its value is replaced.
+func (b *bucket) keysLike(ctx context.Context, like string) (keys []string, err error) {
+	prefix := "$KV." + bucketName + "."
+	var stream jetstream.Stream
+	err = insist(ctx, func(ctx context.Context) (err error) {
+		stream, err = b.js.Stream(ctx, b.config.Name)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	info, err := stream.Info(ctx, jetstream.WithSubjectFilter(prefix+like)) // may take its time: insist is for short calls
+	if err != nil {
+		return nil, err
+	}
+	for subject := range info.State.Subjects {
+		keys = append(keys, strings.TrimPrefix(subject, prefix))
+	}
+	return keys, nil
+}
+
+// fetch gets the values of these keys, as far as there are any.
+func fetch(ctx context.Context, kv jetstream.KeyValue, keys []string, found map[string]jetstream.KeyValueEntry) error {
+	var mu sync.Mutex // guards found
+	return each(len(keys), func(i int) error {
+		var e jetstream.KeyValueEntry
+		err := insist(ctx, func(ctx context.Context) (err error) {
+			e, err = kv.Get(ctx, keys[i])
+			return err
+		})
+		if errors.Is(err, jetstream.ErrKeyNotFound) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		found[keys[i]] = e
+		return nil
+	})
 }
 
 // decodeAll decodes the values whose keys begin with the prefix.

@@ -15,6 +15,7 @@ import (
 // lease. Each identity that has left must be reported once. So an entry without holders stays until its
 // teller has it in an answer, and the lease stays until all entries are done.
 type ending struct {
+	bucket  *bucket
 	kv      jetstream.KeyValue
 	node    string
 	numbers []uint64            // of ended leases
@@ -91,7 +92,7 @@ func (e *ending) dropLeases(ctx context.Context, leases []stored[lease]) error {
 // endEntries removes the holders with these numbers from all entries, and returns the entries to be removed
 // next.
 func (e *ending) endEntries(ctx context.Context, told removals) (removals, error) {
-	found, _, err := scan(ctx, e.kv, "e.>")
+	found, _, err := e.bucket.scan(ctx, e.kv, "e.>")
 	if err != nil {
 		return told, err
 	}

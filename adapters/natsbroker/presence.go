@@ -200,7 +200,7 @@ func exit(ctx context.Context, kv jetstream.KeyValue, key, node string) (last bo
 func (p *Presence) Identities(ctx context.Context, room string) (identities []string, err error) {
 	err = p.bucket.do(ctx, "identities", func(kv jetstream.KeyValue) error {
 		identities = nil
-		found, now, err := scan(ctx, kv, "e."+hash(room)+".*", "l.*")
+		found, now, err := p.bucket.scan(ctx, kv, "e."+hash(room)+".*", "l.*")
 		if err != nil {
 			return err
 		}
@@ -232,7 +232,7 @@ func (p *Presence) Renew(ctx context.Context, node string, ttl time.Duration) (h
 			return err
 		}
 		held = own.value.Held
-		found, now, err := scan(ctx, kv, "l.*")
+		found, now, err := p.bucket.scan(ctx, kv, "l.*")
 		if err != nil {
 			return err
 		}
@@ -241,7 +241,7 @@ func (p *Presence) Renew(ctx context.Context, node string, ttl time.Duration) (h
 			return err
 		}
 		lapsed := slices.DeleteFunc(leases, func(l stored[lease]) bool { return l.key == own.key || !l.value.lapsed(l.written, now) })
-		e := ending{kv: kv, node: node, numbers: own.value.Past, left: left}
+		e := ending{bucket: p.bucket, kv: kv, node: node, numbers: own.value.Past, left: left}
 		if err = p.end(ctx, &e, lapsed); err != nil || held {
 			return err
 		}
@@ -290,7 +290,7 @@ func (p *Presence) Leave(ctx context.Context, node string) (left map[string][]st
 	err = p.bucket.do(ctx, "leave", func(kv jetstream.KeyValue) error {
 		l, err := get[lease](ctx, kv, leaseKey(node))
 		if err == nil && l.revision != 0 {
-			err = p.end(ctx, &ending{kv: kv, node: node, left: left, final: true}, []stored[lease]{l})
+			err = p.end(ctx, &ending{bucket: p.bucket, kv: kv, node: node, left: left, final: true}, []stored[lease]{l})
 		}
 		return err
 	})

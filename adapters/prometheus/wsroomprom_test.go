@@ -151,7 +151,7 @@ func names(t *testing.T, reg *prometheus.Registry) map[string]bool {
 // metricsOfWsroom are the values of the constants Metric….
 func metricsOfWsroom(t *testing.T) []string {
 	t.Helper()
-	tree, err := parser.ParseFile(token.NewFileSet(), "../../stats.go", nil, 0)
+	tree, err := parser.ParseFile(token.NewFileSet(), "../../observer.go", nil, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
