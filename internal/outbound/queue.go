@@ -198,7 +198,7 @@ func (q *Queue) pushSnapshot(m *frame.Message, by goroutine.ID) (p Pushed, space
 	if q.closing || q.broken {
 		return Pushed{Refused: Closed}, nil, 0
 	}
-	if !q.held || q.snapshot.by != by {
+	if !q.held || q.wire == nil || q.snapshot.by != by {
 		return Pushed{Refused: Held}, nil, 0
 	}
 
