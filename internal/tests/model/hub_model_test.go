@@ -154,6 +154,9 @@ func (g *game) onConnect(c *wsroom.Conn, r *http.Request) error {
 		var err error
 		if g.unlocked(func() { err = m.to(c) }); err != nil {
 			p.early = p.early[:i]
+			if err == wsroom.ErrQueueFull { // it has waited for room for as long as it may
+				p.endsBy(false, 1011)
+			}
 			return err
 		}
 	}
