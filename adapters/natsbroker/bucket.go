@@ -29,8 +29,9 @@ type bucket struct {
 	js     jetstream.JetStream
 	config jetstream.StreamConfig
 
-	mu sync.Mutex         // guards what follows
-	kv jetstream.KeyValue // nil before it has been found
+	mu     sync.Mutex         // guards what follows
+	kv     jetstream.KeyValue // nil before it has been found
+	stream jetstream.Stream   // beneath kv; found with it
 }
 
 // newBucket describes the stream itself: in a bucket made by jetstream any replica answers reads, and it
@@ -77,8 +78,11 @@ func (b *bucket) find(ctx context.Context) (kv jetstream.KeyValue, err error) {
 	if err := replicate(ctx, b.js, b.config); err != nil {
 		return nil, err
 	}
+	var stream jetstream.Stream
 	err = insist(ctx, func(ctx context.Context) (err error) {
-		kv, err = b.js.KeyValue(ctx, bucketName)
+		if kv, err = b.js.KeyValue(ctx, bucketName); err == nil {
+			stream, err = b.js.Stream(ctx, b.config.Name)
+		}
 		return err
 	})
 	if err != nil {
@@ -86,7 +90,7 @@ func (b *bucket) find(ctx context.Context) (kv jetstream.KeyValue, err error) {
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.kv = kv
+	b.kv, b.stream = kv, stream
 	return kv, nil
 }
 
@@ -143,17 +147,25 @@ func decode[T any](e jetstream.KeyValueEntry) (s stored[T], err error) {
 	return s, json.Unmarshal(e.Value(), &s.value)
 }
 
-func get[T any](ctx context.Context, kv jetstream.KeyValue, key string) (stored[T], error) {
-	var e jetstream.KeyValueEntry
-	err := insist(ctx, func(ctx context.Context) (err error) {
+// getEntry returns a key's value; nil if there is none.
+func getEntry(ctx context.Context, kv jetstream.KeyValue, key string) (e jetstream.KeyValueEntry, err error) {
+	err = insist(ctx, func(ctx context.Context) (err error) {
 		e, err = kv.Get(ctx, key)
 		return err
 	})
 	if errors.Is(err, jetstream.ErrKeyNotFound) {
-		return stored[T]{key: key}, nil
+		return nil, nil
 	}
+	return e, err
+}
+
+func get[T any](ctx context.Context, kv jetstream.KeyValue, key string) (stored[T], error) {
+	e, err := getEntry(ctx, kv, key)
 	if err != nil {
 		return stored[T]{}, err
+	}
+	if e == nil {
+		return stored[T]{key: key}, nil
 	}
 	return decode[T](e)
 }
@@ -273,14 +285,9 @@ func watch(ctx context.Context, kv jetstream.KeyValue, mark uint64, keys []strin
 // its index, in which a key stays while its value is replaced.
 func (b *bucket) keysLike(ctx context.Context, like string) (keys []string, err error) {
 	prefix := "$KV." + bucketName + "."
-	var stream jetstream.Stream
-	err = insist(ctx, func(ctx context.Context) (err error) {
-		stream, err = b.js.Stream(ctx, b.config.Name)
-		return err
-	})
-	if err != nil {
-		return nil, err
-	}
+	b.mu.Lock()
+	stream := b.stream
+	b.mu.Unlock()
 	info, err := stream.Info(ctx, jetstream.WithSubjectFilter(prefix+like)) // may take its time: insist is for short calls
 	if err != nil {
 		return nil, err
@@ -295,15 +302,8 @@ func (b *bucket) keysLike(ctx context.Context, like string) (keys []string, err 
 func fetch(ctx context.Context, kv jetstream.KeyValue, keys []string, found map[string]jetstream.KeyValueEntry) error {
 	var mu sync.Mutex // guards found
 	return each(len(keys), func(i int) error {
-		var e jetstream.KeyValueEntry
-		err := insist(ctx, func(ctx context.Context) (err error) {
-			e, err = kv.Get(ctx, keys[i])
-			return err
-		})
-		if errors.Is(err, jetstream.ErrKeyNotFound) {
-			return nil
-		}
-		if err != nil {
+		e, err := getEntry(ctx, kv, keys[i])
+		if err != nil || e == nil {
 			return err
 		}
 		mu.Lock()
