@@ -17,9 +17,11 @@ import (
 	"github.com/coder/websocket"
 	"github.com/wsroom/wsroom/internal/bucket"
 	"github.com/wsroom/wsroom/internal/frame"
+	"github.com/wsroom/wsroom/internal/goroutine"
 	"github.com/wsroom/wsroom/internal/lookup"
 	"github.com/wsroom/wsroom/internal/outbound"
 	"github.com/wsroom/wsroom/internal/request"
+	"github.com/wsroom/wsroom/internal/resume"
 	"github.com/wsroom/wsroom/internal/route"
 )
 
@@ -131,8 +133,8 @@ func (c *Conn) Join(room string) error {
 		return err
 	}
 
-	entered, err := c.hub.store.join(c, room)
-	if !entered {
+	joined, err := c.hub.store.join(c, room)
+	if !joined.entered {
 		c.hub.unsubscribe(room)
 		return owned(err)
 	}
@@ -140,6 +142,108 @@ func (c *Conn) Join(room string) error {
 	c.hub.entered(c, room)
 	c.runEventsAsync()
 	return nil
+}
+
+// Enter is [Conn.Join] for rooms whose newcomers are sent something first: what welcome sends to c comes before
+// any message of the room, and none after it is lost. Until welcome returns, messages of all rooms are held back for
+// c, as in [OnConnect]. resumed says that the client has come back and is sent what it has missed; see
+// [Conn.Resumed].
+//
+// If c is in the room already, Enter returns nil and doesn't call welcome. Otherwise its errors are those of Join,
+// and that of welcome, after which c isn't in the room and gets none of its messages. Only one goroutine at a time
+// holds messages back for c: Enter waits for another one, so welcome must not wait for a goroutine that calls Enter.
+// Within OnConnect or welcome, Enter may be called on the same goroutine.
+func (c *Conn) Enter(room string, welcome func(resumed bool) error) error {
+	if err := checkRoomName(room); err != nil {
+		return err
+	}
+
+	room = strings.Clone(room)
+	if err := c.hub.subscribe(c.Context, room); err != nil {
+		return err
+	}
+	c.hub.store.tagging.Add(1) // so that Forget finds the room's messages
+	defer c.hub.store.tagging.Add(-1)
+	release, err := c.hold()
+	if err != nil {
+		c.hub.unsubscribe(room)
+		return err
+	}
+	defer release()
+
+	joined, err := c.hub.store.join(c, room)
+	if !joined.entered {
+		c.hub.unsubscribe(room)
+		return owned(err)
+	}
+	c.hub.entered(c, room)
+	defer c.runEventsAsync()
+	return c.welcome(room, joined, welcome)
+}
+
+// hold has messages of others wait until release is called.
+func (c *Conn) hold() (release func(), err error) {
+	for by := goroutine.Current(); ; {
+		nested, busy := c.queue.Hold(by)
+		switch {
+		case nested:
+			return func() {}, nil
+		case busy == nil:
+			return c.queue.Release, nil
+		}
+		select {
+		case <-busy:
+		case <-c.Context().Done():
+			return nil, ErrClosed
+		}
+	}
+}
+
+// welcome calls the function of Enter. If that fails, it takes the connection out of the room again.
+func (c *Conn) welcome(room string, joined joined, f func(resumed bool) error) (err error) {
+	welcomed := false
+	defer func() {
+		if welcomed {
+			return
+		}
+		if left, _ := c.hub.store.leave(c, room); left {
+			c.hub.left(c, room)
+		}
+		c.queue.Forget(joined.room)
+	}()
+	err = f(joined.resumed)
+	welcomed = err == nil
+	return err
+}
+
+// DropHeld forgets the messages to rooms and to all that have been held back for c until now, in [OnConnect] or
+// [Conn.Enter]: the snapshot that is sent next has them. Call it, and take the snapshot, under the lock under
+// which the application changes its state and sends. Elsewhere DropHeld has no effect.
+func (c *Conn) DropHeld() { c.queue.DropHeld() }
+
+// Rewind sends c the last n messages of a room that it is in, before those held back, in [OnConnect] or
+// [Conn.Enter]. It returns how many there were: with [WithHistory] up to what is kept, otherwise 0. It works for
+// every client. Elsewhere Rewind returns 0.
+func (c *Conn) Rewind(room string, n int) int {
+	sent := 0
+	for _, m := range c.hub.store.tail(c, room, n) {
+		p := c.queue.PushSnapshot(m.With(outbound.Own{}), goroutine.Current())
+		if p.Refused == outbound.Slow {
+			c.end(endingSlow)
+		}
+		if p.Refused != outbound.Taken {
+			break
+		}
+		sent++
+	}
+	return sent
+}
+
+// Resumed reports, from [OnConnect] on, whether the client has come back to [Conn.Room] with a position that is
+// still known: it is sent what it has missed, and needs no snapshot. See [WithHistory].
+func (c *Conn) Resumed() bool {
+	s := c.queue.Session()
+	return s != nil && s.Resumed.Load()
 }
 
 // Leave takes the connection out of a room. If the connection isn't in the room, Leave returns nil. Nothing
@@ -179,6 +283,13 @@ func (c *Conn) isWithin(rooms *lookup.List[string], n int) bool {
 	return c.rooms.within(rooms, n)
 }
 
+// isIn reports whether the connection is in the room.
+func (c *Conn) isIn(room string) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.rooms.get(room) != nil
+}
+
 // Set keeps a value under a key for the connection's life.
 func (c *Conn) Set(key, value any) {
 	c.mu.Lock()
@@ -202,8 +313,13 @@ func (c *Conn) Get(key any) (any, bool) {
 func (c *Conn) RemoteAddr() string { return c.remoteAddr }
 
 // Subprotocol returns the negotiated subprotocol as [WithSubprotocols] spells it. It returns "" if there is
-// none.
-func (c *Conn) Subprotocol() string { return c.WebSocket().Subprotocol() }
+// none. The hub's own protocol, wsroom.v1, isn't one of the application's.
+func (c *Conn) Subprotocol() string {
+	if s := c.queue.Session(); s != nil {
+		return s.Subprotocol
+	}
+	return c.WebSocket().Subprotocol()
+}
 
 // WebSocket returns the connection of coder/websocket below this one. It is never nil. Messages written to
 // it and messages that the hub sends are never mixed. A write while the answer to the handshake is still
@@ -516,12 +632,30 @@ func (c *Conn) receive(buf *[]byte) (websocket.MessageType, error) {
 		return 0, c.cause()
 	}
 
-	c.hub.countIn(c, len(p))
-	if typ == websocket.MessageText && !utf8.Valid(p) {
+	if typ == websocket.MessageText && c.queue.Session() != nil && c.isControl(buf) {
+		return 0, frame.ErrIdle
+	}
+	c.hub.countIn(c, len(*buf))
+	if typ == websocket.MessageText && !utf8.Valid(*buf) {
 		c.end(endingNotUTF8)
 		return 0, c.cause()
 	}
-	return typ, c.limitRate(len(p))
+	return typ, c.limitRate(len(*buf))
+}
+
+// isControl answers a message of the hub's own protocol: one that begins with U+0000. If the application's
+// message begins with that character, it was sent twice, and isControl takes one off.
+func (c *Conn) isControl(message *[]byte) bool {
+	answer, rest, ok := resume.Answer(*message)
+	if !ok {
+		*message = rest
+		return false
+	}
+	(*transport)(c).Overhead(c.wire.CaughtUp())
+	if answer != nil && c.queue.PushAnswer(answer).Refused == outbound.Slow {
+		c.end(endingSlow)
+	}
+	return true
 }
 
 // inbound is the reading state that only some connections need. It belongs to the goroutine that reads;

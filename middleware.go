@@ -18,6 +18,7 @@ import (
 	"github.com/wsroom/wsroom/internal/cluster"
 	"github.com/wsroom/wsroom/internal/frame"
 	"github.com/wsroom/wsroom/internal/request"
+	"github.com/wsroom/wsroom/internal/resume"
 	"github.com/wsroom/wsroom/internal/route"
 	"github.com/wsroom/wsroom/internal/site"
 )
@@ -182,6 +183,7 @@ type gate struct {
 	request *http.Request     // a copy with the client's address; its context is limit until it is admitted
 	limit   *request.Deadline // the request's context until then; the 101 must be out by its deadline
 	deflate string            // the answer to an offer of permessage-deflate; "" for none
+	session *resume.Session   // nil unless the client speaks wsroom.v1
 	room    string            // "" until the RoomFunc has named it
 	wire    *frame.Conn       // nil until the socket is hijacked
 	reader  *bufio.Reader     // coder/websocket reads from it
@@ -297,6 +299,9 @@ func (g *gate) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	if g.deflate != "" {
 		g.wire.AcceptDeflate()
 	}
+	if g.session != nil {
+		g.wire.AnnounceWith(g.session.Foreign)
+	}
 
 	// These are the smallest buffers. The frame.Conn has a read buffer of its own while there is something to
 	// read, and it assembles the frames that it writes.
@@ -306,7 +311,11 @@ func (g *gate) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 
 // choose answers the client's offer of subprotocols and extensions (RFC 6455, section 4.2.2, item 5).
 func (g *gate) choose() {
-	if p := request.Subprotocol(g.request.Header, g.hub.cfg.subprotocols); p != "" {
+	ours := g.hub.cfg.subprotocols
+	if chosen, own, offers := resume.Offered(g.request.Header, ours); chosen != "" {
+		g.Header().Set("Sec-WebSocket-Protocol", chosen)
+		g.session = resume.NewSession(g.hub.resumeKey, own, offers)
+	} else if p := request.Subprotocol(g.request.Header, ours); p != "" {
 		g.Header().Set("Sec-WebSocket-Protocol", p)
 	}
 	if g.deflate != "" {
@@ -502,6 +511,9 @@ func (g *gate) enter(until time.Time) error {
 	conn := newConn(h, g.request, room, g.key)
 	conn.identify(g.request)
 	conn.queue.Deflate = g.deflate != ""
+	if g.session != nil {
+		conn.queue.Tell(g.session, resume.Hello(h.cfg.heartbeat, h.cfg.history.Age))
+	}
 	g.conn = conn
 
 	if err := h.store.add(conn); err != nil {

@@ -12,7 +12,9 @@ import (
 
 	"github.com/wsroom/wsroom/internal/cluster"
 	"github.com/wsroom/wsroom/internal/frame"
+	"github.com/wsroom/wsroom/internal/history"
 	"github.com/wsroom/wsroom/internal/presence"
+	"github.com/wsroom/wsroom/internal/resume"
 )
 
 // Broker carries a hub's messages between the nodes that share it. Its methods use standard types only, so
@@ -335,18 +337,24 @@ func newNode(h *Hub) *cluster.Node {
 		Failed:  func(call string) { h.observer.Add(MetricBrokerErrors, "", call, 1) },
 		Queued:  func(bytes int) { h.observer.Add(MetricBrokerQueue, "", "", bytes) },
 	}
+	var kept *cluster.History
+	if n := h.cfg.history.Messages; n > 0 {
+		kept = &cluster.History{Messages: n, Age: h.cfg.history.Age}
+		hooks.Hole, hooks.Ended = h.store.lose, h.store.endLog
+	}
 	if f := h.cfg.onGap; f != nil {
 		hooks.Gap = func(room string, err error) { h.guard("OnGap", room, func() { f(room, err) }) }
 	}
 
 	return cluster.New(cluster.Config{
-		Broker: h.cfg.broker,
-		Name:   h.cfg.name,
-		Local:  h.cfg.outage == DeliverLocally,
-		Bridge: h.cfg.outageTime,
-		Bytes:  h.cfg.outageBytes,
-		Log:    h.cfg.logger,
-		Hooks:  hooks,
+		Broker:  h.cfg.broker,
+		Name:    h.cfg.name,
+		Local:   h.cfg.outage == DeliverLocally,
+		Bridge:  h.cfg.outageTime,
+		Bytes:   h.cfg.outageBytes,
+		History: kept,
+		Log:     h.cfg.logger,
+		Hooks:   hooks,
 	})
 }
 
@@ -382,16 +390,35 @@ func publish[P string | []byte](t Target, opcode byte, payload P) error {
 }
 
 // receive takes a message that came from a node, this one included, and only queues it for the members
-// here.
+// here. What the broker has kept of before this node received the room is for the room's history only: it has
+// no member here yet.
 func (h *Hub) receive(d cluster.Delivery) {
-	to, skip := audience{all: d.Rooms == nil, rooms: d.Rooms}, skipOf(d)
+	to := audience{all: d.Rooms == nil, rooms: d.Rooms}
+	omit := omission{conns: skipOf(d)}
 	if d.Kind == frame.Close {
 		e := frame.CloseErrorOf(d.Payload)
-		h.closeConns(to, skip, e.Code, e.Reason)
+		h.closeConns(to, omit.conns, e.Code, e.Reason)
 		return
 	}
 
-	deliver(h, to, skip, d.Kind, d.Payload)
+	if h.store.histories != nil && omit.conns != nil {
+		omit.known = &history.Hidden{Conns: connTags(d.Except), Rooms: d.Besides}
+	}
+	at := history.Position(d.At)
+	if d.Past {
+		h.store.send(to, omit, at, encode(h, d.Kind, d.Payload, h.store.deflated.Load() > 0))
+		return
+	}
+	deliver(h, to, omit, at, d.Kind, d.Payload)
+}
+
+// connTags returns the numbers by which positions name these connections.
+func connTags(ids []string) []uint64 {
+	tags := make([]uint64, len(ids))
+	for i, id := range ids {
+		tags[i] = resume.ConnTag(id)
+	}
+	return tags
 }
 
 // skipOf returns the function that reports which connections don't get a message. It returns nil if all get

@@ -65,14 +65,15 @@ import (
 	"time"
 	"unicode/utf8"
 
-	"github.com/wsroom/wsroom/internal/goroutine"
-	"github.com/wsroom/wsroom/internal/lookup"
-	"github.com/wsroom/wsroom/internal/outbound"
-
 	"github.com/coder/websocket"
 	"github.com/wsroom/wsroom/internal/cluster"
 	"github.com/wsroom/wsroom/internal/frame"
+	"github.com/wsroom/wsroom/internal/goroutine"
+	"github.com/wsroom/wsroom/internal/history"
+	"github.com/wsroom/wsroom/internal/lookup"
+	"github.com/wsroom/wsroom/internal/outbound"
 	"github.com/wsroom/wsroom/internal/presence"
+	"github.com/wsroom/wsroom/internal/resume"
 )
 
 // Hub is an [http.Handler] that upgrades requests to connections and keeps the connections in rooms. [New]
@@ -88,6 +89,7 @@ type Hub struct {
 	ended    sums
 	refused  sums
 
+	resumeKey *resume.Key
 	heartbeat heartbeat
 	rejects   atomic.Int32 // refused connections that are being sent a close frame
 
@@ -112,6 +114,7 @@ func New(opts ...Option) *Hub {
 		h.observer = noObserver{}
 	}
 	h.tracer, _ = cfg.observer.(Tracer)
+	h.resumeKey = resume.NewKey(cfg.name, cfg.resumeKeys)
 	h.store.init(cfg, h.observer)
 	h.heartbeat.init(cfg)
 	if cfg.broker != nil {
@@ -208,7 +211,7 @@ func (h *Hub) encodeJSON(v any) ([]byte, error) {
 func encode[P string | []byte](h *Hub, opcode byte, payload P, deflate bool) *frame.Message {
 	m := frame.NewMessage(opcode, payload, deflate && len(payload) >= h.cfg.deflateFrom)
 	if h.cfg.observer != nil {
-		m.Made = time.Now()
+		m.Made = frame.Now()
 	}
 	return m
 }
@@ -263,6 +266,9 @@ func (h *Hub) leaveNodes(ctx context.Context) {
 	}
 	if h.node != nil {
 		h.node.Close(ctx)
+	}
+	if h.store.histories != nil {
+		h.store.histories.close()
 	}
 }
 
@@ -418,15 +424,27 @@ func send[P string | []byte](t Target, opcode byte, payload P, err error) error 
 	if t.hub.node != nil {
 		return publish(t, opcode, payload)
 	}
-	deliver(t.hub, t.to, t.skip(), opcode, payload)
+	deliver(t.hub, t.to, t.omission(), history.Position{}, opcode, payload)
 	return nil
 }
 
-// deliver sends a message to the connections on this node, without those that skip selects. A nil skip selects
-// none.
-func deliver[P string | []byte](h *Hub, to audience, skip func(*Conn) bool, opcode byte, payload P) {
+// omission returns whom of the target's audience Except leaves out.
+func (t Target) omission() omission {
+	o := omission{conns: t.skip()}
+	if t.hub.store.histories != nil && len(t.except) > 0 {
+		o.known = &history.Hidden{}
+		for _, c := range t.except {
+			o.known.Conns = append(o.known.Conns, resume.ConnTag(c.id))
+		}
+	}
+	return o
+}
+
+// deliver sends a message to the connections on this node, and to the histories of its rooms. at is the broker's
+// position of the message, zero without a broker.
+func deliver[P string | []byte](h *Hub, to audience, omit omission, at history.Position, opcode byte, payload P) {
 	m := encode(h, opcode, payload, h.store.deflated.Load() > 0)
-	n := h.store.send(to, skip, m)
+	n := h.store.send(to, omit, at, m)
 	h.observer.Record(MetricFanOut, "", "", float64(n))
 }
 
@@ -499,6 +517,7 @@ func enqueue[P string | []byte](c *Conn, opcode byte, payload P, err error) erro
 	}
 
 	m := encode(c.hub, opcode, payload, c.queue.Deflate)
+	m.Tag = outbound.Own{}
 	p := c.queue.PushOwn(m)
 	if p.Refused == outbound.Held { // OnConnect is running, and its own messages go first
 		p = c.queue.PushSnapshot(m, goroutine.Current())

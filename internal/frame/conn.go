@@ -93,6 +93,8 @@ type Conn struct {
 	sent      int
 	sendErr   error // a write failed
 	writeFunc func(fd uintptr) bool
+
+	announce func() []byte // nil: nothing is sent before a message of the application's own
 }
 
 // NewConn returns a Conn over a socket. early holds the first bytes, which have been read already.

@@ -39,6 +39,9 @@ func (c *Conn) LastRead() int64 { return c.lastRead.Load() }
 // waiting.
 func (c *Conn) WaitingSince() int64 { return c.waiting.Load() }
 
+// CaughtUp returns when everything that the peer had sent before was last read, by [Now].
+func (c *Conn) CaughtUp() int64 { return c.caughtUp.Load() }
+
 // Heard returns when the peer was last known to be there, by [Now]. While a read waits, that is when bytes
 // last came. Otherwise the bytes read may have lain in the socket for long; then it is when bytes last came
 // that a read had waited for.
