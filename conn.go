@@ -201,8 +201,9 @@ func (c *Conn) hold() (release func(), err error) {
 
 // welcome calls the function of Enter. If that fails, it takes the connection out of the room again.
 func (c *Conn) welcome(room string, joined joined, f func(resumed bool) error) (err error) {
-	welcomed := false
+	before, welcomed := c.queue.SetEntering(joined.room), false
 	defer func() {
+		c.queue.SetEntering(before)
 		if welcomed {
 			return
 		}
@@ -216,8 +217,9 @@ func (c *Conn) welcome(room string, joined joined, f func(resumed bool) error) (
 	return err
 }
 
-// DropHeld forgets the messages to rooms and to all that have been held back for c until now, in [OnConnect] or
-// [Conn.Enter]: the snapshot that is sent next has them. Call it, and take the snapshot, under the lock under
+// DropHeld forgets the messages that have been held back for c until now, because the snapshot that is sent next
+// has them: in [Conn.Enter] those to the room that is entered, in [OnConnect] those to all rooms and to all
+// connections. Call it, and take the snapshot, under the lock under
 // which the application changes its state and sends. Elsewhere DropHeld has no effect.
 func (c *Conn) DropHeld() { c.queue.DropHeld() }
 

@@ -56,6 +56,7 @@ type snapshot struct {
 	moved      int   // messages that Hold has moved here; they count as if they were others'
 	movedBytes int64
 	by         goroutine.ID  // the goroutine that sends the snapshot
+	room       uint64        // that the goroutine is entering; 0: none
 	released   chan struct{} // closed when the queue isn't held any more; nil: nobody waits for that
 	space      chan struct{} // closed when the writer has taken something; nil: the goroutine doesn't wait
 }

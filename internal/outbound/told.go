@@ -210,8 +210,21 @@ func (q *Queue) moveReady() {
 	}
 }
 
-// DropHeld removes the messages to rooms and to all that are held back, and moves the client's positions
-// behind them. It does nothing if the queue isn't held.
+// SetEntering sets the room that the goroutine enters which holds the queue, and returns the one before; 0
+// stands for none.
+func (q *Queue) SetEntering(room uint64) (before uint64) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if !q.held {
+		return 0
+	}
+	before, q.snapshot.room = q.snapshot.room, room
+	return before
+}
+
+// DropHeld removes the messages that are held back, and moves the client's positions behind them: those to the
+// room that is being entered or, if none is, those to all rooms and to all connections. It does nothing if the
+// queue isn't held.
 func (q *Queue) DropHeld() {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -219,6 +232,8 @@ func (q *Queue) DropHeld() {
 		return
 	}
 
+	entering := q.snapshot.room
+	others := func(room uint64) bool { return entering != 0 && room != entering }
 	var starts []*resume.Start
 	startOf := func(room uint64) *resume.Start {
 		for _, s := range starts {
@@ -232,18 +247,27 @@ func (q *Queue) DropHeld() {
 	q.filter(func(m *frame.Message) bool {
 		switch t := m.Tag.(type) {
 		case nil:
-			return false
+			return entering != 0
 		case *history.Place:
+			if others(t.Room) {
+				return true
+			}
 			if t.Number > 0 {
 				s := startOf(t.Room)
 				s.Number, s.At = t.Number, t.At
 			}
 			return false
 		case *resume.Skip:
+			if others(t.Place.Room) {
+				return true
+			}
 			s := startOf(t.Place.Room)
 			s.Number, s.At = t.Place.Number, t.Place.At
 			return false
 		case *resume.Start:
+			if others(t.Room) {
+				return true
+			}
 			*startOf(t.Room) = *t
 			return false
 		}
