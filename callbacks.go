@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/coder/websocket"
+	"github.com/wsroom/wsroom/internal/line"
 )
 
 // callbacks are the functions that the application registered.
@@ -225,7 +226,7 @@ func (c *Conn) expireAt(t time.Time) {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.ending == nil {
+	if !c.isEnded() {
 		c.expiry = time.AfterFunc(time.Until(t), c.expired)
 	}
 }
@@ -238,7 +239,7 @@ func (c *Conn) expired() {
 	}
 
 	c.mu.Lock()
-	if c.ending == nil {
+	if !c.isEnded() {
 		c.postLocked(event{name: "OnExpire", run: (*Conn).renew})
 	}
 	c.mu.Unlock()
@@ -260,17 +261,17 @@ func (c *Conn) renew(string) {
 
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.ending == nil && !t.IsZero() {
+	if !c.isEnded() && !t.IsZero() {
 		c.expiry.Reset(time.Until(t))
 	}
 }
 
 // endingExpired is the ending at the time of [Until]. err is the error of OnExpire, or nil.
-func endingExpired(err error) ending {
-	e := ending{cause: ErrExpired, label: "expired", code: statusExpired, reason: "expired", budget: closeBudget}
+func endingExpired(err error) line.Ending {
+	e := line.Ending{Cause: ErrExpired, Label: "expired", Code: statusExpired, Reason: "expired", Budget: line.CloseBudget}
 	if err != nil {
-		e.cause = fmt.Errorf("%w: %w", ErrExpired, err)
-		e.closeBy(err)
+		e.Cause = fmt.Errorf("%w: %w", ErrExpired, err)
+		e.CloseBy(err)
 	}
 	return e
 }
@@ -334,11 +335,14 @@ func (c *Conn) panicked(name string, v any) {
 	c.end(endingPanic(name, v))
 }
 
-// endingPanic is the ending after a panic with v in a callback, an Observer or a Tracer. The close code is
+// endingPanic is the ending after a panic with v in the callback or during what name says. The close code is
 // 1011.
-func endingPanic(name string, v any) ending {
-	return ending{cause: panicError(name, v), label: "panic", code: websocket.StatusInternalError, budget: closeBudget}
+func endingPanic(name string, v any) line.Ending {
+	return line.Ending{Cause: panicError(name, v), Label: "panic", Code: websocket.StatusInternalError, Budget: line.CloseBudget}
 }
+
+// endingAborted is the ending after a panic in the Observer or the Tracer during the admission.
+func endingAborted() line.Ending { return endingPanic("admission", "the Observer or the Tracer") }
 
 // event is a join, a leave or an expiry that a callback has yet to handle.
 type event struct {
@@ -456,7 +460,7 @@ func (c *Conn) report() {
 // locks.
 func (c *Conn) runEventsAsync() {
 	c.mu.Lock()
-	due := c.ending == nil && c.hasEventsLocked()
+	due := !c.isEnded() && c.hasEventsLocked()
 	if due {
 		c.hub.wg.Add(1) // wg isn't zero yet: a connection that isn't ending counts in it until release
 	}

@@ -6,7 +6,6 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"github.com/wsroom/wsroom/internal/frame"
 	"github.com/wsroom/wsroom/internal/lookup"
@@ -103,7 +102,7 @@ func (s *store) add(c *Conn) error {
 	home.everyone.add(c, &c.home)
 	home.mu.Unlock()
 
-	if c.queue.Deflate {
+	if c.line.Deflate {
 		s.deflated.Add(1)
 	}
 
@@ -139,7 +138,7 @@ func (s *store) removeHome(c *Conn) {
 	}
 
 	home.everyone.remove(&c.home)
-	if c.queue.Deflate {
+	if c.line.Deflate {
 		s.deflated.Add(-1)
 	}
 }
@@ -153,7 +152,7 @@ func (s *store) join(c *Conn, name string) (entered bool, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 
-	if c.ending != nil {
+	if c.isEnded() {
 		return false, ErrClosed
 	}
 	if c.rooms.get(name) != nil {
@@ -326,7 +325,7 @@ func (s *store) send(to audience, skip func(*Conn) bool, m *frame.Message) (rece
 	s.visit(to, func(c *Conn) {
 		if skip == nil || !skip(c) {
 			receivers++
-			t.note(c, c.queue.Push(m))
+			t.note(c, c.line.Push(m))
 		}
 	})
 	t.settle()
@@ -339,6 +338,16 @@ func (s *store) snapshot(to audience) []*Conn {
 	var conns []*Conn
 	s.visit(to, func(c *Conn) { conns = append(conns, c) })
 	return conns
+}
+
+// eachConn calls f for each connection of the hub. It locks one shard at a time, so it costs senders little.
+func (s *store) eachConn(f func(*Conn)) {
+	for i := range s.shards {
+		sh := &s.shards[i]
+		sh.mu.Lock()
+		sh.everyone.each(f)
+		sh.mu.Unlock()
+	}
 }
 
 func (s *store) roomNames() []string {
@@ -382,7 +391,7 @@ var tallies = sync.Pool{New: func() any { return new(tally) }}
 // note adds what a push to c's queue leaves to do.
 func (t *tally) note(c *Conn, p outbound.Pushed) {
 	if p.Wake {
-		t.idle = append(t.idle, &c.queue)
+		t.idle = append(t.idle, &c.line.Queue)
 	}
 	if p.Dropped > 0 {
 		t.dropped = append(t.dropped, drops{c, int(p.Dropped)})
@@ -470,137 +479,4 @@ func (ms *memberships) names() []string {
 		names = append(names, name)
 	}
 	return names
-}
-
-// maxTick is the longest time between two searches for silent peers.
-const maxTick = time.Second
-
-// heartbeat checks all connections of a hub with one timer. The timer runs while there are connections. A
-// timer for each connection would take memory, and would fire for nothing where there is traffic.
-type heartbeat struct {
-	interval, timeout time.Duration
-	tick              time.Duration // between two calls of checkPeers
-
-	mu      sync.Mutex // guards the fields below
-	running bool
-	setAt   int64 // when the timer was last set, by frame.Now; the tick that it starts reads it without mu
-}
-
-func (b *heartbeat) init(cfg *config) {
-	b.interval, b.timeout = cfg.heartbeat, cfg.pongTimeout
-	b.tick = max(min(maxTick, b.interval/10, b.timeout/10), time.Millisecond)
-}
-
-// startHeartbeat starts the timer if it isn't running, because now there is a connection.
-func (h *Hub) startHeartbeat() {
-	b := &h.heartbeat
-	if b.interval == 0 {
-		return
-	}
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if !b.running {
-		b.running = true
-		h.setTimer()
-	}
-}
-
-// setTimer sets the timer for the next tick. The heartbeat's mu is locked.
-func (h *Hub) setTimer() {
-	h.heartbeat.setAt = frame.Now()
-	time.AfterFunc(h.heartbeat.tick, h.checkPeers)
-}
-
-// isLate reports whether a tick at now is later than a busy process makes it. Then the process stood still:
-// it was suspended, or a debugger stopped it. Data that came meanwhile hasn't been read yet.
-func (b *heartbeat) isLate(now int64) bool {
-	return time.Duration(now-b.setAt)-b.tick > max(b.tick, 100*time.Millisecond)
-}
-
-// checkPeers pings silent peers and ends connections whose peers didn't answer. It sets the timer again
-// unless no connection is left.
-func (h *Hub) checkPeers() {
-	b := &h.heartbeat
-	now := frame.Now()
-	late := b.isLate(now) // without mu: setAt is written before the timer is set
-
-	var due []*Conn
-	for i := range h.store.shards {
-		sh := &h.store.shards[i]
-		sh.mu.Lock()
-		sh.everyone.each(func(c *Conn) {
-			if c.silent(now) {
-				due = append(due, c)
-			}
-		})
-		sh.mu.Unlock()
-	}
-
-	for _, c := range due {
-		c.checkPeer(now, late)
-	}
-
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.running = h.Len() > 0; b.running { // under mu: a new connection finds the timer or sets it
-		h.setTimer()
-	}
-}
-
-// silent reports whether nothing has come from the peer for the interval. The interval is shortened by up
-// to a tenth, depending on the connection's ID, so that many connections aren't pinged together.
-func (c *Conn) silent(now int64) bool {
-	if !c.beating.Load() {
-		return false
-	}
-	b := &c.hub.heartbeat
-	jitter := b.interval / 10 / ('Z' - '2') * time.Duration(c.id[0]-'2')
-	return time.Duration(now-c.wire.Heard()) >= b.interval-jitter-b.tick
-}
-
-// checkPeer pings a peer that appears to be silent, or ends its connection. It compares LastRead with its
-// value when the ping was queued, to learn whether anything has come since: the answer may be read before
-// the ping is noted as written. At a late tick (see isLate) it doesn't end the connection, but waits for
-// the timeout once more.
-//
-// While nobody reads, because a callback runs or a rate limit holds, the hub can't see an answer, and the
-// time doesn't count against the peer. It still sends pings. They find a peer that is gone: its system
-// refuses a ping, and then the next one can't be written.
-func (c *Conn) checkPeer(now int64, late bool) {
-	last, reads := c.wire.LastRead(), c.wire.WaitingSince() != 0
-	due := time.Duration(now-c.askedAt) >= max(c.hub.heartbeat.timeout, leastAsking)
-
-	switch {
-	case c.readAtPing == last && c.unanswered(now) >= c.hub.heartbeat.timeout:
-		if late {
-			c.pingedAt.Store(c.wire.Listened(now) + 1)
-		} else {
-			c.end(endingHeartbeat)
-		}
-	case c.readAtPing != last && (reads || due):
-		c.readAtPing = last
-		c.pingedAt.Store(0)
-		c.ping(now)
-	case !reads && due:
-		c.ping(now)
-	}
-}
-
-// leastAsking is the shortest time between two pings while nobody reads. See overheadRate.
-const leastAsking = time.Second
-
-// ping queues a ping (RFC 6455, section 5.5.2).
-func (c *Conn) ping(now int64) {
-	c.askedAt = now
-	c.queue.PushControl(frame.Ping, nil, true)
-}
-
-// unanswered returns how long, in all, the hub has waited for data since its ping was written. The time in
-// which a callback runs doesn't count: nobody reads then, and the peer isn't at fault.
-func (c *Conn) unanswered(now int64) time.Duration {
-	pinged := c.pingedAt.Load()
-	if pinged == 0 {
-		return 0
-	}
-	return time.Duration(c.wire.Listened(now) - (pinged - 1))
 }

@@ -65,13 +65,13 @@ import (
 	"time"
 	"unicode/utf8"
 
-	"github.com/wsroom/wsroom/internal/goroutine"
-	"github.com/wsroom/wsroom/internal/lookup"
-	"github.com/wsroom/wsroom/internal/outbound"
-
 	"github.com/coder/websocket"
 	"github.com/wsroom/wsroom/internal/cluster"
 	"github.com/wsroom/wsroom/internal/frame"
+	"github.com/wsroom/wsroom/internal/goroutine"
+	"github.com/wsroom/wsroom/internal/line"
+	"github.com/wsroom/wsroom/internal/lookup"
+	"github.com/wsroom/wsroom/internal/outbound"
 	"github.com/wsroom/wsroom/internal/presence"
 )
 
@@ -88,7 +88,7 @@ type Hub struct {
 	ended    sums
 	refused  sums
 
-	heartbeat heartbeat
+	heartbeat line.Heartbeat
 	rejects   atomic.Int32 // refused connections that are being sent a close frame
 
 	mu      sync.Mutex // guards the fields up to the next blank line, and orders wg.Add before wg.Wait
@@ -113,7 +113,7 @@ func New(opts ...Option) *Hub {
 	}
 	h.tracer, _ = cfg.observer.(Tracer)
 	h.store.init(cfg, h.observer)
-	h.heartbeat.init(cfg)
+	h.heartbeat.Init(cfg.heartbeat, cfg.pongTimeout, h.checkPeers, func() bool { return h.Len() > 0 })
 	if cfg.broker != nil {
 		h.node = newNode(h)
 	}
@@ -149,15 +149,17 @@ func (h *Hub) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 // begin counts the connection, calls open, and starts the connection's goroutine.
 func (h *Hub) begin(c *Conn, open func()) {
+	opened := false
 	defer func() { // even if OnConnect ends this goroutine, or the Observer or Tracer panics
-		if !c.beating.Load() {
-			c.end(endingPanic("admission", "the Observer or the Tracer"))
+		if !opened {
+			c.end(endingAborted())
 		}
 		go c.run(true)
 	}()
 	h.counters.opened.Add(1)
 	h.observer.Add(MetricConns, c.route, "", 1)
 	open()
+	opened = true
 }
 
 // SendTextToRoom sends text to every member of the room. See [Target.SendText].
@@ -188,7 +190,7 @@ func (h *Hub) Len() int { return h.store.len() }
 
 func checkText(text string) error {
 	if !utf8.ValidString(text) {
-		return errNotUTF8
+		return line.ErrNotUTF8
 	}
 	return nil
 }
@@ -199,7 +201,7 @@ func (h *Hub) encodeJSON(v any) ([]byte, error) {
 		return nil, fmt.Errorf("wsroom: encode JSON: %w", err)
 	}
 	if !utf8.Valid(p) {
-		return nil, errNotUTF8
+		return nil, line.ErrNotUTF8
 	}
 	return p, nil
 }
@@ -249,7 +251,7 @@ func (h *Hub) Shutdown(ctx context.Context) error {
 		return nil
 	case <-ctx.Done():
 		for _, c := range conns {
-			c.killSocket()
+			c.line.Kill()
 		}
 		h.leaveNodes(ctx)
 		return fmt.Errorf("wsroom: shutdown: %w", context.Cause(ctx))
@@ -441,7 +443,7 @@ func (t Target) Close(code websocket.StatusCode, reason string) error {
 		return err
 	}
 	if t.hub.node != nil {
-		return publish(t, frame.Close, frame.ClosePayload(code, cutReason(reason)))
+		return publish(t, frame.Close, frame.ClosePayload(code, line.CutReason(reason)))
 	}
 	t.hub.closeConns(t.to, t.skip(), code, reason)
 	return nil
@@ -498,10 +500,10 @@ func enqueue[P string | []byte](c *Conn, opcode byte, payload P, err error) erro
 		return err
 	}
 
-	m := encode(c.hub, opcode, payload, c.queue.Deflate)
-	p := c.queue.PushOwn(m)
+	m := encode(c.hub, opcode, payload, c.line.Deflate)
+	p := c.line.PushOwn(m)
 	if p.Refused == outbound.Held { // OnConnect is running, and its own messages go first
-		p = c.queue.PushSnapshot(m, goroutine.Current())
+		p = c.line.PushSnapshot(m, goroutine.Current())
 	}
 
 	if p.Dropped > 0 {

@@ -28,10 +28,14 @@ var imports = map[string][]string{
 	"lookup":    {},
 	"frame":     {"github.com/coder/websocket"},
 	"outbound":  {module + "/internal/frame", module + "/internal/goroutine"},
-	"request":   {"github.com/go-chi/chi/v5"},
-	"route":     {"github.com/go-chi/chi/v5"},
-	"cluster":   {module + "/internal/frame", module + "/internal/serial"},
-	"presence":  {module + "/internal/serial"},
+	"line": {
+		module + "/internal/outbound", module + "/internal/frame", module + "/internal/bucket",
+		"github.com/coder/websocket",
+	},
+	"request":  {"github.com/go-chi/chi/v5"},
+	"route":    {"github.com/go-chi/chi/v5"},
+	"cluster":  {module + "/internal/frame", module + "/internal/serial"},
+	"presence": {module + "/internal/serial"},
 
 	// for tests only
 	"loopback":  {},
