@@ -49,14 +49,7 @@ type Conn struct {
 	rooms   memberships // to write them, the room's shard is locked, too
 	values  map[any]any
 	expiry  *time.Timer // nil if Until set no time
-	events  *events     // what callbacks have yet to handle; nil if there is nothing
-
-	reporting bool // events may be reported; guarded by mu
-	gone      bool // it has left every room; a context made from now on is done at once; guarded by mu
-	connected bool // OnConnect succeeded; belongs to the goroutine of open, then to that of run
-	finished  bool // the message callback panicked or got its err; guarded by turn
-
-	freshAt uint32 // when run last moved to a new goroutine, in seconds of frame.Now; belongs to run
+	mailbox mailbox     // events that callbacks have yet to handle
 }
 
 // ownContext is a connection's context with the function that cancels it.
@@ -138,16 +131,18 @@ func (c *Conn) Leave(room string) error {
 // The connection keeps these values, and what they hold: the Logger of chi's middleware, for example, puts the
 // whole request with its header there.
 func (c *Conn) Context() context.Context {
+	return c.ownContext().Context
+}
+
+// ownContext returns the connection's context, which it makes if there is none.
+func (c *Conn) ownContext() *ownContext {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.context == nil {
 		ctx, cancel := context.WithCancelCause(&c.request)
 		c.context = &ownContext{ctx, cancel}
-		if c.gone {
-			cancel(c.line.Ending().Cause)
-		}
 	}
-	return c.context.Context
+	return c.context
 }
 
 // isWithin reports whether the connection is in one of the first n of the rooms.
@@ -217,13 +212,13 @@ func (c *Conn) Close(code websocket.StatusCode, reason string) error {
 // enteredLocked and leftLocked post the events for OnJoin and OnLeave. mu and the room's shard are locked.
 func (c *Conn) enteredLocked(room string) {
 	if c.hub.cfg.onJoin != nil {
-		c.postLocked(event{room: room, run: c.hub.cfg.onJoin, name: "OnJoin"})
+		c.mailbox.post(event{room: room, run: c.hub.cfg.onJoin, name: "OnJoin"})
 	}
 }
 
 func (c *Conn) leftLocked(room string) {
 	if c.hub.cfg.onLeave != nil {
-		c.postLocked(event{room: room, run: c.hub.cfg.onLeave, name: "OnLeave"})
+		c.mailbox.post(event{room: room, run: c.hub.cfg.onLeave, name: "OnLeave"})
 	}
 }
 

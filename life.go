@@ -69,14 +69,7 @@ func (c *Conn) end(e line.Ending) bool {
 	c.hub.unsubscribe(cluster.EveryRoom)
 
 	c.hub.countLost(c, c.line.Close())
-
-	c.mu.Lock()
-	c.gone = true
-	ctx := c.context
-	c.mu.Unlock()
-	if ctx != nil {
-		ctx.cancel(e.Cause)
-	}
+	c.ownContext().cancel(e.Cause)
 	return true
 }
 
@@ -91,12 +84,14 @@ func (c *Conn) cause() error {
 func (c *Conn) open(r *http.Request) {
 	f := c.hub.cfg.onConnect
 	if f == nil {
-		c.connected = true
+		c.openMailbox()
 	} else {
 		c.line.SnapshotBy(goroutine.Current())
 		c.callback("OnConnect", func() error {
 			err := f(c, r)
-			if c.connected = err == nil; !c.connected {
+			if err == nil {
+				c.openMailbox()
+			} else {
 				c.end(endingBy(err))
 			}
 			return err
@@ -118,18 +113,19 @@ func (c *Conn) open(r *http.Request) {
 //
 // An idle connection waits in Wait, where its stack costs memory. As long as less than 1 KB is in use
 // there, the stack stays at 2 KB. Handling a message makes the stack grow to 4 KB, and it doesn't shrink.
-// So after a message run hands the connection over to a new goroutine, which continues with step 2.
-func (c *Conn) run(first bool) {
+// So after a message run hands the connection over to a new goroutine, which continues with step 2. since is
+// when that happened last, in seconds, or 0 for the first goroutine.
+func (c *Conn) run(since uint32) {
 	handedOver := false
 	defer func() {
 		if handedOver {
-			go c.run(false)
+			go c.run(c.lastRead())
 		} else {
 			c.finish()
 		}
 	}()
 
-	if first && !c.begin() {
+	if since == 0 && !c.begin() {
 		return
 	}
 
@@ -141,30 +137,17 @@ func (c *Conn) run(first bool) {
 		} else if !c.handle() {
 			return
 		} else {
-			handedOver = c.mayRest()
+			handedOver = c.lastRead() != since && !c.line.Wire().Unread()
 		}
 	}
 }
 
-// mayRest reports whether nothing more is there to be read. It reports true at most once a second, so a
-// peer that sends all the time isn't slowed down by new goroutines.
-func (c *Conn) mayRest() bool {
-	wire := c.line.Wire()
-	now := uint32(wire.LastRead() / int64(time.Second))
-	if now == c.freshAt || wire.Unread() {
-		return false
-	}
-	c.freshAt = now
-	return true
-}
+// lastRead returns when the peer's bytes last came, in seconds; never 0. It tells one second from the next: a
+// peer that sends all the time has a new goroutine once a second, so these don't slow it down.
+func (c *Conn) lastRead() uint32 { return uint32(c.line.Wire().LastRead() / int64(time.Second)) }
 
 // begin reports the first joins, and runs Serve if it is set. It reports whether run has messages to read.
 func (c *Conn) begin() bool {
-	if !c.connected {
-		return false
-	}
-
-	c.setReporting(true)
 	c.runEvents()
 	if c.isEnded() {
 		return false
@@ -184,7 +167,7 @@ func (c *Conn) begin() bool {
 }
 
 // finish runs the last callbacks, each even if the one before it ended the goroutine. So they are deferred.
-// They run in this order: drainEvents, setReporting, fail, OnClose, hangUp.
+// They run in this order: drainEvents, closeMailbox, fail, OnClose, hangUp.
 func (c *Conn) finish() {
 	cause := c.cause() // by then the connection has left every room
 	c.line.AwaitPending()
@@ -194,12 +177,12 @@ func (c *Conn) finish() {
 		defer c.callback("OnClose", func() error { f(c, cause); return nil })
 	}
 
-	if !c.connected {
+	if !c.mailbox.opened() { // OnConnect didn't succeed; without mu: only this goroutine closes the mailbox
 		return
 	}
 
 	defer c.fail(cause)
-	defer c.setReporting(false)
+	defer c.closeMailbox()
 	c.drainEvents()
 }
 
@@ -212,8 +195,8 @@ func (c *Conn) fail(err error) {
 
 	c.turn.Lock()
 	defer c.turn.Unlock()
-	if !c.finished {
-		c.finished = true
+	if !c.mailbox.finished {
+		c.mailbox.finished = true
 		c.guard(last.name, func() error { last.fail(c, err); return nil })
 	}
 }
