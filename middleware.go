@@ -17,6 +17,7 @@ import (
 	"github.com/coder/websocket"
 	"github.com/wsroom/wsroom/internal/cluster"
 	"github.com/wsroom/wsroom/internal/frame"
+	"github.com/wsroom/wsroom/internal/line"
 	"github.com/wsroom/wsroom/internal/request"
 	"github.com/wsroom/wsroom/internal/resume"
 	"github.com/wsroom/wsroom/internal/route"
@@ -252,7 +253,7 @@ func (g *gate) giveBack() {
 		}
 	}()
 
-	conn.end(endingLost("upgrade", net.ErrClosed)) // a send to all may have ended it already
+	conn.end(line.Lost("upgrade", net.ErrClosed)) // a send to all may have ended it already
 	if g.wire != nil {
 		g.wire.Kill()
 	}
@@ -295,7 +296,7 @@ func (g *gate) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	}
 	g.answered = true
 
-	g.wire = frame.NewConn(socket, early, (*transport)(g.conn), &g.hub.cfg.limits)
+	g.wire = g.conn.line.NewWire(socket, early, &g.hub.cfg.limits)
 	if g.deflate != "" {
 		g.wire.AcceptDeflate()
 	}
@@ -332,7 +333,7 @@ func (g *gate) open(ws *websocket.Conn) error {
 	err := g.welcome(ws)
 	if err == nil {
 		noteSwitch(g.ResponseWriter)
-		g.conn.start()
+		g.conn.line.Start()
 		return nil
 	}
 
@@ -350,7 +351,7 @@ func (g *gate) open(ws *websocket.Conn) error {
 func (g *gate) welcome(ws *websocket.Conn) error {
 	g.wire.Lock()
 	defer g.wire.Unlock()
-	g.conn.attach(g.wire, ws)
+	g.conn.line.Attach(g.wire, ws)
 	g.entered = true
 	g.hub.appear(g.conn, g.room)
 	return switchProtocols(g.wire.Conn, g.Header(), g.limit.At())
@@ -510,9 +511,9 @@ func (g *gate) enter(until time.Time) error {
 	g.request = g.request.WithContext(g.limit.Lift(g.request.Context())) // the application's values stay
 	conn := newConn(h, g.request, room, g.key)
 	conn.identify(g.request)
-	conn.queue.Deflate = g.deflate != ""
+	conn.line.Deflate = g.deflate != ""
 	if g.session != nil {
-		conn.queue.Tell(g.session, resume.Hello(h.cfg.heartbeat, h.cfg.history.Age))
+		conn.line.Tell(g.session, resume.Hello(h.cfg.heartbeat, h.cfg.history.Age))
 	}
 	g.conn = conn
 

@@ -168,8 +168,9 @@ func (s *sums) snapshot() map[string]int {
 }
 
 func (h *Hub) countEnd(c *Conn) {
-	h.ended.add(c.ending.label)
-	h.observer.Add(MetricEnded, c.route, c.ending.label, 1)
+	label := c.line.Ending().Label
+	h.ended.add(label)
+	h.observer.Add(MetricEnded, c.route, label, 1)
 }
 
 func (h *Hub) countRefusal(r *http.Request, cause string) {
@@ -212,7 +213,7 @@ func (h *Hub) tracedUpgrade(w http.ResponseWriter, r *http.Request) (c *Conn, _ 
 		ended := false
 		defer func() {
 			if !ended && c != nil { // the Tracer panicked
-				h.begin(c, func() {})
+				h.begin(c, func() { c.end(endingAborted()) })
 			}
 		}()
 		end(err)

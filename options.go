@@ -16,6 +16,7 @@ import (
 	"github.com/wsroom/wsroom/internal/bucket"
 	"github.com/wsroom/wsroom/internal/frame"
 	"github.com/wsroom/wsroom/internal/history"
+	"github.com/wsroom/wsroom/internal/line"
 	"github.com/wsroom/wsroom/internal/outbound"
 	"github.com/wsroom/wsroom/internal/request"
 	"github.com/wsroom/wsroom/internal/resume"
@@ -77,10 +78,7 @@ type config struct {
 	heartbeat     time.Duration
 	pongTimeout   time.Duration
 	deflateFrom   int // bytes; negative: no compression
-	messageRate   bucket.Rate
-	byteRate      bucket.Rate
-	rateAction    RateLimitAction
-	overheadRate  bucket.Rate // of pings, pongs and tiny fragments
+	inbound       line.Limits
 	badJSON       BadJSON
 
 	maxConns, maxRooms, maxMembers int // 0: no limit
@@ -146,7 +144,7 @@ func newConfig(opts []Option) (*config, error) {
 	}
 	mistakes = append(mistakes, c.contradictions()...)
 
-	c.overheadRate = overheadRate(c.heartbeat)
+	c.inbound.EmptyFrames = line.EmptyFrameRate(c.heartbeat)
 	c.limits.Size = c.maxMessage
 	c.limits.Frame = uint64(c.maxMessage) + uint64(c.maxMessage)/4 + 64 // compressed data can be longer
 	c.choose()
@@ -164,7 +162,7 @@ func (c *config) contradictions() (mistakes []error) {
 	if c.site.AnyOrigin && len(c.site.Origins) > 0 {
 		mistakes = append(mistakes, errors.New("wsroom: WithOrigins has no effect beside WithInsecureAnyOrigin"))
 	}
-	if c.rateAction != SlowDown && !c.limitsRate() {
+	if c.inbound.Disconnect && !c.inbound.LimitsMessages() {
 		mistakes = append(mistakes, errors.New("wsroom: WithRateLimitAction has no effect without WithRateLimit or WithByteRateLimit"))
 	}
 	if c.onExpire != nil && c.authorize == nil {
@@ -202,19 +200,6 @@ func (c *config) historyMistakes() (mistakes []error) {
 	}
 	return mistakes
 }
-
-// overheadRate returns the budget for pings, pongs and tiny fragments. On top of the fixed part it allows two
-// frames for each ping of the hub's own, so that the answers never exceed it.
-func overheadRate(heartbeat time.Duration) bucket.Rate {
-	r := bucket.Rate{PerSecond: 10, Burst: 20}
-	if heartbeat > 0 {
-		r.PerSecond += int64(2 * time.Second / heartbeat)
-	}
-	return r
-}
-
-// limitsRate reports whether there is a limit on what clients send.
-func (c *config) limitsRate() bool { return c.messageRate.Limits() || c.byteRate.Limits() }
 
 // WithRoom sets the function that names the room of each connection. The default is [ByPath]. See [RoomFunc]
 // for its errors.
@@ -427,7 +412,7 @@ func WithCompression(threshold int) Option {
 // [ErrRateLimited] and close code 1008.
 func WithRateLimit(perSecond, burst int) Option {
 	return func(c *config) error {
-		c.messageRate = bucket.Rate{PerSecond: int64(perSecond), Burst: int64(burst)}
+		c.inbound.Messages = bucket.Rate{PerSecond: int64(perSecond), Burst: int64(burst)}
 		return errors.Join(positive("WithRateLimit: messages per second", perSecond),
 			positive("WithRateLimit: burst", burst))
 	}
@@ -440,7 +425,7 @@ func WithRateLimit(perSecond, burst int) Option {
 // [WithMaxMessageSize] there.
 func WithByteRateLimit(perSecond, burst int64) Option {
 	return func(c *config) error {
-		c.byteRate = bucket.Rate{PerSecond: perSecond, Burst: burst}
+		c.inbound.Bytes = bucket.Rate{PerSecond: perSecond, Burst: burst}
 		return errors.Join(positive("WithByteRateLimit: bytes per second", perSecond),
 			positive("WithByteRateLimit: burst", burst))
 	}
@@ -450,7 +435,7 @@ func WithByteRateLimit(perSecond, burst int64) Option {
 // default is [SlowDown].
 func WithRateLimitAction(a RateLimitAction) Option {
 	return func(c *config) error {
-		c.rateAction = a
+		c.inbound.Disconnect = a == Disconnect
 		return within("WithRateLimitAction", int(a), int(Disconnect))
 	}
 }

@@ -12,6 +12,7 @@ import (
 
 	"github.com/wsroom/wsroom/internal/frame"
 	"github.com/wsroom/wsroom/internal/history"
+	"github.com/wsroom/wsroom/internal/line"
 	"github.com/wsroom/wsroom/internal/lookup"
 	"github.com/wsroom/wsroom/internal/outbound"
 	"github.com/wsroom/wsroom/internal/resume"
@@ -117,10 +118,10 @@ func (s *store) add(c *Conn) error {
 	home.everyone.add(c, &c.home)
 	home.mu.Unlock()
 
-	if c.queue.Session() != nil {
+	if c.line.Session() != nil {
 		s.tagging.Add(1) // before it is in a room
 	}
-	if c.queue.Deflate {
+	if c.line.Deflate {
 		s.deflated.Add(1)
 	}
 
@@ -156,10 +157,10 @@ func (s *store) removeHome(c *Conn) {
 	}
 
 	home.everyone.remove(&c.home)
-	if c.queue.Deflate {
+	if c.line.Deflate {
 		s.deflated.Add(-1)
 	}
-	if c.queue.Session() != nil {
+	if c.line.Session() != nil {
 		s.tagging.Add(-1)
 	}
 }
@@ -189,7 +190,7 @@ func (s *store) enter(c *Conn, name string, e *entry) (j joined, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 
-	if c.ending != nil {
+	if c.isEnded() {
 		return j, ErrClosed
 	}
 	if c.rooms.get(name) != nil {
@@ -244,7 +245,7 @@ func (s *store) roomLocked(sh *shard, name string) (*room, error) {
 func (s *store) leave(c *Conn, name string) (left bool, err error) {
 	left, wake, err := s.leaveAndTell(c, name)
 	if wake {
-		c.queue.Wake()
+		c.line.Wake()
 	}
 	return left, err
 }
@@ -259,8 +260,8 @@ func (s *store) leaveAndTell(c *Conn, name string) (left, wake bool, err error) 
 	}
 
 	r := s.leaveLocked(sh, c, name)
-	if r != nil && c.queue.Session() != nil {
-		wake = c.queue.PushEmpty(&frame.Message{Tag: &resume.Leave{Room: r.id}}).Wake
+	if r != nil && c.line.Session() != nil {
+		wake = c.line.PushEmpty(&frame.Message{Tag: &resume.Leave{Room: r.id}}).Wake
 	}
 	return r != nil, wake, nil
 }
@@ -383,7 +384,7 @@ func (s *store) send(to audience, omit omission, at history.Position, m *frame.M
 		s.visit(to, func(c *Conn) {
 			if !omit.omits(c) {
 				receivers++
-				t.note(c, c.queue.Push(m))
+				t.note(c, c.line.Push(m))
 			}
 		})
 	case len(to.rooms) == 1:
@@ -434,16 +435,16 @@ func (s *store) sendLocked(sh *shard, name string, omit omission, at history.Pos
 		c := r.members[i].conn
 		if !omit.omits(c) {
 			receivers++
-			t.note(c, c.queue.Push(m))
+			t.note(c, c.line.Push(m))
 			continue
 		}
-		if place == nil || place.Number == 0 || c.queue.Session() == nil {
+		if place == nil || place.Number == 0 || c.line.Session() == nil {
 			continue
 		}
 		if skip == nil {
 			skip = skipOver(place)
 		}
-		t.note(c, c.queue.PushEmpty(skip))
+		t.note(c, c.line.PushEmpty(skip))
 	}
 	return receivers
 }
@@ -495,6 +496,16 @@ func (s *store) snapshot(to audience) []*Conn {
 	return conns
 }
 
+// eachConn calls f for each connection of the hub. It locks one shard at a time, so it costs senders little.
+func (s *store) eachConn(f func(*Conn)) {
+	for i := range s.shards {
+		sh := &s.shards[i]
+		sh.mu.Lock()
+		sh.everyone.each(f)
+		sh.mu.Unlock()
+	}
+}
+
 func (s *store) roomNames() []string {
 	var names []string
 	for i := range s.shards {
@@ -536,7 +547,7 @@ var tallies = sync.Pool{New: func() any { return new(tally) }}
 // note adds what a push to c's queue leaves to do.
 func (t *tally) note(c *Conn, p outbound.Pushed) {
 	if p.Wake {
-		t.idle = append(t.idle, &c.queue)
+		t.idle = append(t.idle, &c.line.Queue)
 	}
 	if p.Dropped > 0 {
 		t.dropped = append(t.dropped, drops{c, int(p.Dropped)})
@@ -553,7 +564,7 @@ func (t *tally) settle() {
 		d.conn.noteDrops(d.messages)
 	}
 	for _, c := range t.slow {
-		c.end(endingSlow)
+		c.end(line.TooSlow)
 	}
 
 	clear(t.idle)
@@ -624,139 +635,6 @@ func (ms *memberships) names() []string {
 		names = append(names, name)
 	}
 	return names
-}
-
-// maxTick is the longest time between two searches for silent peers.
-const maxTick = time.Second
-
-// heartbeat checks all connections of a hub with one timer. The timer runs while there are connections. A
-// timer for each connection would take memory, and would fire for nothing where there is traffic.
-type heartbeat struct {
-	interval, timeout time.Duration
-	tick              time.Duration // between two calls of checkPeers
-
-	mu      sync.Mutex // guards the fields below
-	running bool
-	setAt   int64 // when the timer was last set, by frame.Now; the tick that it starts reads it without mu
-}
-
-func (b *heartbeat) init(cfg *config) {
-	b.interval, b.timeout = cfg.heartbeat, cfg.pongTimeout
-	b.tick = max(min(maxTick, b.interval/10, b.timeout/10), time.Millisecond)
-}
-
-// startHeartbeat starts the timer if it isn't running, because now there is a connection.
-func (h *Hub) startHeartbeat() {
-	b := &h.heartbeat
-	if b.interval == 0 {
-		return
-	}
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if !b.running {
-		b.running = true
-		h.setTimer()
-	}
-}
-
-// setTimer sets the timer for the next tick. The heartbeat's mu is locked.
-func (h *Hub) setTimer() {
-	h.heartbeat.setAt = frame.Now()
-	time.AfterFunc(h.heartbeat.tick, h.checkPeers)
-}
-
-// isLate reports whether a tick at now is later than a busy process makes it. Then the process stood still:
-// it was suspended, or a debugger stopped it. Data that came meanwhile hasn't been read yet.
-func (b *heartbeat) isLate(now int64) bool {
-	return time.Duration(now-b.setAt)-b.tick > max(b.tick, 100*time.Millisecond)
-}
-
-// checkPeers pings silent peers and ends connections whose peers didn't answer. It sets the timer again
-// unless no connection is left.
-func (h *Hub) checkPeers() {
-	b := &h.heartbeat
-	now := frame.Now()
-	late := b.isLate(now) // without mu: setAt is written before the timer is set
-
-	var due []*Conn
-	for i := range h.store.shards {
-		sh := &h.store.shards[i]
-		sh.mu.Lock()
-		sh.everyone.each(func(c *Conn) {
-			if c.silent(now) {
-				due = append(due, c)
-			}
-		})
-		sh.mu.Unlock()
-	}
-
-	for _, c := range due {
-		c.checkPeer(now, late)
-	}
-
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.running = h.Len() > 0; b.running { // under mu: a new connection finds the timer or sets it
-		h.setTimer()
-	}
-}
-
-// silent reports whether nothing has come from the peer for the interval. The interval is shortened by up
-// to a tenth, depending on the connection's ID, so that many connections aren't pinged together.
-func (c *Conn) silent(now int64) bool {
-	if !c.beating.Load() {
-		return false
-	}
-	b := &c.hub.heartbeat
-	jitter := b.interval / 10 / ('Z' - '2') * time.Duration(c.id[0]-'2')
-	return time.Duration(now-c.wire.Heard()) >= b.interval-jitter-b.tick
-}
-
-// checkPeer pings a peer that appears to be silent, or ends its connection. It compares LastRead with its
-// value when the ping was queued, to learn whether anything has come since: the answer may be read before
-// the ping is noted as written. At a late tick (see isLate) it doesn't end the connection, but waits for
-// the timeout once more.
-//
-// While nobody reads, because a callback runs or a rate limit holds, the hub can't see an answer, and the
-// time doesn't count against the peer. It still sends pings. They find a peer that is gone: its system
-// refuses a ping, and then the next one can't be written.
-func (c *Conn) checkPeer(now int64, late bool) {
-	last, reads := c.wire.LastRead(), c.wire.WaitingSince() != 0
-	due := time.Duration(now-c.askedAt) >= max(c.hub.heartbeat.timeout, leastAsking)
-
-	switch {
-	case c.readAtPing == last && c.unanswered(now) >= c.hub.heartbeat.timeout:
-		if late {
-			c.pingedAt.Store(c.wire.Listened(now) + 1)
-		} else {
-			c.end(endingHeartbeat)
-		}
-	case c.readAtPing != last && (reads || due):
-		c.readAtPing = last
-		c.pingedAt.Store(0)
-		c.ping(now)
-	case !reads && due:
-		c.ping(now)
-	}
-}
-
-// leastAsking is the shortest time between two pings while nobody reads. See overheadRate.
-const leastAsking = time.Second
-
-// ping queues a ping (RFC 6455, section 5.5.2).
-func (c *Conn) ping(now int64) {
-	c.askedAt = now
-	c.queue.PushControl(frame.Ping, nil, true)
-}
-
-// unanswered returns how long, in all, the hub has waited for data since its ping was written. The time in
-// which a callback runs doesn't count: nobody reads then, and the peer isn't at fault.
-func (c *Conn) unanswered(now int64) time.Duration {
-	pinged := c.pingedAt.Load()
-	if pinged == 0 {
-		return 0
-	}
-	return time.Duration(c.wire.Listened(now) - (pinged - 1))
 }
 
 // histories are the logs of the rooms; each belongs to the shard of its room. A log outlives its room's last
@@ -848,8 +726,8 @@ func (s *store) lose(name string) {
 		number, _ := log.End()
 		gap := &frame.Message{Tag: &resume.Gap{Room: log.Room(), Number: number}}
 		sh.each(name, func(c *Conn) {
-			if c.queue.Session() != nil {
-				t.note(c, c.queue.PushEmpty(gap))
+			if c.line.Session() != nil {
+				t.note(c, c.line.PushEmpty(gap))
 			}
 		})
 	}
@@ -963,12 +841,12 @@ func (s *store) tail(c *Conn, name string, n int) []*frame.Message {
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
 	r, log := sh.rooms[name], sh.logs[name]
-	if r == nil || log == nil || n <= 0 || !c.queue.IsHeld() || !c.isIn(name) {
+	if r == nil || log == nil || n <= 0 || !c.line.IsHeld() || !c.isIn(name) {
 		return nil
 	}
 
 	last, _ := log.End()
-	if held, ok := c.queue.FirstHeld(r.id); ok {
+	if held, ok := c.line.FirstHeld(r.id); ok {
 		last = held - 1
 	}
 	return log.Tail(n, last)
@@ -991,7 +869,7 @@ type entry struct {
 
 // newEntry returns the entry of c into the room, nil if its client isn't told of positions.
 func newEntry(c *Conn, room string) *entry {
-	session := c.queue.Session()
+	session := c.line.Session()
 	if session == nil {
 		return nil
 	}
@@ -1007,9 +885,9 @@ func (e *entry) enter(c *Conn, r *room, log *history.Log) {
 		start = e.begin(c, log, told)
 	}
 	if told.Resumed && e.name == c.room {
-		c.queue.Session().Resumed.Store(true)
+		c.line.Session().Resumed.Store(true)
 	}
-	e.wake = c.queue.Enter(told, e.missed, start).Wake
+	e.wake = c.line.Enter(told, e.missed, start).Wake
 }
 
 // begin says in told where the client's positions begin. If something is sent before that, the beginning is
@@ -1021,7 +899,7 @@ func (e *entry) begin(c *Conn, log *history.Log, told *resume.Enter) (start *res
 	from, known := e.resume(log)
 	if !known {
 		told.Number, told.At, told.Claim = number, at, claim
-		if told.Pending = c.queue.IsHeld(); told.Pending {
+		if told.Pending = c.line.IsHeld(); told.Pending {
 			start = &resume.Start{Room: told.Room, Number: number, At: at, Claim: &claim}
 		}
 		return start
@@ -1059,7 +937,7 @@ func (e *entry) resume(log *history.Log) (from uint64, known bool) {
 
 // collect collects what the client has missed. It reports whether something of that wasn't for the client.
 func (e *entry) collect(c *Conn, log *history.Log, from uint64) (hidden bool) {
-	session := c.queue.Session()
+	session := c.line.Session()
 	log.After(from, func(m *frame.Message, place *history.Place) {
 		isHidden := place.Hidden != nil &&
 			(slices.Contains(place.Hidden.Conns, e.claimed.Holder) || session.WasIn(place.Hidden.Rooms))
@@ -1077,7 +955,7 @@ func (e *entry) collect(c *Conn, log *history.Log, from uint64) (hidden bool) {
 // settle does what is left once no lock is held.
 func (e *entry) settle(c *Conn) {
 	if e.wake {
-		c.queue.Wake()
+		c.line.Wake()
 	}
 	if e.outcome != "" {
 		c.hub.observer.Add(MetricResumes, c.route, e.outcome, 1)

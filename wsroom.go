@@ -70,6 +70,7 @@ import (
 	"github.com/wsroom/wsroom/internal/frame"
 	"github.com/wsroom/wsroom/internal/goroutine"
 	"github.com/wsroom/wsroom/internal/history"
+	"github.com/wsroom/wsroom/internal/line"
 	"github.com/wsroom/wsroom/internal/lookup"
 	"github.com/wsroom/wsroom/internal/outbound"
 	"github.com/wsroom/wsroom/internal/presence"
@@ -90,7 +91,7 @@ type Hub struct {
 	refused  sums
 
 	resumeKey *resume.Key
-	heartbeat heartbeat
+	heartbeat line.Heartbeat
 	rejects   atomic.Int32 // refused connections that are being sent a close frame
 
 	mu      sync.Mutex // guards the fields up to the next blank line, and orders wg.Add before wg.Wait
@@ -116,7 +117,7 @@ func New(opts ...Option) *Hub {
 	h.tracer, _ = cfg.observer.(Tracer)
 	h.resumeKey = resume.NewKey(cfg.name, cfg.resumeKeys)
 	h.store.init(cfg, h.observer)
-	h.heartbeat.init(cfg)
+	h.heartbeat.Init(cfg.heartbeat, cfg.pongTimeout, h.checkPeers, func() bool { return h.Len() > 0 })
 	if cfg.broker != nil {
 		h.node = newNode(h)
 	}
@@ -152,15 +153,17 @@ func (h *Hub) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 // begin counts the connection, calls open, and starts the connection's goroutine.
 func (h *Hub) begin(c *Conn, open func()) {
+	opened := false
 	defer func() { // even if OnConnect ends this goroutine, or the Observer or Tracer panics
-		if !c.beating.Load() {
-			c.end(endingPanic("admission", "the Observer or the Tracer"))
+		if !opened {
+			c.end(endingAborted())
 		}
-		go c.run(true)
+		go c.run(0)
 	}()
 	h.counters.opened.Add(1)
 	h.observer.Add(MetricConns, c.route, "", 1)
 	open()
+	opened = true
 }
 
 // SendTextToRoom sends text to every member of the room. See [Target.SendText].
@@ -191,7 +194,7 @@ func (h *Hub) Len() int { return h.store.len() }
 
 func checkText(text string) error {
 	if !utf8.ValidString(text) {
-		return errNotUTF8
+		return line.ErrNotUTF8
 	}
 	return nil
 }
@@ -202,7 +205,7 @@ func (h *Hub) encodeJSON(v any) ([]byte, error) {
 		return nil, fmt.Errorf("wsroom: encode JSON: %w", err)
 	}
 	if !utf8.Valid(p) {
-		return nil, errNotUTF8
+		return nil, line.ErrNotUTF8
 	}
 	return p, nil
 }
@@ -252,7 +255,7 @@ func (h *Hub) Shutdown(ctx context.Context) error {
 		return nil
 	case <-ctx.Done():
 		for _, c := range conns {
-			c.killSocket()
+			c.line.Kill()
 		}
 		h.leaveNodes(ctx)
 		return fmt.Errorf("wsroom: shutdown: %w", context.Cause(ctx))
@@ -459,7 +462,7 @@ func (t Target) Close(code websocket.StatusCode, reason string) error {
 		return err
 	}
 	if t.hub.node != nil {
-		return publish(t, frame.Close, frame.ClosePayload(code, cutReason(reason)))
+		return publish(t, frame.Close, frame.ClosePayload(code, line.CutReason(reason)))
 	}
 	t.hub.closeConns(t.to, t.skip(), code, reason)
 	return nil
@@ -516,18 +519,18 @@ func enqueue[P string | []byte](c *Conn, opcode byte, payload P, err error) erro
 		return err
 	}
 
-	m := encode(c.hub, opcode, payload, c.queue.Deflate)
+	m := encode(c.hub, opcode, payload, c.line.Deflate)
 	m.Tag = outbound.Own{}
-	p := c.queue.PushOwn(m)
+	p := c.line.PushOwn(m)
 	if p.Refused == outbound.Held { // OnConnect is running, and its own messages go first
-		p = c.queue.PushSnapshot(m, goroutine.Current())
+		p = c.line.PushSnapshot(m, goroutine.Current())
 	}
 
 	if p.Dropped > 0 {
 		c.noteDrops(int(p.Dropped))
 	}
 	if p.Refused == outbound.Slow {
-		c.end(endingSlow)
+		c.end(line.TooSlow)
 	}
 	return refusals[p.Refused]
 }

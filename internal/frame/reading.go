@@ -117,7 +117,7 @@ func (c *Conn) skipEmptyPong() bool {
 		return false
 	}
 	c.consume(emptyPong)
-	c.owner.Overhead(c.caughtUp.Load())
+	c.owner.EmptyFrame(c.caughtUp.Load())
 	return true
 }
 
@@ -203,7 +203,7 @@ func (c *Conn) scanIn(p []byte) int {
 		c.peerClosed.Store(true)
 	}
 	if end && (c.in.opcode > Close || c.in.opcode == Continuation && c.lacking()) {
-		c.owner.Overhead(c.caughtUp.Load())
+		c.owner.EmptyFrame(c.caughtUp.Load())
 	}
 	return n
 }

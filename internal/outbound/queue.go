@@ -28,7 +28,8 @@ type Queue struct {
 	Deflate bool
 
 	held    bool // the messages in ready wait for Release
-	writing bool // there is a writer, or the caller that must wake the queue becomes it; true before Attach
+	writing bool // there is a writer, or the caller that must wake the queue becomes it; true before Start
+	started bool // Start was called
 	closing bool // nothing is taken any more
 	broken  bool // a write failed: nothing is taken any more
 	pinged  bool // control ends with one of our pings
@@ -42,7 +43,7 @@ type Queue struct {
 	control  []byte
 	end      *end // nil until CloseWith
 
-	wire    *frame.Conn  // set by Attach, before there is a writer
+	wire    *frame.Conn  // set by Attach; read without mu where it is known to be set
 	writer  func()       // q.write; starting a stored func doesn't allocate
 	wroteAt atomic.Int64 // when something was last written, by frame.Now
 }
@@ -77,10 +78,32 @@ func (q *Queue) Init(limits *Limits, owner Owner, held bool) {
 	}
 }
 
-// Attach gives the queue its wire once it can be written to, and writes what waits.
-func (q *Queue) Attach(wire *frame.Conn) {
+// Owner returns the owner that Init was given.
+func (q *Queue) Owner() Owner { return q.owner }
+
+// Attach gives the queue its wire. Nothing is written before [Queue.Start]. Attach reports whether the queue has
+// been closed already.
+func (q *Queue) Attach(wire *frame.Conn) (closed bool) {
 	q.mu.Lock()
-	q.wire, q.writing = wire, false
+	defer q.mu.Unlock()
+	q.wire = wire
+	return q.closing
+}
+
+// Attached returns the wire. It returns nil before [Queue.Attach].
+func (q *Queue) Attached() *frame.Conn {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.wire
+}
+
+// Wire is [Queue.Attached] for a caller that knows that [Queue.Attach] has returned. It takes no lock.
+func (q *Queue) Wire() *frame.Conn { return q.wire }
+
+// Start writes what waits, and from now on what is pushed. The wire is attached and can be written to.
+func (q *Queue) Start() {
+	q.mu.Lock()
+	q.started, q.writing = true, false
 	wake := q.wakeOrSettle()
 	q.mu.Unlock()
 
@@ -253,7 +276,7 @@ func (q *Queue) pushSnapshot(m *frame.Message, by goroutine.ID) (p Pushed, space
 	if q.closing || q.broken {
 		return Pushed{Refused: Closed}, nil, 0
 	}
-	if !q.held || q.wire == nil || q.snapshot.by != by {
+	if !q.held || !q.started || q.snapshot.by != by {
 		return Pushed{Refused: Held}, nil, 0
 	}
 
@@ -339,9 +362,9 @@ func (q *Queue) Resume() {
 
 // CloseWith stops the queue from taking anything more. What waits is still written, unless drop is set, and
 // then the close frame, unless it is "". While the queue is held only the snapshot is written: other
-// messages aren't for a connection that wasn't accepted. CloseWith returns the number of lost messages. It
-// is called once, before or after [Queue.Attach].
-func (q *Queue) CloseWith(closeFrame string, drop bool) (lost int) {
+// messages aren't for a connection that wasn't accepted. CloseWith returns the number of lost messages, and
+// whether [Queue.Attach] was called before. It is called once.
+func (q *Queue) CloseWith(closeFrame string, drop bool) (lost int, attached bool) {
 	q.mu.Lock()
 	q.closing = true
 	q.end = &end{closeFrame, make(chan struct{})}
@@ -356,13 +379,14 @@ func (q *Queue) CloseWith(closeFrame string, drop bool) (lost int) {
 	q.unhold()
 	q.freeWaiter()
 	q.endSnapshot()
+	attached = q.wire != nil
 	wake := q.wakeOrSettle()
 	q.mu.Unlock()
 
 	if wake {
 		go q.writer()
 	}
-	return lost
+	return lost, attached
 }
 
 func (q *Queue) dropReady() (lost int) {
@@ -388,7 +412,7 @@ func (q *Queue) dropAll() (lost int) {
 	return lost
 }
 
-// Done returns a channel that is closed once the queue is closed and attached, and nothing is being written
+// Done returns a channel that is closed once the queue is closed and started, and nothing is being written
 // any more. It is nil before [Queue.CloseWith].
 func (q *Queue) Done() <-chan struct{} {
 	q.mu.Lock()

@@ -33,6 +33,10 @@ var imports = map[string][]string{
 		module + "/internal/frame", module + "/internal/goroutine",
 		module + "/internal/history", module + "/internal/resume",
 	},
+	"line": {
+		module + "/internal/outbound", module + "/internal/frame", module + "/internal/bucket", module + "/internal/resume",
+		"github.com/coder/websocket",
+	},
 	"request":  {"github.com/go-chi/chi/v5"},
 	"route":    {"github.com/go-chi/chi/v5"},
 	"cluster":  {module + "/internal/frame", module + "/internal/serial"},
