@@ -175,6 +175,16 @@ type ear struct {
 	finished bool
 }
 
+func (ev event) String() string {
+	switch {
+	case ev.live:
+		return "live"
+	case ev.lost:
+		return "lost"
+	}
+	return "the message " + short(ev.data)
+}
+
 func newEar(t testing.TB, steady string) *ear {
 	return &ear{t: t, steady: steady, inside: make(chan struct{}, 1)}
 }
