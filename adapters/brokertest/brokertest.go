@@ -1,16 +1,29 @@
-// Package brokertest checks that a broker keeps the promises of [wsroom.Broker], and that a store keeps
-// those of [wsroom.PresenceStore]. [Memory] is both, within one process, for tests of programs.
+// Package brokertest checks that a broker keeps the promises of [wsroom.Broker], that one which is a
+// [wsroom.Keeper] keeps those too, and that a store keeps the promises of [wsroom.PresenceStore]. [Memory]
+// is all of them, within one process, for tests of programs.
 //
 //	func TestBroker(t *testing.T) {
 //		brokertest.Run(t, func(t testing.TB) brokertest.Setup {
-//			server := startServer(t)
+//			server, cables := startServer(t), map[wsroom.Broker]*brokertest.Cable{}
 //			return brokertest.Setup{
-//				Open: func(t testing.TB) wsroom.Broker { return mybroker.New(connect(t, server)) },
+//				Open: func(t testing.TB) wsroom.Broker {
+//					c := brokertest.NewCable(t, server.Addr())
+//					b := mybroker.New(connect(t, c.Addr()))
+//					cables[b] = c
+//					return b
+//				},
 //				Down: func(testing.TB) { server.Stop() },
 //				Up:   func(testing.TB) { server.Start() },
+//				Cut:  func(_ testing.TB, b wsroom.Broker) { cables[b].Cut() },
+//				Heal: func(_ testing.TB, b wsroom.Broker) { cables[b].Heal() },
+//				Wipe: func(testing.TB) { server.DropAllData() },
 //			}
 //		})
 //	}
+//
+// A failure says which promise is broken and, where it can, how to mend it. The promises of a Keeper are
+// checked below the subtest Keeper: first those of a Broker, with Keep for Publish and Follow for Subscribe,
+// then its own. Most of these need Cut and Heal; those about lost data need Wipe, too.
 package brokertest
 
 import (
