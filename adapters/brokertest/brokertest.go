@@ -69,8 +69,8 @@ type Setup struct {
 	// stay cut off. If it is nil, a Keeper's promises about lost data aren't checked, and the test says so.
 	Wipe func(t testing.TB)
 
-	// Retain is for a Keeper of which the server's settings say how much is kept, and not the arguments of
-	// Keep. It is called before Open, and has n messages of each topic kept, for d.
+	// Retain, if it isn't nil, is called before a check of a Keeper opens brokers, with the n and d of the
+	// messages that it keeps. It is for a server whose settings say how much is kept of all topics.
 	Retain func(t testing.TB, n int, d time.Duration)
 }
 
