@@ -87,8 +87,9 @@ func (l *line) saw(position uint64) {
 }
 
 // Follow implements [wsroom.Keeper]. It waits for Redis as long as ctx allows. An answer of Redis that says
-// that the topic can't be read is an error at once. The past that it begins with is at most [MaxBacklog],
-// and a message more. What is too much for a slow follower is read again, if it is still kept then.
+// that the topic can't be read is an error at once. The past that it begins with is in memory as a whole,
+// n messages at most. What comes later waits up to [MaxBacklog]; what is too much is read again when the
+// follower has handled that, and lost is called only if it isn't kept any more.
 func (b *Broker) Follow(
 	ctx context.Context, topic string, n int, deliver func(position uint64, data []byte), live func(), lost func(error),
 ) (stop func(), err error) {
@@ -159,6 +160,7 @@ func (f *follower) receive(it item) {
 		f.begin()
 	case it.lost != nil:
 		f.repair(it.lost)
+	case !f.isLive: // of an earlier subscription that is ending; begin reads it
 	case p == 0:
 		f.tell(errForeign)
 	case p > f.last:
@@ -196,11 +198,10 @@ func (f *follower) begin() {
 	f.begun <- nil
 }
 
-// past reads the last messages that are kept, up to n and MaxBacklog bytes. It tries for as long as Follow
-// waits.
+// past reads the last messages that are kept, up to n. It tries for as long as Follow waits.
 func (f *follower) past() (past []message, err error) {
-	from, bytes := "+", 0
-	for more := true; more && len(past) < f.n && bytes < MaxBacklog; {
+	from := "+"
+	for more := true; more && len(past) < f.n; {
 		page, err := f.insist(0, from, "XREVRANGE", "-", min(f.n-len(past), readMost))
 		if err != nil {
 			return nil, err
@@ -211,10 +212,7 @@ func (f *follower) past() (past []message, err error) {
 				f.last = max(f.last, page.messages[0].position)
 			}
 		}
-		for _, m := range page.messages {
-			past = append(past, m)
-			bytes += len(m.data)
-		}
+		past = append(past, page.messages...)
 		from, more = "("+idOf(page.end), page.more
 	}
 	slices.Reverse(past)

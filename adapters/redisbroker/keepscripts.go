@@ -24,6 +24,14 @@ local function new_id(above, random)
 	if ms(above) > least + 1000 then least = ms(above) end
 	return string.format('%.0f-%s', least + 1, random)
 end
+-- rest has the id of the last message take the place of a stream whose time is over.
+local function rest()
+	local left = redis.call('PTTL', stream)
+	if left == -2 or left >= hold then return left end
+	local last = redis.call('XREVRANGE', stream, '+', '-', 'COUNT', 1)[1]
+	redis.call('DEL', stream)
+	if last then redis.pcall('SET', idle, last[1], 'PX', 2 * hold) end -- fails where there is no memory left
+end
 `
 
 var (
@@ -54,7 +62,7 @@ return id
 	//   - 1 if from is the id of an entry or, where there are none from there on, of the last message
 	//   - the id from which to read on; ids of later messages are higher
 	//   - 1 if there may be more
-	//   - the messages, an id and data each
+	//   - the messages, an id and data each, without that of from
 	//
 	// If nothing is there, not even the last message's id, the id that it answers is put there. Where there
 	// is a stream, a mark in it is that id, and is no message.
@@ -63,6 +71,7 @@ local from, command, to, most, room, above, random = unpack(ARGV)
 most, room = tonumber(most), tonumber(room)
 local answer = {string.match(redis.call('INFO', 'server'), 'run_id:(%x+)'), '0', '', '0'}
 local function range(start, count) return redis.call(command, stream, start, to, 'COUNT', count) end
+if from == '+' then rest() end
 local first = range(from, 1)[1]
 if not first and string.sub(from, 1, 1) == '(' then
 	answer[3] = string.sub(from, 2)
@@ -70,8 +79,9 @@ if not first and string.sub(from, 1, 1) == '(' then
 elseif not first then
 	local known = redis.call('GET', idle)
 	if redis.call('EXISTS', stream) == 1 then
-		if not pcall(redis.call, 'XADD', stream, above, 'mark', '') then above = redis.call('XADD', stream, '*', 'mark', '') end
-		known = above
+		known = redis.pcall('XADD', stream, above, 'mark', '')
+		if type(known) == 'table' then known = redis.pcall('XADD', stream, '*', 'mark', '') end
+		if type(known) == 'table' then known = above end -- there is no memory left
 	else
 		if known == from then answer[2] = '1' end
 		if from == '+' then
@@ -79,7 +89,7 @@ elseif not first then
 		elseif not known or less(known, above) then
 			known = above
 		end
-		redis.call('SET', idle, known, 'PX', 2 * hold)
+		redis.pcall('SET', idle, known, 'PX', 2 * hold)
 	end
 	answer[3] = known
 	return answer
@@ -90,7 +100,7 @@ while most > 0 do
 	some = math.min(some, most)
 	local got = range(start, some)
 	for _, entry in ipairs(got) do
-		if entry[2][1] == 'd' then
+		if entry[2][1] == 'd' and entry[1] ~= from then
 			answer[#answer + 1] = entry[1]
 			answer[#answer + 1] = entry[2][2]
 			bytes = bytes + #entry[2][2]
@@ -107,17 +117,10 @@ answer[4] = '1'
 return answer
 `)
 
-	// idleScript keeps the id of a topic's last message when the message itself has been kept for its time.
-	// It takes that id.
+	// idleScript takes the id of the last message that a follower has heard. It keeps that id for longer where
+	// the message itself has gone, or is to go now.
 	idleScript = rueidis.NewLuaScript(keptBase + `
-local left = redis.call('PTTL', stream)
-if left == -2 then
-	if redis.call('GET', idle) == ARGV[1] then redis.call('PEXPIRE', idle, 2 * hold) end
-elseif left < hold then
-	local last = redis.call('XREVRANGE', stream, '+', '-', 'COUNT', 1)[1]
-	redis.call('DEL', stream)
-	if last then redis.call('SET', idle, last[1], 'PX', 2 * hold) end
-end
+if rest() == -2 and redis.call('GET', idle) == ARGV[1] then redis.call('PEXPIRE', idle, 2 * hold) end
 return 1
 `)
 )
