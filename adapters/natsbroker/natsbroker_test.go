@@ -21,6 +21,7 @@ import (
 
 var (
 	_ wsroom.Broker        = (*natsbroker.Broker)(nil)
+	_ wsroom.Keeper        = (*natsbroker.Broker)(nil)
 	_ wsroom.PresenceStore = (*natsbroker.Presence)(nil)
 )
 
@@ -32,6 +33,10 @@ func TestBroker(t *testing.T) {
 			Open: func(t testing.TB) wsroom.Broker { return natsbroker.New(connect(t, s.addr())) },
 			Down: func(testing.TB) { s.stop() },
 			Up:   s.start,
+			Wipe: func(t testing.TB) {
+				s.stop()
+				s.start(t)
+			},
 		}
 	})
 }
@@ -70,6 +75,7 @@ func TestBrokerBehindCables(t *testing.T) {
 			},
 			Cut:  func(_ testing.TB, b wsroom.Broker) { cables[b].Cut() },
 			Heal: func(_ testing.TB, b wsroom.Broker) { cables[b].Heal() },
+			Wipe: func(t testing.TB) { purge(t, s.addr()) },
 		}
 	})
 }
@@ -395,4 +401,27 @@ func publish(t testing.TB, b wsroom.Broker, topic, message string) {
 	if err := b.Publish(t.Context(), topic, []byte(message)); err != nil {
 		t.Error(err)
 	}
+}
+
+// purge removes all that is kept.
+func purge(t testing.TB, addr string) {
+	t.Helper()
+	s := keptStream(t, addr)
+	if err := s.Purge(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// keptStream returns the stream of kept messages, which there must be.
+func keptStream(t testing.TB, addr string) jetstream.Stream {
+	t.Helper()
+	js, err := jetstream.New(connect(t, addr))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := js.Stream(t.Context(), "wsroom-kept")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
 }
