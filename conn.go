@@ -100,7 +100,7 @@ func (c *Conn) Join(room string) error {
 	}
 
 	room = strings.Clone(room) // it is kept, and may be part of a longer string of a request
-	if err := c.hub.subscribe(c.Context, room); err != nil {
+	if err := c.subscribe(room); err != nil {
 		return err
 	}
 
@@ -130,7 +130,7 @@ func (c *Conn) Enter(room string, welcome func(resumed bool) error) error {
 	}
 
 	room = strings.Clone(room)
-	if err := c.hub.subscribe(c.Context, room); err != nil {
+	if err := c.subscribe(room); err != nil {
 		return err
 	}
 	c.hub.store.tagging.Add(1) // so that Forget finds the room's messages
@@ -150,6 +150,15 @@ func (c *Conn) Enter(room string, welcome func(resumed bool) error) error {
 	c.hub.entered(c, room)
 	defer c.runEventsAsync()
 	return c.welcome(room, joined, welcome)
+}
+
+// subscribe is Hub.subscribe. If the connection ends meanwhile, the error says that.
+func (c *Conn) subscribe(room string) error {
+	err := c.hub.subscribe(c.Context, room)
+	if err != nil && c.isEnded() {
+		return ErrClosed
+	}
+	return err
 }
 
 // hold has messages of others wait until release is called.

@@ -198,10 +198,14 @@ func (c *Conn) hangUp() {
 	c.hub.release(c)
 }
 
-// checkPeers pings silent peers and ends connections whose peers don't answer. The heartbeat calls it.
+// checkPeers pings silent peers and ends connections whose peers don't answer. To peers that were promised it, it
+// sends a beat if nothing else was sent. The heartbeat calls it.
 func (h *Hub) checkPeers(now int64, late bool) {
-	var silent []*Conn
+	var silent, mute []*Conn
 	h.store.eachConn(func(c *Conn) {
+		if c.line.IsMute(&h.heartbeat, now) {
+			mute = append(mute, c)
+		}
 		if c.line.IsSilent(&h.heartbeat, now) {
 			silent = append(silent, c)
 		}
@@ -209,6 +213,9 @@ func (h *Hub) checkPeers(now int64, late bool) {
 
 	for _, c := range silent {
 		c.line.Check(&h.heartbeat, now, late)
+	}
+	for _, c := range mute {
+		c.line.Beat()
 	}
 }
 

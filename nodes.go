@@ -341,6 +341,9 @@ func newNode(h *Hub) *cluster.Node {
 	if n := h.cfg.history.Messages; n > 0 {
 		kept = &cluster.History{Messages: n, Age: h.cfg.history.Age}
 		hooks.Hole, hooks.Ended = h.store.lose, h.store.endLog
+		h.store.histories.mark = func(room string) { // if the broker is away, a later sweep marks it
+			_ = cluster.Publish(h.node, []string{room}, nil, cluster.Mark, "")
+		}
 	}
 	if f := h.cfg.onGap; f != nil {
 		hooks.Gap = func(room string, err error) { h.guard("OnGap", room, func() { f(room, err) }) }
@@ -394,17 +397,21 @@ func publish[P string | []byte](t Target, opcode byte, payload P) error {
 // no member here yet.
 func (h *Hub) receive(d cluster.Delivery) {
 	to := audience{all: d.Rooms == nil, rooms: d.Rooms}
-	omit := omission{conns: skipOf(d)}
-	if d.Kind == frame.Close {
+	omit, at := omission{conns: skipOf(d)}, history.Position(d.At)
+	switch kept := h.store.histories != nil; {
+	case d.Kind == frame.Close:
 		e := frame.CloseErrorOf(d.Payload)
 		h.closeConns(to, omit.conns, e.Code, e.Reason)
 		return
-	}
-
-	if h.store.histories != nil && omit.conns != nil {
+	case d.Kind == cluster.Mark:
+		if kept && len(d.Rooms) > 0 {
+			h.store.mark(d.Rooms[0], at)
+		}
+		return
+	case kept && omit.conns != nil:
 		omit.known = &history.Hidden{Conns: connTags(d.Except), Rooms: d.Besides}
 	}
-	at := history.Position(d.At)
+
 	if d.Past {
 		h.store.send(to, omit, at, encode(h, d.Kind, d.Payload, h.store.deflated.Load() > 0))
 		return

@@ -649,6 +649,7 @@ type histories struct {
 	trimming sync.Mutex
 	sweeping atomic.Bool // a sweep is due
 	closed   atomic.Bool
+	mark     func(room string) // publishes a mark; nil without a broker
 }
 
 func newHistories(s *store, cfg *config) *histories {
@@ -715,23 +716,39 @@ func (h *histories) count(bytes int64) {
 	}
 }
 
-// lose notes that messages of the room are missing, and tells its members that are told of positions.
+// lose notes that messages of the room are missing.
 func (s *store) lose(name string) {
-	sh := s.shardOf(name)
-	t := tallies.Get().(*tally)
-	sh.mu.Lock()
-	if log := sh.logs[name]; log != nil {
+	s.tell(name, func(log *history.Log) any {
 		s.histories.count(-log.Bytes())
 		log.Lose()
 		number, _ := log.End()
-		gap := &frame.Message{Tag: &resume.Gap{Room: log.Room(), Number: number}}
-		sh.each(name, func(c *Conn) {
-			if c.line.Session() != nil {
-				t.note(c, c.line.PushEmpty(gap))
-			}
-		})
-	}
+		return &resume.Gap{Room: log.Room(), Number: number}
+	})
+}
+
+// mark gives the end of the room's log a position.
+func (s *store) mark(name string, at history.Position) {
+	s.tell(name, func(log *history.Log) any {
+		before := log.Bytes()
+		place := log.Append(new(frame.Message), at, nil, frame.Now())
+		s.histories.count(log.Bytes() - before)
+		return &resume.Skip{First: place.Number, Place: place}
+	})
+}
+
+// tell changes the room's log, and tells the members that are told of positions what f returns.
+func (s *store) tell(name string, f func(*history.Log) any) {
+	t := tallies.Get().(*tally)
+	sh := s.shardOf(name)
+	sh.mu.Lock()
+	m := &frame.Message{Tag: f(s.histories.logLocked(sh, name))}
+	sh.each(name, func(c *Conn) {
+		if c.line.Session() != nil {
+			t.note(c, c.line.PushEmpty(m))
+		}
+	})
 	sh.mu.Unlock()
+
 	t.settle()
 	tallies.Put(t)
 }
@@ -758,27 +775,47 @@ func (h *histories) sweepLater() {
 	}
 }
 
-// sweep drops messages that are too old, and logs to which nobody can come back.
+// sweep drops messages that are too old, and logs to which nobody can come back. With a broker it has the ends of
+// logs marked to which somebody may come back on another node.
 func (h *histories) sweep() {
 	h.sweeping.Store(false)
 	left, now := false, frame.Now()
 	for i := range h.store.shards {
 		sh := &h.store.shards[i]
 		sh.mu.Lock()
-		for name, log := range sh.logs {
-			before := log.Bytes()
-			log.Expire(now)
-			h.count(log.Bytes() - before)
-			if !h.shared && log.IsOver(now) {
-				h.deleteLocked(sh, name)
-			}
-		}
+		unnamed := h.sweepLocked(sh, now)
 		left = left || len(sh.logs) > 0
 		sh.mu.Unlock()
+
+		for _, name := range unnamed {
+			h.mark(name)
+		}
 	}
 	if left && !h.closed.Load() {
 		h.sweepLater()
 	}
+}
+
+// sweepLocked sweeps a shard, which is locked. It returns the rooms whose logs need a mark.
+func (h *histories) sweepLocked(sh *shard, now int64) (unnamed []string) {
+	for name, log := range sh.logs {
+		before := log.Bytes()
+		log.Expire(now)
+		h.count(log.Bytes() - before)
+		if !h.shared && log.IsOver(now) {
+			h.deleteLocked(sh, name)
+		}
+		if h.shared && sh.isAnyTold(name) && log.Mark(now, h.limits.Age/2) {
+			unnamed = append(unnamed, name)
+		}
+	}
+	return unnamed
+}
+
+// isAnyTold reports whether a member of the room is told of positions. mu is locked.
+func (sh *shard) isAnyTold(name string) bool {
+	r := sh.rooms[name]
+	return r != nil && slices.ContainsFunc(r.members, func(m seat) bool { return m.conn.line.Session() != nil })
 }
 
 // close drops all logs.
@@ -865,6 +902,7 @@ type entry struct {
 	missed  []*frame.Message
 	resent  int
 	wake    bool
+	unnamed bool // the log's end needs a mark
 }
 
 // newEntry returns the entry of c into the room, nil if its client isn't told of positions.
@@ -895,6 +933,7 @@ func (e *entry) enter(c *Conn, r *room, log *history.Log) {
 func (e *entry) begin(c *Conn, log *history.Log, told *resume.Enter) (start *resume.Start) {
 	claim := resume.Claim{Log: log.Birth(), Floor: log.Floor(), Holder: resume.ConnTag(c.id)}
 	number, at := log.End()
+	e.unnamed = at == history.Position{} && log.Mark(frame.Now(), 0)
 
 	from, known := e.resume(log)
 	if !known {
@@ -956,6 +995,9 @@ func (e *entry) collect(c *Conn, log *history.Log, from uint64) (hidden bool) {
 func (e *entry) settle(c *Conn) {
 	if e.wake {
 		c.line.Wake()
+	}
+	if h := c.hub.store.histories; e.unnamed && h.mark != nil {
+		h.mark(e.name)
 	}
 	if e.outcome != "" {
 		c.hub.observer.Add(MetricResumes, c.route, e.outcome, 1)

@@ -34,6 +34,9 @@ type History struct {
 	Age      time.Duration // of an envelope
 }
 
+// Mark is the kind of a message that holds nothing. It gives the end of a room's log a position.
+const Mark = 0x4
+
 // Position names a message of a room on all nodes alike. In a room's order positions rise.
 type Position struct {
 	Stream uint64 // the broker's position of the envelope

@@ -59,6 +59,7 @@ type Log struct {
 	lastAt Position // of the newest message that is known, kept or not
 	base   Position // right before the oldest message that is kept; zero: it isn't known
 	birth  uint64   // see Birth
+	marked int64    // see Mark
 	idle   int64    // since when the room has had no member, by frame.Now; 0: it has members
 }
 
@@ -86,6 +87,18 @@ func (l *Log) Newest() int64 {
 		return 0
 	}
 	return placeOf(l.at(l.len - 1)).Made
+}
+
+// Mark reports whether the log's end needs a new position at that time, by frame.Now: it has none, or the
+// newest message is older than age. Then it doesn't report so again for a second.
+func (l *Log) Mark(now int64, age time.Duration) bool {
+	_, at := l.End()
+	named := at != Position{} && l.len > 0 && now-l.Newest() <= int64(age)
+	if named || now-l.marked < int64(time.Second) {
+		return false
+	}
+	l.marked = now
+	return true
 }
 
 // SetIdle notes since when, by frame.Now, the room has had no member; 0 means that it has.

@@ -8,6 +8,7 @@ import (
 	"github.com/wsroom/wsroom/internal/bucket"
 	"github.com/wsroom/wsroom/internal/frame"
 	"github.com/wsroom/wsroom/internal/outbound"
+	"github.com/wsroom/wsroom/internal/resume"
 )
 
 // maxTick is the longest time between two searches for silent peers.
@@ -84,6 +85,20 @@ func (l *Line) IsSilent(b *Heartbeat, now int64) bool {
 		return false
 	}
 	return time.Duration(now-l.Wire().Heard()) >= b.interval-b.interval/10/maxJitter*jitter-b.tick
+}
+
+// IsMute reports whether the peer, which was promised that something comes in each interval, is to be sent a
+// beat. A ping doesn't count, because browsers don't show it to a page.
+func (l *Line) IsMute(b *Heartbeat, now int64) bool {
+	at, told := l.SpokeAt()
+	return told && l.jitter.Load() != 0 && time.Duration(now-at) >= b.interval-2*b.tick
+}
+
+// Beat sends a peer something when nothing else is sent.
+func (l *Line) Beat() {
+	if l.PushAnswer(resume.Beat).Refused == outbound.Slow {
+		l.end(TooSlow)
+	}
 }
 
 // leastAsking is the shortest time between two pings while nobody reads. See EmptyFrameRate.

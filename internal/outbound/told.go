@@ -1,6 +1,8 @@
 package outbound
 
 import (
+	"sync/atomic"
+
 	"github.com/wsroom/wsroom/internal/frame"
 	"github.com/wsroom/wsroom/internal/goroutine"
 	"github.com/wsroom/wsroom/internal/history"
@@ -11,6 +13,7 @@ import (
 // messages without a frame, of which the client is told in their turn. They take no room.
 type told struct {
 	session *resume.Session // belongs to the writer
+	spokeAt atomic.Int64    // when a message was last written, by frame.Now
 
 	empty       int   // messages without a frame in ready
 	ahead       int   // messages in ready before those that are sent again
@@ -25,6 +28,7 @@ func (q *Queue) Tell(session *resume.Session, first *frame.Message) {
 	defer q.mu.Unlock()
 	q.told = new(told)
 	q.told.session = session
+	q.told.spokeAt.Store(frame.Now())
 	q.pushFirstOf(first)
 }
 
@@ -51,6 +55,15 @@ func (q *Queue) Session() *resume.Session {
 
 // Own is the [frame.Message.Tag] of a message to this connection alone.
 type Own struct{}
+
+// SpokeAt returns when a message was last written, by frame.Now. told is false if the client isn't told of
+// rooms and positions.
+func (q *Queue) SpokeAt() (at int64, told bool) {
+	if q.told == nil {
+		return 0, false
+	}
+	return q.told.spokeAt.Load(), true
+}
 
 // isEmpty reports whether the message has no frame.
 func isEmpty(m *frame.Message) bool { return m.Size() == 0 }
@@ -305,9 +318,9 @@ func (q *Queue) Forget(room uint64) {
 
 // filter removes the messages of ready that keep doesn't want.
 func (q *Queue) filter(keep func(*frame.Message) bool) {
-	var before told
+	resent, resentBytes := 0, int64(0)
 	if q.told != nil {
-		before = *q.told
+		resent, resentBytes = q.told.resent, q.told.resentBytes
 	}
 
 	for range q.ready.len {
@@ -322,8 +335,8 @@ func (q *Queue) filter(keep func(*frame.Message) bool) {
 	}
 
 	if t := q.told; t != nil { // what is left may be sent again: then it takes no room
-		t.resent = min(before.resent, int(q.ready.len)-t.empty)
-		t.resentBytes = min(before.resentBytes, q.bytes)
+		t.resent = min(resent, int(q.ready.len)-t.empty)
+		t.resentBytes = min(resentBytes, q.bytes)
 	}
 }
 

@@ -114,6 +114,9 @@ func (q *Queue) finishBatch(b *batch, size int, err error) (more bool) {
 
 	now := frame.Now()
 	q.wroteAt.Store(now)
+	if q.told != nil && b.n > 0 {
+		q.told.spokeAt.Store(now)
+	}
 	q.owner.Wrote(b.written(size, now))
 	return true
 }

@@ -338,6 +338,11 @@ func (c *v1) ask(n int) {
 	c.until("it is answered", func() bool { return slices.Contains(c.acks, n) })
 }
 
+// say sends a text message, if the line still works.
+func (c *v1) say(text string) {
+	_ = c.ws.Write(context.Background(), websocket.MessageText, []byte(text))
+}
+
 func (c *v1) cut() { c.ws.CloseNow() }
 
 var _ = time.Second
