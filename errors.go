@@ -186,7 +186,7 @@ const maxUnheard = 64 << 10
 // refuse answers a valid handshake that is refused: by a close frame if WithRejectMode allows that, else by
 // HTTP.
 func (g *gate) refuse(cause string, err error) {
-	g.answered = true
+	g.phase = gateAnswered
 	refused := g.noteRefusal(cause, err)
 	if tellable(cause) && g.hub.mayReject() {
 		defer g.hub.rejects.Add(-1)
@@ -309,14 +309,11 @@ func roomError(err error) error {
 	return &StatusError{Status: http.StatusBadRequest}
 }
 
-// logger returns a logger with the request's route, and with its room and connection once they are known.
+// logger returns a logger with the request's route, and with its room once it is known.
 func (g *gate) logger() *slog.Logger {
 	l := g.hub.cfg.logger.With("route", route.Pattern(g.request))
 	if g.room != "" {
 		l = l.With("room", g.room)
-	}
-	if g.conn != nil {
-		l = l.With("conn", g.conn.id)
 	}
 	return l
 }
