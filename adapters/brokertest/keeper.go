@@ -229,6 +229,7 @@ func agree(t testing.TB, ears ...*ear) {
 var keeperChecks = []check{
 	{"PastThenLive", nothing, pastThenLive},
 	{"BeginsWithTheLast", nothing, beginsWithTheLast},
+	{"LongPast", nothing, longPast},
 	{"KeepsTheLast", nothing, keepsTheLast},
 	{"KeepsForATime", nothing, keepsForATime},
 	{"OnePositionForAll", nothing, onePositionForAll},
@@ -296,6 +297,17 @@ func beginsWithTheLast(t testing.TB, s Setup) {
 		wholeSince(t, e, "the followers of a topic are independent of one another")
 	}
 	agree(t, ears...)
+}
+
+// longPast: a past of thousands of messages comes whole, before live.
+func longPast(t testing.TB, s Setup) {
+	const kept = 3000
+	nodes, topic := s.open(t, 2), newTopic()
+	publish(t, nodes[0], topic, numbers(1, kept)...)
+	if got := follow(t, nodes[1], topic, kept, noOutage).past(); !slices.Equal(got, numbers(1, kept)) {
+		t.Fatalf("of %d messages, %d are delivered before live: if you read what is kept in parts, read until there is no more, "+
+			"and go on after the last part", kept, len(got))
+	}
 }
 
 // keepsTheLast: the last n messages are kept, and of those before them at most as many as there is room for
