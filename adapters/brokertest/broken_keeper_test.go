@@ -192,6 +192,9 @@ var brokenPasts = []fault{
 			return slices.Delete(slices.Clone(all), 5, 6)
 		})
 	}},
+	{"reads 1,000 messages at most", "LongPast", func() *broken {
+		return rereading(func(all []kept, n int) []kept { return all[max(0, len(all)-min(n, 1000)):] })
+	}},
 	{"reads first, and subscribes after that", "PastThenLive", func() *broken {
 		return following(func(
 			b *Node, ctx context.Context, topic string, n int, deliver func(uint64, []byte), live func(), lost func(error),
@@ -490,6 +493,45 @@ var brokenReturns = []fault{
 			if all := p.of(topic).kept; len(all) > 10 {
 				i.seen = max(i.seen, all[len(all)-11].position)
 			}
+		})
+	}},
+	{"goes on with 1,000 messages after an outage, and then with what comes", "MuchIsMissed", func() *broken {
+		return returning(func(p *past, topic string, i *inbox) {
+			missed := 0
+			for _, k := range p.of(topic).kept {
+				if k.position > i.seen && missed < 1000 {
+					i.put(item{position: k.position, data: k.data})
+					missed++
+				}
+			}
+			i.seen = p.position
+		})
+	}},
+	{"Follow fails at once during an outage", "FollowWhileCutOff", func() *broken {
+		return following(func(
+			b *Node, ctx context.Context, topic string, n int, deliver func(uint64, []byte), live func(), lost func(error),
+		) (func(), error) {
+			select {
+			case <-b.connected():
+				return b.Follow(ctx, topic, n, deliver, live, lost)
+			default:
+				return nil, ErrAway
+			}
+		})
+	}},
+	{"Follow begins without what was kept while it waited for the broker", "FollowWhileCutOff", func() *broken {
+		return following(func(
+			b *Node, ctx context.Context, topic string, n int, deliver func(uint64, []byte), live func(), lost func(error),
+		) (func(), error) {
+			b.server.mu.Lock()
+			began := b.server.past.position
+			b.server.mu.Unlock()
+			isLive := false
+			return b.Follow(ctx, topic, n, func(position uint64, data []byte) {
+				if isLive || position <= began {
+					deliver(position, data)
+				}
+			}, func() { live(); isLive = true }, lost)
 		})
 	}},
 	{"delivers the last message again after an outage", "FollowerCutOff NoSilentHole", func() *broken {

@@ -1,17 +1,22 @@
 package brokertest
 
 import (
+	"context"
 	"fmt"
 	"slices"
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/wsroom/wsroom"
 )
 
 var keeperOutageChecks = []check{
 	{"StopFollowingWhileAway", downAndUp, stopFollowingWhileAway},
 	{"NoSilentHole", downAndUp, noSilentHole},
 	{"FollowerCutOff", cutAndHeal, followerCutOff},
+	{"FollowWhileCutOff", cutAndHeal, followWhileCutOff},
+	{"MuchIsMissed", cutAndHeal, muchIsMissed},
 	{"CutOffBeforeTheFirst", cutAndHeal, cutOffBeforeTheFirst},
 	{"CutOftenWhileFollowing", cutAndHeal, cutOftenWhileFollowing},
 	{"TrimmedWhileCutOff", cutAndHeal, trimmedWhileCutOff},
@@ -115,6 +120,53 @@ func followerCutOff(t testing.TB, s Setup) {
 	if got, want := texts(quiet.kept()), []string{"before", "healed 0", "healed 1"}; !slices.Equal(got, want) {
 		t.Errorf("a follower that was cut off gets %q, want %q", got, want)
 	}
+}
+
+// followWhileCutOff: Follow waits for the broker as long as its context allows, and then begins with all that
+// is kept by then.
+func followWhileCutOff(t testing.TB, s Setup) {
+	nodes, topic := s.open(t, 2), newTopic()
+	publish(t, nodes[0], topic, numbers(1, 5)...)
+	follow(t, nodes[1], newTopic(), 10, "").stop() // so that it is connected
+	s.Cut(t, nodes[1])
+	inTime(t, "Follow", func(ctx context.Context) error {
+		stop, err := nodes[1].(wsroom.Keeper).Follow(ctx, topic, 10,
+			func(uint64, []byte) { t.Error("deliver is called though the node is cut off") },
+			func() { t.Error("live is called though the node is cut off") },
+			func(error) { t.Error("lost is called though the node is cut off, and Follow hasn't returned") })
+		if err == nil {
+			stop()
+		}
+		return err
+	})
+
+	var e *ear
+	var following sync.WaitGroup
+	following.Go(func() { e = follow(t, nodes[1], topic, 10, "") })
+	<-time.After(20 * time.Millisecond) // so that it has begun to wait
+	publish(t, nodes[0], topic, numbers(6, 8)...)
+	s.Heal(t, nodes[1])
+	following.Wait()
+	require(t)
+	publish(t, nodes[0], topic, "9")
+	e.hears("9")
+	if got := texts(e.kept()); !slices.Equal(got, numbers(1, 9)) {
+		t.Fatalf("Follow waited for the broker and then delivers %s: begin with all that is kept by then", few(got))
+	}
+}
+
+// muchIsMissed: a follower that was cut off goes on with thousands of messages, too, if all are kept.
+func muchIsMissed(t testing.TB, s Setup) {
+	const missed = 3000
+	nodes, topic := s.open(t, 2), newTopic()
+	e := follow(t, nodes[1], topic, 10, stillKept)
+	publish(t, nodes[0], topic, "1")
+	e.hears("1")
+	s.Cut(t, nodes[1])
+	publish(t, nodes[0], topic, numbers(2, 1+missed)...)
+	s.Heal(t, nodes[1])
+	e.hears(fmt.Sprint(1+missed), ": if you read what was missed in parts, read until there is no more")
+	wholeSince(t, e, "if you read what was missed in parts, read until there is no more")
 }
 
 // cutOffBeforeTheFirst: a follower that has heard nothing before its node is cut off gets what is kept
