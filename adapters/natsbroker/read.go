@@ -29,7 +29,7 @@ type reading struct {
 
 	// These are of the stream, if it was asked.
 	first uint64 // the number of the first message that it has or would have
-	full  bool   // it is near its limit of bytes
+	full  bool   // there may be no room for one more, so that it has forgotten some for lack of room
 }
 
 // has reports whether the message with this number is kept. It is the one from which on was read.
@@ -46,13 +46,17 @@ func (b *Broker) read(ctx context.Context, subject string, from uint64) (r readi
 	if err != nil {
 		return r, err
 	}
-	if newest >= from && newest > 0 {
-		if r, err = b.readSome(ctx, subject, from); err != nil {
-			return r, err
-		}
-		if n := len(r.messages); r.more == 0 && (n == 0 || sequence(r.messages[n-1], jetstream.SequenceHeader) < newest) {
-			return r, errBehind // any replica may answer
-		}
+	if newest == 0 {
+		return r, nil
+	}
+	if newest < from { // a new leader
+		return r, errBehind
+	}
+	if r, err = b.readSome(ctx, subject, from); err != nil {
+		return r, err
+	}
+	if n := len(r.messages); r.more == 0 && (n == 0 || sequence(r.messages[n-1], jetstream.SequenceHeader) < newest) {
+		return r, errBehind // any replica may answer
 	}
 	return r, nil
 }
@@ -67,7 +71,7 @@ func (b *Broker) look(ctx context.Context, r *reading) error {
 		info := s.CachedInfo()
 		r.first = info.State.FirstSeq
 		most := info.Config.MaxBytes
-		r.full = most > 0 && info.State.Bytes > uint64(most/10*9)
+		r.full = most > 0 && info.State.Bytes+uint64(b.nc.MaxPayload()) > uint64(most)
 		return nil
 	})
 }
