@@ -82,6 +82,7 @@ type follower struct {
 	began    bool      // live is in the inbox
 	past     int       // how many messages are in the inbox before live
 	last     uint64    // the number of the last message that came, probes included
+	now      time.Time // when the last probe was stored that came back, by the server's clock
 	catching bool
 	cause    error  // of catching up
 	sure     uint64 // while catching up: all messages up to this number of the stream have come
@@ -100,6 +101,7 @@ func (f *follower) receive(m *nats.Msg) {
 	f.last = seq
 	if m.Header.Get(probeHeader) != "" {
 		if f.isBack(m) {
+			f.now = storedAt(m)
 			f.back()
 		}
 		return
@@ -126,8 +128,7 @@ func (f *follower) follows(m *nats.Msg) bool {
 	if before != 0 || f.at == 0 || f.gone {
 		return before <= f.at
 	}
-	age := f.flow.age() // the stream has no message before: has it forgotten that, by its age?
-	return age > 0 && storedAt(m).Sub(f.stored) >= age
+	return f.aged(storedAt(m)) // the stream has no message before
 }
 
 func storedAt(m *nats.Msg) time.Time {
@@ -200,7 +201,7 @@ func (f *follower) step(ctx context.Context) (done bool, err error) {
 
 	r, err := f.b.read(ctx, keptIn+encode(f.topic)+keptData, at)
 	if err == nil && !anew && !r.has(at) {
-		r.first, err = f.b.first(ctx)
+		err = f.b.look(ctx, &r)
 	}
 	if err != nil {
 		select {
@@ -265,13 +266,23 @@ func (f *follower) goLive() {
 // before what has been read.
 //
 // The stream forgets the oldest first. So nothing is missing if the last message is still there. If it isn't,
-// fewer than n newer ones have not displaced any. Then nothing is missing if the stream has forgotten only
-// what it held before the messages that have come on any topic.
+// fewer than n newer ones have not displaced any of the topic. Then nothing is missing if the stream has
+// forgotten only what was in it before the messages that have come on any topic, by age or by its limit. While
+// the node was cut off, somebody may have removed messages of this topic.
 func (f *follower) complete(r reading) bool {
-	if r.has(f.at) {
+	switch {
+	case r.has(f.at):
 		return true
+	case len(r.messages) >= f.n || r.more > 0 || r.first <= f.at || r.first > f.sure+1:
+		return false
 	}
-	return len(r.messages) < f.n && r.more == 0 && f.at < r.first && r.first <= f.sure+1
+	return f.cause != errCut || f.at == 0 || f.gone || r.full || f.aged(f.now)
+}
+
+// aged reports whether the stream has forgotten the last message by its age.
+func (f *follower) aged(now time.Time) bool {
+	age := f.flow.age()
+	return age > 0 && now.Sub(f.stored) >= age
 }
 
 // release passes on what is held. It reports whether all of it follows. What came before the read, and after
@@ -303,7 +314,7 @@ func (b *Broker) beat() {
 	for l := range b.links {
 		if f, ok := l.(*follower); ok {
 			one = f
-			f.look()
+			f.check()
 		}
 	}
 	b.mu.Unlock()
@@ -315,8 +326,8 @@ func (b *Broker) beat() {
 	}
 }
 
-// look has the follower catch up if nats.go has dropped some of its messages.
-func (f *follower) look() {
+// check has the follower catch up if nats.go has dropped some of its messages.
+func (f *follower) check() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if n, err := f.sub.Dropped(); err == nil && n != f.dropped {

@@ -75,7 +75,7 @@ func TestBrokerBehindCables(t *testing.T) {
 			},
 			Cut:  func(_ testing.TB, b wsroom.Broker) { cables[b].Cut() },
 			Heal: func(_ testing.TB, b wsroom.Broker) { cables[b].Heal() },
-			Wipe: func(t testing.TB) { purge(t, s.addr()) },
+			Wipe: func(t testing.TB) { purge(t, connect(t, s.addr())) },
 		}
 	})
 }
@@ -298,9 +298,13 @@ func TestCluster(t *testing.T) {
 	}
 	t.Run("Broker", func(t *testing.T) {
 		brokertest.Run(t, func(testing.TB) brokertest.Setup {
-			return brokertest.Setup{Open: func(t testing.TB) wsroom.Broker {
-				return natsbroker.New(connect(t, addr()), natsbroker.WithReplicas(3))
-			}}
+			return brokertest.Setup{
+				Open: func(t testing.TB) wsroom.Broker {
+					return natsbroker.New(connect(t, addr()), natsbroker.WithReplicas(3))
+				},
+				Retain: func(t testing.TB, _ int, _ time.Duration) { forget(t, connect(t, addr())) }, // of the check before
+				Wipe:   func(t testing.TB) { purge(t, connect(t, addr())) },
+			}
 		})
 	})
 	t.Run("Presence", func(t *testing.T) {
@@ -323,6 +327,8 @@ func TestCluster(t *testing.T) {
 		})
 	})
 	t.Run("Replicas", func(t *testing.T) { replicasAreRaised(t, nodes) })
+	t.Run("KeptServerRestarts", func(t *testing.T) { keptServerRestarts(t, nodes) })
+	t.Run("KeptServerDies", func(t *testing.T) { keptServerDies(t, nodes) })
 	t.Run("ServerDies", func(t *testing.T) { serverDies(t, nodes) })
 }
 
@@ -401,27 +407,4 @@ func publish(t testing.TB, b wsroom.Broker, topic, message string) {
 	if err := b.Publish(t.Context(), topic, []byte(message)); err != nil {
 		t.Error(err)
 	}
-}
-
-// purge removes all that is kept.
-func purge(t testing.TB, addr string) {
-	t.Helper()
-	s := keptStream(t, addr)
-	if err := s.Purge(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-}
-
-// keptStream returns the stream of kept messages, which there must be.
-func keptStream(t testing.TB, addr string) jetstream.Stream {
-	t.Helper()
-	js, err := jetstream.New(connect(t, addr))
-	if err != nil {
-		t.Fatal(err)
-	}
-	s, err := js.Stream(t.Context(), "wsroom-kept")
-	if err != nil {
-		t.Fatal(err)
-	}
-	return s
 }

@@ -25,8 +25,11 @@ var errBehind = errors.New("natsbroker: the server doesn't have the newest messa
 // reading is what is kept of a topic from a number on, or the first part of it.
 type reading struct {
 	messages []*nats.Msg
-	more     int    // how many are left
-	first    uint64 // the number of the stream's first message, if it was asked for
+	more     int // how many are left
+
+	// These are of the stream, if it was asked.
+	first uint64 // the number of the first message that it has or would have
+	full  bool   // there may be no room for one more, so that it has forgotten some for lack of room
 }
 
 // has reports whether the message with this number is kept. It is the one from which on was read.
@@ -43,27 +46,34 @@ func (b *Broker) read(ctx context.Context, subject string, from uint64) (r readi
 	if err != nil {
 		return r, err
 	}
-	if newest >= from && newest > 0 {
-		if r, err = b.readSome(ctx, subject, from); err != nil {
-			return r, err
-		}
-		if n := len(r.messages); r.more == 0 && (n == 0 || sequence(r.messages[n-1], jetstream.SequenceHeader) < newest) {
-			return r, errBehind // any replica may answer
-		}
+	if newest == 0 {
+		return r, nil
+	}
+	if newest < from { // a new leader
+		return r, errBehind
+	}
+	if r, err = b.readSome(ctx, subject, from); err != nil {
+		return r, err
+	}
+	if n := len(r.messages); r.more == 0 && (n == 0 || sequence(r.messages[n-1], jetstream.SequenceHeader) < newest) {
+		return r, errBehind // any replica may answer
 	}
 	return r, nil
 }
 
-// first returns the number of the first message that the stream has of any topic, or would have.
-func (b *Broker) first(ctx context.Context) (seq uint64, err error) {
-	err = insist(ctx, func(ctx context.Context) error {
+// look adds to a reading what the stream says of all topics.
+func (b *Broker) look(ctx context.Context, r *reading) error {
+	return insist(ctx, func(ctx context.Context) error {
 		s, err := b.js.Stream(ctx, keptStream)
-		if err == nil {
-			seq = s.CachedInfo().State.FirstSeq
+		if err != nil {
+			return err
 		}
-		return err
+		info := s.CachedInfo()
+		r.first = info.State.FirstSeq
+		most := info.Config.MaxBytes
+		r.full = most > 0 && info.State.Bytes+uint64(b.nc.MaxPayload()) > uint64(most)
+		return nil
 	})
-	return seq, err
 }
 
 // newest returns the number of the last message that is kept on a subject; 0 if there is none. It asks the

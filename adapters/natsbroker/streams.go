@@ -17,7 +17,7 @@ const (
 
 	// ahead is how many numbers there are at least between a stream's last message and those that it goes on
 	// with if its data is lost.
-	ahead = 1 << 32
+	ahead = 1 << 28
 
 	// shortest is the shortest time that a stream keeps messages.
 	shortest = time.Second
@@ -32,6 +32,7 @@ type flow struct {
 	config jetstream.StreamConfig // what the stream must have at least
 	found  jetstream.StreamConfig // what it had when its limits were last looked at
 	looked time.Time              // when that was; zero if it must be looked at again
+	newest uint64                 // the highest number that the stream is known to have given
 	heard  map[uint64]uint64      // the last number that has come from it, by the connection's number
 }
 
@@ -96,16 +97,18 @@ func (f *flow) prepare(ctx context.Context) error {
 func (f *flow) create(ctx context.Context) error {
 	f.mu.Lock()
 	config := f.config
+	config.FirstSeq = max(uint64(time.Now().UnixNano()), f.newest+1)
 	f.looked = time.Time{}
 	f.mu.Unlock()
-	config.FirstSeq = uint64(time.Now().UnixNano())
 	return makeStream(ctx, f.js, config)
 }
 
-// stored has the stream looked at again if its numbers have come to where they begin when its data is lost.
+// stored notes the number of a message. The stream is looked at again if its numbers have come to where they
+// begin when its data is lost.
 func (f *flow) stored(seq uint64) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	f.newest = max(f.newest, seq)
 	if f.config.AllowDirect && seq >= f.found.FirstSeq {
 		f.looked = time.Time{}
 	}
@@ -124,6 +127,7 @@ func (f *flow) hear(epoch, seq uint64) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.heard[epoch] = seq
+	f.newest = max(f.newest, seq)
 	if len(f.heard) > connections {
 		for e := range f.heard {
 			if e+connections <= epoch {
