@@ -39,6 +39,13 @@ func (l *line) set(keep func([]byte) (int, error)) {
 	l.keep = keep
 }
 
+// fail has Follow fail with err once the past has been delivered; nil: it works.
+func (l *line) fail(err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.fails = err
+}
+
 func (l *line) Keep(ctx context.Context, topic string, data []byte, n int, d time.Duration) error {
 	l.mu.Lock()
 	fault := l.keep
@@ -683,12 +690,8 @@ func TestKeptPastThatFailsBeginsAnew(t *testing.T) {
 		a.say(t, "1", "2")
 		b.leave("/a")
 		a.say(t, "3")
-		b.line.fails = kit.ErrDown
-		time.AfterFunc(time.Second, func() {
-			b.line.mu.Lock()
-			defer b.line.mu.Unlock()
-			b.line.fails = nil
-		})
+		b.line.fail(kit.ErrDown)
+		time.AfterFunc(time.Second, func() { b.line.fail(nil) })
 		b.join(t, "/a")
 		a.say(t, "4")
 		b.want(t, "it", "(1) (2) (3) 4")
@@ -714,12 +717,12 @@ func TestKeptPastThatNeverComesForgetsNothing(t *testing.T) {
 		b.leave("/a")
 
 		server.Trim(0)
-		b.line.fails = kit.ErrDown
+		b.line.fail(kit.ErrDown)
 		if err := b.Subscribe(t.Context, "/a"); !errors.Is(err, cluster.ErrAway) {
 			t.Errorf("Subscribe: %v", err)
 		}
 		time.Sleep(3 * time.Second)
-		b.line.fails = nil
+		b.line.fail(nil)
 		b.join(t, "/a")
 		keepRaw(t, a, last)
 		b.want(t, "it", "")
