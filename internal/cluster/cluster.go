@@ -5,6 +5,10 @@
 // order, drops duplicates, notices missing messages, and bridges the broker's outages. It doesn't know who
 // is in a room: a [Delivery] says which members a message is for, and the owner finds them.
 //
+// With [Config].History the broker keeps the rooms' messages. Then a room's subscription begins with those
+// that are kept, and the owner has a log of the room with the same messages in the same order, at the same
+// [Position], as the other nodes have.
+//
 // A message goes from [Publish] through the outbox to the broker, and from there to the subscriptions of
 // all nodes, including this one. So all members see one order.
 package cluster

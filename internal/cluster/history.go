@@ -164,9 +164,6 @@ func (f *following) recall() {
 	}
 
 	for node, last := range s.before.seen {
-		if now, known := s.seen[node]; known && now.sequence-last.sequence < longAgo { // it isn't below
-			continue
-		}
 		last.gapKnown = !f.begun
 		s.seen[node] = last
 	}

@@ -179,17 +179,10 @@ func (h *harbour) join(o *noter) {
 	if h.joined[o] {
 		return
 	}
-	o.line.mu.Lock()
-	o.line.fails = nil
 	if h.rnd.IntN(3) == 0 {
-		o.line.fails = kit.ErrDown
-		time.AfterFunc(300*time.Millisecond, func() {
-			o.line.mu.Lock()
-			defer o.line.mu.Unlock()
-			o.line.fails = nil
-		})
+		o.line.fail(kit.ErrDown)
+		time.AfterFunc(300*time.Millisecond, func() { o.line.fail(nil) })
 	}
-	o.line.mu.Unlock()
 	if o.Subscribe(h.t.Context, "/a") == nil {
 		h.joined[o] = true
 	}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"log/slog"
 	"math"
@@ -36,6 +37,13 @@ func (l *line) set(keep func([]byte) (int, error)) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.keep = keep
+}
+
+// fail has Follow fail with err once the past has been delivered; nil: it works.
+func (l *line) fail(err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.fails = err
 }
 
 func (l *line) Keep(ctx context.Context, topic string, data []byte, n int, d time.Duration) error {
@@ -387,31 +395,32 @@ func TestKeptRetriesDoubleNothing(t *testing.T) {
 var holed = map[string]struct {
 	happens func(t *testing.T, server *brokertest.Memory, a, b *noter)
 	kept    bool // a node that comes later finds the hole, too
+	holes   int
 }{
 	"a message is missing": {func(t *testing.T, _ *brokertest.Memory, a, _ *noter) {
 		a.line.set(func([]byte) (int, error) { return 0, nil })
 		a.say(t, "never comes")
 		a.line.set(nil)
-	}, true},
+	}, true, 1},
 	"the broker has lost it": {func(t *testing.T, server *brokertest.Memory, a, b *noter) {
 		b.line.Down()
 		a.say(t, "gone")
 		server.Trim(0)
 		b.line.Up()
-	}, false},
+	}, false, 1},
 	"another version": {func(t *testing.T, _ *brokertest.Memory, a, _ *noter) {
 		keepRaw(t, a, []byte("\x02 what comes after this release"))
-	}, true},
+	}, true, 1},
 	"garbage": {func(t *testing.T, _ *brokertest.Memory, a, _ *noter) {
 		keepRaw(t, a, []byte("\x01 garbage garbage garbage"))
-	}, true},
+	}, true, 1},
 	"text that isn't UTF-8": {func(t *testing.T, _ *brokertest.Memory, a, _ *noter) {
 		var sent []byte
 		a.line.set(func(data []byte) (int, error) { sent = bytes.Clone(data); return 0, nil })
 		a.say(t, "text")
 		a.line.set(nil)
 		keepRaw(t, a, bytes.Replace(sent, []byte("text"), []byte("te\xfft"), 1))
-	}, true},
+	}, true, 1},
 	"given up": {func(t *testing.T, _ *brokertest.Memory, a, _ *noter) {
 		a.line.set(func(data []byte) (int, error) {
 			if bytes.Contains(data, []byte("unwanted")) {
@@ -421,7 +430,7 @@ var holed = map[string]struct {
 		})
 		a.say(t, "unwanted")
 		a.line.set(nil)
-	}, true},
+	}, true, 1},
 	"a forged sequence": {func(t *testing.T, _ *brokertest.Memory, a, _ *noter) {
 		var sent []byte
 		a.line.set(func(data []byte) (int, error) { sent = bytes.Clone(data); return 0, nil })
@@ -430,7 +439,7 @@ var holed = map[string]struct {
 		far := binary.AppendUvarint(nil, math.MaxUint64-1)
 		e := append(bytes.Clone(sent[:17]), byte(len(far)+2))
 		keepRaw(t, a, append(append(e, far...), 0, 0)) // a notice
-	}, true},
+	}, true, 3},
 }
 
 func keepRaw(t *testing.T, by *noter, data []byte) {
@@ -459,10 +468,7 @@ func TestKeptLogsHaveHoles(t *testing.T) {
 					synctest.Wait()
 					a.say(t, "2")
 
-					got := b.texts("/a")
-					if !strings.HasPrefix(got, "1 hole") || !strings.HasSuffix(got, "hole 2") {
-						t.Errorf("the log is %q", got)
-					}
+					b.want(t, "it", "1"+strings.Repeat(" hole", tc.holes)+" 2")
 					b.mu.Lock()
 					if member != (len(b.gaps) > 0) {
 						t.Errorf("gaps %q", b.gaps)
@@ -490,9 +496,7 @@ func TestKeptPastHasHoles(t *testing.T) {
 				tc.happens(t, server, a, b)
 				a.say(t, "2")
 				later.join(t, "/a")
-				if got := later.texts("/a"); !strings.HasPrefix(got, "(1) hole") || !strings.HasSuffix(got, "hole (2)") {
-					t.Errorf("the log is %q", got)
-				}
+				later.want(t, "the one that came later", "(1)"+strings.Repeat(" hole", tc.holes)+" (2)")
 				wantSame(t, b, later)
 				later.wantGaps(t, "the one that came later", 0)
 			})
@@ -526,6 +530,23 @@ func TestKeptGivenUpMessageHasOnePlace(t *testing.T) {
 		b.want(t, "the other", "1 2 hole 3")
 		a.wantGaps(t, "the sender", 1)
 		b.wantGaps(t, "the other", 1)
+	})
+}
+
+// If even the notice that a message was given up is, each node has the hole before the next message.
+func TestKeptGivenUpNoticeHidesNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		server := brokertest.NewMemory()
+		a, b := newNoter(t, server, 100), newNoter(t, server, 100)
+		a.join(t, "/a")
+		b.join(t, "/a")
+		a.say(t, "1")
+		a.line.set(func([]byte) (int, error) { return 0, rejected{kit.ErrDown} })
+		a.say(t, "unwanted")
+		a.line.set(nil)
+		a.say(t, "2")
+		a.want(t, "the sender", "1 hole 2")
+		b.want(t, "the other", "1 hole 2")
 	})
 }
 
@@ -612,6 +633,17 @@ func TestKeptPastIsComparedWithWhatWasSeen(t *testing.T) {
 			a.say(t, "x")
 			server.Wipe()
 		}, "5"},
+		"one is missing of a node whose others are trimmed": {func(t *testing.T, server *brokertest.Memory, a, b *noter) {
+			other := newNoter(t, server, 100)
+			b.join(t, "/a")
+			other.say(t, "other")
+			b.leave("/a")
+			server.Trim(1)
+			a.line.set(func([]byte) (int, error) { return 0, nil })
+			a.say(t, "never comes")
+			a.line.set(nil)
+			a.say(t, "4")
+		}, "(other) hole (4) 5"},
 		"the broker has lost the last": {func(t *testing.T, server *brokertest.Memory, a, b *noter) {
 			b.line.follow = func(deliver func(uint64, []byte)) func(uint64, []byte) {
 				return func(position uint64, data []byte) {
@@ -658,12 +690,8 @@ func TestKeptPastThatFailsBeginsAnew(t *testing.T) {
 		a.say(t, "1", "2")
 		b.leave("/a")
 		a.say(t, "3")
-		b.line.fails = kit.ErrDown
-		time.AfterFunc(time.Second, func() {
-			b.line.mu.Lock()
-			defer b.line.mu.Unlock()
-			b.line.fails = nil
-		})
+		b.line.fail(kit.ErrDown)
+		time.AfterFunc(time.Second, func() { b.line.fail(nil) })
 		b.join(t, "/a")
 		a.say(t, "4")
 		b.want(t, "it", "(1) (2) (3) 4")
@@ -673,6 +701,64 @@ func TestKeptPastThatFailsBeginsAnew(t *testing.T) {
 		if got := strings.Join(b.live, " "); got != "1 2 4" {
 			t.Errorf("members got %q", got)
 		}
+	})
+}
+
+// What a node has had of a room isn't forgotten by a subscription that never comes to be.
+func TestKeptPastThatNeverComesForgetsNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		server := brokertest.NewMemory()
+		a, b := newNoter(t, server, 100), newNoter(t, server, 100)
+		b.join(t, "/a")
+		a.say(t, "1")
+		var last []byte
+		a.line.set(func(data []byte) (int, error) { last = bytes.Clone(data); return 1, nil })
+		a.say(t, "2")
+		b.leave("/a")
+
+		server.Trim(0)
+		b.line.fail(kit.ErrDown)
+		if err := b.Subscribe(t.Context, "/a"); !errors.Is(err, cluster.ErrAway) {
+			t.Errorf("Subscribe: %v", err)
+		}
+		time.Sleep(3 * time.Second)
+		b.line.fail(nil)
+		b.join(t, "/a")
+		keepRaw(t, a, last)
+		b.want(t, "it", "")
+		if got := strings.Join(b.live, " "); got != "1 2" {
+			t.Errorf("members got %q", got)
+		}
+	})
+}
+
+// Nothing comes after the end of a log, or into the next one, from the subscription that has ended or failed.
+func TestKeptLogThatEndedGetsNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		server := brokertest.NewMemory()
+		a, b := newNoter(t, server, 100), newNoter(t, server, 100)
+		var old func(uint64, []byte)
+		b.line.follow = func(deliver func(uint64, []byte)) func(uint64, []byte) {
+			if old == nil {
+				old = deliver
+			}
+			return deliver
+		}
+		b.join(t, "/a")
+		var sent []byte
+		a.line.set(func(data []byte) (int, error) { sent = bytes.Clone(data); return 1, nil })
+		a.say(t, "1", "2")
+		server.Trim(0)
+
+		b.leave("/a")
+		old(math.MaxUint64, sent)
+		b.want(t, "it", "")
+		b.join(t, "/a")
+		old(math.MaxUint64, append(sent, 4, 9, 0, 1, 'x'))
+		b.want(t, "it", "")
+		b.Close(t.Context())
+		old(math.MaxUint64, append(sent, 4, 9, 0, 1, 'x'))
+		b.want(t, "it", "")
 	})
 }
 
