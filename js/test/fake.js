@@ -47,7 +47,10 @@ export class FakeWebSocket {
 
   // says sends control as JSON, and a text as it is.
   says(...messages) {
-    for (const it of messages) this.onmessage?.({ data: typeof it === "string" || it instanceof ArrayBuffer ? it : JSON.stringify(it) });
+    for (const it of messages) {
+      const verbatim = typeof it === "string" || it instanceof ArrayBuffer;
+      this.onmessage?.({ data: verbatim ? it : JSON.stringify(it) });
+    }
   }
 
   ends(code = 1006, reason = "") {
@@ -79,14 +82,21 @@ export function clock(t) {
 // settled lets promises go on.
 export const settled = () => new Promise((done) => setImmediate(done));
 
-// page makes a page of this process: dispatch an event to it.
+// page makes a page of this process: window and tell dispatch an event to it.
 export function page(t) {
-  const window = new EventTarget();
-  const document = Object.assign(new EventTarget(), { hidden: false });
+  const window = new Target();
+  const document = Object.assign(new Target(), { hidden: false });
   const navigator = { onLine: true, vendor: "Google Inc." };
   const before = Object.getOwnPropertyDescriptors(globalThis);
-  const names = { addEventListener: window.addEventListener.bind(window), removeEventListener: window.removeEventListener.bind(window), document, navigator };
-  for (const [name, value] of Object.entries(names)) Object.defineProperty(globalThis, name, { value, configurable: true, writable: true });
+  const names = {
+    addEventListener: window.addEventListener.bind(window),
+    removeEventListener: window.removeEventListener.bind(window),
+    document,
+    navigator,
+  };
+  for (const [name, value] of Object.entries(names)) {
+    Object.defineProperty(globalThis, name, { value, configurable: true, writable: true });
+  }
   t.after(() => {
     for (const name of Object.keys(names)) {
       if (before[name]) Object.defineProperty(globalThis, name, before[name]);
@@ -98,5 +108,18 @@ export function page(t) {
     navigator,
     window: (type) => window.dispatchEvent(new Event(type)),
     tell: (type) => document.dispatchEvent(new Event(type)),
+    listeners: () => window.types.size + document.types.size,
   };
+}
+
+class Target extends EventTarget {
+  types = new Set(); // that somebody listens to
+  addEventListener(type, listener) {
+    super.addEventListener(type, listener);
+    this.types.add(type);
+  }
+  removeEventListener(type, listener) {
+    super.removeEventListener(type, listener);
+    this.types.delete(type);
+  }
 }

@@ -133,6 +133,14 @@ test("a cursor that was names, not resumed, is dropped at once", async (t) => {
   assert.deepEqual(await next(s), []);
 });
 
+test("was says which cursor is dropped, whatever the room is called now", async (t) => {
+  const s = await start(t);
+  (await s.come()).says({ in: 0, room: "a", at: "1", token: A }, { in: 1, room: "b", at: "2", token: B });
+  await next(s);
+  (await s.come()).says({ in: 0, room: "A", was: 1, resumed: true, at: "2", token: C });
+  assert.deepEqual(await next(s), [`${A}.1.0`, `${C}.2.0`]);
+});
+
 test("rooms that aren't entered again are offered again until keep is over", async (t) => {
   const s = await start(t);
   (await s.come()).says({ in: 0, room: "a", at: "1", token: A }, { in: 1, room: "b", at: "2", token: B });
@@ -239,7 +247,8 @@ test("in a handler, the cursor counts the message; a handler that throws loses t
   });
   const s = await start(t, {
     onmessage(data) {
-      cursors.push(JSON.parse(s.socket.cursor)[0].n);
+      const [{ at, n }] = JSON.parse(s.socket.cursor);
+      cursors.push(`${at}.${n}`);
       throw new Error(data);
     },
     onroom(room) {
@@ -251,7 +260,7 @@ test("in a handler, the cursor counts the message; a handler that throws loses t
   });
   const ws = await s.come();
   ws.says({ in: 0, room: "a", at: "1", token: A }, [[2, 0, "2"], [0, 0, "7"]], "a1", "a2", [[1, 0, "8"]], "a3");
-  assert.deepEqual(cursors, [0, 0, 0]);
+  assert.deepEqual(cursors, ["2.0", "7.0", "8.0"]);
   assert.deepEqual(thrown, ["connecting", "open", "a", "a1", "a2", "a3"]);
   assert.deepEqual(await next(s), [`${A}.8.0`]);
 });

@@ -341,7 +341,9 @@ test("pagehide closes, pageshow comes back; close stops listening", async (t) =>
   await s.tick(250);
   FakeWebSocket.last.opens();
   assert.equal(s.socket.state, "open");
+  assert.equal(p.listeners(), 6);
   s.socket.close();
+  assert.equal(p.listeners(), 0);
   for (const [type, where] of [...wakes, ["pagehide", "window"]]) p[where](type);
   await s.tick(60_000);
   assert.deepEqual([s.socket.state, count()], ["idle", 2]);
