@@ -340,10 +340,7 @@ func newNode(h *Hub) *cluster.Node {
 	var kept *cluster.History
 	if n := h.cfg.history.Messages; n > 0 {
 		kept = &cluster.History{Messages: n, Age: h.cfg.history.Age}
-		hooks.Hole, hooks.Ended = h.store.lose, h.store.endLog
-		h.store.histories.mark = func(room string) { // if the broker is away, a later sweep marks it
-			_ = cluster.Publish(h.node, []string{room}, nil, cluster.Mark, "")
-		}
+		hooks.Hole, hooks.Ended = h.store.lose, h.store.histories.End
 	}
 	if f := h.cfg.onGap; f != nil {
 		hooks.Gap = func(room string, err error) { h.guard("OnGap", room, func() { f(room, err) }) }
@@ -359,6 +356,15 @@ func newNode(h *Hub) *cluster.Node {
 		Log:     h.cfg.logger,
 		Hooks:   hooks,
 	})
+}
+
+// mark publishes a mark for the end of a room's history. If the broker is away, a later sweep marks it. Without a
+// broker no end needs one.
+func (h *Hub) mark(room string) {
+	if h.node == nil {
+		return
+	}
+	_ = cluster.Publish(h.node, []string{room}, nil, cluster.Mark, "")
 }
 
 // subscribe makes this node receive what other nodes send to the rooms from now on, until unsubscribe. Its
