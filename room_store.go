@@ -297,7 +297,7 @@ func (s *store) leaveLocked(sh *shard, c *Conn, name string) *room {
 }
 
 // unlockRooms unlocks the shard. If the shard's number of rooms isn't what it was before, the observer gets
-// the difference.
+// the difference. Callers defer it right after they have locked the shard: Go evaluates before at once.
 func (s *store) unlockRooms(sh *shard, before int) {
 	opened := len(sh.rooms) - before
 	sh.mu.Unlock()
