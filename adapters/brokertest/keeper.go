@@ -151,6 +151,15 @@ func (e *ear) past() []string {
 // kept returns the messages, with their positions.
 func (e *ear) kept() []event { return delivered(e.all()) }
 
+// newest returns the last number that was delivered, or 0.
+func (e *ear) newest() int {
+	all := e.kept()
+	if len(all) == 0 {
+		return 0
+	}
+	return number(e.t, all[len(all)-1].data)
+}
+
 // delivered returns the events that are messages.
 func delivered(events []event) []event {
 	return slices.DeleteFunc(slices.Clone(events), func(ev event) bool { return ev.live || ev.lost })
