@@ -762,6 +762,59 @@ func TestKeptLogThatEndedGetsNothing(t *testing.T) {
 	})
 }
 
+// A node that has missed the first copy of a message, which isn't kept any more, has the second, with a hole before
+// it: other nodes have the message elsewhere.
+func TestKeptSecondCopyHasAHoleBefore(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		server := brokertest.NewMemory()
+		a, other := newNoter(t, server, 100), newNoter(t, server, 100)
+		all, cut, later, last := newNoter(t, server, 100), newNoter(t, server, 100), newNoter(t, server, 100), newNoter(t, server, 100)
+		all.join(t, "/a")
+		cut.join(t, "/a")
+		a.say(t, "0")
+
+		cut.line.Down()
+		a.line.set(func([]byte) (int, error) { return 1, kit.ErrDown })
+		a.say(t, "1")
+		a.line.set(nil)
+		other.say(t, "2", "3")
+		server.Trim(1)
+		cut.line.Up()
+		later.join(t, "/a")
+		time.Sleep(time.Minute)
+		last.join(t, "/a")
+		a.say(t, "4")
+
+		all.want(t, "one that was there", "0 1 2 3 4")
+		cut.want(t, "one that was cut off", "0 hole 3 hole 1 4")
+		later.want(t, "one that came in between", "(3) hole 1 4")
+		last.want(t, "one that came later", "(3) hole (1) 4")
+		all.wantGaps(t, "one that was there", 0)
+		cut.wantGaps(t, "one that was cut off", 1)
+		later.wantGaps(t, "one that came in between", 0)
+		last.wantGaps(t, "one that came later", 0)
+	})
+}
+
+// Settle waits until what this node has sent is in its log.
+func TestKeptMessagesSettle(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := newNoter(t, brokertest.NewMemory(), 100)
+		a.line.follow = func(deliver func(uint64, []byte)) func(uint64, []byte) {
+			return func(position uint64, data []byte) {
+				time.Sleep(100 * time.Millisecond)
+				deliver(position, data)
+			}
+		}
+		a.join(t, "/a")
+		a.say(t, "1", "2")
+		a.Settle(t.Context())
+		if got := a.texts("/a"); got != "1 2" {
+			t.Errorf("the log is %q", got)
+		}
+	})
+}
+
 // Close ends each log, once.
 func TestKeptLogsEndWithTheNode(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
