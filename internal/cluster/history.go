@@ -18,7 +18,8 @@ type Keeper interface {
 	Follow(ctx context.Context, topic string, n int, deliver func(position uint64, data []byte), live func(), lost func(error)) (stop func(), err error)
 }
 
-// History says what the broker keeps of each room. Messages to all connections aren't kept.
+// History says what the broker keeps of each room. Messages to all connections aren't kept. All nodes with
+// the same name have a History, or none has.
 //
 // What is kept are envelopes. An envelope has one message or, if more came while the topic waited, several;
 // an empty one, or one that says that a message was given up, has none and takes the place of another. A
