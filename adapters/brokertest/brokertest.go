@@ -1,16 +1,29 @@
-// Package brokertest checks that a broker keeps the promises of [wsroom.Broker], and that a store keeps
-// those of [wsroom.PresenceStore]. [Memory] is both, within one process, for tests of programs.
+// Package brokertest checks that a broker keeps the promises of [wsroom.Broker], that one which is a
+// [wsroom.Keeper] keeps those too, and that a store keeps the promises of [wsroom.PresenceStore]. [Memory]
+// is all of them, within one process, for tests of programs.
 //
 //	func TestBroker(t *testing.T) {
 //		brokertest.Run(t, func(t testing.TB) brokertest.Setup {
-//			server := startServer(t)
+//			server, cables := startServer(t), map[wsroom.Broker]*brokertest.Cable{}
 //			return brokertest.Setup{
-//				Open: func(t testing.TB) wsroom.Broker { return mybroker.New(connect(t, server)) },
+//				Open: func(t testing.TB) wsroom.Broker {
+//					c := brokertest.NewCable(t, server.Addr())
+//					b := mybroker.New(connect(t, c.Addr()))
+//					cables[b] = c
+//					return b
+//				},
 //				Down: func(testing.TB) { server.Stop() },
 //				Up:   func(testing.TB) { server.Start() },
+//				Cut:  func(_ testing.TB, b wsroom.Broker) { cables[b].Cut() },
+//				Heal: func(_ testing.TB, b wsroom.Broker) { cables[b].Heal() },
+//				Wipe: func(testing.TB) { server.DropAllData() },
 //			}
 //		})
 //	}
+//
+// A failure says which promise is broken and, where it can, how to mend it. The promises of a Keeper are
+// checked below the subtest Keeper: first those of a Broker, with Keep for Publish and Follow for Subscribe,
+// then its own. Most of these need Cut and Heal; those about lost data need Wipe, too.
 package brokertest
 
 import (
@@ -51,6 +64,14 @@ type Setup struct {
 	// Hang stops the server from answering, on existing and on new connections, until Resume; see [Cable].
 	// If they are nil, the suite doesn't check whether calls end with their context, and the test says so.
 	Hang, Resume func(t testing.TB)
+
+	// Wipe makes the server lose all that it keeps. Connections may break by that; brokers that are cut off
+	// stay cut off. If it is nil, a Keeper's promises about lost data aren't checked, and the test says so.
+	Wipe func(t testing.TB)
+
+	// Retain, if it isn't nil, is called before a check of a Keeper opens brokers, with the n and d of the
+	// messages that it keeps. It is for a server whose settings say how much is kept of all topics.
+	Retain func(t testing.TB, n int, d time.Duration)
 }
 
 type check struct {
@@ -67,6 +88,8 @@ const (
 	downAndUp
 	cutAndHeal
 	hangAndResume
+	wipe
+	cutAndWipe
 )
 
 // has reports whether the Setup has that, and returns its name.
@@ -78,24 +101,40 @@ func (s Setup) has(n need) (ok bool, name string) {
 		return s.Cut != nil && s.Heal != nil, "Cut and Heal"
 	case hangAndResume:
 		return s.Hang != nil && s.Resume != nil, "Hang and Resume"
+	case wipe:
+		return s.Wipe != nil, "Wipe"
+	case cutAndWipe:
+		return s.Cut != nil && s.Heal != nil && s.Wipe != nil, "Cut, Heal and Wipe"
 	}
 	return true, ""
 }
 
-// Run checks each promise of [wsroom.Broker] in a subtest of its own, for which it calls setup. Setups may
-// share a server if nobody else uses it, because no topic is used twice. Messages have up to as many bytes
-// as the broker's MaxData allows, but at most 16 MiB, and up to 1 MiB if the broker has no MaxData. Under
-// the race detector there are fewer topics and messages.
+// Run checks each promise of [wsroom.Broker] in a subtest of its own, for which it calls setup. If the
+// brokers are Keepers, it also checks each promise of [wsroom.Keeper], in subtests of the subtest Keeper.
+// Setups may share a server if nobody else uses it, because no topic is used twice. Messages have up to as
+// many bytes as the broker's MaxData allows, but at most 16 MiB, and up to 1 MiB if the broker has no
+// MaxData. Under the race detector there are fewer topics and messages.
 func Run(t *testing.T, setup func(t testing.TB) Setup) {
 	for _, c := range append(deliveryChecks, outageChecks...) {
-		t.Run(c.name, func(t *testing.T) {
-			s := setup(t)
-			if ok, name := s.has(c.needs); !ok {
-				t.Skipf("the Setup has no %s: not checked", name)
-			}
-			c.run(t, s)
-		})
+		t.Run(c.name, func(t *testing.T) { c.try(t, setup(t)) })
 	}
+
+	t.Run("Keeper", func(t *testing.T) {
+		if _, ok := setup(t).Open(t).(wsroom.Keeper); !ok {
+			t.Skip("the broker is no wsroom.Keeper: not checked")
+		}
+		for _, c := range allKeeperChecks() {
+			t.Run(c.name, func(t *testing.T) { c.try(t, setup(t)) })
+		}
+	})
+}
+
+// try runs the check if the Setup has what it needs.
+func (c check) try(t testing.TB, s Setup) {
+	if ok, name := s.has(c.needs); !ok {
+		t.Skipf("the Setup has no %s: not checked", name)
+	}
+	c.run(t, s)
 }
 
 // scaled returns how many of something there are in a check: a quarter of n under the race detector.
@@ -127,22 +166,44 @@ func (s Setup) open(t testing.TB, n int) []wsroom.Broker {
 // newTopic returns a topic that nobody has used.
 func newTopic() string { return "brokertest " + rand.Text() }
 
-// event is a message, or a report that some messages may have been missed.
+// event is a message, or a report that some messages may have been missed. For a follower it may be the end
+// of what was kept.
 type event struct {
-	data string
-	lost bool
+	position uint64
+	data     string
+	live     bool
+	lost     bool
 }
 
-// ear is a subscriber that records what it receives.
+// ear is a subscriber or follower that records what it receives.
 type ear struct {
 	t        testing.TB
-	steady   bool // there is no outage, so nothing may be lost
+	steady   string // if it isn't "", nothing may be lost, for this reason
 	inside   chan struct{}
 	stop     func()
 	mu       sync.Mutex // guards what follows
 	events   []event
+	position uint64 // the last one
+	lives    int    // how often live was called
 	finished bool
 }
+
+func (ev event) String() string {
+	switch {
+	case ev.live:
+		return "live"
+	case ev.lost:
+		return "lost"
+	}
+	return "the message " + short(ev.data)
+}
+
+func newEar(t testing.TB, steady string) *ear {
+	return &ear{t: t, steady: steady, inside: make(chan struct{}, 1)}
+}
+
+// noOutage is why nothing may be lost, where nothing goes wrong.
+const noOutage = "without an outage"
 
 // listen subscribes to a topic of which no message may be lost.
 func listen(t testing.TB, b wsroom.Broker, topic string) *ear {
@@ -152,28 +213,36 @@ func listen(t testing.TB, b wsroom.Broker, topic string) *ear {
 
 func subscribe(t testing.TB, b wsroom.Broker, topic string, steady bool) *ear {
 	t.Helper()
-	e := &ear{t: t, steady: steady, inside: make(chan struct{}, 1)}
+	e := newEar(t, "")
+	if steady {
+		e.steady = noOutage
+	}
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	stop, err := b.Subscribe(ctx, topic, e.deliver, e.lost)
 	if err != nil {
 		t.Fatalf("Subscribe to %s: %v", short(topic), err)
 	}
+	e.ends(stop)
+	return e
+}
+
+// ends sets how the ear ends, at the test's end at the latest.
+func (e *ear) ends(stop func()) {
 	e.stop = func() {
 		stop()
 		e.mu.Lock()
 		e.finished = true
 		e.mu.Unlock()
 	}
-	t.Cleanup(e.stop)
-	return e
+	e.t.Cleanup(e.stop)
 }
 
 func (e *ear) deliver(data []byte) { e.note(event{data: string(data)}) }
 
 func (e *ear) lost(err error) {
-	if e.steady {
-		e.t.Errorf("lost is called without an outage: %v", err)
+	if e.steady != "" {
+		e.t.Errorf("lost is called %s: %v", e.steady, err)
 	}
 	if err == nil {
 		e.t.Error("lost is called with no error")
@@ -186,9 +255,9 @@ func (e *ear) note(ev event) {
 	case e.inside <- struct{}{}:
 		defer func() { <-e.inside }()
 	default:
-		e.t.Error("deliver or lost is called while one of them is running")
+		e.t.Error("deliver, lost or live is called while one of them is running")
 	}
-	if ev.lost {
+	if ev.lost || ev.live {
 		<-time.After(time.Millisecond) // so that a concurrent delivery is noticed
 	}
 	e.mu.Lock()
@@ -332,6 +401,16 @@ func until(t testing.TB, what string, ok func() bool) {
 		if time.Now().After(deadline) {
 			t.Fatalf("waited in vain until %s", what)
 		}
+	}
+}
+
+// await waits until a channel is closed.
+func await(t testing.TB, closed <-chan struct{}, what string) {
+	t.Helper()
+	select {
+	case <-closed:
+	case <-time.After(patience):
+		t.Fatalf("waited in vain until %s", what)
 	}
 }
 

@@ -233,9 +233,9 @@ func oddNames() []string {
 	return names
 }
 
-// anyName: topics are bytes. Different topics never share a message, up to 600 bytes long.
-func anyName(t testing.TB, s Setup) {
-	nodes, prefix := s.open(t, 2), newTopic()
+// oddTopics returns topics with such names, up to 600 bytes long, that nobody has used.
+func oddTopics() []string {
+	prefix := newTopic()
 	var topics []string
 	for _, name := range oddNames() {
 		topics = append(topics, name+prefix, prefix+name)
@@ -246,8 +246,12 @@ func anyName(t testing.TB, s Setup) {
 	long := strings.Repeat("l", 600-len(prefix)-1)
 	topics = append(topics, prefix, prefix+long+"1", prefix+long+"2", "1"+long+prefix, "2"+long+prefix)
 	slices.Sort(topics)
-	topics = slices.Compact(topics)
+	return slices.Compact(topics)
+}
 
+// anyName: topics are bytes. Different topics never share a message.
+func anyName(t testing.TB, s Setup) {
+	nodes, topics := s.open(t, 2), oddTopics()
 	ears := make([]*ear, len(topics))
 	each(t, len(topics), func(i int) { ears[i] = listen(t, nodes[0], topics[i]) })
 	require(t)
@@ -294,7 +298,7 @@ func waitForSlow(t testing.TB, nodes []wsroom.Broker, messages, size int) {
 	opened, open := gate()
 	defer open()
 	var called atomic.Bool
-	slow := &ear{t: t, inside: make(chan struct{}, 1)}
+	slow := newEar(t, "")
 	stop, err := nodes[0].Subscribe(t.Context(), topic, func(data []byte) {
 		called.Store(true)
 		<-opened
@@ -369,7 +373,7 @@ func concurrentUse(t testing.TB, s Setup) {
 func contextEnds(t testing.TB, s Setup) {
 	b, topic := s.Open(t), newTopic()
 	ctx, cancel := context.WithCancel(t.Context())
-	e := &ear{t: t, steady: true, inside: make(chan struct{}, 1)}
+	e := newEar(t, noOutage)
 	stop, err := b.Subscribe(ctx, topic, e.deliver, e.lost)
 	if err != nil {
 		t.Fatal(err)

@@ -10,7 +10,7 @@ import (
 )
 
 var (
-	// ErrAway is what [Node.Publish] returns while the node is cut off.
+	// ErrAway is what [Node.Publish] and [Node.Keep] return while the node is cut off.
 	ErrAway = errors.New("brokertest: the broker is away")
 
 	errCut  = errors.New("brokertest: the broker was away")
@@ -18,12 +18,13 @@ var (
 )
 
 // Memory is a broker's server and a presence store within this process, with outages on demand. It keeps
-// the promises of [wsroom.Broker] and [wsroom.PresenceStore], works in testing/synctest's bubbles, and
-// needs no closing. What waits for a slow subscriber isn't bounded.
+// the promises of [wsroom.Broker], [wsroom.Keeper] and [wsroom.PresenceStore], works in testing/synctest's
+// bubbles, and needs no closing. What waits for a slow subscriber or follower isn't bounded.
 type Memory struct {
 	presence
 
 	mu    sync.Mutex // guards what follows, what is in the nodes, and the order of messages
+	past  past
 	nodes []*Node
 	lose  int
 	runs  chan struct{} // closed unless the server hangs
@@ -31,7 +32,7 @@ type Memory struct {
 
 // NewMemory returns a server with no nodes.
 func NewMemory() *Memory {
-	m := &Memory{runs: make(chan struct{})}
+	m := &Memory{past: past{logs: map[string]*log{}}, runs: make(chan struct{})}
 	close(m.runs)
 	return m
 }
@@ -40,7 +41,7 @@ func NewMemory() *Memory {
 func (m *Memory) Open() *Node {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	n := &Node{server: m, back: make(chan struct{}), topics: map[string][]*inbox{}}
+	n := &Node{server: m, back: make(chan struct{}), topics: map[string][]*inbox{}, follows: map[string][]*inbox{}}
 	close(n.back)
 	m.nodes = append(m.nodes, n)
 	return n
@@ -62,16 +63,17 @@ func (m *Memory) Up() {
 	}
 }
 
-// Lose drops the next n messages, of any topic, for all their subscribers. Publish returns nil, and lost is
-// called in their place.
+// Lose drops the next n messages, of any topic, for all their subscribers and followers. Publish and Keep
+// return nil, and lost is called in their place. With a message of Keep, all that was kept before it on its
+// topic is lost.
 func (m *Memory) Lose(n int) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.lose += n
 }
 
-// Hang makes calls of Publish and Subscribe on all nodes wait until [Memory.Resume], or until their context
-// ends.
+// Hang makes calls of Publish, Subscribe, Keep and Follow on all nodes wait until [Memory.Resume], or until
+// their context ends.
 func (m *Memory) Hang() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -112,26 +114,35 @@ func (m *Memory) all() []*Node {
 	return slices.Clone(m.nodes)
 }
 
-// Node is the [wsroom.Broker] of one node on a [Memory].
+// Node is the [wsroom.Broker] of one node on a [Memory], and its [wsroom.Keeper].
 type Node struct {
 	server *Memory
 
 	// The server's lock guards what follows.
-	back   chan struct{} // closed unless the node is cut off
-	cut    bool
-	topics map[string][]*inbox
+	back    chan struct{} // closed unless the node is cut off
+	cut     bool
+	topics  map[string][]*inbox // the subscriptions
+	follows map[string][]*inbox
 }
 
-// Down cuts this node off: Publish fails, Subscribe waits, and the node misses what others publish.
+// Down cuts this node off: Publish and Keep fail, Subscribe and Follow wait, and the node misses what others
+// publish and keep.
 func (n *Node) Down() {
 	n.server.mu.Lock()
 	defer n.server.mu.Unlock()
-	if !n.cut {
-		n.cut, n.back = true, make(chan struct{})
+	if n.cut {
+		return
+	}
+	n.cut, n.back = true, make(chan struct{})
+	for _, inboxes := range n.follows {
+		for _, i := range inboxes {
+			i.seen = n.server.past.position
+		}
 	}
 }
 
-// Up connects the node again, and lost is called for each of its subscriptions.
+// Up connects the node again. lost is called for each of its subscriptions. Each follower goes on where it
+// was; where something that it missed isn't kept any more, lost is called first.
 func (n *Node) Up() {
 	n.server.mu.Lock()
 	defer n.server.mu.Unlock()
@@ -142,6 +153,11 @@ func (n *Node) Up() {
 	for _, inboxes := range n.topics {
 		for _, i := range inboxes {
 			i.put(item{lost: errCut})
+		}
+	}
+	for topic, inboxes := range n.follows {
+		for _, i := range inboxes {
+			n.server.past.catchUp(topic, i)
 		}
 	}
 	close(n.back)
@@ -175,26 +191,36 @@ func (n *Node) Publish(ctx context.Context, topic string, data []byte) error {
 
 // Subscribe implements [wsroom.Broker].
 func (n *Node) Subscribe(ctx context.Context, topic string, deliver func([]byte), lost func(error)) (func(), error) {
-	if err := n.server.wait(ctx); err != nil {
+	i := newInbox(func(_ uint64, data []byte) { deliver(data) }, lost)
+	stop, err := n.begin(ctx, n.topics, topic, i, func() {})
+	if err != nil {
 		return nil, err
-	}
-	i := &inbox{deliver: deliver, lost: lost, turn: make(chan struct{}, 1)}
-	for !n.add(topic, i) {
-		select {
-		case <-n.connected():
-		case <-ctx.Done():
-			return nil, context.Cause(ctx)
-		}
-	}
-	stop := func() {
-		n.remove(topic, i)
-		i.stop()
 	}
 	if err := ctx.Err(); err != nil {
 		stop()
 		return nil, err
 	}
 	return stop, nil
+}
+
+// begin adds an inbox to those of a topic once the node is connected. It calls first under the server's
+// lock, before anything is put into the inbox.
+func (n *Node) begin(ctx context.Context, to map[string][]*inbox, topic string, i *inbox, first func()) (stop func(), err error) {
+	if err := n.server.wait(ctx); err != nil {
+		return nil, err
+	}
+	for !n.add(to, topic, i, first) {
+		select {
+		case <-n.connected():
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		}
+	}
+
+	return func() {
+		n.remove(to, topic, i)
+		i.stop()
+	}, nil
 }
 
 func (n *Node) connected() <-chan struct{} {
@@ -204,30 +230,33 @@ func (n *Node) connected() <-chan struct{} {
 }
 
 // add returns false while the node is cut off.
-func (n *Node) add(topic string, i *inbox) bool {
+func (n *Node) add(to map[string][]*inbox, topic string, i *inbox, first func()) bool {
 	n.server.mu.Lock()
 	defer n.server.mu.Unlock()
 	if n.cut {
 		return false
 	}
-	n.topics[topic] = append(n.topics[topic], i)
+	first()
+	to[topic] = append(to[topic], i)
 	return true
 }
 
-func (n *Node) remove(topic string, i *inbox) {
+func (n *Node) remove(from map[string][]*inbox, topic string, i *inbox) {
 	n.server.mu.Lock()
 	defer n.server.mu.Unlock()
-	rest := slices.DeleteFunc(n.topics[topic], func(other *inbox) bool { return other == i })
-	if n.topics[topic] = rest; len(rest) == 0 {
-		delete(n.topics, topic)
+	rest := slices.DeleteFunc(from[topic], func(other *inbox) bool { return other == i })
+	if from[topic] = rest; len(rest) == 0 {
+		delete(from, topic)
 	}
 }
 
-// inbox holds what waits for one subscriber. While it isn't empty, a goroutine delivers it.
+// inbox holds what waits for one subscriber or follower. While it isn't empty, a goroutine delivers it.
 type inbox struct {
-	deliver func([]byte)
+	deliver func(position uint64, data []byte)
+	live    func() // of a follower
 	lost    func(error)
 	turn    chan struct{} // holds one element while the subscriber is called; a channel, because of synctest
+	seen    uint64        // of a follower that is cut off: the position up to which it missed nothing; see Memory.mu
 
 	mu      sync.Mutex // guards what follows
 	waiting []item
@@ -235,10 +264,16 @@ type inbox struct {
 	stopped bool
 }
 
-// item is a message, or a report that some messages may have been missed.
+func newInbox(deliver func(uint64, []byte), lost func(error)) *inbox {
+	return &inbox{deliver: deliver, lost: lost, turn: make(chan struct{}, 1)}
+}
+
+// item is a message, the end of what was kept, or a report that some messages may have been missed.
 type item struct {
-	data []byte
-	lost error
+	position uint64
+	data     []byte
+	live     bool
+	lost     error
 }
 
 func (i *inbox) put(it item) {
@@ -264,8 +299,10 @@ func (i *inbox) work() {
 			return
 		case it.lost != nil:
 			i.lost(it.lost)
+		case it.live:
+			i.live()
 		default:
-			i.deliver(slices.Clone(it.data))
+			i.deliver(it.position, slices.Clone(it.data))
 		}
 		<-i.turn
 	}

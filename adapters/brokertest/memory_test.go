@@ -16,6 +16,7 @@ func memorySetup(testing.TB) brokertest.Setup {
 		Hang: func(testing.TB) { server.Hang() }, Resume: func(testing.TB) { server.Resume() },
 		Cut:  func(_ testing.TB, b wsroom.Broker) { b.(*brokertest.Node).Down() },
 		Heal: func(_ testing.TB, b wsroom.Broker) { b.(*brokertest.Node).Up() },
+		Wipe: func(testing.TB) { server.Wipe() },
 	}
 }
 

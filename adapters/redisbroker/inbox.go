@@ -1,37 +1,56 @@
 package redisbroker
 
 import (
+	"cmp"
 	"errors"
 	"sync"
+	"sync/atomic"
 )
 
-var errSlow = errors.New("redisbroker: the subscriber is too slow")
+var (
+	errSlow  = errors.New("redisbroker: the subscriber is too slow")
+	errBegin = errors.New("redisbroker: subscribed for the first time")
+)
 
-// inbox holds what waits for one subscriber. While it isn't empty, a goroutine delivers it.
+// inbox holds what waits for one subscriber. While it isn't empty, a goroutine handles it.
 type inbox struct {
-	deliver func(data []byte)
-	lost    func(error)
+	handle  func(item)    // calls the subscriber by way of call
+	follows bool          // it is told of its first subscription, too
 	joined  chan struct{} // closed by the line once it has subscribed
 	turn    sync.Mutex    // held while the subscriber is called
+	stopped atomic.Bool
 
 	mu      sync.Mutex // guards what follows
 	waiting []item
 	bytes   int // of the messages that wait
 	busy    bool
-	stopped bool
 }
 
-// item is a message, or a report that some messages may have been missed.
+// item is a message, a report that some messages may have been missed, or a follower's timer.
 type item struct {
 	data string
 	lost error
+	idle bool
 }
 
-// put never waits. It drops what is too much, and lost takes its place.
+// subscribed is called by the line at each subscription. err is how the connection before ended.
+func (i *inbox) subscribed(err error) {
+	select {
+	case <-i.joined: // on an earlier connection
+		i.put(item{lost: err})
+	default:
+		close(i.joined)
+		if i.follows {
+			i.put(item{lost: cmp.Or(err, errBegin)})
+		}
+	}
+}
+
+// put never waits. It drops what is too much, and a report takes its place.
 func (i *inbox) put(it item) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	if i.stopped {
+	if i.stopped.Load() {
 		return
 	}
 	if i.bytes > 0 && i.bytes+len(it.data) > MaxBacklog {
@@ -49,23 +68,9 @@ func (i *inbox) put(it item) {
 }
 
 func (i *inbox) work() {
-	for i.next() {
+	for it, ok := i.take(); ok; it, ok = i.take() {
+		i.handle(it)
 	}
-}
-
-// next delivers the oldest item, if there is one.
-func (i *inbox) next() bool {
-	i.turn.Lock()
-	defer i.turn.Unlock()
-	it, ok := i.take()
-	switch {
-	case !ok:
-	case it.lost != nil:
-		i.lost(it.lost)
-	default:
-		i.deliver([]byte(it.data))
-	}
-	return ok
 }
 
 func (i *inbox) take() (it item, ok bool) {
@@ -82,10 +87,20 @@ func (i *inbox) take() (it item, ok bool) {
 	return it, true
 }
 
+// call runs f, which calls the subscriber, unless that has been stopped.
+func (i *inbox) call(f func()) {
+	i.turn.Lock()
+	defer i.turn.Unlock()
+	if !i.stopped.Load() {
+		f()
+	}
+}
+
 // stop returns when the subscriber isn't being called, and won't be called again.
 func (i *inbox) stop() {
+	i.stopped.Store(true)
 	i.mu.Lock()
-	i.stopped, i.waiting, i.bytes = true, nil, 0
+	i.waiting, i.bytes = nil, 0
 	i.mu.Unlock()
 	i.turn.Lock() // waits for the current call
 	defer i.turn.Unlock()

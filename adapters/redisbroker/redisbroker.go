@@ -17,6 +17,7 @@ import (
 	"math/rand/v2"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/redis/rueidis"
@@ -33,6 +34,7 @@ const (
 
 	partitions = 16  // of the topics, on a cluster; all nodes must use the same number
 	batch      = 500 // channels in a command
+	reads      = 256 // of what is kept, at the same time over each line
 )
 
 // Broker implements [wsroom.Broker]. [New] makes it. Its methods may be called concurrently.
@@ -40,19 +42,23 @@ type Broker struct {
 	client  rueidis.Client
 	sharded bool
 	lines   []*line
+	hold    time.Duration // see keptBase
 }
 
 // New returns a broker over a client, which it doesn't close. The caller closes the client when all
 // subscriptions have been stopped. The client's mode says whether it is a cluster. While there are
 // subscriptions the broker has a connection of its own for them, on a cluster up to 16.
 func New(client rueidis.Client) *Broker {
-	b := &Broker{client: client, sharded: client.Mode() == rueidis.ClientModeCluster}
+	b := &Broker{client: client, sharded: client.Mode() == rueidis.ClientModeCluster, hold: 2 * time.Minute}
 	n := 1
 	if b.sharded {
 		n = partitions
 	}
 	for range n {
-		b.lines = append(b.lines, &line{client: client, sharded: b.sharded, topics: map[string]*topic{}, changed: map[string]bool{}, wake: make(chan struct{}, 1)})
+		b.lines = append(b.lines, &line{
+			client: client, sharded: b.sharded, wake: make(chan struct{}, 1), reads: make(chan struct{}, reads),
+			topics: map[string]*topic{}, changed: map[string]bool{},
+		})
 	}
 	return b
 }
@@ -60,15 +66,16 @@ func New(client rueidis.Client) *Broker {
 // MaxData returns [MaxData], so that a hub refuses larger messages.
 func (b *Broker) MaxData() int { return MaxData }
 
-// locate returns a topic's channel, and the line that subscribes to it.
-func (b *Broker) locate(topic string) (*line, string) {
+// locate returns the line that subscribes to a topic, and what its channel begins with. On a cluster, that
+// is what says on which server the channel is.
+func (b *Broker) locate(topic string) (l *line, prefix string) {
 	if !b.sharded {
-		return b.lines[0], "wsroom:" + topic
+		return b.lines[0], "wsroom:"
 	}
 	h := fnv.New32a()
 	h.Write([]byte(topic))
 	n := h.Sum32() % partitions
-	return b.lines[n], fmt.Sprintf("wsroom:{%d}:%s", n, topic)
+	return b.lines[n], fmt.Sprintf("wsroom:{%d}:", n)
 }
 
 type tooLarge int
@@ -84,14 +91,24 @@ func (tooLarge) Rejected() bool { return true }
 // it fails at once, or when ctx ends. The error for more than [MaxData] has a method Rejected that returns
 // true.
 func (b *Broker) Publish(ctx context.Context, topic string, data []byte) error {
+	_, prefix := b.locate(topic)
+	return offer(ctx, "publish", data, func(message string) error {
+		if b.sharded {
+			return b.client.Do(ctx, b.client.B().Spublish().Channel(prefix+topic).Message(message).Build()).Error()
+		}
+		return b.client.Do(ctx, b.client.B().Publish().Channel(prefix+topic).Message(message).Build()).Error()
+	})
+}
+
+// offer has send, which uses ctx, take data to Redis, and waits no longer than ctx allows.
+func offer(ctx context.Context, what string, data []byte, send func(message string) error) error {
 	if len(data) > MaxData {
 		return tooLarge(len(data))
 	}
-	_, channel := b.locate(topic)
 	message := string(data) // a command whose context has ended may still be written a little later
 	for ctx.Err() == nil {
 		done := make(chan error, 1)
-		go func() { done <- b.send(ctx, channel, message) }() // rueidis waits for a dial in progress, whatever ctx says
+		go func() { done <- send(message) }() // rueidis waits for a dial in progress, whatever ctx says
 		select {
 		case err := <-done:
 			switch {
@@ -99,19 +116,12 @@ func (b *Broker) Publish(ctx context.Context, topic string, data []byte) error {
 				return nil
 			case errors.Is(err, context.Canceled) && ctx.Err() == nil: // of another caller, whose dial this call shared
 			default:
-				return fmt.Errorf("redisbroker: publish: %w", err)
+				return fmt.Errorf("redisbroker: %s: %w", what, err)
 			}
 		case <-ctx.Done():
 		}
 	}
-	return fmt.Errorf("redisbroker: publish: %w", ctx.Err())
-}
-
-func (b *Broker) send(ctx context.Context, channel, message string) error {
-	if b.sharded {
-		return b.client.Do(ctx, b.client.B().Spublish().Channel(channel).Message(message).Build()).Error()
-	}
-	return b.client.Do(ctx, b.client.B().Publish().Channel(channel).Message(message).Build()).Error()
+	return fmt.Errorf("redisbroker: %s: %w", what, ctx.Err())
 }
 
 // Subscribe implements [wsroom.Broker]. It waits for Redis as long as ctx allows.
@@ -119,11 +129,21 @@ func (b *Broker) Subscribe(ctx context.Context, topic string, deliver func(data 
 	if err := ctx.Err(); err != nil {
 		return nil, fmt.Errorf("redisbroker: subscribe: %w", err)
 	}
-	l, channel := b.locate(topic)
-	i := &inbox{deliver: deliver, lost: lost, joined: make(chan struct{})}
-	l.add(channel, i)
+	l, prefix := b.locate(topic)
+	i := &inbox{joined: make(chan struct{})}
+	i.handle = func(it item) {
+		i.call(func() {
+			if it.lost != nil {
+				lost(it.lost)
+			} else {
+				deliver([]byte(it.data))
+			}
+		})
+	}
+
+	l.add(prefix+topic, i)
 	stop = func() {
-		l.remove(channel, i)
+		l.remove(prefix+topic, i)
 		i.stop()
 	}
 	select {
@@ -141,6 +161,8 @@ type line struct {
 	client  rueidis.Client
 	sharded bool
 	wake    chan struct{} // holds one element when topics have been added or removed
+	reads   chan struct{} // holds one element for each read of what is kept that is going on
+	newest  atomic.Uint64 // the highest position seen on any topic
 
 	mu      sync.Mutex // guards what follows; a message reaches its inboxes under it
 	running bool
@@ -166,7 +188,7 @@ func (l *line) add(channel string, i *inbox) {
 	}
 	t.inboxes = append(t.inboxes, i)
 	if t.subscribed {
-		close(i.joined)
+		i.subscribed(nil)
 		return
 	}
 	l.changed[channel] = true
@@ -336,12 +358,7 @@ func (l *line) answer(number int, s rueidis.PubSubSubscription) bool {
 	}
 	t.subscribed = true
 	for _, i := range t.inboxes {
-		select {
-		case <-i.joined: // on an earlier connection
-			i.put(item{lost: l.err})
-		default:
-			close(i.joined)
-		}
+		i.subscribed(l.err)
 	}
 	return true
 }

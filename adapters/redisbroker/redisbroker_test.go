@@ -23,6 +23,7 @@ import (
 
 var (
 	_ wsroom.Broker        = (*redisbroker.Broker)(nil)
+	_ wsroom.Keeper        = (*redisbroker.Broker)(nil)
 	_ wsroom.PresenceStore = (*redisbroker.Presence)(nil)
 )
 
@@ -34,6 +35,7 @@ func TestBroker(t *testing.T) {
 			Open: func(t testing.TB) wsroom.Broker { return redisbroker.New(s.connect(t)) },
 			Down: func(testing.TB) { s.Stop() },
 			Up:   s.Start,
+			Wipe: func(t testing.TB) { flush(t, s) },
 
 			Hang:   func(t testing.TB) { s.Signal(t, syscall.SIGSTOP) },
 			Resume: func(t testing.TB) { s.Signal(t, syscall.SIGCONT) },
@@ -65,6 +67,7 @@ func TestBrokerBehindCables(t *testing.T) {
 			},
 			Cut:  func(_ testing.TB, b wsroom.Broker) { cables[b].Cut() },
 			Heal: func(_ testing.TB, b wsroom.Broker) { cables[b].Heal() },
+			Wipe: func(t testing.TB) { flush(t, s) },
 		}
 	})
 }
@@ -89,13 +92,13 @@ func TestCluster(t *testing.T) {
 	nodes := startCluster(t)
 	open := func(t testing.TB) wsroom.Broker { return redisbroker.New(connectCluster(t, nodes)) }
 	t.Run("Broker", func(t *testing.T) {
-		brokertest.Run(t, func(testing.TB) brokertest.Setup { return brokertest.Setup{Open: open} })
+		brokertest.Run(t, func(testing.TB) brokertest.Setup {
+			return brokertest.Setup{Open: open, Wipe: func(t testing.TB) { flush(t, nodes...) }}
+		})
 	})
 	t.Run("Presence", func(t *testing.T) {
 		brokertest.RunPresence(t, func(t testing.TB) brokertest.PresenceSetup {
-			for _, s := range nodes {
-				command(t, s, "FLUSHALL")
-			}
+			flush(t, nodes...)
 			return brokertest.PresenceSetup{
 				Open: func(t testing.TB) wsroom.PresenceStore { return redisbroker.NewPresence(connectCluster(t, nodes)) },
 			}

@@ -66,6 +66,14 @@ func command(t testing.TB, s *redisServer, words ...string) []string {
 	return []string{fmt.Sprint(one)}
 }
 
+// flush has servers lose all their data.
+func flush(t testing.TB, servers ...*redisServer) {
+	t.Helper()
+	for _, s := range servers {
+		command(t, s, "FLUSHALL")
+	}
+}
+
 // startCluster starts three masters that share the slots.
 func startCluster(t testing.TB) []*redisServer {
 	t.Helper()

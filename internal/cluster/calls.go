@@ -76,7 +76,7 @@ func (o *outbox) schedule(t *topic) {
 func (o *outbox) publishReady() {
 	for t, data, limit := o.next(); t != nil; t, data, limit = o.next() {
 		ctx, cancel := context.WithTimeout(o.node.ctx, limit)
-		err := o.node.cfg.Broker.Publish(ctx, o.node.topicName(t.room), data)
+		err := o.node.publish(ctx, t.room, data)
 		cancel()
 		o.published(t, len(data), err)
 	}
@@ -240,7 +240,7 @@ func (o *outbox) giveUp(t *topic, err error) {
 
 	o.node.cfg.Failed("rejected")
 	if s := o.node.subscription(t.room); s != nil {
-		s.missed("rejected", err, o.node.id)
+		s.rejected(err)
 	}
 	t.notice = true
 	e := appendMessage(appendEnvelope(nil, o.node.id), message{sequence: lastSequenceOf(lost), kind: kindLost}, "")

@@ -17,7 +17,7 @@ import (
 //	messages   each as follows, after its length (uvarint)
 //	  sequence uvarint: rises with each message of the node
 //	  back     uvarint: by how much it has risen since the node's last message on this topic; 0: unknown
-//	  kind     1 byte: frame.Text, frame.Binary, frame.Close or kindLost, and the bits below
+//	  kind     1 byte: frame.Text, frame.Binary, frame.Close, Mark or kindLost, and the bits below
 //	  besides  if the bit is set: number (uvarint) and names of rooms, each after its length
 //	  except   if the bit is set: the same for connections' ids; at most maxNames of both in an envelope
 //	  payload  the rest
@@ -132,7 +132,7 @@ func (r *reader) message(names *budget) (m message, payload []byte, err error) {
 		if e := frame.CloseErrorOf(body); frame.CheckClose(e.Code, e.Reason) != nil {
 			err = errMalformed
 		}
-	case frame.Binary, kindLost:
+	case frame.Binary, Mark, kindLost:
 	default:
 		err = errVersion
 	}

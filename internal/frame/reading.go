@@ -39,6 +39,9 @@ func (c *Conn) LastRead() int64 { return c.lastRead.Load() }
 // waiting.
 func (c *Conn) WaitingSince() int64 { return c.waiting.Load() }
 
+// CaughtUp returns when everything that the peer had sent before was last read, by [Now].
+func (c *Conn) CaughtUp() int64 { return c.caughtUp.Load() }
+
 // Heard returns when the peer was last known to be there, by [Now]. While a read waits, that is when bytes
 // last came. Otherwise the bytes read may have lain in the socket for long; then it is when bytes last came
 // that a read had waited for.
@@ -114,7 +117,7 @@ func (c *Conn) skipEmptyPong() bool {
 		return false
 	}
 	c.consume(emptyPong)
-	c.owner.Overhead(c.caughtUp.Load())
+	c.owner.EmptyFrame(c.caughtUp.Load())
 	return true
 }
 
@@ -200,7 +203,7 @@ func (c *Conn) scanIn(p []byte) int {
 		c.peerClosed.Store(true)
 	}
 	if end && (c.in.opcode > Close || c.in.opcode == Continuation && c.lacking()) {
-		c.owner.Overhead(c.caughtUp.Load())
+		c.owner.EmptyFrame(c.caughtUp.Load())
 	}
 	return n
 }

@@ -1,0 +1,260 @@
+// Package history keeps the last messages of each room for clients that come back. A [Log] is one room's:
+// bounded in messages, bytes and age. Its messages are those that the queues of the members share.
+//
+// It knows messages as frames and where each stands in its room. It doesn't know who is in a room, what a
+// client has been sent, or how a position is written for a client.
+package history
+
+import (
+	"time"
+
+	"github.com/wsroom/wsroom/internal/frame"
+)
+
+// Position names a message of a room. On all nodes that share a broker, the same message has the same
+// position. A room's positions rise, and none is used twice. The zero Position names no message.
+type Position struct {
+	Stream uint64 // of the broker's data that the message came in; without a broker, the message's number
+	Letter uint32 // of the message within that data
+}
+
+// Before reports whether p is lower than q.
+func (p Position) Before(q Position) bool {
+	return p.Stream < q.Stream || p.Stream == q.Stream && p.Letter < q.Letter
+}
+
+// Place is where a message stands: its room and, with a history, its place there. It is a message's
+// [frame.Message.Tag]. A Place doesn't change once the message has been sent.
+type Place struct {
+	Room   uint64   // identifies the room in this process
+	Number uint64   // counts the room's messages in this process; a missing message counts, too; 0: no history
+	At     Position // the message's
+	Prev   Position // of the message before; zero: it isn't known
+	Made   int64    // when the message was kept, by frame.Now
+	Hidden *Hidden  // nil: the message is for all members
+}
+
+// Hidden says for whom a message isn't, although they are in its room.
+type Hidden struct {
+	Conns []uint64 // connections that the sender has left out, by their tags
+	Rooms []string // their members got the message there
+}
+
+// Limits bound each log.
+type Limits struct {
+	Messages int
+	Bytes    int64         // of the messages' frames
+	Age      time.Duration // of a message
+}
+
+// Log is the history of one room. The zero Log keeps nothing. A Log isn't safe for concurrent use.
+type Log struct {
+	limits *Limits
+	room   uint64
+	ring   []*frame.Message // its size is a power of two
+	head   int              // of the oldest message, in ring
+	len    int
+	bytes  int64
+	last   uint64   // the number of the newest message
+	lastAt Position // of the newest message that is known, kept or not
+	base   Position // right before the oldest message that is kept; zero: it isn't known
+	birth  uint64   // see Birth
+	marked int64    // see Mark
+	idle   int64    // since when the room has had no member, by frame.Now; 0: it has members
+}
+
+// New returns an empty log of the room with this id. What comes before the first message is named start; it
+// may be zero. birth distinguishes the log from others of the same room.
+func New(limits *Limits, room, birth uint64, start Position) *Log {
+	return &Log{limits: limits, room: room, birth: birth, last: 1, lastAt: start, base: start}
+}
+
+// Birth returns the number by which this log was distinguished from others of its room.
+func (l *Log) Birth() uint64 { return l.birth }
+
+// Room returns the id of the log's room.
+func (l *Log) Room() uint64 { return l.room }
+
+// Bytes returns how much the log keeps: the bytes of the messages' frames.
+func (l *Log) Bytes() int64 { return l.bytes }
+
+// Len returns how many messages the log keeps.
+func (l *Log) Len() int { return l.len }
+
+// Newest returns when the newest kept message was made, by frame.Now. It returns 0 if there is none.
+func (l *Log) Newest() int64 {
+	if l.len == 0 {
+		return 0
+	}
+	return placeOf(l.at(l.len - 1)).Made
+}
+
+// Mark reports whether the log's end needs a new position at that time, by frame.Now: it has none, or the
+// newest message is older than age. Then it doesn't report so again for a second.
+func (l *Log) Mark(now int64, age time.Duration) bool {
+	_, at := l.End()
+	named := at != Position{} && l.len > 0 && now-l.Newest() <= int64(age)
+	if named || now-l.marked < int64(time.Second) {
+		return false
+	}
+	l.marked = now
+	return true
+}
+
+// SetIdle notes since when, by frame.Now, the room has had no member; 0 means that it has.
+func (l *Log) SetIdle(since int64) { l.idle = since }
+
+// IsOver reports whether nobody can come back to the log at that time: the room has had no member for as
+// long as a message is kept.
+func (l *Log) IsOver(now int64) bool { return l.idle != 0 && now-l.idle > int64(l.limits.Age) }
+
+// End is where the log ends: the number of its newest message, and its position. The position is zero if it
+// isn't known.
+func (l *Log) End() (number uint64, at Position) {
+	if l.len == 0 {
+		return l.last, l.base
+	}
+	return l.last, l.lastAt
+}
+
+// Append adds a message, which becomes one of the room. at is its position. A zero at stands for the one
+// after the last, which is how a process without a broker numbers messages.
+func (l *Log) Append(m *frame.Message, at Position, hidden *Hidden, now int64) *Place {
+	_, prev := l.End()
+	if at == (Position{}) {
+		at.Stream = l.lastAt.Stream + 1
+	}
+	l.last++
+	place := &Place{Room: l.room, Number: l.last, At: at, Prev: prev, Made: now, Hidden: hidden}
+	l.lastAt = at
+	m.Tag = place
+
+	l.push(m)
+	l.bytes += m.Size()
+	for l.len > l.limits.Messages || l.bytes > l.limits.Bytes {
+		l.drop()
+	}
+	l.Expire(now)
+	return place
+}
+
+// Lose notes that messages are missing after the newest one. What came before can't be continued, so the
+// log drops it.
+func (l *Log) Lose() {
+	l.Clear()
+	l.last++
+	l.base = Position{}
+}
+
+// Clear drops all messages. Who has the newest one has missed nothing.
+func (l *Log) Clear() {
+	for l.len > 0 {
+		l.drop()
+	}
+	l.ring = nil
+}
+
+// Expire drops the messages that are too old.
+func (l *Log) Expire(now int64) {
+	for l.len > 0 && now-placeOf(l.at(0)).Made > int64(l.limits.Age) {
+		l.drop()
+	}
+}
+
+// Find returns the number of the message that stands n after the one at that position. ok reports that all
+// messages after it are kept.
+func (l *Log) Find(at Position, n uint64) (number uint64, ok bool) {
+	if at == (Position{}) || n > l.last {
+		return 0, false
+	}
+
+	oldest := l.last - uint64(l.len) + 1
+	switch i, found := l.search(at); {
+	case found:
+		number = oldest + uint64(i) + n
+	case at == l.base:
+		number = oldest - 1 + n
+	default:
+		return 0, false
+	}
+	return number, number <= l.last
+}
+
+// PositionOf returns the position of the message with that number, which is kept or right before the oldest.
+func (l *Log) PositionOf(number uint64) Position {
+	if oldest := l.last - uint64(l.len) + 1; number >= oldest {
+		return placeOf(l.at(int(number - oldest))).At
+	}
+	return l.base
+}
+
+// Floor returns a position before which nothing is shown to a client that enters now.
+func (l *Log) Floor() Position { return l.lastAt }
+
+// search finds the kept message at that position.
+func (l *Log) search(at Position) (i int, found bool) {
+	low, high := 0, l.len
+	for low < high {
+		mid := int(uint(low+high) >> 1)
+		if placeOf(l.at(mid)).At.Before(at) {
+			low = mid + 1
+		} else {
+			high = mid
+		}
+	}
+	return low, low < l.len && placeOf(l.at(low)).At == at
+}
+
+// After calls f for each kept message whose number is higher, the oldest first.
+func (l *Log) After(number uint64, f func(*frame.Message, *Place)) {
+	oldest := l.last - uint64(l.len) + 1
+	first := 0
+	if number >= oldest {
+		first = int(min(number-oldest+1, uint64(l.len)))
+	}
+	for i := first; i < l.len; i++ {
+		m := l.at(i)
+		f(m, placeOf(m))
+	}
+}
+
+// Tail returns the last n kept messages whose number is at most last, the oldest first.
+func (l *Log) Tail(n int, last uint64) []*frame.Message {
+	var tail []*frame.Message
+	for i := l.len - 1; i >= 0 && len(tail) < n; i-- {
+		if m := l.at(i); placeOf(m).Number <= last {
+			tail = append(tail, m)
+		}
+	}
+	for i, j := 0, len(tail)-1; i < j; i, j = i+1, j-1 {
+		tail[i], tail[j] = tail[j], tail[i]
+	}
+	return tail
+}
+
+func (l *Log) push(m *frame.Message) {
+	if l.len == len(l.ring) {
+		ring := make([]*frame.Message, max(4, 2*len(l.ring)))
+		for i := range l.len {
+			ring[i] = l.at(i)
+		}
+		l.ring, l.head = ring, 0
+	}
+	l.len++
+	l.ring[(l.head+l.len-1)&(len(l.ring)-1)] = m
+}
+
+// drop drops the oldest message.
+func (l *Log) drop() {
+	m := l.at(0)
+	l.base = placeOf(m).At
+	l.bytes -= m.Size()
+	l.ring[l.head] = nil
+	l.head = (l.head + 1) & (len(l.ring) - 1)
+	l.len--
+}
+
+// at returns the kept message with i older ones before it.
+func (l *Log) at(i int) *frame.Message { return l.ring[(l.head+i)&(len(l.ring)-1)] }
+
+func placeOf(m *frame.Message) *Place { return m.Tag.(*Place) }
