@@ -301,14 +301,17 @@ export class Socket {
       this.#keep = keep;
       this.#expect(beat && beat + this.#options.timeout);
     }
+    const begin = (cursor) => Object.assign(cursor, { at, n: 0 }, token && { token });
     if (entered >= 0) {
-      const stays = (c) => c !== this.#offered[was] && c.room !== room;
-      this.#cursors = [...this.#cursors.filter(stays), (rooms[entered] = { room, token, at, n: 0 })];
+      const offered = this.#offered[was];
+      rooms[entered] = begin({ room, token: offered?.token });
+      const others = this.#cursors.filter((c) => c !== offered && c.room !== room);
+      this.#cursors = [...others, rooms[entered]];
       this.#call("onroom", room, Boolean(resumed));
     }
-    if (start >= 0) Object.assign(rooms[start], { token, at, n: 0 });
+    if (start >= 0) begin(rooms[start]);
     if (gap >= 0) {
-      Object.assign(rooms[gap], { at, n: 0 });
+      begin(rooms[gap]);
       this.#call("ongap", rooms[gap].room);
     }
     if (out >= 0) {

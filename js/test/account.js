@@ -1,50 +1,62 @@
-// Account follows what a client is given of rooms whose messages are "<room> <number>", numbered without holes. It
-// throws if one is missing or comes twice, unless onroom or ongap has said so.
+// Account takes down what a client is given: messages "<room> <number>", where a room's numbers have no holes, and
+// "snapshot <room> <number>", which stands for all up to that number.
 export class Account {
-  at = new Map(); // the last number by room; undefined: it isn't known
+  at = new Map(); // the last number by room
   messages = 0;
-  resets = 0;
   resumed = 0;
+  resets = 0;
   gaps = 0;
-  faults = [];
-  excluded = new Set(); // "<room> <number>" that aren't for this client
+  #log = [];
 
-  onroom(room, resumed) {
-    if (resumed) {
-      this.resumed++;
-      if (this.at.get(room) === undefined && !this.open?.has(room)) this.faults.push(`${room}: resumed out of nothing`);
-    } else {
-      this.resets++;
-      this.#jump(room);
-    }
+  // handlers are options of a Socket. direct is called with each other message to this connection alone.
+  handlers(direct) {
+    return {
+      onmessage: (data, room) => {
+        const text = typeof data === "string" ? data : new TextDecoder().decode(data);
+        const [kind, value, number] = text.split(" ");
+        if (room !== undefined) this.#message(room, kind, Number(value));
+        else if (kind === "snapshot") this.#note(value, "snapshot", Number(number));
+        else direct(Number(value));
+      },
+      onroom: (room, resumed) => {
+        resumed ? this.resumed++ : this.resets++;
+        this.#note(room, resumed ? "resumed" : "reset");
+      },
+      ongap: (room) => {
+        this.gaps++;
+        this.#note(room, "gap");
+      },
+    };
   }
 
-  ongap(room) {
-    this.gaps++;
-    this.#jump(room);
-  }
-
-  open = new Set(); // rooms in which the next message may be any later one
-
-  #jump(room) {
-    this.open.add(room);
-  }
-
-  snapshot(room, number) {
-    this.at.set(room, number);
-    this.open.delete(room);
-  }
-
-  message(room, text) {
-    const [name, number] = [text.split(" ")[0], Number(text.split(" ")[1])];
+  #message(room, name, number) {
     this.messages++;
-    if (name !== room) this.faults.push(`${text} in ${room}`);
-    if (this.excluded.has(`${room} ${number}`)) this.faults.push(`${text} isn't for this client`);
-    const last = this.at.get(room) ?? 0;
-    let next = last + 1;
-    while (this.excluded.has(`${room} ${next}`)) next++;
-    if (number <= last || (number !== next && !this.open.has(room))) this.faults.push(`${room}: ${number} after ${last}`);
-    this.open.delete(room);
-    this.at.set(room, number);
+    this.#note(room, name === room ? "message" : `a message of ${name}`, number);
+  }
+
+  #note(room, kind, number) {
+    this.#log.push({ room, kind, number });
+    if (number !== undefined) this.at.set(room, number);
+  }
+
+  // faults are the messages that are missing without a word, that came twice, or too late, or were for others:
+  // excluded has these, as "<room> <number>".
+  faults(excluded) {
+    const faults = [];
+    const state = new Map();
+    for (const { room, kind, number } of this.#log) {
+      const { last, free } = state.get(room) ?? { last: 0, free: true };
+      if (kind === "reset" || kind === "gap") state.set(room, { last, free: true });
+      else if (kind === "snapshot") state.set(room, { last: number, free: false });
+      else if (kind === "message") {
+        let next = last + 1;
+        while (excluded.has(`${room} ${next}`)) next++;
+        if (number <= last) faults.push(`${room} ${number} comes after ${last}`);
+        else if (excluded.has(`${room} ${number}`)) faults.push(`${room} ${number} is for others`);
+        else if (number !== next && !free) faults.push(`${room} ${next} is missing before ${number}`);
+        state.set(room, { last: number, free: false });
+      } else if (kind !== "resumed" || !state.has(room)) faults.push(`${room}: ${kind}`);
+    }
+    return faults;
   }
 }

@@ -133,6 +133,26 @@ test("a cursor that was names, not resumed, is dropped at once", async (t) => {
   assert.deepEqual(await next(s), []);
 });
 
+test("a token stays the room's until another comes", async (t) => {
+  const s = await start(t);
+  (await s.come()).says({ in: 0, room: "a", at: "1", token: A }, { start: 0, at: "5" });
+  assert.deepEqual(await next(s), [`${A}.5.0`]);
+  (await s.come()).says({ in: 0, room: "a", was: 0, resumed: true, at: "6" });
+  assert.deepEqual(await next(s), [`${A}.6.0`]);
+  (await s.come()).says({ in: 0, room: "a", was: 0, resumed: true, at: "6" }, { gap: 0, at: "9" });
+  assert.deepEqual(await next(s), [`${A}.9.0`]);
+  (await s.come()).says({ in: 0, room: "a", was: 0 }, { start: 0, at: "20" });
+  assert.deepEqual(await next(s), [`${A}.20.0`]);
+});
+
+test("a gap without a position: there is none until a run names one", async (t) => {
+  const s = await start(t);
+  (await s.come()).says({ in: 0, room: "a", at: "1", token: A }, { gap: 0 }, [[1, 0]], "a1");
+  assert.equal(s.socket.resumable, false);
+  FakeWebSocket.last.says([[2, 0, "30"]], "a2", "a3");
+  assert.deepEqual(await next(s), [`${A}.30.1`]);
+});
+
 test("was says which cursor is dropped, whatever the room is called now", async (t) => {
   const s = await start(t);
   (await s.come()).says({ in: 0, room: "a", at: "1", token: A }, { in: 1, room: "b", at: "2", token: B });

@@ -24,7 +24,7 @@ class Room {
   constructor(name, keep) {
     this.name = name;
     this.keep = keep;
-    this.last = this.first = Date.now() * 1000;
+    this.base = this.last = Date.now() * 1000; // positions aren't the messages' own numbers
   }
 
   // publish gives data the room's next number; except is a connection that doesn't get it, nor one that resumes
@@ -86,7 +86,7 @@ class Conn {
     if (resumed) {
       for (const e of room.log) if (e.number > from) this.queue(room, e);
     } else {
-      this.direct(`snapshot ${room.name} ${room.last}`);
+      this.direct(`snapshot ${room.name} ${room.last - room.base}`);
       this.control({ start: index, ...start });
     }
     room.members.add(this);
