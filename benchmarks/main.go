@@ -32,6 +32,7 @@ type selection struct {
 	alone    comparison // of one node
 	clusters comparison // of several
 	kept     comparison // of a hub with and without a history
+	herds    []server.Library
 	rounds   int
 	svg      string
 	profiles string
@@ -84,6 +85,9 @@ func compare(args []string) error {
 		fmt.Println(resultTable(kept))
 		fmt.Println(ratioTable(kept, s.kept.libraries))
 	}
+	if len(s.herds) > 0 {
+		runHerds(ctx, s.rounds, s.herds)
+	}
 	if !s.clusters.empty() {
 		together := runAll(ctx, s, s.clusters)
 		fmt.Println(clusterTable(together))
@@ -116,7 +120,10 @@ func parseFlags(args []string) (selection, error) {
 	s.alone = comparison{scenarios(*quick), server.Libraries}.choose(*names, *libs)
 	s.clusters = comparison{clusters(*quick), server.Clustered}.choose(*names, *libs)
 	s.kept = comparison{histories(*quick), server.Kept}.choose(*names, *libs)
-	if s.alone.empty() && s.clusters.empty() && s.kept.empty() || s.rounds < 1 {
+	if chosen(*names, herdName) {
+		s.herds = comparison{libraries: server.Returning}.choose("", *libs).libraries
+	}
+	if s.alone.empty() && s.clusters.empty() && s.kept.empty() && len(s.herds) == 0 || s.rounds < 1 {
 		return s, errors.New("nothing to run: see -scenario, -lib and -rounds")
 	}
 	return s, nil

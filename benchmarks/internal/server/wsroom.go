@@ -39,8 +39,10 @@ var Kept = []Library{
 	{Name: "wsroom.v1 history", Dialect: load.V1, New: newWsroomKept},
 }
 
+const keptFor = 2 * time.Minute
+
 func newWsroomKept(o Options) http.Handler {
-	return newWsroomHub(o, wsroom.WithHistory(256, 256<<10, 2*time.Minute))
+	return newWsroomHub(o, wsroom.WithHistory(256, 256<<10, keptFor))
 }
 
 type wsroomServer struct {
