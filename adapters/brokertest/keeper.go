@@ -21,7 +21,7 @@ const (
 // allKeeperChecks returns the checks of a Keeper: those of a Broker that hold for Keep and Follow too, and its
 // own.
 func allKeeperChecks() []check {
-	const others = " LostThenDelivered EveryGapIsReported OneNodeIsCutOff StopWhileAway " // these wait for lost
+	const others = " LostThenDelivered EveryGapIsReported OneNodeIsCutOff StopWhileAway " // Keepers have others in their place
 	var all []check
 	for _, c := range append(deliveryChecks, outageChecks...) {
 		if strings.Contains(others, " "+c.name+" ") {
