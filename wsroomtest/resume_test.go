@@ -46,6 +46,7 @@ func TestCursorIsWhereTheTestIs(t *testing.T) {
 					hub.To(room).SendText(fmt.Sprint(room, sent))
 				}
 				hub.SendTextToAll("all")
+				hub.To("b").Except(hub.Members("b")...).SendText("for nobody")
 				sent++
 			}
 			c.ExpectText("/a"+fmt.Sprint(got), "b"+fmt.Sprint(got))
