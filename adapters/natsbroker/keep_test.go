@@ -206,7 +206,7 @@ func TestNothingMissedWhileIdle(t *testing.T) {
 // comes then has higher positions.
 func TestLostWhileCutOff(t *testing.T) {
 	t.Parallel()
-	big := strings.Repeat("x", 1<<18)
+	big := strings.Repeat("x", 1<<20-4<<10)
 	for name, lose := range map[string]func(t *testing.T, other *natsbroker.Broker, nc *nats.Conn){
 		"Purged": func(t *testing.T, _ *natsbroker.Broker, nc *nats.Conn) { purge(t, nc) },
 		"TopicPurged": func(t *testing.T, _ *natsbroker.Broker, nc *nats.Conn) {
@@ -217,7 +217,7 @@ func TestLostWhileCutOff(t *testing.T) {
 			retain(t, other, "topic", 10, time.Hour, numbers(6, 20)...)
 		},
 		"Displaced": func(t *testing.T, other *natsbroker.Broker, _ *nats.Conn) {
-			retain(t, other, "large", 10, time.Hour, big, big, big, big)
+			retain(t, other, "large", 10, time.Hour, big, big, big, big, big)
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -225,7 +225,7 @@ func TestLostWhileCutOff(t *testing.T) {
 			s := startNATS(t)
 			cable := brokertest.NewCable(t, s.addr())
 			nc := connect(t, s.addr())
-			limit := natsbroker.WithKeepLimit(1 << 20)
+			limit := natsbroker.WithKeepLimit(4 << 20)
 			b, other := natsbroker.New(connect(t, cable.Addr()), limit), natsbroker.New(nc, limit)
 			retain(t, other, "topic", 10, time.Hour, numbers(1, 3)...)
 			d, idle := follow(t, b, "topic", 10), follow(t, b, "topic", 10)
@@ -403,6 +403,10 @@ func TestCutOffUnderLoad(t *testing.T) {
 	}
 	var count atomic.Int64
 	var keeping sync.WaitGroup
+	for i, d := range diaries {
+		retain(t, other, fmt.Sprint("topic ", i), messages, time.Hour, "0")
+		d.has(t, "live", "0")
+	}
 	for i := range topics {
 		keeping.Go(func() {
 			for _, m := range numbers(1, messages) {
@@ -420,7 +424,7 @@ func TestCutOffUnderLoad(t *testing.T) {
 		cable.Heal()
 	}
 	keeping.Wait()
-	want := append([]string{"live"}, numbers(1, messages)...)
+	want := append([]string{"live"}, numbers(0, messages)...)
 	for _, d := range diaries {
 		d.has(t, want...)
 		d.rises(t)
