@@ -8,10 +8,9 @@ import (
 	"strings"
 	"time"
 
-	"github.com/wsroom/wsroom/internal/lookup"
-
 	"github.com/wsroom/wsroom/internal/cluster"
 	"github.com/wsroom/wsroom/internal/frame"
+	"github.com/wsroom/wsroom/internal/lookup"
 	"github.com/wsroom/wsroom/internal/presence"
 )
 
