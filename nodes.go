@@ -8,11 +8,10 @@ import (
 	"strings"
 	"time"
 
-	"github.com/wsroom/wsroom/internal/lookup"
-
 	"github.com/wsroom/wsroom/internal/cluster"
 	"github.com/wsroom/wsroom/internal/frame"
 	"github.com/wsroom/wsroom/internal/history"
+	"github.com/wsroom/wsroom/internal/lookup"
 	"github.com/wsroom/wsroom/internal/presence"
 	"github.com/wsroom/wsroom/internal/resume"
 )
