@@ -74,7 +74,7 @@ func (s *Store) open(room string) *Log {
 	}
 	s.lastRoom++
 	log = New(&s.cfg.Limits, s.lastRoom, birth, start)
-	log.store = s
+	log.store, log.over = s, s.closed
 	s.logs[room] = log
 	s.sweepLater()
 	return log

@@ -237,16 +237,17 @@ func (s *Session) Append(b []byte, messages []*frame.Message, deflate bool) []by
 	}
 
 	for i, m := range messages {
-		if text, ok := s.control(m.Tag); ok {
-			flush(i)
-			if first = i + 1; len(text) > 0 {
-				b = appendText(b, text)
-			}
-			continue
-		}
-		if _, ok := m.Tag.(Control); ok {
+		switch m.Tag.(type) {
+		case Control:
 			flush(i)
 			b, first = append(b, m.Bytes(deflate)...), i+1
+			continue
+		case *Enter, *Start, *Leave, *Gap:
+			flush(i) // before the control message, which may leave a room
+			first = i + 1
+			if text := s.control(m.Tag); text != nil {
+				b = appendText(b, text)
+			}
 			continue
 		}
 
@@ -288,19 +289,19 @@ func (s *Session) appendHello(b []byte) []byte {
 	return b
 }
 
-// control returns the control message that a tag stands for. ok is false if the tag is of another kind.
-func (s *Session) control(tag any) (text []byte, ok bool) {
+// control returns the control message that a tag stands for. It returns nil if there is nothing to say.
+func (s *Session) control(tag any) []byte {
 	switch t := tag.(type) {
 	case *Enter:
-		return s.enter(t), true
+		return s.enter(t)
 	case *Start:
-		return s.start(t), true
+		return s.start(t)
 	case *Leave:
-		return s.leave(t), true
+		return s.leave(t)
 	case *Gap:
-		return s.gap(t), true
+		return s.gap(t)
 	default:
-		return nil, false
+		return nil
 	}
 }
 
