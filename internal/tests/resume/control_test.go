@@ -213,8 +213,8 @@ func TestBeats(t *testing.T) {
 				case "write":
 					go func() {
 						for range 6 {
-							_ = c.WebSocket().Write(context.Background(), websocket.MessageText, []byte("written"))
 							time.Sleep(interval / 2)
+							_ = c.WebSocket().Write(context.Background(), websocket.MessageText, []byte("written"))
 						}
 					}()
 				}
@@ -239,8 +239,14 @@ func TestBeats(t *testing.T) {
 			t.Errorf("two beats take %v", d)
 		}
 		c.until("it is in the room", func() bool { return slices.Contains(c.log, "in b false") })
-		time.Sleep(interval / 2)
-		<-entered
+		c.until("Enter has returned", func() bool {
+			select {
+			case <-entered:
+				return true
+			default:
+				return false
+			}
+		})
 
 		beats = c.beats
 		c.say("write")
@@ -248,7 +254,8 @@ func TestBeats(t *testing.T) {
 		if c.beats > beats+6 {
 			t.Errorf("%d beats beside 6 messages", c.beats-beats)
 		}
-		time.Sleep(interval)
+		beats = c.beats
+		c.until("a beat comes", func() bool { return c.beats > beats })
 		c.cut()
 	})
 }
