@@ -13,9 +13,12 @@ import (
 )
 
 // endingSlow is the ending under CloseSlow. Its close code 1013 has been registered since RFC 6455 (section 11.7).
-var endingSlow = line.Ending{
-	Cause: ErrSlow, Label: "slow", Code: websocket.StatusTryAgainLater, Reason: "too slow",
-	Drop: true, Budget: line.KickBudget,
+var endingSlow = slow()
+
+func slow() line.Ending {
+	e := line.Kick("slow", ErrSlow, websocket.StatusTryAgainLater, "too slow")
+	e.Drop = true
+	return e
 }
 
 // endingShutdown is the ending by Shutdown, with the code of WithShutdownCode.
