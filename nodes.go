@@ -57,7 +57,8 @@ type Broker interface {
 // used in both ways, it isn't defined which messages arrive.
 type Keeper interface {
 	// Keep does what Publish does, for the topic's followers, and has data kept until n newer messages are
-	// on the topic or d has passed, whichever is first. The broker may keep it for longer. n and d are
+	// on the topic or d has passed, whichever is first. The broker may keep some more, and for somewhat
+	// longer. What is kept of a topic ends by itself, also if the topic gets no more messages. n and d are
 	// greater than 0. If calls for a topic differ in n or d, those of the latest call may count for all of
 	// the topic's messages.
 	//

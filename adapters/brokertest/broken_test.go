@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -27,6 +28,7 @@ type trial struct {
 }
 
 func (tr *trial) Helper()                   {}
+func (tr *trial) Log(...any)                {}
 func (tr *trial) Context() context.Context  { return tr.ctx }
 func (tr *trial) Error(args ...any)         { tr.fail(fmt.Sprint(args...)) }
 func (tr *trial) Errorf(f string, a ...any) { tr.fail(fmt.Sprintf(f, a...)) }
@@ -76,6 +78,9 @@ type broken struct {
 	*Node
 	publish   func(b *Node, ctx context.Context, topic string, data []byte) error
 	subscribe func(b *Node, ctx context.Context, topic string, deliver func([]byte), lost func(error)) (func(), error)
+	keep      func(b *Node, ctx context.Context, topic string, data []byte, n int, d time.Duration) error
+	follow    followFunc
+	back      func(b *Node) // is called before the node is connected again
 }
 
 func (b *broken) Publish(ctx context.Context, topic string, data []byte) error {
@@ -117,27 +122,37 @@ func publishing(f func(b *Node, ctx context.Context, topic string, data []byte) 
 	return &broken{publish: f}
 }
 
+// fault is something that a broker does wrong.
+type fault struct {
+	fault  string
+	checks string // those that must find it
+	broker func() *broken
+}
+
 // TestBrokenBrokers: the suite finds what each of them does wrong.
 func TestBrokenBrokers(t *testing.T) {
-	for _, c := range brokenBrokers {
-		t.Run(c.fault, func(t *testing.T) {
-			found := 0
-			for _, check := range append(deliveryChecks, outageChecks...) {
-				if !strings.Contains(" "+c.checks+" ", " "+check.name+" ") {
-					continue
-				}
-				found++
-				failures := try(t, func(t testing.TB) { check.run(t, brokenSetup(t, c.broker)) })
-				if len(failures) == 0 {
-					t.Errorf("%s doesn't find the fault", check.name)
-				} else {
-					t.Logf("%s: %s", check.name, failures[0])
-				}
-			}
-			if found != len(strings.Fields(c.checks)) {
-				t.Errorf("there are no such checks as %s", c.checks)
-			}
-		})
+	for _, f := range brokenBrokers {
+		t.Run(f.fault, func(t *testing.T) { f.mustBeFound(t, append(deliveryChecks, outageChecks...)) })
+	}
+}
+
+// mustBeFound checks that those of the checks that are to find the fault do.
+func (f fault) mustBeFound(t *testing.T, checks []check) {
+	found := 0
+	for _, check := range checks {
+		if !strings.Contains(" "+f.checks+" ", " "+check.name+" ") {
+			continue
+		}
+		found++
+		failures := try(t, func(t testing.TB) { check.run(t, brokenSetup(t, f.broker)) })
+		if len(failures) == 0 {
+			t.Errorf("%s doesn't find the fault", check.name)
+		} else {
+			t.Logf("%s: %s", check.name, failures[0])
+		}
+	}
+	if found != len(strings.Fields(f.checks)) {
+		t.Errorf("there are no such checks as %s", f.checks)
 	}
 }
 
@@ -200,7 +215,7 @@ func TestSmallBroker(t *testing.T) {
 
 // TestSoundBrokers: the same way of trying finds nothing where there is no fault.
 func TestSoundBrokers(t *testing.T) {
-	for _, check := range append(deliveryChecks, outageChecks...) {
+	for _, check := range slices.Concat(deliveryChecks, outageChecks, allKeeperChecks()) {
 		failures := try(t, func(t testing.TB) {
 			check.run(t, brokenSetup(t, func() *broken { return &broken{} }))
 		})
@@ -215,30 +230,29 @@ func brokenSetup(t testing.TB, broker func() *broken) Setup {
 	server := NewMemory()
 	t.Cleanup(server.Up)
 	t.Cleanup(server.Resume)
+	var all []*broken
 	return Setup{
+		Wipe: func(testing.TB) { server.Wipe() },
 		Hang: func(testing.TB) { server.Hang() }, Resume: func(testing.TB) { server.Resume() },
 		Open: func(testing.TB) wsroom.Broker {
 			b := broker()
 			b.Node = server.Open()
+			all = append(all, b)
 			return b
 		},
 		Down: func(testing.TB) { server.Down() },
 		Up: func(testing.TB) {
-			for _, n := range server.all() {
-				n.Up()
+			for _, b := range all {
+				b.up()
 				<-time.After(5 * time.Millisecond)
 			}
 		},
 		Cut:  func(_ testing.TB, b wsroom.Broker) { b.(*broken).Down() },
-		Heal: func(_ testing.TB, b wsroom.Broker) { b.(*broken).Up() },
+		Heal: func(_ testing.TB, b wsroom.Broker) { b.(*broken).up() },
 	}
 }
 
-var brokenBrokers = []struct {
-	fault  string
-	checks string // those that must find it
-	broker func() *broken
-}{
+var brokenBrokers = []fault{
 	{"swaps two messages now and then", "OneOrder EveryGapIsReported AnyData", func() *broken {
 		return hearing(func(deliver func([]byte), lost func(error)) (func([]byte), func(error)) {
 			var held []byte

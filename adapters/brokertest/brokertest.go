@@ -1,16 +1,29 @@
-// Package brokertest checks that a broker keeps the promises of [wsroom.Broker], and that a store keeps
-// those of [wsroom.PresenceStore]. [Memory] is both, within one process, for tests of programs.
+// Package brokertest checks that a broker keeps the promises of [wsroom.Broker], that one which is a
+// [wsroom.Keeper] keeps those too, and that a store keeps the promises of [wsroom.PresenceStore]. [Memory]
+// is all of them, within one process, for tests of programs.
 //
 //	func TestBroker(t *testing.T) {
 //		brokertest.Run(t, func(t testing.TB) brokertest.Setup {
-//			server := startServer(t)
+//			server, cables := startServer(t), map[wsroom.Broker]*brokertest.Cable{}
 //			return brokertest.Setup{
-//				Open: func(t testing.TB) wsroom.Broker { return mybroker.New(connect(t, server)) },
+//				Open: func(t testing.TB) wsroom.Broker {
+//					c := brokertest.NewCable(t, server.Addr())
+//					b := mybroker.New(connect(t, c.Addr()))
+//					cables[b] = c
+//					return b
+//				},
 //				Down: func(testing.TB) { server.Stop() },
 //				Up:   func(testing.TB) { server.Start() },
+//				Cut:  func(_ testing.TB, b wsroom.Broker) { cables[b].Cut() },
+//				Heal: func(_ testing.TB, b wsroom.Broker) { cables[b].Heal() },
+//				Wipe: func(testing.TB) { server.DropAllData() },
 //			}
 //		})
 //	}
+//
+// A failure says which promise is broken and, where it can, how to mend it. The promises of a Keeper are
+// checked below the subtest Keeper: first those of a Broker, with Keep for Publish and Follow for Subscribe,
+// then its own. Most of these need Cut and Heal; those about lost data need Wipe, too.
 package brokertest
 
 import (
@@ -56,8 +69,8 @@ type Setup struct {
 	// stay cut off. If it is nil, a Keeper's promises about lost data aren't checked, and the test says so.
 	Wipe func(t testing.TB)
 
-	// Retain is for a Keeper of which the server's settings say how much is kept, and not the arguments of
-	// Keep. It is called before Open, and has n messages of each topic kept, for d.
+	// Retain, if it isn't nil, is called before a check of a Keeper opens brokers, with the n and d of the
+	// messages that it keeps. It is for a server whose settings say how much is kept of all topics.
 	Retain func(t testing.TB, n int, d time.Duration)
 }
 
@@ -173,6 +186,16 @@ type ear struct {
 	position uint64 // the last one
 	lives    int    // how often live was called
 	finished bool
+}
+
+func (ev event) String() string {
+	switch {
+	case ev.live:
+		return "live"
+	case ev.lost:
+		return "lost"
+	}
+	return "the message " + short(ev.data)
 }
 
 func newEar(t testing.TB, steady string) *ear {

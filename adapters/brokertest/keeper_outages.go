@@ -1,17 +1,23 @@
 package brokertest
 
 import (
+	"context"
 	"fmt"
 	"slices"
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/wsroom/wsroom"
 )
 
 var keeperOutageChecks = []check{
 	{"StopFollowingWhileAway", downAndUp, stopFollowingWhileAway},
 	{"NoSilentHole", downAndUp, noSilentHole},
 	{"FollowerCutOff", cutAndHeal, followerCutOff},
+	{"FollowWhileCutOff", cutAndHeal, followWhileCutOff},
+	{"MuchIsMissed", cutAndHeal, muchIsMissed},
+	{"CutOffBeforeTheFirst", cutAndHeal, cutOffBeforeTheFirst},
 	{"CutOftenWhileFollowing", cutAndHeal, cutOftenWhileFollowing},
 	{"TrimmedWhileCutOff", cutAndHeal, trimmedWhileCutOff},
 	{"WipedWhileCutOff", cutAndWipe, wipedWhileCutOff},
@@ -22,6 +28,7 @@ const (
 	stillKept   = "though all that was missed is kept, and the last message delivered as well: go on after its position"
 	afterReturn = "when connected again, subscribe, and read on from the last position delivered; if something after it may be " +
 		"gone, call lost and then go on"
+	keptAfterLost = ", which is kept: after lost, go on with the oldest message that is kept"
 )
 
 // stopFollowingWhileAway: stop returns, and stays in effect when the broker is back.
@@ -65,10 +72,7 @@ func noSilentHole(t testing.TB, s Setup) {
 	more()
 	back := published()
 	for _, e := range ears {
-		until(t, "messages arrive again", func() bool {
-			all := e.kept()
-			return len(all) > 0 && number(t, all[len(all)-1].data) > back
-		})
+		until(t, "messages arrive again", func() bool { return e.newest() > back })
 	}
 	last := fmt.Sprint(end())
 	ears = append(ears, follow(t, nodes[2], topic, keptMost, noOutage))
@@ -115,63 +119,127 @@ func followerCutOff(t testing.TB, s Setup) {
 	}
 }
 
+// followWhileCutOff: Follow waits for the broker as long as its context allows, and then begins with all that
+// is kept by then.
+func followWhileCutOff(t testing.TB, s Setup) {
+	nodes, topic := s.open(t, 2), newTopic()
+	publish(t, nodes[0], topic, numbers(1, 5)...)
+	follow(t, nodes[1], newTopic(), 10, "").stop() // so that it is connected
+	s.Cut(t, nodes[1])
+	inTime(t, "Follow", func(ctx context.Context) error {
+		stop, err := nodes[1].(wsroom.Keeper).Follow(ctx, topic, 10,
+			func(uint64, []byte) { t.Error("deliver is called though the node is cut off") },
+			func() { t.Error("live is called though the node is cut off") },
+			func(error) { t.Error("lost is called though the node is cut off, and Follow hasn't returned") })
+		if err == nil {
+			stop()
+		}
+		return err
+	})
+
+	var e *ear
+	var following sync.WaitGroup
+	following.Go(func() { e = follow(t, nodes[1], topic, 10, "") })
+	<-time.After(20 * time.Millisecond) // so that it has begun to wait
+	publish(t, nodes[0], topic, numbers(6, 8)...)
+	s.Heal(t, nodes[1])
+	following.Wait()
+	require(t)
+	publish(t, nodes[0], topic, "9")
+	e.hears("9")
+	if got := texts(e.kept()); !slices.Equal(got, numbers(1, 9)) {
+		t.Fatalf("Follow waited for the broker and then delivers %s: begin with all that is kept by then", few(got))
+	}
+}
+
+// muchIsMissed: a follower that was cut off goes on with thousands of messages, too, if all are kept.
+func muchIsMissed(t testing.TB, s Setup) {
+	const missed = 3000
+	nodes, topic := s.open(t, 2), newTopic()
+	e := follow(t, nodes[1], topic, 10, stillKept)
+	publish(t, nodes[0], topic, "1")
+	e.hears("1")
+	s.Cut(t, nodes[1])
+	publish(t, nodes[0], topic, numbers(2, 1+missed)...)
+	s.Heal(t, nodes[1])
+	e.hears(fmt.Sprint(1+missed), ": if you read what was missed in parts, read until there is no more")
+	wholeSince(t, e, "if you read what was missed in parts, read until there is no more")
+}
+
+// cutOffBeforeTheFirst: a follower that has heard nothing before its node is cut off gets what is kept
+// meanwhile. lost may be called before.
+func cutOffBeforeTheFirst(t testing.TB, s Setup) {
+	nodes, topic := s.open(t, 2), newTopic()
+	e := follow(t, nodes[1], topic, 10, "")
+	s.Cut(t, nodes[1])
+	publish(t, nodes[0], topic, numbers(1, 20)...)
+	s.Heal(t, nodes[1])
+	e.hears("20", ": a follower that has had no message yet goes on with the first")
+	if first := wholeSince(t, e, afterReturn); first != 1 {
+		t.Fatalf("the first message to arrive is %d, though 1 is kept: a follower that has had no message yet goes on with the first", first)
+	}
+}
+
 // cutOftenWhileFollowing: the connection breaks time and again while followers begin and go on. Each has all
 // from its first message on, and live once.
 func cutOftenWhileFollowing(t testing.TB, s Setup) {
+	const before = 200
 	nodes, topic := s.open(t, 2), newTopic()
-	publish(t, nodes[0], topic, numbers(1, 200)...)
-	ears := []*ear{follow(t, nodes[1], topic, 10, "")}
-	var mu sync.Mutex // guards ears
-	halt := make(chan struct{})
+	publish(t, nodes[0], topic, numbers(1, before)...)
+	ears := make([]*ear, 20)
 	var following sync.WaitGroup
-	following.Go(func() {
-		for range 10 {
-			e := follow(t, nodes[1], topic, 200, "")
-			mu.Lock()
-			ears = append(ears, e)
-			mu.Unlock()
-		}
-		close(halt)
-	})
-	n := 200
-	for open := true; open; {
+	for worker := range 4 {
+		following.Go(func() {
+			for i := worker; i < len(ears); i += 4 {
+				ears[i] = follow(t, nodes[1], topic, before, "")
+			}
+		})
+	}
+	last := before
+	for pause := time.Millisecond; pause < 300*time.Millisecond; pause *= 2 {
 		s.Cut(t, nodes[1])
-		n++
-		publish(t, nodes[0], topic, fmt.Sprint(n))
+		last++
+		publish(t, nodes[0], topic, fmt.Sprint(last))
 		s.Heal(t, nodes[1])
-		select {
-		case <-halt:
-			open = false
-		case <-time.After(30 * time.Millisecond): // so that some get through
-		}
+		<-time.After(pause) // so that it is connected at times, for longer and longer
 	}
 	following.Wait()
 	require(t)
-	publish(t, nodes[0], topic, "1000000000")
+
+	last++
+	publish(t, nodes[0], topic, fmt.Sprint(last))
 	for _, e := range ears {
-		e.hears("1000000000")
-		events := slices.DeleteFunc(slices.Clone(e.all()), func(ev event) bool { return ev.data == "1000000000" })
-		noHole(t, events, afterReturn)
+		e.hears(fmt.Sprint(last))
+		noHole(t, e.all(), afterReturn)
 	}
 	agree(t, ears...)
 }
 
 // trimmedWhileCutOff: where some of what a follower missed isn't kept any more, lost is called there, and it
-// goes on with the oldest that is kept.
+// goes on with the oldest that is kept. That holds for a follower that has had no message, too.
 func trimmedWhileCutOff(t testing.TB, s Setup) {
-	const most, before, total = 20, 10, 1000
+	for _, before := range []int{10, 0} {
+		trimAfter(t, s, before)
+	}
+}
+
+// trimAfter cuts a follower off that has had that many messages.
+func trimAfter(t testing.TB, s Setup, before int) {
+	const most, total = 20, 1000
 	s.retain(t, most, keptFor)
 	nodes, topic := s.open(t, 2), newTopic()
 	e := follow(t, nodes[1], topic, most, "")
 	keep(t, nodes[0], topic, most, keptFor, numbers(1, before)...)
-	e.hears(fmt.Sprint(before))
+	until(t, "messages arrive", func() bool { return len(e.kept()) == before })
 	s.Cut(t, nodes[1])
 	keep(t, nodes[0], topic, most, keptFor, numbers(before+1, total)...)
 	s.Heal(t, nodes[1])
-	until(t, "lost is called, or all that was missed arrives", func() bool {
-		return e.losses() > 0 || len(e.kept()) == total
+
+	until(t, fmt.Sprintf("lost is called, or all that was missed arrives. After %d, only about the last %d of %d are kept. "+
+		"Compare the oldest with the last position delivered", before, most, total), func() bool {
+		return e.losses() > 0 || e.newest() == total
 	})
-	e.hears(fmt.Sprint(total))
+	e.hears(fmt.Sprint(total), keptAfterLost)
 	noHole(t, e.all(), afterReturn)
 	goesOnWithTheOldest(t, e, before, total-most+1)
 	keep(t, nodes[0], topic, most, keptFor, fmt.Sprint(total+1))
@@ -214,11 +282,13 @@ func wipedWhileCutOff(t testing.TB, s Setup) {
 	}
 	s.Heal(t, nodes[1])
 
-	until(t, "lost is called, because the data is gone and messages were missed", func() bool { return e.losses() > 0 })
-	until(t, "lost is called, because the data is gone, also where there is no newer message", func() bool { return quiet.losses() > 0 })
+	until(t, "lost is called. The data is gone, and messages were missed: call it where the last one delivered isn't kept",
+		func() bool { return e.losses() > 0 })
+	until(t, "lost is called. The data is gone, and messages were missed: call it where the last one delivered isn't kept, "+
+		"although there is no newer one", func() bool { return quiet.losses() > 0 })
 	insist(t, nodes[0], idle, "21")
 	quiet.hears("21")
-	e.hears("30")
+	e.hears("30", keptAfterLost)
 	through.hears("30")
 	late := follow(t, nodes[2], topic, 100, noOutage)
 	for _, ear := range []*ear{through, e, quiet, late} {
@@ -257,10 +327,7 @@ func wipedWhileFollowing(t testing.TB, s Setup) {
 		}
 		until(t, "a message arrives, or lost is called", func() bool { return len(e.all()) > 11+10*i })
 		insist(t, nodes[0], topic, fmt.Sprint(first+9)) // again, because it may have been missed before lost
-		until(t, "messages arrive", func() bool {
-			all := e.kept()
-			return all[len(all)-1].data == fmt.Sprint(first+9)
-		})
+		until(t, "messages arrive", func() bool { return e.newest() == first+9 })
 		late := follow(t, nodes[1], topic, 100, noOutage)
 		agree(t, e, late)
 		late.stop()
