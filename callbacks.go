@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/coder/websocket"
+	"github.com/wsroom/wsroom/internal/line"
 )
 
 // callbacks are the functions that the application registered.
@@ -225,7 +226,7 @@ func (c *Conn) expireAt(t time.Time) {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.ending == nil {
+	if !c.isEnded() {
 		c.expiry = time.AfterFunc(time.Until(t), c.expired)
 	}
 }
@@ -238,8 +239,8 @@ func (c *Conn) expired() {
 	}
 
 	c.mu.Lock()
-	if c.ending == nil {
-		c.postLocked(event{name: "OnExpire", run: (*Conn).renew})
+	if !c.isEnded() {
+		c.mailbox.post(event{name: "OnExpire", run: (*Conn).renew})
 	}
 	c.mu.Unlock()
 
@@ -260,17 +261,17 @@ func (c *Conn) renew(string) {
 
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.ending == nil && !t.IsZero() {
+	if !c.isEnded() && !t.IsZero() {
 		c.expiry.Reset(time.Until(t))
 	}
 }
 
 // endingExpired is the ending at the time of [Until]. err is the error of OnExpire, or nil.
-func endingExpired(err error) ending {
-	e := ending{cause: ErrExpired, label: "expired", code: statusExpired, reason: "expired", budget: closeBudget}
+func endingExpired(err error) line.Ending {
+	e := line.Ending{Cause: ErrExpired, Label: "expired", Code: statusExpired, Reason: "expired", Budget: line.CloseBudget}
 	if err != nil {
-		e.cause = fmt.Errorf("%w: %w", ErrExpired, err)
-		e.closeBy(err)
+		e.Cause = fmt.Errorf("%w: %w", ErrExpired, err)
+		e.CloseBy(err)
 	}
 	return e
 }
@@ -326,7 +327,7 @@ func panicError(name string, v any) error { return fmt.Errorf("%w: %s: %v", ErrP
 // cause of the end, it isn't called again.
 func (c *Conn) panicked(name string, v any) {
 	if last := c.hub.cfg.last; last != nil && last.name == name {
-		c.finished = true
+		c.mailbox.finished = true
 	}
 
 	c.hub.cfg.logger.Error("wsroom: callback panicked", "callback", name, "room", c.room, "conn", c.id,
@@ -334,76 +335,118 @@ func (c *Conn) panicked(name string, v any) {
 	c.end(endingPanic(name, v))
 }
 
-// endingPanic is the ending after a panic with v in a callback, an Observer or a Tracer. The close code is
+// endingPanic is the ending after a panic with v in the callback or during what name says. The close code is
 // 1011.
-func endingPanic(name string, v any) ending {
-	return ending{cause: panicError(name, v), label: "panic", code: websocket.StatusInternalError, budget: closeBudget}
+func endingPanic(name string, v any) line.Ending {
+	return line.Ending{Cause: panicError(name, v), Label: "panic", Code: websocket.StatusInternalError, Budget: line.CloseBudget}
 }
 
-// event is a join, a leave or an expiry that a callback has yet to handle.
+// endingAborted is the ending after a panic in the Observer or the Tracer during the admission.
+func endingAborted() line.Ending { return endingPanic("admission", "the Observer or the Tracer") }
+
+// event is something that a callback has yet to handle: a join, a leave, an expiry or drops.
 type event struct {
 	room string
 	name string
 	run  func(c *Conn, room string)
 }
 
-// events are what a connection's callbacks have yet to handle. All drops are one event, which comes first.
+// mailbox holds the events that a connection's callbacks have yet to handle. They wait until OnConnect has
+// succeeded, and while another callback runs. Conn.mu guards it, except finished.
+//
+// After a post, the poster calls runEventsAsync with Conn.mu unlocked. Once the connection is ending, finish runs
+// what is left and closes the mailbox.
+type mailbox struct {
+	events   *events // nil if there is none
+	state    mailboxState
+	finished bool // the message callback panicked or got its err; guarded by Conn.turn
+}
+
+type mailboxState uint8
+
+const (
+	mailboxNew    mailboxState = iota // OnConnect hasn't succeeded: events are kept
+	mailboxOpen                       // events are handled
+	mailboxClosed                     // events are dropped
+)
+
+// events are the contents of a mailbox that isn't empty.
 type events struct {
 	queue []event
-	drops int // messages
+	drops int // messages; they are one event, which comes first
 }
 
-// next removes the next event and returns it. The events must not be empty.
-func (es *events) next() event {
-	if n := es.drops; n > 0 {
-		es.drops = 0
-		return event{name: "OnDrop", run: func(c *Conn, _ string) { c.hub.cfg.onDrop(c, n) }}
+// post adds an event.
+func (m *mailbox) post(e event) {
+	if es := m.contents(); es != nil {
+		es.queue = append(es.queue, e)
 	}
-
-	e := es.queue[0]
-	es.queue = es.queue[1:]
-	return e
 }
 
-// empty reports whether there is no event.
-func (es *events) empty() bool { return es.drops == 0 && len(es.queue) == 0 }
-
-// eventsLocked returns the connection's events, for a caller that adds to them. mu is locked.
-func (c *Conn) eventsLocked() *events {
-	if c.events == nil {
-		c.events = new(events)
+// postDrops adds n messages to the event for OnDrop. It reports whether there was no such event before.
+func (m *mailbox) postDrops(n int) (first bool) {
+	es := m.contents()
+	if es == nil {
+		return false
 	}
-	return c.events
+	first = es.drops == 0
+	es.drops += n
+	return first
 }
 
-// postLocked adds an event. mu is locked. Once mu is unlocked, runEventsAsync must be called to run the
-// event. Once the connection is ending, finish runs it instead.
-func (c *Conn) postLocked(e event) {
-	es := c.eventsLocked()
-	es.queue = append(es.queue, e)
+// contents returns the mailbox's events, for a caller that adds to them. It returns nil for a closed mailbox.
+func (m *mailbox) contents() *events {
+	if m.events == nil && m.state != mailboxClosed {
+		m.events = new(events)
+	}
+	return m.events
 }
 
-// nextEvent removes the next event and returns it. ok is false if there is none or events aren't reported.
-func (c *Conn) nextEvent() (e event, ok bool) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if !c.hasEventsLocked() {
+// hasNext reports whether there is an event that may be handled now.
+func (m *mailbox) hasNext() bool { return m.state == mailboxOpen && m.events != nil }
+
+// next removes the next event and returns it. ok is false if there is none that may be handled now.
+func (m *mailbox) next() (e event, ok bool) {
+	if !m.hasNext() {
 		return event{}, false
 	}
 
-	e = c.events.next()
-	if c.events.empty() {
-		c.events = nil
+	es := m.events
+	if n := es.drops; n > 0 {
+		es.drops = 0
+		e = event{name: "OnDrop", run: func(c *Conn, _ string) { c.hub.cfg.onDrop(c, n) }}
+	} else {
+		e, es.queue = es.queue[0], es.queue[1:]
+	}
+
+	if es.drops == 0 && len(es.queue) == 0 {
+		m.events = nil
 	}
 	return e, true
 }
 
-// setReporting says whether events are reported. They are from the success of OnConnect until finish has
-// run all that were left.
-func (c *Conn) setReporting(on bool) {
+// opened reports whether the mailbox is or was open.
+func (m *mailbox) opened() bool { return m.state != mailboxNew }
+
+// openMailbox lets events be handled, because OnConnect has succeeded.
+func (c *Conn) openMailbox() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.reporting = on
+	c.mailbox.state = mailboxOpen
+}
+
+// closeMailbox drops all events to come.
+func (c *Conn) closeMailbox() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.mailbox.state, c.mailbox.events = mailboxClosed, nil
+}
+
+// nextEvent is mailbox.next for a caller that hasn't locked mu.
+func (c *Conn) nextEvent() (e event, ok bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.mailbox.next()
 }
 
 // noteDrops counts n messages that were dropped for the connection, and posts them for OnDrop.
@@ -414,9 +457,7 @@ func (c *Conn) noteDrops(n int) {
 	}
 
 	c.mu.Lock()
-	es := c.eventsLocked()
-	first := es.drops == 0
-	es.drops += n
+	first := c.mailbox.postDrops(n)
 	c.mu.Unlock()
 
 	if first { // the goroutine that reports these drops reports later ones with them
@@ -424,15 +465,12 @@ func (c *Conn) noteDrops(n int) {
 	}
 }
 
-// hasEvents reports whether there is an event and events are reported.
+// hasEvents is mailbox.hasNext for a caller that hasn't locked mu.
 func (c *Conn) hasEvents() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.hasEventsLocked()
+	return c.mailbox.hasNext()
 }
-
-// hasEventsLocked is hasEvents for a caller that has locked mu.
-func (c *Conn) hasEventsLocked() bool { return c.reporting && c.events != nil }
 
 // runEvents runs the events that are due, unless another goroutine has the turn: that one runs them.
 func (c *Conn) runEvents() {
@@ -456,7 +494,7 @@ func (c *Conn) report() {
 // locks.
 func (c *Conn) runEventsAsync() {
 	c.mu.Lock()
-	due := c.ending == nil && c.hasEventsLocked()
+	due := !c.isEnded() && c.mailbox.hasNext()
 	if due {
 		c.hub.wg.Add(1) // wg isn't zero yet: a connection that isn't ending counts in it until release
 	}

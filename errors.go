@@ -12,6 +12,7 @@ import (
 	"github.com/coder/websocket"
 	"github.com/wsroom/wsroom/internal/cluster"
 	"github.com/wsroom/wsroom/internal/frame"
+	"github.com/wsroom/wsroom/internal/line"
 	"github.com/wsroom/wsroom/internal/route"
 )
 
@@ -24,7 +25,7 @@ var (
 
 	// ErrSlow ends a connection whose send queue is full, under [CloseSlow] (close code 1013). The send to
 	// this connection that finds the queue full returns ErrSlow, too.
-	ErrSlow = errors.New("wsroom: connection is too slow")
+	ErrSlow = line.ErrSlow // "wsroom: connection is too slow"
 
 	// ErrQueueFull is returned by a send to one connection whose message [DropNewest] drops. Under
 	// [DropNewest] and [DropOldest] it is also returned by a send in [OnConnect] for which no room becomes
@@ -40,12 +41,12 @@ var (
 	ErrOutage = cluster.ErrAway // "wsroom: broker is away"
 
 	// ErrHeartbeat ends a connection whose peer no longer answers. No close frame is sent.
-	ErrHeartbeat = errors.New("wsroom: peer does not answer")
+	ErrHeartbeat = line.ErrHeartbeat // "wsroom: peer does not answer"
 
 	// ErrRateLimited ends a connection that exceeds [WithRateLimit] or [WithByteRateLimit] under
 	// [Disconnect], and a connection whose peer sends too many pings, pongs or tiny fragments (close code
 	// 1008). The text of the cause says which of them it was.
-	ErrRateLimited = errors.New("wsroom: rate limit exceeded")
+	ErrRateLimited = line.ErrRateLimited // "wsroom: rate limit exceeded"
 
 	// ErrExpired ends a connection at the time that [Until] set, unless [OnExpire] extended it (close code
 	// 4401).
@@ -185,7 +186,7 @@ const maxUnheard = 64 << 10
 // refuse answers a valid handshake that is refused: by a close frame if WithRejectMode allows that, else by
 // HTTP.
 func (g *gate) refuse(cause string, err error) {
-	g.answered = true
+	g.phase = gateAnswered
 	refused := g.noteRefusal(cause, err)
 	if tellable(cause) && g.hub.mayReject() {
 		defer g.hub.rejects.Add(-1)
@@ -226,7 +227,7 @@ func (h *Hub) mayReject() bool {
 // reject upgrades the connection, sends a close frame with the refusal, and cuts the connection. It returns an
 // error only if the socket can't be hijacked, because refuse can then still answer by HTTP.
 func (g *gate) reject(refused *StatusError) error {
-	deadline := time.Now().Add(ridBudget)
+	deadline := time.Now().Add(line.KickBudget)
 	socket, _, err := g.takeSocket()
 	if err != nil {
 		g.logger().Error("wsroom: request can't be upgraded", "cause", "hijack", "err", err)
@@ -283,7 +284,7 @@ func (e *StatusError) closeCode() websocket.StatusCode {
 	}
 }
 
-func (e *StatusError) closeReason() string { return cutReason(e.text()) }
+func (e *StatusError) closeReason() string { return line.CutReason(e.text()) }
 
 // noteRefusal counts a refusal, logs it if its status is 500 or 501, and returns the client's answer. An error
 // that isn't a StatusError becomes a 500 without its text.
@@ -308,14 +309,11 @@ func roomError(err error) error {
 	return &StatusError{Status: http.StatusBadRequest}
 }
 
-// logger returns a logger with the request's route, and with its room and connection once they are known.
+// logger returns a logger with the request's route, and with its room once it is known.
 func (g *gate) logger() *slog.Logger {
 	l := g.hub.cfg.logger.With("route", route.Pattern(g.request))
 	if g.room != "" {
 		l = l.With("room", g.room)
-	}
-	if g.conn != nil {
-		l = l.With("conn", g.conn.id)
 	}
 	return l
 }

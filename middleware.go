@@ -17,7 +17,9 @@ import (
 	"github.com/coder/websocket"
 	"github.com/wsroom/wsroom/internal/cluster"
 	"github.com/wsroom/wsroom/internal/frame"
+	"github.com/wsroom/wsroom/internal/line"
 	"github.com/wsroom/wsroom/internal/request"
+	"github.com/wsroom/wsroom/internal/resume"
 	"github.com/wsroom/wsroom/internal/route"
 	"github.com/wsroom/wsroom/internal/site"
 )
@@ -149,15 +151,14 @@ func (h *Hub) upgrade(w http.ResponseWriter, r *http.Request) (*Conn, *http.Requ
 	ws, err := websocket.Accept(g, g.request, &websocket.AcceptOptions{InsecureSkipVerify: true})
 	if err == nil {
 		err = g.open(ws)
-	} else if !g.answered { // coder/websocket refused the handshake and sent its reason
+	} else if g.phase < gateAnswered { // coder/websocket refused the handshake and sent its reason
 		g.countRefusal("handshake")
 	}
-	g.returned = true
 
 	if err != nil {
 		return nil, nil, err
 	}
-	g.admitted = true
+	g.phase = gateAdmitted
 	return g.conn, g.request, nil
 }
 
@@ -182,39 +183,51 @@ type gate struct {
 	request *http.Request     // a copy with the client's address; its context is limit until it is admitted
 	limit   *request.Deadline // the request's context until then; the 101 must be out by its deadline
 	deflate string            // the answer to an offer of permessage-deflate; "" for none
+	session *resume.Session   // nil unless the client speaks wsroom.v1
 	room    string            // "" until the RoomFunc has named it
 	wire    *frame.Conn       // nil until the socket is hijacked
 	reader  *bufio.Reader     // coder/websocket reads from it
 
-	// giveBack undoes these unless the request is admitted.
-	reserved   bool // a place under the limits is taken, for key
-	key        string
-	subscribed bool // to messages to all and to the room; the end of conn undoes it if conn joined
-	conn       *Conn
-	joined     bool // conn is in its room
-	entered    bool // conn is counted as present, too
+	held hold   // what giveBack undoes unless the request is admitted
+	key  string // of WithMaxConnsPer
+	conn *Conn
 
-	answered bool // the gate has answered; the answer of coder/websocket isn't sent
-	returned bool // coder/websocket has returned; false if the application panicked
-	admitted bool
-	counted  bool // as refused
+	phase   phase
+	counted bool // as refused
 }
+
+// phase is how far the answer to a request is.
+type phase uint8
+
+const (
+	gateAsked    phase = iota
+	gateAnswered       // refused by the gate, or the 101 is due: an answer of coder/websocket isn't sent
+	gateAdmitted
+)
+
+// hold is what a request holds. Each value includes those before it.
+type hold uint8
+
+const (
+	holdsNothing      hold = iota
+	holdsPlace             // under the limits on connections, for key
+	holdsSubscription      // to messages to all and to the room
+	holdsConn              // conn isn't in its room yet
+	holdsRoom              // conn is in its room; the end of conn undoes the subscription
+	holdsPresence          // conn is counted as present, too
+)
 
 // abort gives back what a request holds that wasn't admitted, because of a panic or because the client is
 // gone.
 func (g *gate) abort() {
-	if g.admitted {
+	if g.phase == gateAdmitted {
 		return
 	}
-	defer func() {
-		if !g.returned {
-			g.countRefusal("panic")
-		}
-	}()
+	defer g.countRefusal("panic") // unless it has been counted: then it was refused
 	g.giveBack()
 }
 
-// countRefusal counts the request as refused, once: a panic after that isn't another one.
+// countRefusal counts the request as refused, once.
 func (g *gate) countRefusal(cause string) {
 	if !g.counted {
 		g.counted = true
@@ -224,33 +237,32 @@ func (g *gate) countRefusal(cause string) {
 
 // giveBack undoes what admit has done. It undoes each step only once.
 func (g *gate) giveBack() {
-	h := g.hub
-	if g.reserved {
-		g.reserved = false
-		defer h.unreserve(g.key)
-	}
-	if !g.subscribed {
-		return
-	}
-	g.subscribed = false
+	held := g.held
+	g.held = holdsNothing
 
-	conn := g.conn
-	if conn == nil {
-		h.unsubscribe(cluster.EveryRoom, g.room)
-		return
+	if held >= holdsPlace {
+		defer g.hub.unreserve(g.key)
 	}
-	g.conn = nil
+	switch {
+	case held == holdsSubscription:
+		g.hub.unsubscribe(cluster.EveryRoom, g.room)
+	case held > holdsSubscription:
+		g.giveBackConn(held)
+	}
+}
 
-	joined := g.joined || slices.Contains(conn.Rooms(), g.room) // the Observer may have panicked in between
+// giveBackConn ends the connection of a request that isn't admitted.
+func (g *gate) giveBackConn(held hold) {
+	joined := held >= holdsRoom || slices.Contains(g.conn.Rooms(), g.room) // the Observer may have panicked in between
 	defer func() {
 		if !joined {
-			h.unsubscribe(g.room)
-		} else if !g.entered { // evens out that the connection's end has counted it as gone
-			h.appear(conn, g.room)
+			g.hub.unsubscribe(g.room)
+		} else if held < holdsPresence { // evens out that the connection's end has counted it as gone
+			g.hub.appear(g.conn, g.room)
 		}
 	}()
 
-	conn.end(endingLost("upgrade", net.ErrClosed)) // a send to all may have ended it already
+	g.conn.end(line.Lost("upgrade", net.ErrClosed)) // a send to all may have ended it already
 	if g.wire != nil {
 		g.wire.Kill()
 	}
@@ -258,7 +270,7 @@ func (g *gate) giveBack() {
 
 // WriteHeader passes on the status of a refusal by coder/websocket. It doesn't send the 101, which open sends.
 func (g *gate) WriteHeader(status int) {
-	if status == http.StatusSwitchingProtocols || g.answered {
+	if status == http.StatusSwitchingProtocols || g.phase == gateAnswered {
 		return
 	}
 	if status == http.StatusMethodNotAllowed {
@@ -270,7 +282,7 @@ func (g *gate) WriteHeader(status int) {
 
 // Write passes on the text of a refusal by coder/websocket.
 func (g *gate) Write(p []byte) (int, error) {
-	if g.answered {
+	if g.phase == gateAnswered {
 		return len(p), nil
 	}
 	return g.ResponseWriter.Write(p)
@@ -291,11 +303,14 @@ func (g *gate) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 		g.refuse("hijack", err)
 		return nil, nil, err
 	}
-	g.answered = true
+	g.phase = gateAnswered
 
-	g.wire = frame.NewConn(socket, early, (*transport)(g.conn), &g.hub.cfg.limits)
+	g.wire = g.conn.line.NewWire(socket, early, &g.hub.cfg.limits)
 	if g.deflate != "" {
 		g.wire.AcceptDeflate()
+	}
+	if g.session != nil {
+		g.wire.AnnounceWith(g.session.Foreign)
 	}
 
 	// These are the smallest buffers. The frame.Conn has a read buffer of its own while there is something to
@@ -306,7 +321,11 @@ func (g *gate) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 
 // choose answers the client's offer of subprotocols and extensions (RFC 6455, section 4.2.2, item 5).
 func (g *gate) choose() {
-	if p := request.Subprotocol(g.request.Header, g.hub.cfg.subprotocols); p != "" {
+	ours := g.hub.cfg.subprotocols
+	if chosen, own, offers := resume.Offered(g.request.Header, ours); chosen != "" {
+		g.Header().Set("Sec-WebSocket-Protocol", chosen)
+		g.session = resume.NewSession(g.hub.resumeKey, own, offers)
+	} else if p := request.Subprotocol(g.request.Header, ours); p != "" {
 		g.Header().Set("Sec-WebSocket-Protocol", p)
 	}
 	if g.deflate != "" {
@@ -323,7 +342,7 @@ func (g *gate) open(ws *websocket.Conn) error {
 	err := g.welcome(ws)
 	if err == nil {
 		noteSwitch(g.ResponseWriter)
-		g.conn.start()
+		g.conn.line.Start()
 		return nil
 	}
 
@@ -341,8 +360,8 @@ func (g *gate) open(ws *websocket.Conn) error {
 func (g *gate) welcome(ws *websocket.Conn) error {
 	g.wire.Lock()
 	defer g.wire.Unlock()
-	g.conn.attach(g.wire, ws)
-	g.entered = true
+	g.conn.line.Attach(g.wire, ws)
+	g.held = holdsPresence
 	g.hub.appear(g.conn, g.room)
 	return switchProtocols(g.wire.Conn, g.Header(), g.limit.At())
 }
@@ -480,9 +499,11 @@ func (g *gate) reserve() error {
 	if h.cfg.connKey != nil {
 		g.key = strings.Clone(h.cfg.connKey(g.request))
 	}
-	err := h.reserve(g.key)
-	g.reserved = err == nil
-	return err
+	if err := h.reserve(g.key); err != nil {
+		return err
+	}
+	g.held = holdsPlace
+	return nil
 }
 
 // enter makes the connection of an admitted request and puts it in its room. until is when the admission
@@ -496,18 +517,21 @@ func (g *gate) enter(until time.Time) error {
 	if err := h.subscribe(g.request.Context, cluster.EveryRoom, room); err != nil {
 		return errAway
 	}
-	g.subscribed = true
+	g.held = holdsSubscription
 
 	g.request = g.request.WithContext(g.limit.Lift(g.request.Context())) // the application's values stay
 	conn := newConn(h, g.request, room, g.key)
 	conn.identify(g.request)
-	conn.queue.Deflate = g.deflate != ""
-	g.conn = conn
+	conn.line.Deflate = g.deflate != ""
+	if g.session != nil {
+		conn.line.Tell(g.session, resume.Hello(h.cfg.heartbeat, h.cfg.history.Age))
+	}
+	g.conn, g.held = conn, holdsConn
 
 	if err := h.store.add(conn); err != nil {
 		return err
 	}
-	g.joined = true
+	g.held = holdsRoom
 
 	conn.expireAt(until)
 	h.observer.Add(MetricJoins, conn.route, "", 1)

@@ -8,11 +8,12 @@ import (
 	"strings"
 	"time"
 
-	"github.com/wsroom/wsroom/internal/lookup"
-
 	"github.com/wsroom/wsroom/internal/cluster"
 	"github.com/wsroom/wsroom/internal/frame"
+	"github.com/wsroom/wsroom/internal/history"
+	"github.com/wsroom/wsroom/internal/lookup"
 	"github.com/wsroom/wsroom/internal/presence"
+	"github.com/wsroom/wsroom/internal/resume"
 )
 
 // Broker carries a hub's messages between the nodes that share it. Its methods use standard types only, so
@@ -57,7 +58,8 @@ type Broker interface {
 // used in both ways, it isn't defined which messages arrive.
 type Keeper interface {
 	// Keep does what Publish does, for the topic's followers, and has data kept until n newer messages are
-	// on the topic or d has passed, whichever is first. The broker may keep it for longer. n and d are
+	// on the topic or d has passed, whichever is first. The broker may keep some more, and for somewhat
+	// longer. What is kept of a topic ends by itself, also if the topic gets no more messages. n and d are
 	// greater than 0. If calls for a topic differ in n or d, those of the latest call may count for all of
 	// the topic's messages.
 	//
@@ -335,19 +337,34 @@ func newNode(h *Hub) *cluster.Node {
 		Failed:  func(call string) { h.observer.Add(MetricBrokerErrors, "", call, 1) },
 		Queued:  func(bytes int) { h.observer.Add(MetricBrokerQueue, "", "", bytes) },
 	}
+	var kept *cluster.History
+	if n := h.cfg.history.Messages; n > 0 {
+		kept = &cluster.History{Messages: n, Age: h.cfg.history.Age}
+		hooks.Hole, hooks.Ended = h.store.lose, h.store.histories.End
+	}
 	if f := h.cfg.onGap; f != nil {
 		hooks.Gap = func(room string, err error) { h.guard("OnGap", room, func() { f(room, err) }) }
 	}
 
 	return cluster.New(cluster.Config{
-		Broker: h.cfg.broker,
-		Name:   h.cfg.name,
-		Local:  h.cfg.outage == DeliverLocally,
-		Bridge: h.cfg.outageTime,
-		Bytes:  h.cfg.outageBytes,
-		Log:    h.cfg.logger,
-		Hooks:  hooks,
+		Broker:  h.cfg.broker,
+		Name:    h.cfg.name,
+		Local:   h.cfg.outage == DeliverLocally,
+		Bridge:  h.cfg.outageTime,
+		Bytes:   h.cfg.outageBytes,
+		History: kept,
+		Log:     h.cfg.logger,
+		Hooks:   hooks,
 	})
+}
+
+// mark publishes a mark for the end of a room's history. If the broker is away, a later sweep marks it. Without a
+// broker no end needs one.
+func (h *Hub) mark(room string) {
+	if h.node == nil {
+		return
+	}
+	_ = cluster.Publish(h.node, []string{room}, nil, cluster.Mark, "")
 }
 
 // subscribe makes this node receive what other nodes send to the rooms from now on, until unsubscribe. Its
@@ -382,16 +399,39 @@ func publish[P string | []byte](t Target, opcode byte, payload P) error {
 }
 
 // receive takes a message that came from a node, this one included, and only queues it for the members
-// here.
+// here. What the broker has kept of before this node received the room is for the room's history only: it has
+// no member here yet.
 func (h *Hub) receive(d cluster.Delivery) {
-	to, skip := audience{all: d.Rooms == nil, rooms: d.Rooms}, skipOf(d)
-	if d.Kind == frame.Close {
+	to := audience{all: d.Rooms == nil, rooms: d.Rooms}
+	omit, at := omission{conns: skipOf(d)}, history.Position(d.At)
+	switch kept := h.store.histories != nil; {
+	case d.Kind == frame.Close:
 		e := frame.CloseErrorOf(d.Payload)
-		h.closeConns(to, skip, e.Code, e.Reason)
+		h.closeConns(to, omit.conns, e.Code, e.Reason)
 		return
+	case d.Kind == cluster.Mark:
+		if kept && len(d.Rooms) > 0 {
+			h.store.mark(d.Rooms[0], at)
+		}
+		return
+	case kept && omit.conns != nil:
+		omit.known = &history.Hidden{Conns: connTags(d.Except), Rooms: d.Besides}
 	}
 
-	deliver(h, to, skip, d.Kind, d.Payload)
+	if d.Past {
+		h.store.send(to, omit, at, encode(h, d.Kind, d.Payload, h.store.deflated.Load() > 0))
+		return
+	}
+	deliver(h, to, omit, at, d.Kind, d.Payload)
+}
+
+// connTags returns the numbers by which positions name these connections.
+func connTags(ids []string) []uint64 {
+	tags := make([]uint64, len(ids))
+	for i, id := range ids {
+		tags[i] = resume.ConnTag(id)
+	}
+	return tags
 }
 
 // skipOf returns the function that reports which connections don't get a message. It returns nil if all get

@@ -42,6 +42,10 @@ const (
 	MetricFanOut      = "fan_out"      // distribution: receivers of a message on this node; no route
 	MetricQueueTime   = "queue_time"   // distribution: seconds that each write's oldest message waited
 
+	MetricResumes = "resumes" // counter: positions that clients presented when they came back, by cause
+	MetricResent  = "resent"  // counter: messages sent again to clients that came back
+	MetricHistory = "history" // gauge: bytes that the rooms' histories keep; no route
+
 	MetricBrokerGaps   = "broker_gaps"   // counter: possible losses of other nodes' messages, by cause
 	MetricBrokerErrors = "broker_errors" // counter: failed calls of the broker, by cause
 	MetricBrokerQueue  = "broker_queue"  // gauge: bytes accepted for the broker and not yet published
@@ -104,7 +108,9 @@ func (h *Hub) countOut(c *Conn, w outbound.Written) {
 	h.observer.Add(MetricBytesOut, c.route, "", w.Bytes)
 	if w.Messages > 0 {
 		h.observer.Add(MetricMessagesOut, c.route, "", w.Messages)
-		h.observer.Record(MetricQueueTime, c.route, "", time.Since(w.Oldest).Seconds())
+		if w.Oldest != 0 {
+			h.observer.Record(MetricQueueTime, c.route, "", time.Duration(w.At-w.Oldest).Seconds())
+		}
 	}
 }
 
@@ -162,8 +168,9 @@ func (s *sums) snapshot() map[string]int {
 }
 
 func (h *Hub) countEnd(c *Conn) {
-	h.ended.add(c.ending.label)
-	h.observer.Add(MetricEnded, c.route, c.ending.label, 1)
+	label := c.line.Ending().Label
+	h.ended.add(label)
+	h.observer.Add(MetricEnded, c.route, label, 1)
 }
 
 func (h *Hub) countRefusal(r *http.Request, cause string) {
@@ -206,7 +213,7 @@ func (h *Hub) tracedUpgrade(w http.ResponseWriter, r *http.Request) (c *Conn, _ 
 		ended := false
 		defer func() {
 			if !ended && c != nil { // the Tracer panicked
-				h.begin(c, func() {})
+				h.begin(c, func() { c.end(endingAborted()) })
 			}
 		}()
 		end(err)

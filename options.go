@@ -1,6 +1,8 @@
 package wsroom
 
 import (
+	"bytes"
+	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -13,8 +15,11 @@ import (
 	"github.com/coder/websocket"
 	"github.com/wsroom/wsroom/internal/bucket"
 	"github.com/wsroom/wsroom/internal/frame"
+	"github.com/wsroom/wsroom/internal/history"
+	"github.com/wsroom/wsroom/internal/line"
 	"github.com/wsroom/wsroom/internal/outbound"
 	"github.com/wsroom/wsroom/internal/request"
+	"github.com/wsroom/wsroom/internal/resume"
 )
 
 // Option configures a [Hub]. Options are passed to [New]. If two options set the same thing, New uses the later
@@ -73,10 +78,7 @@ type config struct {
 	heartbeat     time.Duration
 	pongTimeout   time.Duration
 	deflateFrom   int // bytes; negative: no compression
-	messageRate   bucket.Rate
-	byteRate      bucket.Rate
-	rateAction    RateLimitAction
-	overheadRate  bucket.Rate // of pings, pongs and tiny fragments
+	inbound       line.Limits
 	badJSON       BadJSON
 
 	maxConns, maxRooms, maxMembers int // 0: no limit
@@ -90,6 +92,10 @@ type config struct {
 	logger    *slog.Logger
 	observer  Observer
 	name      string
+
+	history      history.Limits // no messages: there is no history
+	historyTotal int64          // bytes
+	resumeKeys   [][]byte
 
 	broker      Broker
 	outage      Outage
@@ -123,6 +129,7 @@ func newConfig(opts []Option) (*config, error) {
 		outageTime:    5 * time.Second,
 		outageBytes:   4 << 20,
 		grace:         5 * time.Second,
+		historyTotal:  defaultHistoryTotal,
 		shutdownCode:  websocket.StatusServiceRestart,
 	}
 
@@ -137,10 +144,13 @@ func newConfig(opts []Option) (*config, error) {
 	}
 	mistakes = append(mistakes, c.contradictions()...)
 
-	c.overheadRate = overheadRate(c.heartbeat)
+	c.inbound.EmptyFrames = line.EmptyFrameRate(c.heartbeat)
 	c.limits.Size = c.maxMessage
 	c.limits.Frame = uint64(c.maxMessage) + uint64(c.maxMessage)/4 + 64 // compressed data can be longer
 	c.choose()
+	if c.resumeKeys == nil {
+		c.resumeKeys = [][]byte{[]byte(rand.Text() + rand.Text())}
+	}
 	if c.name != "" && c.logger != nil {
 		c.logger = c.logger.With("hub", c.name)
 	}
@@ -152,7 +162,7 @@ func (c *config) contradictions() (mistakes []error) {
 	if c.site.AnyOrigin && len(c.site.Origins) > 0 {
 		mistakes = append(mistakes, errors.New("wsroom: WithOrigins has no effect beside WithInsecureAnyOrigin"))
 	}
-	if c.rateAction != SlowDown && !c.limitsRate() {
+	if c.inbound.Disconnect && !c.inbound.LimitsMessages() {
 		mistakes = append(mistakes, errors.New("wsroom: WithRateLimitAction has no effect without WithRateLimit or WithByteRateLimit"))
 	}
 	if c.onExpire != nil && c.authorize == nil {
@@ -164,21 +174,32 @@ func (c *config) contradictions() (mistakes []error) {
 	if c.identity == nil && (c.presence != nil || c.onMemberJoin != nil || c.onMemberLeave != nil) {
 		mistakes = append(mistakes, errors.New("wsroom: WithPresenceStore, OnMemberJoin and OnMemberLeave have no effect without WithIdentity"))
 	}
+	return append(mistakes, c.historyMistakes()...)
+}
+
+// historyMistakes returns an error for each mistake in what WithHistory goes with.
+func (c *config) historyMistakes() (mistakes []error) {
+	if c.history.Messages == 0 {
+		if c.historyTotal != defaultHistoryTotal || c.resumeKeys != nil {
+			mistakes = append(mistakes, errors.New("wsroom: WithHistoryTotal and WithResumeKey have no effect without WithHistory"))
+		}
+		return mistakes
+	}
+	if c.broker == nil {
+		return nil
+	}
+
+	if _, ok := c.broker.(Keeper); !ok {
+		mistakes = append(mistakes, errors.New("wsroom: WithHistory needs a broker that is a Keeper"))
+	}
+	if c.resumeKeys == nil {
+		mistakes = append(mistakes, errors.New("wsroom: WithHistory and WithBroker need WithResumeKey, with the same key on all nodes"))
+	}
+	if c.outage == DeliverLocally {
+		mistakes = append(mistakes, errors.New("wsroom: WithHistory excludes WithOutage(DeliverLocally), whose messages have no place in a room's order"))
+	}
 	return mistakes
 }
-
-// overheadRate returns the budget for pings, pongs and tiny fragments. On top of the fixed part it allows two
-// frames for each ping of the hub's own, so that the answers never exceed it.
-func overheadRate(heartbeat time.Duration) bucket.Rate {
-	r := bucket.Rate{PerSecond: 10, Burst: 20}
-	if heartbeat > 0 {
-		r.PerSecond += int64(2 * time.Second / heartbeat)
-	}
-	return r
-}
-
-// limitsRate reports whether there is a limit on what clients send.
-func (c *config) limitsRate() bool { return c.messageRate.Limits() || c.byteRate.Limits() }
 
 // WithRoom sets the function that names the room of each connection. The default is [ByPath]. See [RoomFunc]
 // for its errors.
@@ -264,7 +285,8 @@ func WithTrustedProxies(prefixes ...string) Option {
 // WithSubprotocols sets the subprotocols that the hub supports, in order of preference (RFC 6455, section 1.9).
 // A client that asks for none of them is accepted without one; see [Conn.Subprotocol]. Names are compared
 // without regard to case. The client and Conn.Subprotocol get the name as it is spelled here. [New] refuses
-// names that begin with "bearer.", because those are tokens; see [BearerToken].
+// names that begin with "bearer.", because those are tokens; see [BearerToken]. Nor may a name be the hub's own
+// protocol, wsroom.v1, which every hub speaks, or end or begin as its entries do: "+wsroom.v1", "resume.".
 func WithSubprotocols(names ...string) Option {
 	own := slices.Clone(names)
 	return func(c *config) error {
@@ -275,6 +297,8 @@ func WithSubprotocols(names ...string) Option {
 				return fmt.Errorf("WithSubprotocols: %q is not a token", name)
 			case request.IsBearer(name):
 				return fmt.Errorf("WithSubprotocols: %q: what begins with %q is a secret of the client's, see BearerToken", name, request.BearerPrefix)
+			case resume.IsReserved(name):
+				return fmt.Errorf("WithSubprotocols: %q is an entry of the hub's own protocol %s", name, resume.Protocol)
 			}
 		}
 		return nil
@@ -388,7 +412,7 @@ func WithCompression(threshold int) Option {
 // [ErrRateLimited] and close code 1008.
 func WithRateLimit(perSecond, burst int) Option {
 	return func(c *config) error {
-		c.messageRate = bucket.Rate{PerSecond: int64(perSecond), Burst: int64(burst)}
+		c.inbound.Messages = bucket.Rate{PerSecond: int64(perSecond), Burst: int64(burst)}
 		return errors.Join(positive("WithRateLimit: messages per second", perSecond),
 			positive("WithRateLimit: burst", burst))
 	}
@@ -401,7 +425,7 @@ func WithRateLimit(perSecond, burst int) Option {
 // [WithMaxMessageSize] there.
 func WithByteRateLimit(perSecond, burst int64) Option {
 	return func(c *config) error {
-		c.byteRate = bucket.Rate{PerSecond: perSecond, Burst: burst}
+		c.inbound.Bytes = bucket.Rate{PerSecond: perSecond, Burst: burst}
 		return errors.Join(positive("WithByteRateLimit: bytes per second", perSecond),
 			positive("WithByteRateLimit: burst", burst))
 	}
@@ -411,7 +435,7 @@ func WithByteRateLimit(perSecond, burst int64) Option {
 // default is [SlowDown].
 func WithRateLimitAction(a RateLimitAction) Option {
 	return func(c *config) error {
-		c.rateAction = a
+		c.inbound.Disconnect = a == Disconnect
 		return within("WithRateLimitAction", int(a), int(Disconnect))
 	}
 }
@@ -553,4 +577,60 @@ func within(option string, value, last int) error {
 		return fmt.Errorf("%s: unknown value %d", option, value)
 	}
 	return nil
+}
+
+const (
+	defaultHistoryTotal = 64 << 20 // bytes
+	leastResumeKey      = 32       // bytes
+)
+
+// WithHistory keeps the last messages of each room for clients that come back: up to n messages and bytes of
+// frames, none older than age. A client that speaks the subprotocol wsroom.v1 and comes back in that time is sent
+// what it has missed, each message once and in order, before any other of the room, whichever node it comes
+// to; see [Conn.Resumed]. All other clients get plain messages as ever. docs/resume.md has the subprotocol and the
+// clients that speak it.
+//
+// Messages to one connection and to all aren't kept. Nor does a room have a history before its first member has
+// come, or once it has had no member for age.
+//
+// With a broker, the broker must be a [Keeper], and [WithResumeKey] must be set. [WithOutage]([DeliverLocally])
+// isn't possible then.
+func WithHistory(n int, bytes int64, age time.Duration) Option {
+	return func(c *config) error {
+		c.history = history.Limits{Messages: n, Bytes: bytes, Age: age}
+		return errors.Join(positive("WithHistory: messages", n), positive("WithHistory: bytes", bytes), positive("WithHistory: age", age))
+	}
+}
+
+// WithHistoryTotal bounds what the histories of all rooms keep on this node, 64 MiB by default. Beyond it the
+// room's history goes first whose last message is the oldest. Its clients then aren't resumed, except those that
+// have missed nothing.
+func WithHistoryTotal(bytes int64) Option {
+	return func(c *config) error {
+		c.historyTotal = bytes
+		return positive("WithHistoryTotal", bytes)
+	}
+}
+
+// WithResumeKey sets the keys that sign the positions of clients. So a client can't ask for what was said before
+// it came. The first key signs, and all of them verify: to replace a key, add the new one in front, and drop the
+// old one after the age of [WithHistory]. A key has 32 bytes or more, of a random source. All nodes that share a
+// broker need the same keys. The default is a key of this process.
+func WithResumeKey(keys ...[]byte) Option {
+	own := make([][]byte, len(keys))
+	for i, key := range keys {
+		own[i] = bytes.Clone(key)
+	}
+	return func(c *config) error {
+		c.resumeKeys = own
+		if len(own) == 0 {
+			return errors.New("WithResumeKey: there is no key")
+		}
+		for i, key := range own {
+			if len(key) < leastResumeKey {
+				return fmt.Errorf("WithResumeKey: key %d has %d bytes, fewer than %d", i, len(key), leastResumeKey)
+			}
+		}
+		return nil
+	}
 }

@@ -6,11 +6,13 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"github.com/wsroom/wsroom/internal/frame"
+	"github.com/wsroom/wsroom/internal/history"
+	"github.com/wsroom/wsroom/internal/line"
 	"github.com/wsroom/wsroom/internal/lookup"
 	"github.com/wsroom/wsroom/internal/outbound"
+	"github.com/wsroom/wsroom/internal/resume"
 )
 
 // shardCount is the number of parts of the store. With so many, rooms seldom wait for each other. It is a
@@ -29,13 +31,17 @@ type store struct {
 	deflated atomic.Int64 // connections that negotiated compression
 	closed   atomic.Bool  // no connection may be added
 
+	lastRoom atomic.Uint64 // the id of the room that was opened last
+	tagging  atomic.Int64  // clients that are told of rooms, and running calls of Enter; see placeLocked
+
 	maxRooms, maxMembers int // 0: no limit
 	observer             Observer
+	histories            *history.Store // nil without WithHistory
 }
 
 // shard is a part of the store: the rooms whose names belong to it, and some of the connections.
 type shard struct {
-	mu       sync.Mutex // guards rooms, everyone and the members of both
+	mu       sync.Mutex // guards the rest, and the members of rooms and everyone
 	rooms    map[string]*room
 	everyone room // the connections of the hub whose IDs belong to this shard
 }
@@ -45,6 +51,9 @@ type shard struct {
 type room struct {
 	name    string
 	members []seat
+	id      uint64
+	log     *history.Log   // nil without WithHistory; appending needs the shard's lock
+	tag     *history.Place // of its messages without a history; nil until it is needed
 }
 
 // seat is a member as its room sees it. A send visits all seats, so a seat holds the connection directly.
@@ -80,11 +89,14 @@ func (r *room) each(f func(*Conn)) {
 	}
 }
 
-func (s *store) init(cfg *config, o Observer) {
+func (s *store) init(cfg *config, o Observer, mark func(room string)) {
 	s.seed, s.observer = maphash.MakeSeed(), o
 	s.maxRooms, s.maxMembers = cfg.maxRooms, cfg.maxMembers
 	for i := range s.shards {
 		s.shards[i].rooms = map[string]*room{}
+	}
+	if cfg.history.Messages > 0 {
+		s.histories = newHistories(cfg, o, mark)
 	}
 }
 
@@ -103,7 +115,10 @@ func (s *store) add(c *Conn) error {
 	home.everyone.add(c, &c.home)
 	home.mu.Unlock()
 
-	if c.queue.Deflate {
+	if c.line.Session() != nil {
+		s.tagging.Add(1) // before it is in a room
+	}
+	if c.line.Deflate {
 		s.deflated.Add(1)
 	}
 
@@ -125,7 +140,7 @@ func (s *store) remove(c *Conn) (left []string) {
 		sh := s.shardOf(name)
 		sh.mu.Lock()
 		defer s.unlockRooms(sh, len(sh.rooms))
-		return !s.leaveLocked(sh, c, name)
+		return s.leaveLocked(sh, c, name) == nil
 	})
 }
 
@@ -139,34 +154,56 @@ func (s *store) removeHome(c *Conn) {
 	}
 
 	home.everyone.remove(&c.home)
-	if c.queue.Deflate {
+	if c.line.Deflate {
 		s.deflated.Add(-1)
+	}
+	if c.line.Session() != nil {
+		s.tagging.Add(-1)
 	}
 }
 
-// join makes c a member of the room, and creates the room if there is none. It reports whether c wasn't a
-// member before.
-func (s *store) join(c *Conn, name string) (entered bool, err error) {
+// join makes c a member of the room, and creates the room if there is none.
+func (s *store) join(c *Conn, name string) (j joined, err error) {
+	e := newEntry(c, name)
+	j, err = s.enter(c, name, e)
+	if j.entered && e != nil {
+		j.resumed = e.outcome == "resumed"
+		e.settle(c)
+	}
+	return j, err
+}
+
+// joined is the outcome of a join.
+type joined struct {
+	entered bool   // the connection wasn't a member before
+	room    uint64 // the room's id
+	resumed bool   // the client is sent what it has missed
+}
+
+func (s *store) enter(c *Conn, name string, e *entry) (j joined, err error) {
 	sh := s.shardOf(name)
 	sh.mu.Lock()
 	defer s.unlockRooms(sh, len(sh.rooms))
 	c.mu.Lock()
 	defer c.mu.Unlock()
 
-	if c.ending != nil {
-		return false, ErrClosed
+	if c.isEnded() {
+		return j, ErrClosed
 	}
 	if c.rooms.get(name) != nil {
-		return false, nil
+		return j, nil
 	}
 
 	r, err := s.roomLocked(sh, name)
 	if err != nil {
-		return false, err
+		return j, err
 	}
 	r.add(c, c.rooms.add(name))
+	if e != nil {
+		e.enter(c, r)
+	}
 	c.enteredLocked(name)
-	return true, nil
+	return joined{entered: true, room: r.id}, nil
 }
 
 // hasSpace reports whether a room of that name exists or may be opened. Another goroutine may change that
@@ -197,44 +234,70 @@ func (s *store) roomLocked(sh *shard, name string) (*room, error) {
 	}
 
 	r := &room{name: name}
+	if s.histories == nil {
+		r.id = s.lastRoom.Add(1)
+	} else {
+		r.log = s.histories.Open(name)
+		r.id = r.log.Room()
+	}
 	sh.rooms[name] = r
 	return r, nil
 }
 
 // leave ends c's membership in the room. It reports whether there was one.
 func (s *store) leave(c *Conn, name string) (left bool, err error) {
+	left, wake, err := s.leaveAndTell(c, name)
+	if wake {
+		c.line.Wake()
+	}
+	return left, err
+}
+
+// leaveAndTell is leave. If the client is told of it, the queue must be woken.
+func (s *store) leaveAndTell(c *Conn, name string) (left, wake bool, err error) {
 	sh := s.shardOf(name)
 	sh.mu.Lock()
 	defer s.unlockRooms(sh, len(sh.rooms))
 	if c.isEnded() { // the goroutine that ended it takes it out of its rooms
-		return false, ErrClosed
+		return false, false, ErrClosed
 	}
-	return s.leaveLocked(sh, c, name), nil
+
+	r := s.leaveLocked(sh, c, name)
+	if r != nil && c.line.Session() != nil {
+		wake = c.line.PushEmpty(&frame.Message{Tag: &resume.Leave{Room: r.id}}).Wake
+	}
+	return r != nil, wake, nil
 }
 
-// leaveLocked is leave for a caller that has locked sh.mu.
-func (s *store) leaveLocked(sh *shard, c *Conn, name string) (left bool) {
+// leaveLocked is leave for a caller that has locked sh.mu. It returns the room, nil if c wasn't a member.
+func (s *store) leaveLocked(sh *shard, c *Conn, name string) *room {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	m := c.rooms.get(name)
 	if m == nil {
-		return false
+		return nil
 	}
 
 	r := m.room
 	r.remove(m)
 	c.rooms.remove(name)
 	c.leftLocked(name)
+	if r.log != nil && c.line.Session() != nil {
+		r.log.AddTold(-1)
+	}
 
 	if len(r.members) == 0 {
 		delete(sh.rooms, name)
 		s.rooms.Add(-1)
+		if r.log != nil {
+			r.log.SetIdle(frame.Now())
+		}
 	}
-	return true
+	return r
 }
 
 // unlockRooms unlocks the shard. If the shard's number of rooms isn't what it was before, the observer gets
-// the difference.
+// the difference. Callers defer it right after they have locked the shard: Go evaluates before at once.
 func (s *store) unlockRooms(sh *shard, before int) {
 	opened := len(sh.rooms) - before
 	sh.mu.Unlock()
@@ -318,20 +381,123 @@ func (sh *shard) each(name string, f func(*Conn)) {
 	}
 }
 
-// send appends m to the queues of the audience, in the rooms' order. It leaves out connections for which
-// skip, if it isn't nil, reports true; skip may lock Conn.mu. Once the locks are free, send starts the
-// writers that are needed.
-func (s *store) send(to audience, skip func(*Conn) bool, m *frame.Message) (receivers int) {
+// send appends m to the queues of the audience, in the rooms' order, and to the rooms' histories. It leaves out
+// the connections that omit names. Once the locks are free, send starts the writers that are needed.
+func (s *store) send(to audience, omit omission, at history.Position, m *frame.Message) (receivers int) {
 	t := tallies.Get().(*tally)
-	s.visit(to, func(c *Conn) {
-		if skip == nil || !skip(c) {
-			receivers++
-			t.note(c, c.queue.Push(m))
-		}
-	})
+	switch {
+	case to.all:
+		s.visit(to, func(c *Conn) {
+			if !omit.omits(c) {
+				receivers++
+				t.note(c, c.line.Push(m))
+			}
+		})
+	case len(to.rooms) == 1:
+		sh := s.shardOf(to.rooms[0])
+		sh.mu.Lock()
+		receivers = s.sendLocked(sh, to.rooms[0], omit, at, m, t)
+		sh.mu.Unlock()
+	default:
+		receivers = s.sendToSeveral(to, omit, at, m, t)
+	}
+
 	t.settle()
 	tallies.Put(t)
+	if s.histories != nil {
+		s.histories.Settle()
+	}
 	return receivers
+}
+
+// sendToSeveral is send to several rooms. A member of more than one gets the message in the first.
+func (s *store) sendToSeveral(to audience, omit omission, at history.Position, m *frame.Message, t *tally) (receivers int) {
+	locked := s.lock(to)
+	defer s.unlock(&locked)
+
+	names := lookup.New(to.rooms)
+	for i, name := range to.rooms {
+		if i > 0 {
+			omit.names, omit.first = &names, i
+			if m.Tag != nil {
+				m = m.With(nil)
+			}
+		}
+		receivers += s.sendLocked(s.shardOf(name), name, omit, at, m, t)
+	}
+	return receivers
+}
+
+// sendLocked is send to one room. The shard is locked.
+func (s *store) sendLocked(sh *shard, name string, omit omission, at history.Position, m *frame.Message, t *tally) (receivers int) {
+	r := sh.rooms[name]
+	place := s.placeLocked(name, r, m, at, omit)
+	if r == nil {
+		return 0
+	}
+
+	var skip *frame.Message // for connections that are told of positions and don't get m
+	for i := range r.members {
+		c := r.members[i].conn
+		if !omit.omits(c) {
+			receivers++
+			t.note(c, c.line.Push(m))
+			continue
+		}
+		if place == nil || place.Number == 0 || c.line.Session() == nil {
+			continue
+		}
+		if skip == nil {
+			skip = skipOver(place)
+		}
+		t.note(c, c.line.PushEmpty(skip))
+	}
+	return receivers
+}
+
+// placeLocked gives a message to the room its place: in the room's history if there is one, otherwise just in
+// the room, if somebody needs to know. It returns nil if the message has none. The shard is locked: so somebody
+// that comes to need it isn't in the room yet, or is seen here. r is nil if the room has no member.
+func (s *store) placeLocked(name string, r *room, m *frame.Message, at history.Position, omit omission) *history.Place {
+	switch {
+	case s.histories != nil && r != nil:
+		return r.log.Append(m, at, omit.hidden(), frame.Now())
+	case s.histories != nil:
+		if log := s.histories.Find(name); log != nil {
+			return log.Append(m, at, omit.hidden(), frame.Now())
+		}
+		return nil
+	case r == nil || s.tagging.Load() == 0:
+		return nil
+	case r.tag == nil:
+		r.tag = &history.Place{Room: r.id}
+	}
+	m.Tag = r.tag
+	return r.tag
+}
+
+// omission says who of an audience doesn't get a message. The zero value omits nobody.
+type omission struct {
+	conns func(*Conn) bool     // nil: none; it may lock Conn.mu
+	names *lookup.List[string] // members of the first of these rooms got it there; nil: there are none
+	first int                  // how many of names
+	known *history.Hidden      // the same for the history, as far as conns says it; nil without WithHistory
+}
+
+func (o *omission) omits(c *Conn) bool {
+	return o.first > 0 && c.isWithin(o.names, o.first) || o.conns != nil && o.conns(c)
+}
+
+// hidden returns what the history is to know of the omission.
+func (o *omission) hidden() *history.Hidden {
+	if o.first == 0 {
+		return o.known
+	}
+	h := history.Hidden{Rooms: o.names.Values()[:o.first]}
+	if o.known != nil {
+		h.Conns = o.known.Conns
+	}
+	return &h
 }
 
 // snapshot returns the connections of the audience.
@@ -339,6 +505,16 @@ func (s *store) snapshot(to audience) []*Conn {
 	var conns []*Conn
 	s.visit(to, func(c *Conn) { conns = append(conns, c) })
 	return conns
+}
+
+// eachConn calls f for each connection of the hub. It locks one shard at a time, so it costs senders little.
+func (s *store) eachConn(f func(*Conn)) {
+	for i := range s.shards {
+		sh := &s.shards[i]
+		sh.mu.Lock()
+		sh.everyone.each(f)
+		sh.mu.Unlock()
+	}
 }
 
 func (s *store) roomNames() []string {
@@ -382,7 +558,7 @@ var tallies = sync.Pool{New: func() any { return new(tally) }}
 // note adds what a push to c's queue leaves to do.
 func (t *tally) note(c *Conn, p outbound.Pushed) {
 	if p.Wake {
-		t.idle = append(t.idle, &c.queue)
+		t.idle = append(t.idle, &c.line.Queue)
 	}
 	if p.Dropped > 0 {
 		t.dropped = append(t.dropped, drops{c, int(p.Dropped)})
@@ -399,7 +575,7 @@ func (t *tally) settle() {
 		d.conn.noteDrops(d.messages)
 	}
 	for _, c := range t.slow {
-		c.end(endingSlow)
+		c.end(line.TooSlow)
 	}
 
 	clear(t.idle)
@@ -472,135 +648,178 @@ func (ms *memberships) names() []string {
 	return names
 }
 
-// maxTick is the longest time between two searches for silent peers.
-const maxTick = time.Second
-
-// heartbeat checks all connections of a hub with one timer. The timer runs while there are connections. A
-// timer for each connection would take memory, and would fire for nothing where there is traffic.
-type heartbeat struct {
-	interval, timeout time.Duration
-	tick              time.Duration // between two calls of checkPeers
-
-	mu      sync.Mutex // guards the fields below
-	running bool
-	setAt   int64 // when the timer was last set, by frame.Now; the tick that it starts reads it without mu
+// newHistories returns the histories of the hub's rooms.
+func newHistories(cfg *config, o Observer, mark func(room string)) *history.Store {
+	return history.NewStore(history.Config{
+		Limits: cfg.history, Total: cfg.historyTotal, Shared: cfg.broker != nil, Mark: mark,
+		Count: func(bytes int) { o.Add(MetricHistory, "", "", bytes) },
+	})
 }
 
-func (b *heartbeat) init(cfg *config) {
-	b.interval, b.timeout = cfg.heartbeat, cfg.pongTimeout
-	b.tick = max(min(maxTick, b.interval/10, b.timeout/10), time.Millisecond)
+// lose notes that messages of the room are missing.
+func (s *store) lose(name string) {
+	s.tell(name, func(log *history.Log) any { return &resume.Gap{Room: log.Room(), Number: log.Lose()} })
 }
 
-// startHeartbeat starts the timer if it isn't running, because now there is a connection.
-func (h *Hub) startHeartbeat() {
-	b := &h.heartbeat
-	if b.interval == 0 {
-		return
-	}
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if !b.running {
-		b.running = true
-		h.setTimer()
-	}
+// mark gives the end of the room's history a position.
+func (s *store) mark(name string, at history.Position) {
+	s.tell(name, func(log *history.Log) any {
+		place := log.Append(new(frame.Message), at, nil, frame.Now())
+		return &resume.Skip{First: place.Number, Place: place}
+	})
 }
 
-// setTimer sets the timer for the next tick. The heartbeat's mu is locked.
-func (h *Hub) setTimer() {
-	h.heartbeat.setAt = frame.Now()
-	time.AfterFunc(h.heartbeat.tick, h.checkPeers)
-}
-
-// isLate reports whether a tick at now is later than a busy process makes it. Then the process stood still:
-// it was suspended, or a debugger stopped it. Data that came meanwhile hasn't been read yet.
-func (b *heartbeat) isLate(now int64) bool {
-	return time.Duration(now-b.setAt)-b.tick > max(b.tick, 100*time.Millisecond)
-}
-
-// checkPeers pings silent peers and ends connections whose peers didn't answer. It sets the timer again
-// unless no connection is left.
-func (h *Hub) checkPeers() {
-	b := &h.heartbeat
-	now := frame.Now()
-	late := b.isLate(now) // without mu: setAt is written before the timer is set
-
-	var due []*Conn
-	for i := range h.store.shards {
-		sh := &h.store.shards[i]
-		sh.mu.Lock()
-		sh.everyone.each(func(c *Conn) {
-			if c.silent(now) {
-				due = append(due, c)
-			}
-		})
-		sh.mu.Unlock()
-	}
-
-	for _, c := range due {
-		c.checkPeer(now, late)
-	}
-
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.running = h.Len() > 0; b.running { // under mu: a new connection finds the timer or sets it
-		h.setTimer()
-	}
-}
-
-// silent reports whether nothing has come from the peer for the interval. The interval is shortened by up
-// to a tenth, depending on the connection's ID, so that many connections aren't pinged together.
-func (c *Conn) silent(now int64) bool {
-	if !c.beating.Load() {
-		return false
-	}
-	b := &c.hub.heartbeat
-	jitter := b.interval / 10 / ('Z' - '2') * time.Duration(c.id[0]-'2')
-	return time.Duration(now-c.wire.Heard()) >= b.interval-jitter-b.tick
-}
-
-// checkPeer pings a peer that appears to be silent, or ends its connection. It compares LastRead with its
-// value when the ping was queued, to learn whether anything has come since: the answer may be read before
-// the ping is noted as written. At a late tick (see isLate) it doesn't end the connection, but waits for
-// the timeout once more.
-//
-// While nobody reads, because a callback runs or a rate limit holds, the hub can't see an answer, and the
-// time doesn't count against the peer. It still sends pings. They find a peer that is gone: its system
-// refuses a ping, and then the next one can't be written.
-func (c *Conn) checkPeer(now int64, late bool) {
-	last, reads := c.wire.LastRead(), c.wire.WaitingSince() != 0
-	due := time.Duration(now-c.askedAt) >= max(c.hub.heartbeat.timeout, leastAsking)
-
-	switch {
-	case c.readAtPing == last && c.unanswered(now) >= c.hub.heartbeat.timeout:
-		if late {
-			c.pingedAt.Store(c.wire.Listened(now) + 1)
-		} else {
-			c.end(endingHeartbeat)
+// tell changes the room's history, and tells the members that are told of positions what f returns.
+func (s *store) tell(name string, f func(*history.Log) any) {
+	t := tallies.Get().(*tally)
+	sh := s.shardOf(name)
+	sh.mu.Lock()
+	m := &frame.Message{Tag: f(s.histories.Find(name))}
+	sh.each(name, func(c *Conn) {
+		if c.line.Session() != nil {
+			t.note(c, c.line.PushEmpty(m))
 		}
-	case c.readAtPing != last && (reads || due):
-		c.readAtPing = last
-		c.pingedAt.Store(0)
-		c.ping(now)
-	case !reads && due:
-		c.ping(now)
-	}
+	})
+	sh.mu.Unlock()
+
+	t.settle()
+	tallies.Put(t)
+	s.histories.Settle()
 }
 
-// leastAsking is the shortest time between two pings while nobody reads. See overheadRate.
-const leastAsking = time.Second
+// tail returns the last n messages of a room that c is in, of before those that are held back for c. It returns
+// none if nothing is held back.
+func (s *store) tail(c *Conn, name string, n int) []*frame.Message {
+	sh := s.shardOf(name)
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	r := sh.rooms[name]
+	if r == nil || r.log == nil || n <= 0 || !c.line.IsHeld() || !c.isIn(name) {
+		return nil
+	}
 
-// ping queues a ping (RFC 6455, section 5.5.2).
-func (c *Conn) ping(now int64) {
-	c.askedAt = now
-	c.queue.PushControl(frame.Ping, nil, true)
+	last, _ := r.log.End()
+	if held, ok := c.line.FirstHeld(r.id); ok {
+		last = held - 1
+	}
+	return r.log.Tail(n, last)
 }
 
-// unanswered returns how long, in all, the hub has waited for data since its ping was written. The time in
-// which a callback runs doesn't count: nobody reads then, and the peer isn't at fault.
-func (c *Conn) unanswered(now int64) time.Duration {
-	pinged := c.pingedAt.Load()
-	if pinged == 0 {
-		return 0
+// skipOver returns a message without a frame that accounts for the one at that place.
+func skipOver(place *history.Place) *frame.Message {
+	return &frame.Message{Tag: &resume.Skip{First: place.Number, Place: place}}
+}
+
+// entry is how a client that is told of positions enters a room.
+type entry struct {
+	name    string
+	claimed resume.Claimed
+	outcome string // for metrics; "" if the client presented no position of the room
+	missed  []*frame.Message
+	resent  int
+	wake    bool
+	unnamed bool // the log's end needs a mark
+}
+
+// newEntry returns the entry of c into the room, nil if its client isn't told of positions.
+func newEntry(c *Conn, room string) *entry {
+	session := c.line.Session()
+	if session == nil {
+		return nil
 	}
-	return time.Duration(c.wire.Listened(now) - (pinged - 1))
+	return &entry{name: room, claimed: session.Claim(room)}
+}
+
+// enter tells the client that it is in the room, and what it has missed. The room's shard is locked, so what is
+// sent to the room from then on follows.
+func (e *entry) enter(c *Conn, r *room) {
+	told := &resume.Enter{Room: r.id, Name: e.name, Was: e.claimed.Index}
+	var start *resume.Start
+	if r.log != nil {
+		r.log.AddTold(1)
+		start = e.begin(c, r.log, told)
+	}
+	if told.Resumed && e.name == c.room {
+		c.line.Session().Resumed.Store(true)
+	}
+	e.wake = c.line.Enter(told, e.missed, start).Wake
+}
+
+// begin says in told where the client's positions begin. If something is sent before that, the beginning is
+// what it returns.
+func (e *entry) begin(c *Conn, log *history.Log, told *resume.Enter) (start *resume.Start) {
+	claim := resume.Claim{Log: log.Birth(), Floor: log.Floor(), Holder: resume.ConnTag(c.id)}
+	number, at := log.End()
+	e.unnamed = at == history.Position{} && log.Mark(frame.Now(), 0)
+
+	from, known := e.resume(log)
+	if !known {
+		told.Number, told.At, told.Claim = number, at, claim
+		if told.Pending = c.line.IsHeld(); told.Pending {
+			start = &resume.Start{Room: told.Room, Number: number, At: at, Claim: &claim}
+		}
+		return start
+	}
+
+	claim.Floor = e.claimed.Floor
+	told.Resumed, told.Number, told.At, told.Claim = true, from, log.PositionOf(from), claim
+	if e.collect(c, log, from) { // what was hidden stays hidden until the client has all of it
+		told.Claim.Holder = e.claimed.Holder
+		start = &resume.Start{Room: told.Room, Number: number, At: at, Claim: &claim}
+	}
+	return start
+}
+
+// resume returns the number of the last message that the client has. known is false if the client can't have
+// all that followed.
+func (e *entry) resume(log *history.Log) (from uint64, known bool) {
+	switch {
+	case e.claimed.Index < 0:
+		return 0, false
+	case !e.claimed.Valid:
+		e.outcome = "forged"
+		return 0, false
+	case e.claimed.Log != log.Birth():
+		e.outcome = "unknown"
+		return 0, false
+	}
+
+	e.outcome = "expired"
+	if from, known = log.Find(e.claimed.At, e.claimed.N); known {
+		e.outcome = "resumed"
+	}
+	return from, known
+}
+
+// collect collects what the client has missed. It reports whether something of that wasn't for the client.
+func (e *entry) collect(c *Conn, log *history.Log, from uint64) (hidden bool) {
+	session := c.line.Session()
+	log.After(from, func(m *frame.Message, place *history.Place) {
+		isHidden := place.Hidden != nil &&
+			(slices.Contains(place.Hidden.Conns, e.claimed.Holder) || session.WasIn(place.Hidden.Rooms))
+		if isHidden || m.Size() == 0 {
+			e.missed = append(e.missed, skipOver(place))
+			hidden = hidden || isHidden
+			return
+		}
+		e.missed = append(e.missed, m)
+		e.resent++
+	})
+	return hidden
+}
+
+// settle does what is left once no lock is held.
+func (e *entry) settle(c *Conn) {
+	if e.wake {
+		c.line.Wake()
+	}
+	if e.unnamed {
+		c.hub.mark(e.name)
+	}
+	if e.outcome != "" {
+		c.hub.observer.Add(MetricResumes, c.route, e.outcome, 1)
+	}
+	if e.resent > 0 {
+		c.hub.observer.Add(MetricResent, c.route, "", e.resent)
+	}
 }

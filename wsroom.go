@@ -65,14 +65,16 @@ import (
 	"time"
 	"unicode/utf8"
 
-	"github.com/wsroom/wsroom/internal/goroutine"
-	"github.com/wsroom/wsroom/internal/lookup"
-	"github.com/wsroom/wsroom/internal/outbound"
-
 	"github.com/coder/websocket"
 	"github.com/wsroom/wsroom/internal/cluster"
 	"github.com/wsroom/wsroom/internal/frame"
+	"github.com/wsroom/wsroom/internal/goroutine"
+	"github.com/wsroom/wsroom/internal/history"
+	"github.com/wsroom/wsroom/internal/line"
+	"github.com/wsroom/wsroom/internal/lookup"
+	"github.com/wsroom/wsroom/internal/outbound"
 	"github.com/wsroom/wsroom/internal/presence"
+	"github.com/wsroom/wsroom/internal/resume"
 )
 
 // Hub is an [http.Handler] that upgrades requests to connections and keeps the connections in rooms. [New]
@@ -88,7 +90,8 @@ type Hub struct {
 	ended    sums
 	refused  sums
 
-	heartbeat heartbeat
+	resumeKey *resume.Key
+	heartbeat line.Heartbeat
 	rejects   atomic.Int32 // refused connections that are being sent a close frame
 
 	mu      sync.Mutex // guards the fields up to the next blank line, and orders wg.Add before wg.Wait
@@ -112,8 +115,9 @@ func New(opts ...Option) *Hub {
 		h.observer = noObserver{}
 	}
 	h.tracer, _ = cfg.observer.(Tracer)
-	h.store.init(cfg, h.observer)
-	h.heartbeat.init(cfg)
+	h.resumeKey = resume.NewKey(cfg.name, cfg.resumeKeys)
+	h.store.init(cfg, h.observer, h.mark)
+	h.heartbeat.Init(cfg.heartbeat, cfg.pongTimeout, h.checkPeers, func() bool { return h.Len() > 0 })
 	if cfg.broker != nil {
 		h.node = newNode(h)
 	}
@@ -149,15 +153,17 @@ func (h *Hub) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 // begin counts the connection, calls open, and starts the connection's goroutine.
 func (h *Hub) begin(c *Conn, open func()) {
+	opened := false
 	defer func() { // even if OnConnect ends this goroutine, or the Observer or Tracer panics
-		if !c.beating.Load() {
-			c.end(endingPanic("admission", "the Observer or the Tracer"))
+		if !opened {
+			c.end(endingAborted())
 		}
-		go c.run(true)
+		go c.run(0)
 	}()
 	h.counters.opened.Add(1)
 	h.observer.Add(MetricConns, c.route, "", 1)
 	open()
+	opened = true
 }
 
 // SendTextToRoom sends text to every member of the room. See [Target.SendText].
@@ -188,7 +194,7 @@ func (h *Hub) Len() int { return h.store.len() }
 
 func checkText(text string) error {
 	if !utf8.ValidString(text) {
-		return errNotUTF8
+		return line.ErrNotUTF8
 	}
 	return nil
 }
@@ -199,7 +205,7 @@ func (h *Hub) encodeJSON(v any) ([]byte, error) {
 		return nil, fmt.Errorf("wsroom: encode JSON: %w", err)
 	}
 	if !utf8.Valid(p) {
-		return nil, errNotUTF8
+		return nil, line.ErrNotUTF8
 	}
 	return p, nil
 }
@@ -208,7 +214,7 @@ func (h *Hub) encodeJSON(v any) ([]byte, error) {
 func encode[P string | []byte](h *Hub, opcode byte, payload P, deflate bool) *frame.Message {
 	m := frame.NewMessage(opcode, payload, deflate && len(payload) >= h.cfg.deflateFrom)
 	if h.cfg.observer != nil {
-		m.Made = time.Now()
+		m.Made = frame.Now()
 	}
 	return m
 }
@@ -249,7 +255,7 @@ func (h *Hub) Shutdown(ctx context.Context) error {
 		return nil
 	case <-ctx.Done():
 		for _, c := range conns {
-			c.killSocket()
+			c.line.Kill()
 		}
 		h.leaveNodes(ctx)
 		return fmt.Errorf("wsroom: shutdown: %w", context.Cause(ctx))
@@ -263,6 +269,9 @@ func (h *Hub) leaveNodes(ctx context.Context) {
 	}
 	if h.node != nil {
 		h.node.Close(ctx)
+	}
+	if h.store.histories != nil {
+		h.store.histories.Close()
 	}
 }
 
@@ -418,15 +427,27 @@ func send[P string | []byte](t Target, opcode byte, payload P, err error) error 
 	if t.hub.node != nil {
 		return publish(t, opcode, payload)
 	}
-	deliver(t.hub, t.to, t.skip(), opcode, payload)
+	deliver(t.hub, t.to, t.omission(), history.Position{}, opcode, payload)
 	return nil
 }
 
-// deliver sends a message to the connections on this node, without those that skip selects. A nil skip selects
-// none.
-func deliver[P string | []byte](h *Hub, to audience, skip func(*Conn) bool, opcode byte, payload P) {
+// omission returns whom of the target's audience Except leaves out.
+func (t Target) omission() omission {
+	o := omission{conns: t.skip()}
+	if t.hub.store.histories != nil && len(t.except) > 0 {
+		o.known = &history.Hidden{}
+		for _, c := range t.except {
+			o.known.Conns = append(o.known.Conns, resume.ConnTag(c.id))
+		}
+	}
+	return o
+}
+
+// deliver sends a message to the connections on this node, and to the histories of its rooms. at is the broker's
+// position of the message, zero without a broker.
+func deliver[P string | []byte](h *Hub, to audience, omit omission, at history.Position, opcode byte, payload P) {
 	m := encode(h, opcode, payload, h.store.deflated.Load() > 0)
-	n := h.store.send(to, skip, m)
+	n := h.store.send(to, omit, at, m)
 	h.observer.Record(MetricFanOut, "", "", float64(n))
 }
 
@@ -441,7 +462,7 @@ func (t Target) Close(code websocket.StatusCode, reason string) error {
 		return err
 	}
 	if t.hub.node != nil {
-		return publish(t, frame.Close, frame.ClosePayload(code, cutReason(reason)))
+		return publish(t, frame.Close, frame.ClosePayload(code, line.CutReason(reason)))
 	}
 	t.hub.closeConns(t.to, t.skip(), code, reason)
 	return nil
@@ -498,17 +519,18 @@ func enqueue[P string | []byte](c *Conn, opcode byte, payload P, err error) erro
 		return err
 	}
 
-	m := encode(c.hub, opcode, payload, c.queue.Deflate)
-	p := c.queue.PushOwn(m)
+	m := encode(c.hub, opcode, payload, c.line.Deflate)
+	m.Tag = outbound.Own{}
+	p := c.line.PushOwn(m)
 	if p.Refused == outbound.Held { // OnConnect is running, and its own messages go first
-		p = c.queue.PushSnapshot(m, goroutine.Current())
+		p = c.line.PushSnapshot(m, goroutine.Current())
 	}
 
 	if p.Dropped > 0 {
 		c.noteDrops(int(p.Dropped))
 	}
 	if p.Refused == outbound.Slow {
-		c.end(endingSlow)
+		c.end(line.TooSlow)
 	}
 	return refusals[p.Refused]
 }

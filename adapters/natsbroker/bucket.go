@@ -75,7 +75,7 @@ func (b *bucket) find(ctx context.Context) (kv jetstream.KeyValue, err error) {
 	if kv != nil {
 		return kv, nil
 	}
-	if err := replicate(ctx, b.js, b.config); err != nil {
+	if _, err := raise(ctx, b.js, b.config); err != nil {
 		return nil, err
 	}
 	var stream jetstream.Stream
@@ -92,31 +92,6 @@ func (b *bucket) find(ctx context.Context) (kv jetstream.KeyValue, err error) {
 	defer b.mu.Unlock()
 	b.kv, b.stream = kv, stream
 	return kv, nil
-}
-
-// replicate raises an existing stream's replicas to the wanted number. It never lowers them.
-func replicate(ctx context.Context, js jetstream.JetStream, want jetstream.StreamConfig) error {
-	if want.Replicas <= 1 {
-		return nil
-	}
-	var has int
-	err := insist(ctx, func(ctx context.Context) error { // a call without an answer may have taken effect
-		s, err := js.Stream(ctx, want.Name)
-		if err != nil {
-			return err
-		}
-		config := s.CachedInfo().Config
-		if has = config.Replicas; has >= want.Replicas {
-			return nil
-		}
-		config.Replicas = want.Replicas
-		_, err = js.UpdateStream(ctx, config)
-		return err
-	})
-	if err != nil && has > 0 {
-		return fmt.Errorf("WithReplicas(%d): the stream %s has %d, and the server doesn't change that: %w", want.Replicas, want.Name, has, err)
-	}
-	return err
 }
 
 func isMissing(err error) bool {

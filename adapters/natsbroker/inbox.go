@@ -1,6 +1,7 @@
 package natsbroker
 
 import (
+	"context"
 	"errors"
 	"sync"
 )
@@ -9,7 +10,8 @@ var errSlow = errors.New("natsbroker: the subscriber is too slow")
 
 // inbox holds what waits for one subscriber. While it isn't empty, a goroutine delivers it.
 type inbox struct {
-	deliver func(data []byte)
+	deliver func(position uint64, data []byte)
+	live    func()
 	lost    func(error)
 	turn    sync.Mutex // held while the subscriber is called
 
@@ -18,12 +20,15 @@ type inbox struct {
 	bytes   int // of the messages that wait
 	busy    bool
 	stopped bool
+	freed   chan struct{} // if not nil: closed when there is room
 }
 
-// item is a message, or a report that some messages may have been missed.
+// item is a message, a report that some messages may have been missed, or the end of what was kept.
 type item struct {
-	data []byte
-	lost error
+	position uint64
+	data     []byte
+	lost     error
+	live     bool
 }
 
 // put never waits. It drops what is too much, and lost takes its place.
@@ -61,8 +66,10 @@ func (i *inbox) next() bool {
 	case !ok:
 	case it.lost != nil:
 		i.lost(it.lost)
+	case it.live:
+		i.live()
 	default:
-		i.deliver(it.data)
+		i.deliver(it.position, it.data)
 	}
 	return ok
 }
@@ -78,7 +85,36 @@ func (i *inbox) take() (it item, ok bool) {
 	i.waiting[0] = item{}
 	i.waiting = i.waiting[1:]
 	i.bytes -= len(it.data)
+	if i.freed != nil && i.bytes <= MaxBacklog/2 {
+		close(i.freed)
+		i.freed = nil
+	}
 	return it, true
+}
+
+// fits reports whether put takes this much.
+func (i *inbox) fits(bytes int) bool {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	return i.bytes == 0 || i.bytes+bytes <= MaxBacklog
+}
+
+// room waits until not much waits, or ctx ends.
+func (i *inbox) room(ctx context.Context) {
+	i.mu.Lock()
+	if i.bytes <= MaxBacklog/2 {
+		i.mu.Unlock()
+		return
+	}
+	if i.freed == nil {
+		i.freed = make(chan struct{})
+	}
+	freed := i.freed
+	i.mu.Unlock()
+	select {
+	case <-freed:
+	case <-ctx.Done():
+	}
 }
 
 // stop returns when the subscriber isn't being called, and won't be called again.

@@ -18,9 +18,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
-	"strconv"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -35,12 +33,10 @@ const (
 	// delivered, and lost is called in its place.
 	MaxBacklog = 16 << 20
 
-	stream      = "wsroom"
-	subjectIn   = "wsroom.in."  // to the stream
-	subjectOut  = "wsroom.out." // from it
-	probeHeader = "Wsroom-Probe"
-	probePause  = 100 * time.Millisecond
-	joiners     = 64 // at once after a reconnect
+	stream     = "wsroom"
+	subjectIn  = "wsroom.in."  // to the stream
+	subjectOut = "wsroom.out." // from it
+	joiners    = 64            // at once after a reconnect
 
 	// pingEvery and pingTime say how soon the broker notices that an open connection carries nothing any
 	// more: after 20 s at most.
@@ -60,7 +56,10 @@ var (
 // Option is an option of [New] and [NewPresence]. A nil Option is skipped.
 type Option func(*config)
 
-type config struct{ replicas int }
+type config struct {
+	replicas int
+	keep     int64
+}
 
 // WithReplicas sets on how many servers of a NATS cluster the data in memory is kept: 1, the default, 3 or
 // 5. With more than one, the death of a server is no outage. A stream or bucket with fewer replicas is
@@ -68,9 +67,14 @@ type config struct{ replicas int }
 // says so.
 func WithReplicas(n int) Option { return func(c *config) { c.replicas = n } }
 
-// newConfig panics for a number of replicas that a NATS cluster doesn't support.
+// WithKeepLimit sets how many bytes are kept in all for [Broker.Keep]. The default is 256 MiB. Beyond that
+// the oldest messages go first, of whatever topic. The server reserves that much memory when the stream is
+// created. A stream with a lower limit gets this one; one with a higher limit isn't changed.
+func WithKeepLimit(bytes int64) Option { return func(c *config) { c.keep = bytes } }
+
+// newConfig panics for a number of replicas that a NATS cluster doesn't support, and for a limit below 1.
 func newConfig(opts []Option) config {
-	c := config{replicas: 1}
+	c := config{replicas: 1, keep: 256 << 20}
 	for _, opt := range opts {
 		if opt != nil {
 			opt(&c)
@@ -79,24 +83,27 @@ func newConfig(opts []Option) config {
 	if c.replicas != 1 && c.replicas != 3 && c.replicas != 5 {
 		panic(fmt.Errorf("natsbroker: WithReplicas: must be 1, 3 or 5, not %d", c.replicas))
 	}
+	if c.keep < 1 {
+		panic(fmt.Errorf("natsbroker: WithKeepLimit: must be positive, not %d", c.keep))
+	}
 	return c
 }
 
-// Broker implements [wsroom.Broker]. [New] makes it. Its methods may be called concurrently.
+// Broker implements [wsroom.Broker] and [wsroom.Keeper]. [New] makes it. Its methods may be called concurrently.
 type Broker struct {
 	nc     *nats.Conn
 	js     jetstream.JetStream
-	config jetstream.StreamConfig
-	turns  chan struct{} // holds one element for each subscription that is being joined again
-	copies atomic.Bool   // the stream has as many replicas as wanted
+	topics *flow         // what is published
+	kept   *flow         // what is kept
+	turns  chan struct{} // holds one element for each link that is being joined again
 	in     chan *nats.Msg
 	closed chan struct{} // closed when the connection is closed
 
 	mu     sync.Mutex // guards what follows
 	online context.Context
-	cut    context.CancelCauseFunc              // ends online
-	subs   map[*subscription]bool               // joined again after a reconnect
-	ways   map[*nats.Subscription]*subscription // all subscriptions
+	cut    context.CancelCauseFunc // ends online
+	links  map[listener]bool       // joined again after a reconnect
+	ways   map[*nats.Subscription]listener
 }
 
 // New returns a broker over a connection, which it doesn't close. It does nothing before it is used, and
@@ -106,13 +113,15 @@ type Broker struct {
 func New(nc *nats.Conn, opts ...Option) *Broker {
 	b := &Broker{nc: nc, js: newJetStream(nc), turns: make(chan struct{}, joiners),
 		in: make(chan *nats.Msg, arriving), closed: make(chan struct{}),
-		subs: map[*subscription]bool{}, ways: map[*nats.Subscription]*subscription{}}
-	b.config = jetstream.StreamConfig{
+		links: map[listener]bool{}, ways: map[*nats.Subscription]listener{}}
+	c := newConfig(opts)
+	b.topics = newFlow(b.js, jetstream.StreamConfig{
 		Name: stream, Description: "the last message of each of wsroom's topics", Subjects: []string{subjectIn + "*"},
-		Storage: jetstream.MemoryStorage, Replicas: newConfig(opts).replicas,
+		Storage: jetstream.MemoryStorage, Replicas: c.replicas,
 		MaxMsgsPerSubject: 1, MaxBytes: 64 << 20, MaxAge: time.Hour,
 		RePublish: &jetstream.RePublish{Source: subjectIn + "*", Destination: subjectOut + "{{wildcard(1)}}"},
-	}
+	})
+	b.kept = newFlow(b.js, keptConfig(c))
 	b.online, b.cut = context.WithCancelCause(context.Background())
 	changes := nc.StatusChanged(nats.CONNECTED, nats.RECONNECTING, nats.DISCONNECTED, nats.CLOSED)
 	if !nc.IsConnected() {
@@ -132,16 +141,16 @@ func newJetStream(nc *nats.Conn) jetstream.JetStream {
 	return js
 }
 
-// sort passes what arrives to its subscription.
+// sort passes what arrives to those that listen to it.
 func (b *Broker) sort() {
 	for {
 		select {
 		case m := <-b.in:
 			b.mu.Lock()
-			s := b.ways[m.Sub]
+			l := b.ways[m.Sub]
 			b.mu.Unlock()
-			if s != nil {
-				s.receive(m)
+			if l != nil {
+				l.receive(m)
 			}
 		case <-b.closed:
 			return
@@ -160,6 +169,7 @@ func (b *Broker) ping() {
 		case <-b.closed:
 			return
 		}
+		b.beat()
 		before := b.nc.Stats()
 		if !b.nc.IsConnected() || b.nc.FlushTimeout(pingTime) == nil {
 			continue
@@ -170,7 +180,7 @@ func (b *Broker) ping() {
 	}
 }
 
-// watch has all subscriptions joined again after each reconnect.
+// watch has all links joined again after each reconnect.
 func (b *Broker) watch(changes <-chan nats.Status) {
 	for status := range changes {
 		b.mu.Lock()
@@ -178,12 +188,12 @@ func (b *Broker) watch(changes <-chan nats.Status) {
 		if status == nats.CONNECTED {
 			b.online, b.cut = context.WithCancelCause(context.Background())
 		}
-		for s := range b.subs {
+		for l := range b.links {
 			switch status {
 			case nats.CONNECTED:
-				s.cut()
+				l.cut()
 			case nats.CLOSED:
-				s.end() // for good
+				l.base().end() // for good
 			}
 		}
 		b.mu.Unlock()
@@ -227,10 +237,11 @@ func (b *Broker) MaxData() int {
 // server is away it fails at once. A context without a deadline gets 5 seconds. The error for more than the
 // server's max_payload, or for a topic longer than [MaxTopic], has a method Rejected that returns true.
 func (b *Broker) Publish(ctx context.Context, topic string, data []byte) error {
-	return b.publish(ctx, topic, &nats.Msg{Subject: subjectIn + encode(topic), Data: data})
+	return b.publish(ctx, b.topics, topic, &nats.Msg{Subject: subjectIn + encode(topic), Data: data})
 }
 
-func (b *Broker) publish(ctx context.Context, topic string, m *nats.Msg) error {
+// publish returns once the stream has acknowledged the message.
+func (b *Broker) publish(ctx context.Context, to *flow, topic string, m *nats.Msg) error {
 	if len(topic) > MaxTopic {
 		return rejected{fmt.Errorf("natsbroker: a topic of %d bytes is longer than %d", len(topic), MaxTopic)}
 	}
@@ -241,19 +252,19 @@ func (b *Broker) publish(ctx context.Context, topic string, m *nats.Msg) error {
 	if online.Err() != nil {
 		return fmt.Errorf("natsbroker: publish: %w", errAway)
 	}
-	if err := b.replicate(ctx); err != nil {
+	if err := to.prepare(ctx); err != nil {
 		return fmt.Errorf("natsbroker: publish: %w", cmp.Or(context.Cause(ctx), err))
 	}
-	_, err := b.js.PublishMsg(ctx, m, jetstream.WithRetryAttempts(0))
+
+	ack, err := b.js.PublishMsg(ctx, m, jetstream.WithRetryAttempts(0))
 	if errors.Is(err, jetstream.ErrNoStreamResponse) {
-		config := b.config
-		config.FirstSeq = uint64(time.Now().UnixNano()) // so that numbers rise even after those of a deleted stream
-		if err = makeStream(ctx, b.js, config); err == nil {
-			_, err = b.js.PublishMsg(ctx, m, jetstream.WithRetryWait(10*time.Millisecond), jetstream.WithRetryAttempts(50))
+		if err = to.create(ctx); err == nil {
+			ack, err = b.js.PublishMsg(ctx, m, jetstream.WithRetryWait(10*time.Millisecond), jetstream.WithRetryAttempts(50))
 		}
 	}
 	switch {
 	case err == nil:
+		to.stored(ack.Sequence)
 		return nil
 	case errors.Is(err, nats.ErrMaxPayload):
 		return rejected{fmt.Errorf("natsbroker: publish: %w", err)}
@@ -262,104 +273,64 @@ func (b *Broker) publish(ctx context.Context, topic string, m *nats.Msg) error {
 	}
 }
 
-// replicate checks the stream's replicas once.
-func (b *Broker) replicate(ctx context.Context) error {
-	if b.copies.Load() {
-		return nil
-	}
-	err := replicate(ctx, b.js, b.config)
-	if errors.Is(err, jetstream.ErrStreamNotFound) { // it will be created with as many
-		return nil
-	}
-	b.copies.Store(err == nil)
-	return err
-}
-
-// makeStream creates a stream unless it exists.
-func makeStream(ctx context.Context, js jetstream.JetStream, config jetstream.StreamConfig) error {
-	err := insist(ctx, func(ctx context.Context) error {
-		_, err := js.CreateStream(ctx, config)
-		return err
-	})
-	if err != nil && !errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) {
-		return fmt.Errorf("make the stream: %w", err)
-	}
-	return nil
-}
-
-// insist asks again after half a second, because a cluster doesn't answer requests about a stream that has
-// no leader yet.
-func insist(ctx context.Context, ask func(context.Context) error) error {
-	for {
-		try, cancel := context.WithTimeout(ctx, 500*time.Millisecond)
-		err := ask(try)
-		cancel()
-		if ctx.Err() != nil || !errors.Is(err, context.DeadlineExceeded) {
-			return err
-		}
-	}
-}
-
 // Subscribe implements [wsroom.Broker]. It returns once a message of its own has come back through the
 // stream, and waits for that as long as ctx allows.
 func (b *Broker) Subscribe(ctx context.Context, topic string, deliver func(data []byte), lost func(error)) (stop func(), err error) {
-	s := &subscription{b: b, topic: topic, inbox: &inbox{deliver: deliver, lost: lost}}
-	s.ctx, s.end = context.WithCancel(context.Background())
-	sub, err := b.nc.ChanSubscribe(subjectOut+encode(topic), b.in) // needs no goroutine
+	s := &subscription{link: b.newLink(b.topics, topic, subjectIn+encode(topic))}
+	s.inbox = &inbox{deliver: func(_ uint64, data []byte) { deliver(data) }, lost: lost}
+	s.link.step = s.step
+	return b.listen(ctx, s, subjectOut+encode(topic))
+}
+
+// listen subscribes, and returns once that is joined.
+func (b *Broker) listen(ctx context.Context, l listener, subject string) (stop func(), err error) {
+	sub, err := b.nc.ChanSubscribe(subject, b.in) // needs no goroutine
 	if err != nil {
 		return nil, fmt.Errorf("natsbroker: subscribe: %w", err)
 	}
+	way := l.base()
+	way.sub = sub
 	b.mu.Lock()
-	b.ways[sub] = s
+	b.ways[sub] = l
 	b.mu.Unlock()
 	stop = func() {
-		s.end()
+		way.end()
 		b.mu.Lock()
-		delete(b.subs, s)
+		delete(b.links, l)
 		delete(b.ways, sub)
 		b.mu.Unlock()
 		_ = sub.Unsubscribe() // fails if the connection is closed or this has been done
-		s.inbox.stop()
+		way.inbox.stop()
 	}
-	if err := s.probe(ctx); err != nil {
+	if err := l.begin(ctx); err != nil {
 		stop()
 		return nil, fmt.Errorf("natsbroker: subscribe: %w", err)
 	}
 	b.mu.Lock()
-	b.subs[s] = true
+	b.links[l] = true
 	b.mu.Unlock()
-	if s.stale() {
-		s.cut()
+	if way.stale() {
+		l.cut()
 	}
 	return stop, nil
 }
 
 // subscription is one subscriber of one topic.
 type subscription struct {
-	b     *Broker
-	topic string
-	inbox *inbox
-	ctx   context.Context // ends when it is stopped
-	end   context.CancelFunc
+	*link
 
-	mu         sync.Mutex // guards what follows
-	joined     bool       // a first probe has come back: what comes from then on counts
-	seq        uint64     // the number of the last message
-	epoch      uint64     // of the connection on which a probe last came back
-	away       error      // why lost is to be called when the next probe has come back
-	joining    bool       // a goroutine is doing that
-	token      string     // of the current probe
-	tokenEpoch uint64
-	back       chan struct{} // closed when the current probe has come back
+	// Guarded by the link's lock.
+	joined bool   // a first probe has come back: what comes from then on counts
+	seq    uint64 // the number of the last message
+	away   error  // why lost is to be called when the next probe has come back
 }
 
 // receive takes what comes from the stream, in the stream's order.
 func (s *subscription) receive(m *nats.Msg) {
 	seq, last := sequence(m, jetstream.SequenceHeader), sequence(m, jetstream.LastSequenceHeader)
-	probe := m.Header.Get(probeHeader)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	own := probe != "" && probe == s.token && s.tokenEpoch == s.b.epoch()
+	own := s.isBack(m)
 	gap := last != s.seq
 	if last == 0 && seq > s.seq { // the stream has forgotten the message before, by its age, or it is a new stream
 		gap = s.epoch != s.b.epoch()
@@ -370,17 +341,12 @@ func (s *subscription) receive(m *nats.Msg) {
 		s.away = nil
 	}
 	if own {
-		s.joined, s.epoch, s.token = true, s.tokenEpoch, ""
-		close(s.back)
+		s.joined = true
+		s.back()
 	}
-	if s.joined && probe == "" {
+	if s.joined && m.Header.Get(probeHeader) == "" {
 		s.inbox.put(item{data: m.Data})
 	}
-}
-
-func sequence(m *nats.Msg, header string) uint64 {
-	n, _ := strconv.ParseUint(m.Header.Get(header), 10, 64)
-	return n
 }
 
 // cut has the subscription joined again. lost is called then.
@@ -388,60 +354,11 @@ func (s *subscription) cut() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.away = errCut
-	if !s.joining {
-		s.joining = true
-		go s.join() // runs until it is joined or stopped
-	}
+	s.rejoin()
 }
 
-func (s *subscription) join() {
-	for {
-		s.b.turns <- struct{}{}
-		err := s.probe(s.ctx)
-		<-s.b.turns
-		s.mu.Lock()
-		s.joining = err == nil && s.epoch != s.b.epoch() // another reconnect may have come
-		again := s.joining
-		s.mu.Unlock()
-		if !again {
-			return
-		}
-	}
+func (s *subscription) step(ctx context.Context) (done bool, err error) {
+	return true, s.probe(ctx)
 }
 
-func (s *subscription) stale() bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.epoch != s.b.epoch()
-}
-
-// probe publishes messages without content until one of them has come back. Then messages from the stream
-// reach this subscription.
-func (s *subscription) probe(ctx context.Context) error {
-	var err error
-	for {
-		token, back := s.newToken()
-		m := nats.NewMsg(subjectIn + encode(s.topic))
-		m.Header.Set(probeHeader, token)
-		if failed := s.b.publish(ctx, s.topic, m); failed != nil {
-			err = failed
-		}
-		if r := (rejected{}); errors.As(err, &r) {
-			return err
-		}
-		select {
-		case <-back:
-			return nil
-		case <-ctx.Done():
-			return cmp.Or(err, context.Cause(ctx))
-		case <-time.After(probePause):
-		}
-	}
-}
-
-func (s *subscription) newToken() (token string, back <-chan struct{}) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.token, s.tokenEpoch, s.back = nats.NewInbox(), s.b.epoch(), make(chan struct{})
-	return s.token, s.back
-}
+func (s *subscription) begin(ctx context.Context) error { return s.probe(ctx) }

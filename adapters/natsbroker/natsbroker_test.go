@@ -21,6 +21,7 @@ import (
 
 var (
 	_ wsroom.Broker        = (*natsbroker.Broker)(nil)
+	_ wsroom.Keeper        = (*natsbroker.Broker)(nil)
 	_ wsroom.PresenceStore = (*natsbroker.Presence)(nil)
 )
 
@@ -32,6 +33,10 @@ func TestBroker(t *testing.T) {
 			Open: func(t testing.TB) wsroom.Broker { return natsbroker.New(connect(t, s.addr())) },
 			Down: func(testing.TB) { s.stop() },
 			Up:   s.start,
+			Wipe: func(t testing.TB) {
+				s.stop()
+				s.start(t)
+			},
 		}
 	})
 }
@@ -70,6 +75,7 @@ func TestBrokerBehindCables(t *testing.T) {
 			},
 			Cut:  func(_ testing.TB, b wsroom.Broker) { cables[b].Cut() },
 			Heal: func(_ testing.TB, b wsroom.Broker) { cables[b].Heal() },
+			Wipe: func(t testing.TB) { purge(t, connect(t, s.addr())) },
 		}
 	})
 }
@@ -292,9 +298,13 @@ func TestCluster(t *testing.T) {
 	}
 	t.Run("Broker", func(t *testing.T) {
 		brokertest.Run(t, func(testing.TB) brokertest.Setup {
-			return brokertest.Setup{Open: func(t testing.TB) wsroom.Broker {
-				return natsbroker.New(connect(t, addr()), natsbroker.WithReplicas(3))
-			}}
+			return brokertest.Setup{
+				Open: func(t testing.TB) wsroom.Broker {
+					return natsbroker.New(connect(t, addr()), natsbroker.WithReplicas(3))
+				},
+				Retain: func(t testing.TB, _ int, _ time.Duration) { forget(t, connect(t, addr())) }, // of the check before
+				Wipe:   func(t testing.TB) { purge(t, connect(t, addr())) },
+			}
 		})
 	})
 	t.Run("Presence", func(t *testing.T) {
@@ -317,6 +327,8 @@ func TestCluster(t *testing.T) {
 		})
 	})
 	t.Run("Replicas", func(t *testing.T) { replicasAreRaised(t, nodes) })
+	t.Run("KeptServerRestarts", func(t *testing.T) { keptServerRestarts(t, nodes) })
+	t.Run("KeptServerDies", func(t *testing.T) { keptServerDies(t, nodes) })
 	t.Run("ServerDies", func(t *testing.T) { serverDies(t, nodes) })
 }
 

@@ -63,7 +63,11 @@ func TestReadmesUserMayDoAll(t *testing.T) {
 		s := startRestricted(t)
 		brokertest.Run(t, func(t testing.TB) brokertest.Setup {
 			skipRepeated(t)
-			return brokertest.Setup{Open: func(t testing.TB) wsroom.Broker { return natsbroker.New(connectAs(t, s)) }}
+			return brokertest.Setup{
+				Open:   func(t testing.TB) wsroom.Broker { return natsbroker.New(connectAs(t, s)) },
+				Retain: func(t testing.TB, _ int, _ time.Duration) { forget(t, connectAs(t, s)) }, // of the check before
+				Wipe:   func(t testing.TB) { purge(t, connectAs(t, s)) },
+			}
 		})
 	})
 	t.Run("Presence", func(t *testing.T) {

@@ -1,5 +1,5 @@
-import { Connection } from "./connection.js";
-import { $, make, socketURL, StateLine } from "./page.js";
+import { $, make, reasonOf, socketURL, StateLine } from "./page.js";
+import { Socket } from "./wsroom.js";
 
 const good = 30_000; // ms that a ticket is
 
@@ -32,7 +32,7 @@ $("#login-form").addEventListener("submit", async (e) => {
   $("#error").textContent = ok ? "" : text;
   if (!ok) return $("#password").select();
   e.target.reset();
-  connection.open();
+  socket.open();
 });
 $("#logout").onclick = () => post("/logout"); // the server closes our connection, which says the rest
 $("#extend").onclick = () => post("/extend");
@@ -95,21 +95,21 @@ function show() {
   $("#ticket").classList.toggle("spent", ticket.spent || rest <= 0);
   $("#fate").textContent = ticket.spent ? "It has been used." : rest <= 0 ? "Its time is over." : `Good for ${rest} s.`;
 }
-setInterval(() => connection.state === "open" && show(), 250);
+setInterval(() => socket.state === "open" && show(), 250);
 
 // ---- the connection
 
-const connection = new Connection(() => socketURL("/live"), {
-  onmessage(message) {
+const socket = new Socket(socketURL("/live"), {
+  onmessage(data) {
+    const message = JSON.parse(data);
     if (message.you) you = message.you;
     else view(message);
   },
-  onstate() {
-    line.show(connection);
+  onstate(state, why) {
+    line.show(state, why);
     // The server says whether we are logged in; the cookie is none of a script's business.
-    const { state, reason } = connection;
     if (state === "stopped") {
-      $("#why").textContent = reason === "expired" ? "Your session has ended." : reason;
+      $("#why").textContent = why.reason === "expired" ? "Your session has ended." : reasonOf(why);
       ticket = null;
       since.clear();
     }
@@ -119,7 +119,6 @@ const connection = new Connection(() => socketURL("/live"), {
     $("#home").hidden = state !== "open";
     if (state === "stopped") $("#user").focus();
   },
-  ask: false, // the hub takes no messages
 });
-const line = new StateLine($("#state"), () => connection.open());
-connection.open();
+const line = new StateLine($("#state"), () => socket.open());
+socket.open();

@@ -1,5 +1,5 @@
-import { Connection } from "./connection.js";
-import { $, hue, length, make, plain, socketURL, StateLine, storage } from "./page.js";
+import { $, hue, length, make, plain, reasonOf, socketURL, StateLine, storage } from "./page.js";
+import { Socket } from "./wsroom.js";
 
 const limit = { text: 1000, name: 32, rows: 500, outbox: 50, rooms: 8 };
 const grace = 4_000; // ms; who is back by then never left,
@@ -58,7 +58,8 @@ class Room {
   #outbox;
   #stick = true; // at the bottom, and to stay there
   #line;
-  #connection;
+  #socket;
+  #why; // it is in its state
   #resized;
 
   constructor(name) {
@@ -68,9 +69,12 @@ class Room {
     this.#outbox = tab.get(`outbox.${name}`, []);
     this.#build();
     for (const item of this.#outbox) this.#queue(item);
-    this.#connection = new Connection(() => this.#url(), {
-      onmessage: (e) => this.#event(e),
-      onstate: () => this.#state(),
+    this.#socket = new Socket(() => this.#url(), {
+      onmessage: (data) => this.#event(JSON.parse(data)),
+      onstate: (_, why) => {
+        this.#why = why;
+        this.#state();
+      },
     });
     this.#state();
   }
@@ -79,12 +83,14 @@ class Room {
     return socketURL(`/ws/${encodeURIComponent(this.name)}`, { name: me.name, me: me.secret });
   }
 
+  // connect comes anew, with the name that is ours now.
   connect() {
-    this.#connection.open();
+    this.#socket.close();
+    this.#socket.open();
   }
 
   close() {
-    this.#connection.close();
+    this.#socket.close();
     this.#resized.disconnect();
     this.#line.stop();
     for (const p of this.#people.values()) clearTimeout(p.timer);
@@ -119,7 +125,7 @@ class Room {
     el.text.setAttribute("aria-label", `Message to ${name}`);
     el.text.placeholder = "Write a message";
     el.text.value = tab.get(`draft.${name}`, "");
-    this.#line = new StateLine(at(".state"), () => this.connect());
+    this.#line = new StateLine(at(".state"), () => this.#socket.open());
 
     this.tab.type = "button";
     this.tab.append(make("bdi", "", name), make("span", "badge"));
@@ -199,7 +205,7 @@ class Room {
     this.#outbox.push(item);
     this.#keepOutbox();
     this.#queue(item);
-    if (this.#ready) this.#connection.send({ text, key: item.key });
+    if (this.#ready) this.#send(item);
     this.el.text.value = "";
     this.#typed();
     this.#toBottom();
@@ -207,15 +213,20 @@ class Room {
 
   // ---- the connection's side
 
+  #send({ text, key }) {
+    this.#socket.send(JSON.stringify({ text, key })); // what isn't sent stays in the outbox
+  }
+
   #state() {
-    if (this.#connection.state !== "open") this.#ready = false;
-    this.section.dataset.state = this.tab.dataset.state = this.#line.show(this.#connection, this.#ready);
+    const { state } = this.#socket;
+    if (state !== "open") this.#ready = false;
+    this.section.dataset.state = this.tab.dataset.state = this.#line.show(state, this.#why, this.#ready);
     this.#fates();
   }
 
   #event(e) {
     if (e.type === "hello") return this.#hello(e);
-    if (e.type === "alive" || e.id <= this.#last) return; // the hello had it already
+    if (e.id <= this.#last) return; // the hello had it already
     this.#last = e.id;
     if (e.type === "text") this.#text(e);
     if (e.type === "join") this.#join(e);
@@ -241,7 +252,7 @@ class Room {
 
     this.#ready = true;
     this.#state();
-    for (const { text, key } of this.#outbox) this.#connection.send({ text, key });
+    for (const item of this.#outbox) this.#send(item);
     this.#settle();
   }
 
@@ -400,7 +411,7 @@ class Room {
       $(".fate button", li).hidden = this.#ready;
     }
     const met = this.#last || this.#outbox.length; // a page that opens needs no explanation
-    this.el.note.textContent = this.#connection?.state === "stopped" ? this.#connection.reason
+    this.el.note.textContent = this.#socket?.state === "stopped" ? reasonOf(this.#why)
       : this.#ready || !met ? ""
       : this.#outbox.length < limit.outbox ? "Messages wait until the connection is back."
       : "Too many messages are waiting.";

@@ -84,8 +84,6 @@ func (c *chat) say(conn *wsroom.Conn, in struct{ Text, Key string }, err error) 
 	text := strings.TrimSpace(in.Text)
 	switch {
 	case err != nil:
-	case in.Text == "" && in.Key == "": // "is anybody there?"
-		conn.SendJSON(event{Type: "alive"})
 	case text == "" || len([]rune(text)) > 1000 || len(in.Key) > 40:
 		conn.Close(refused, "A message has 1 to 1000 characters.")
 	default:

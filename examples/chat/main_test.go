@@ -220,6 +220,7 @@ func TestHostileMessages(t *testing.T) {
 		{`{"text":"  "}`, refused},
 		{`{"text":"` + strings.Repeat("x", 1001) + `"}`, refused},
 		{`{"text":"x","key":"` + strings.Repeat("k", 41) + `"}`, refused},
+		{`{}`, refused},
 		{`{"text":`, websocket.StatusInvalidFramePayloadData},
 		{`{"text":"` + strings.Repeat("x", 20<<10) + `"}`, websocket.StatusMessageTooBig},
 	} {
@@ -230,9 +231,6 @@ func TestHostileMessages(t *testing.T) {
 	v := s.visit("general", "Ada")
 	if e := v.next("hello"); len(e.Log) != 0 {
 		t.Errorf("the room heard %+v", e.Log)
-	}
-	if v.say("", ""); v.next("alive", "text").Type != "alive" {
-		t.Error("no answer to the page's question")
 	}
 	text := strings.Repeat("é", 998) + "\u2028"
 	if v.say("\n "+text+"x", "k"); v.next("text").Text != text+"x" {
@@ -284,7 +282,7 @@ func TestPage(t *testing.T) {
 		{"/r/caf%C3%A9+design", "text/html", "<title>Chat"},
 		{"/chat.css", "text/css", "dvh"},
 		{"/chat.js", "text/javascript", "import"},
-		{"/connection.js", "text/javascript", "export"},
+		{"/wsroom.js", "text/javascript", "export"},
 	} {
 		w := httptest.NewRecorder()
 		s.ServeHTTP(w, httptest.NewRequest("GET", c.path, nil))

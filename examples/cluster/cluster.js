@@ -1,5 +1,5 @@
-import { Connection } from "./connection.js";
 import { $, make, plain, socketURL, StateLine, storage } from "./page.js";
+import { Socket } from "./wsroom.js";
 
 const keep = 200;
 const clock = new Intl.DateTimeFormat(undefined, { timeStyle: "medium" });
@@ -54,10 +54,13 @@ const on = {
   gap: () => add(make("p", "note", "Messages of other nodes may be missing here.")),
 };
 
-const connection = new Connection(() => socketURL("/ws", { name }), {
-  onmessage: (event) => on[event.type]?.(event),
-  onstate: () => {
-    const state = line.show(connection);
+const socket = new Socket(socketURL("/ws", { name }), {
+  onmessage(data) {
+    const event = JSON.parse(data);
+    on[event.type]?.(event);
+  },
+  onstate(state, why) {
+    line.show(state, why);
     $("#say button").disabled = state !== "open";
     if (state !== "open") {
       $("#node").textContent = "no node";
@@ -66,10 +69,10 @@ const connection = new Connection(() => socketURL("/ws", { name }), {
     }
   },
 });
-const line = new StateLine($("#state"), () => connection.open());
+const line = new StateLine($("#state"), () => socket.open());
 
 $("#say").onsubmit = (event) => {
   event.preventDefault();
-  if (connection.send({ text: $("#text").value })) $("#text").value = "";
+  if (socket.send(JSON.stringify({ text: $("#text").value }))) $("#text").value = "";
 };
-connection.open();
+socket.open();

@@ -73,8 +73,7 @@ func newNode(name string, broker wsroom.Broker, store wsroom.PresenceStore) (*ws
 		wsroom.OnJSON(func(c *wsroom.Conn, said event, err error) {
 			switch text := strings.TrimSpace(said.Text); {
 			case err != nil: // the connection is ending
-			case text == "": // the page asks whether we are still there
-				c.SendJSON(people(hub))
+			case text == "":
 			default:
 				e := event{Type: "text", Node: name, Name: c.Identity(), Text: text}
 				if c.SendJSONToThisRoom(e) != nil { // the broker has been away for too long

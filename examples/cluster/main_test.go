@@ -31,6 +31,7 @@ func TestOneChatOnTwoNodes(t *testing.T) {
 		}
 		clients = append(clients, c)
 	}
+	awaitPeople(clients[0], "of node 1", "of node 2")
 	for i, c := range clients {
 		c.SendJSON(event{Text: "<b>hello</b>"})
 		for _, d := range clients {
@@ -43,8 +44,6 @@ func TestOneChatOnTwoNodes(t *testing.T) {
 			}
 		}
 	}
-	clients[0].SendJSON(event{})
-	awaitPeople(clients[0], "of node 1", "of node 2")
 }
 
 func TestNamelessAreTurnedAway(t *testing.T) {

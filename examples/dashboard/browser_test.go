@@ -68,6 +68,7 @@ func TestInTheBrowser(t *testing.T) {
 	changes(slow)
 
 	tab.MayLoseServer()
+	slow.MayLoseServer()
 	s.Stop()
 	tab.Wait(`document.body.classList.contains("stale")`)
 	s.Start()

@@ -1,5 +1,5 @@
-import { Connection } from "./connection.js";
 import { $, make, socketURL, StateLine } from "./page.js";
+import { Socket } from "./wsroom.js";
 
 const span = 60_000; // ms that the chart shows
 const gap = 1_000; // ms without a sample, over which no line is drawn
@@ -142,11 +142,9 @@ document.addEventListener("visibilitychange", draw);
 
 // ---- the connection
 
-const connection = new Connection(() => socketURL("/live"), {
-  onmessage: take,
-  onstate: () => document.body.classList.toggle("stale", line.show(connection) !== "open"),
-  ask: false, // the hub takes no messages,
-  pulse: 5_000, // and is never silent for so long
+const socket = new Socket(socketURL("/live"), {
+  onmessage: (data) => take(JSON.parse(data)),
+  onstate: (state, why) => document.body.classList.toggle("stale", line.show(state, why) !== "open"),
 });
-const line = new StateLine($("#state"), () => connection.open());
-connection.open();
+const line = new StateLine($("#state"), () => socket.open());
+socket.open();

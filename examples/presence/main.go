@@ -83,8 +83,7 @@ func enter(hub *wsroom.Hub, c *wsroom.Conn, r *http.Request) error {
 	return c.SendJSONToThisRoom(event{Type: "here", Person: me})
 }
 
-// move tells everyone what the page sends of its person, the sender too: to it, it is the sign that the
-// connection lives, for which the page may send {}.
+// move tells everyone what the page sends of its person, the sender too.
 func move(c *wsroom.Conn, in person, err error) {
 	v, ok := c.Get("person")
 	if err != nil || !ok {

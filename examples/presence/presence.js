@@ -1,5 +1,5 @@
-import { Connection } from "./connection.js";
-import { $, hue, length, make, plain, releaseHue, socketURL, StateLine, storage } from "./page.js";
+import { $, hue, length, make, plain, reasonOf, releaseHue, socketURL, StateLine, storage } from "./page.js";
+import { Socket } from "./wsroom.js";
 
 const every = 50; // ms between what we send: what matters is where a cursor is, not how it got there
 const idle = 15_000; // ms; after it, a person fades
@@ -32,7 +32,7 @@ function changed(change) {
   due ??= setTimeout(() => {
     due = undefined;
     last = Date.now();
-    connection.send(mine);
+    socket.send(JSON.stringify(mine));
   }, Math.max(0, last + every - Date.now()));
 }
 
@@ -125,7 +125,7 @@ function census() {
   const more = faces.length - limit.faces;
   if (more > 0) faces.splice(limit.faces, more, make("li", "face more", `+${more}`));
   $("#faces").replaceChildren(...faces.reverse());
-  $("#alone").hidden = people.size > 0 || connection.state !== "open" || !you;
+  $("#alone").hidden = people.size > 0 || socket.state !== "open" || !you;
 }
 
 function face({ id, name }, idle) {
@@ -164,8 +164,9 @@ new ResizeObserver(() => {
 
 // ---- the connection
 
-const connection = new Connection(() => socketURL(`/ws/${encodeURIComponent(room)}`, { name }), {
-  onmessage({ type, person, people: present = [] }) {
+const socket = new Socket(() => socketURL(`/ws/${encodeURIComponent(room)}`, { name }), {
+  onmessage(data) {
+    const { type, person, people: present = [] } = JSON.parse(data);
     if (type === "hello") {
       // The room as it is now: whoever isn't in it went while we were away.
       you = person.id;
@@ -177,14 +178,13 @@ const connection = new Connection(() => socketURL(`/ws/${encodeURIComponent(room
     if (type === "gone") gone(person.id);
     if (type !== "here") census();
   },
-  onstate() {
-    const shown = line.show(connection);
-    document.body.dataset.state = shown;
-    if (shown === "stopped") askName(connection.reason);
+  onstate(state, why) {
+    document.body.dataset.state = line.show(state, why);
+    if (state === "stopped") askName(reasonOf(why));
     census();
   },
 });
-const line = new StateLine($("#state"), () => connection.open());
+const line = new StateLine($("#state"), () => socket.open());
 
 // ---- name, link
 
@@ -219,7 +219,8 @@ $("#copy").onclick = async ({ currentTarget: button }) => {
 
 function start() {
   $("#me bdi").textContent = plain(name);
-  connection.open();
+  socket.close(); // for the name that it came with
+  socket.open();
 }
 $("#room").textContent = room;
 document.title = `${room} · Presence`;

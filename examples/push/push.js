@@ -1,5 +1,5 @@
-import { Connection } from "./connection.js";
 import { $, make, socketURL, StateLine } from "./page.js";
+import { Socket } from "./wsroom.js";
 
 const keep = 100;
 const clock = new Intl.DateTimeFormat(undefined, { timeStyle: "medium" });
@@ -14,12 +14,10 @@ function show(text) {
   $("#empty").hidden = true;
 }
 
-const connection = new Connection(() => socketURL("/feed/news"), {
+const socket = new Socket(socketURL("/feed/news"), {
   onmessage: show,
-  onstate: () => line.show(connection),
-  decode: String,
-  ask: false, // the hub takes no messages
+  onstate: (state, why) => line.show(state, why),
 });
-const line = new StateLine($("#state"), () => connection.open());
+const line = new StateLine($("#state"), () => socket.open());
 $("#command").textContent = `curl -d 'The train is late.' ${location.origin}/publish/news`;
-connection.open();
+socket.open();

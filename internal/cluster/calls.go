@@ -76,7 +76,7 @@ func (o *outbox) schedule(t *topic) {
 func (o *outbox) publishReady() {
 	for t, data, limit := o.next(); t != nil; t, data, limit = o.next() {
 		ctx, cancel := context.WithTimeout(o.node.ctx, limit)
-		err := o.node.cfg.Broker.Publish(ctx, o.node.topicName(t.room), data)
+		err := o.node.publish(ctx, t.room, data)
 		cancel()
 		o.published(t, len(data), err)
 	}
@@ -101,8 +101,11 @@ func (o *outbox) next() (t *topic, data []byte, limit time.Duration) {
 	} else {
 		data, limit = t.envelopes[0], publishTime
 	}
-	if !t.probe && t.tries == 0 {
+	switch {
+	case !t.probe && t.tries == 0:
 		t.offered = t.begun
+	case !t.probe && o.node.keeps(t.room):
+		data[0] |= published
 	}
 
 	o.underWay += len(data)
@@ -240,7 +243,7 @@ func (o *outbox) giveUp(t *topic, err error) {
 
 	o.node.cfg.Failed("rejected")
 	if s := o.node.subscription(t.room); s != nil {
-		s.missed("rejected", err, o.node.id)
+		s.rejected(err)
 	}
 	t.notice = true
 	e := appendMessage(appendEnvelope(nil, o.node.id), message{sequence: lastSequenceOf(lost), kind: kindLost}, "")

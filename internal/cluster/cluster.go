@@ -5,6 +5,10 @@
 // order, drops duplicates, notices missing messages, and bridges the broker's outages. It doesn't know who
 // is in a room: a [Delivery] says which members a message is for, and the owner finds them.
 //
+// With [Config].History the broker keeps the rooms' messages. Then a room's subscription begins with those
+// that are kept, and the owner has a log of the room with the same messages in the same order, at the same
+// [Position], as the other nodes have.
+//
 // A message goes from [Publish] through the outbox to the broker, and from there to the subscriptions of
 // all nodes, including this one. So all members see one order.
 package cluster
@@ -42,24 +46,37 @@ type limited interface{ MaxData() int }
 // rejection is an error by which a Broker can say that it will never take the data.
 type rejection interface{ Rejected() bool }
 
-// Config configures a [Node]. All fields except Name, Local and Hooks.Gap are required.
+// Config configures a [Node]. All fields except Name, Local, History, Hooks.Gap, Hooks.Hole and Hooks.Ended
+// are required.
 type Config struct {
-	Broker Broker
-	Name   string        // nodes with the same name share their rooms
-	Local  bool          // deliver on this node while the broker is away; else refuse with ErrAway
-	Bridge time.Duration // how long messages wait for the broker before it counts as away
-	Bytes  int64         // how many bytes may wait for the broker, at most
-	Log    *slog.Logger
+	Broker  Broker        // with History it must be a Keeper
+	Name    string        // nodes with the same name share their rooms
+	Local   bool          // deliver on this node while the broker is away; else refuse with ErrAway; not with History
+	Bridge  time.Duration // how long messages wait for the broker before it counts as away
+	Bytes   int64         // how many bytes may wait for the broker, at most
+	History *History      // what the broker keeps of rooms; nil: nothing
+	Log     *slog.Logger
 	Hooks
 }
 
 // Hooks are the functions that a [Node] calls. All except Gap must return at once: they are called with
 // locks of this package held, and must not call the Node. They may be called concurrently.
+//
+// With [Config].History, Receive, Hole and Ended fill a log of each room that is subscribed to. Their calls
+// for one room come one at a time. All nodes have the same messages at the same positions, as far as their
+// logs go back and where Hole wasn't called between two messages.
 type Hooks struct {
 	// Receive takes a message for members on this node. The messages of one room come one at a time, in the
 	// room's order. Receive queues the message and doesn't wait. It must not keep the payload or change the
 	// lists.
 	Receive func(Delivery)
+	// Hole says that messages of the room are missing between the last one that Receive took and the next,
+	// whether or not anybody here is a member. It is called with History only. Hole may be nil.
+	Hole func(room string)
+	// Ended says that the room's log ends. Then nothing comes for the room until a new log begins, with
+	// what the broker has kept. It may be called when there is no log. It is called with History only.
+	// Ended may be nil.
+	Ended func(room string)
 	// Gap reports that members of the room may have missed messages. The calls come one at a time, with no
 	// lock held. The gaps of a room with the same cause are merged for a second. Gap may be nil.
 	Gap func(room string, err error)
@@ -79,4 +96,8 @@ type Delivery struct {
 	Payload []byte
 	Except  []string // ids of connections that don't get it
 	Besides []string // rooms whose members don't get it, because they got it there
+
+	// With Config.History, for messages to a room:
+	At   Position
+	Past bool // it was published before this node subscribed: only the room's log takes it
 }

@@ -15,6 +15,7 @@ const settleTime = time.Second
 // Node is one of the nodes that share a broker. [New] makes it. All methods may be called concurrently.
 type Node struct {
 	cfg     Config
+	keeper  Keeper // cfg.Broker, with cfg.History; else nil
 	id      nodeID
 	outbox  outbox
 	reports serial.Queue // log lines, and calls of Hooks.Gap: with no lock held
@@ -24,9 +25,13 @@ type Node struct {
 	cancel  context.CancelFunc
 	wg      sync.WaitGroup // publishers and subscribers
 
+	// ending is held while a subscription ends, until Hooks.Ended has returned. The room's next one waits
+	// for that.
+	ending sync.Mutex
+
 	mu     sync.Mutex // guards the rest, and the subscriptions' users and linger
 	subs   map[string]*subscription
-	ended  map[string]map[nodeID]seen // by room: what its last subscription had seen; only for rooms not in subs
+	ended  map[string]past // by room: what its last subscription had seen; only for rooms not in subs
 	closed bool
 }
 
@@ -36,7 +41,10 @@ func New(cfg Config) *Node {
 		cfg:   cfg,
 		id:    newNodeID(),
 		subs:  map[string]*subscription{},
-		ended: map[string]map[nodeID]seen{},
+		ended: map[string]past{},
+	}
+	if cfg.History != nil {
+		n.keeper = cfg.Broker.(Keeper)
 	}
 	n.ctx, n.cancel = context.WithCancel(context.Background())
 	n.outbox.node, n.outbox.topics = n, map[string]*topic{}
@@ -55,11 +63,23 @@ func (n *Node) topicName(room string) string {
 	return name + ":room:" + room
 }
 
+// keeps reports whether the broker keeps the room's messages.
+func (n *Node) keeps(room string) bool { return n.keeper != nil && room != EveryRoom }
+
+// publish calls the broker once. What tells whether it is back is kept like a message: only so it tells
+// whether messages would be.
+func (n *Node) publish(ctx context.Context, room string, data []byte) error {
+	if h := n.cfg.History; n.keeps(room) {
+		return n.keeper.Keep(ctx, n.topicName(room), data, h.Messages, h.Age)
+	}
+	return n.cfg.Broker.Publish(ctx, n.topicName(room), data)
+}
+
 // Subscribe makes sure that what is published for these rooms from now on is received, until
 // [Node.Unsubscribe] has been called as often. It calls ctx for its context if it has to wait. On an error
 // it subscribes to none of the rooms. The error is [ErrClosed], or [ErrAway] if the broker takes no
 // subscription within [Config].Bridge. With [Config].Local the room then does without a subscription until
-// the broker is back.
+// the broker is back. With [Config].History it returns once the rooms' logs have what the broker keeps.
 func (n *Node) Subscribe(ctx func() context.Context, rooms ...string) error {
 	for i, room := range rooms {
 		if err := n.subscribe(ctx, room); err != nil {

@@ -5,10 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"slices"
 	"sync"
 	"time"
 
+	"github.com/wsroom/wsroom/internal/frame"
 	"github.com/wsroom/wsroom/internal/serial"
 )
 
@@ -41,11 +41,14 @@ const (
 //
 // At any time one subscription of the room owns seen, which is what is known of the topic. newSubscription
 // takes it from Node.ended, and retire returns it. Messages missing from before a subscription began are no
-// gap, because nobody here was to get them.
+// gap, because nobody here was to get them. With Config.History a subscription begins with messages of
+// before; history.go has what differs then.
 type subscription struct {
 	node   *Node
 	room   string
 	rooms  []string      // their members get the messages; nil: everyone does
+	kept   bool          // the broker keeps the messages
+	before past          // what the last subscription of a kept room had seen
 	ready  chan struct{} // closed when it is subscribed, or when members do without it
 	ctx    context.Context
 	cancel context.CancelFunc
@@ -53,14 +56,16 @@ type subscription struct {
 	users  int         // members here and connections about to join; guarded by Node.mu
 	linger *time.Timer // retires it; nil if it is in use; guarded by Node.mu
 
-	mu      sync.Mutex // guards the rest; held while a message is delivered, one at a time
-	stop    func()     // nil until it is subscribed
-	from    uint64     // this node's sequence when it was subscribed
-	without bool       // members have done without it
-	closed  bool
-	seen    map[nodeID]seen // nil once it is retired
-	echo    chan struct{}   // closed when this node's message with the awaited sequence has come; nil: none awaited
-	await   uint64
+	mu        sync.Mutex // guards the rest; held while a message is delivered, one at a time
+	stop      func()     // nil until it is subscribed
+	from      uint64     // this node's sequence when it was subscribed
+	without   bool       // members have done without it
+	closed    bool
+	seen      map[nodeID]seen // nil once it is retired
+	following *following      // the call that delivers; nil if the messages aren't kept
+	at        uint64          // position of the last envelope, if they are kept
+	echo      chan struct{}   // closed when this node's message with the awaited sequence has come; nil: none awaited
+	await     uint64
 }
 
 var errMissing = errors.New("wsroom: broker: messages are missing")
@@ -69,11 +74,15 @@ var errMissing = errors.New("wsroom: broker: messages are missing")
 type seen struct {
 	sequence uint64 // of the last one
 	gapKnown bool   // the messages missing after it have been reported, or are no gap
+	missed   bool   // messages after it may have come without this node
 }
 
 // newSubscription returns a room's subscription. Node.mu is locked.
 func newSubscription(n *Node, room string) *subscription {
-	s := &subscription{node: n, room: room, ready: make(chan struct{}), seen: n.ended[room]}
+	s := &subscription{node: n, room: room, ready: make(chan struct{}), kept: n.keeps(room)}
+	if s.before = n.ended[room]; !s.kept {
+		s.seen, s.before = s.before.seen, past{}
+	}
 	if delete(n.ended, room); s.seen == nil {
 		s.seen = map[nodeID]seen{}
 	}
@@ -86,10 +95,10 @@ func newSubscription(n *Node, room string) *subscription {
 
 // run subscribes, and tries again until that works or nobody wants it any more.
 func (s *subscription) run() {
-	n, retry := s.node, time.Duration(0)
+	retry := time.Duration(0)
 	for s.ctx.Err() == nil {
 		ctx, cancel := context.WithTimeout(s.ctx, subscribeTime)
-		stop, err := n.cfg.Broker.Subscribe(ctx, n.topicName(s.room), s.deliver, s.lost)
+		stop, err := s.subscribe(ctx)
 		cancel()
 		if err == nil {
 			s.subscribed(stop)
@@ -105,6 +114,14 @@ func (s *subscription) run() {
 	}
 }
 
+// subscribe calls the broker once.
+func (s *subscription) subscribe(ctx context.Context) (stop func(), err error) {
+	if s.kept {
+		return s.follow(ctx)
+	}
+	return s.node.cfg.Broker.Subscribe(ctx, s.node.topicName(s.room), s.deliver, s.lost)
+}
+
 // subscribed lets members in. If they did without the subscription, they may have missed messages.
 func (s *subscription) subscribed(stop func()) {
 	from := s.node.outbox.lastSequence()
@@ -117,7 +134,7 @@ func (s *subscription) subscribed(stop func()) {
 	case closed:
 		stop()
 	case without:
-		s.gap("late", errors.New("wsroom: broker: subscribed late"))
+		s.report("late", errors.New("wsroom: broker: subscribed late"))
 	default:
 		close(s.ready)
 	}
@@ -186,6 +203,19 @@ func (s *subscription) retire() bool {
 	n := s.node
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	n.ending.Lock()
+	defer n.ending.Unlock()
+	if !s.makeWay() {
+		return false
+	}
+	s.end()
+	s.closed, s.seen = true, nil
+	return true
+}
+
+// makeWay removes the subscription from the node, if nobody uses it. mu is locked.
+func (s *subscription) makeWay() bool {
+	n := s.node
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if s.users > 0 || n.subs[s.room] != s {
@@ -193,9 +223,7 @@ func (s *subscription) retire() bool {
 	}
 
 	delete(n.subs, s.room)
-	s.closed = true
-	n.remember(s.room, s.seen)
-	s.seen = nil
+	n.remember(s.room, s.lastSeen())
 	n.wg.Add(1)
 	return true
 }
@@ -203,10 +231,10 @@ func (s *subscription) retire() bool {
 // remember keeps what a room's subscription has seen for the next one. So the next one drops messages that
 // are published again or were delivered locally. Messages that nobody here was to get are no gap. mu is
 // locked.
-func (n *Node) remember(room string, nodes map[nodeID]seen) {
-	for node, last := range nodes {
-		last.gapKnown = true
-		nodes[node] = last
+func (n *Node) remember(room string, last past) {
+	for node, of := range last.seen {
+		of.gapKnown = true
+		last.seen[node] = of
 	}
 
 	for other := range n.ended {
@@ -215,8 +243,8 @@ func (n *Node) remember(room string, nodes map[nodeID]seen) {
 		}
 		delete(n.ended, other)
 	}
-	if len(nodes) > 0 {
-		n.ended[room] = nodes
+	if len(last.seen) > 0 {
+		n.ended[room] = last
 	}
 }
 
@@ -224,6 +252,7 @@ func (n *Node) remember(room string, nodes map[nodeID]seen) {
 func (s *subscription) close() {
 	s.cancel()
 	s.mu.Lock()
+	s.end()
 	s.closed = true
 	stop := s.stop
 	s.mu.Unlock()
@@ -234,74 +263,104 @@ func (s *subscription) close() {
 
 // lost is called by the broker when messages may have been missed.
 func (s *subscription) lost(err error) {
-	s.missed("lost", fmt.Errorf("wsroom: broker: %w", err))
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.lostLocked(err)
 }
 
-// missed reports messages of these nodes, or of all nodes if none is named, that won't come. Their absence
-// isn't reported again.
-func (s *subscription) missed(cause string, err error, nodes ...nodeID) {
-	s.mu.Lock()
+// lostLocked reports that messages of any node won't come. Their absence isn't reported again. mu is
+// locked.
+func (s *subscription) lostLocked(err error) {
 	for node, last := range s.seen {
-		last.gapKnown = last.gapKnown || len(nodes) == 0 || slices.Contains(nodes, node)
+		last.gapKnown, last.missed = true, true
 		s.seen[node] = last
 	}
-	s.mu.Unlock()
-	s.gap(cause, err)
+	s.gap("lost", fmt.Errorf("wsroom: broker: %w", err))
 }
 
-// gap reports that messages are missing, if anybody here was to get them.
+// rejected reports that a message of this node was given up. A notice of that comes from the broker, if it
+// can: a room's log has its hole there, as on other nodes.
+func (s *subscription) rejected(err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if own, known := s.seen[s.node.id]; known && !s.kept {
+		own.gapKnown = true
+		s.seen[s.node.id] = own
+	}
+	s.report("rejected", err)
+}
+
+// gap reports that messages are missing where the next one stands. mu is locked.
 func (s *subscription) gap(cause string, err error) {
+	s.hole()
+	if !s.isPast() {
+		s.report(cause, err)
+	}
+}
+
+// report reports a gap, if anybody here was to get the messages.
+func (s *subscription) report(cause string, err error) {
 	if s.node.inUse(s) {
 		s.node.gap(s.room, cause, err)
 	}
 }
 
-// deliver takes an envelope. Hooks.Receive doesn't wait, so holding mu delays only the topic's next
-// message.
+// deliver takes an envelope of a topic that isn't kept.
 func (s *subscription) deliver(envelope []byte) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.closed {
-		return
+	if !s.closed {
+		s.take(envelope)
 	}
+}
 
+// take delivers an envelope's messages. Hooks.Receive doesn't wait, so holding mu delays only the topic's
+// next message. mu is locked.
+func (s *subscription) take(envelope []byte) {
 	node, messages, err := openEnvelope(envelope)
 	if err != nil {
 		s.gap("malformed", err)
 		return
 	}
-	names := budget(maxNames)
-	for len(messages) > 0 {
+
+	names, past, again := budget(maxNames), s.isPast(), envelope[0]&published != 0
+	for letter := uint32(0); len(messages) > 0; letter++ {
 		m, payload, err := messages.message(&names)
-		if messages != nil && !s.isNew(node, m) {
-			continue
-		}
-		if err != nil {
+		switch {
+		case messages != nil && !s.isNew(node, m, again):
+		case err != nil:
 			s.gap("malformed", err)
-			continue
-		}
-		if m.kind == kindLost {
+		case m.kind == kindLost:
 			s.givenUp(node)
-			continue
+		case past && m.kind == frame.Close: // it was for the members of then
+		default:
+			at := Position{s.at, letter}
+			s.node.cfg.Receive(Delivery{s.rooms, m.kind, payload, m.except, m.besides, at, past})
 		}
-		s.node.cfg.Receive(Delivery{s.rooms, m.kind, payload, m.except, m.besides})
 	}
 	s.signalEcho(node)
 }
 
 // isNew notes a message's sequence and reports whether the message is new. If earlier messages haven't
 // come, it reports a gap. If the sequence can't be that node's, either this one or the last was forged:
-// that counts as a gap, and counting begins anew.
-func (s *subscription) isNew(node nodeID, m message) bool {
+// that counts as a gap, and counting begins anew. again says that the message may have been published
+// before: if that copy may have been missed here, other nodes have the message there and not here, which is
+// a hole.
+func (s *subscription) isNew(node nodeID, m message, again bool) bool {
 	last, known := s.seen[node]
 	switch {
 	case !known:
+		if again && s.following != nil && s.following.goesOn {
+			s.hole()
+		}
 	case m.sequence <= last.sequence && last.sequence-m.sequence < longAgo:
 		return false
 	case m.sequence <= last.sequence || m.sequence-last.sequence > hugeJump:
 		s.gap("sequence", errMissing)
 	case m.back > 0 && last.sequence < m.sequence-m.back && !last.gapKnown:
 		s.gap("sequence", errMissing)
+	case again && last.missed:
+		s.hole()
 	}
 
 	if !known && len(s.seen) >= knownNodes {
@@ -312,11 +371,14 @@ func (s *subscription) isNew(node nodeID, m message) bool {
 	return true
 }
 
-// givenUp is called for a message that a node couldn't publish. This node has already reported its own.
+// givenUp is called for a message that a node couldn't publish. This node has already reported its own, but
+// not as a hole.
 func (s *subscription) givenUp(node nodeID) {
-	if node != s.node.id {
-		s.gap("sequence", errMissing)
+	if node == s.node.id {
+		s.hole()
+		return
 	}
+	s.gap("sequence", errMissing)
 }
 
 // waitFor waits until this node's message with that sequence has come back, if it will.

@@ -13,10 +13,10 @@ import (
 // the websocket.Conn. They are made with no lock of the [Conn] held, except that the calls about data read
 // hold the reader's lock.
 type Owner interface {
-	// Overhead reports that a ping or a pong was read, or that fragments carried maxLack bytes too few. At
+	// EmptyFrame reports that a ping or a pong was read, or that fragments carried maxLack bytes too few. At
 	// the time caughtUp, by [Now], everything that the peer had sent before was read. What was read since
 	// may have arrived at any time since.
-	Overhead(caughtUp int64)
+	EmptyFrame(caughtUp int64)
 	// Oversized reports a data frame whose announced length exceeds [Limits].Frame, or a compressed message
 	// that is longer than [Limits].Size.
 	Oversized()
@@ -93,6 +93,8 @@ type Conn struct {
 	sent      int
 	sendErr   error // a write failed
 	writeFunc func(fd uintptr) bool
+
+	announce func() []byte // nil: nothing is sent before a message of the application's own
 }
 
 // NewConn returns a Conn over a socket. early holds the first bytes, which have been read already.

@@ -112,8 +112,8 @@ func TestOwnerHearsOfControlFrames(t *testing.T) {
 		}
 		wire.Read(make([]byte, 1))
 	}
-	if h.overhead != 6 {
-		t.Errorf("%d pings and pongs, want 6", h.overhead)
+	if h.empty != 6 {
+		t.Errorf("%d pings and pongs, want 6", h.empty)
 	}
 }
 
@@ -144,8 +144,8 @@ func TestOwnerHearsOfFragmentsThatCarryLittle(t *testing.T) {
 			for p, err := make([]byte, 1000), error(nil); err == nil; {
 				_, err = wire.Read(p)
 			}
-			if h.overhead != c.want {
-				t.Errorf("heard of %d, want %d", h.overhead, c.want)
+			if h.empty != c.want {
+				t.Errorf("heard of %d, want %d", h.empty, c.want)
 			}
 		})
 	}

@@ -43,6 +43,11 @@ func appendHeader(b []byte, first byte, length int) []byte {
 	}
 }
 
+// Append appends a message in one frame.
+func Append(b []byte, opcode byte, payload []byte) []byte {
+	return append(appendHeader(b, finBit|opcode, len(payload)), payload...)
+}
+
 // AppendControl appends a control frame. The payload must be at most [MaxControl] bytes.
 func AppendControl(b []byte, opcode byte, payload []byte) []byte {
 	return append(appendHeader(b, finBit|opcode, len(payload)), payload...)

@@ -4,18 +4,30 @@ import (
 	"bytes"
 	"compress/flate"
 	"sync"
-	"time"
 )
 
 // Message is one outgoing message, encoded as the frame that every receiver gets. A server's frames carry
-// no mask (RFC 6455, section 5.1), so all receivers share the bytes. A Message never changes.
+// no mask (RFC 6455, section 5.1), so all receivers share the bytes. A Message doesn't change once it has a receiver. One with no frame only carries
+// its Tag.
 type Message struct {
 	plain    []byte
 	deflated []byte // nil if compression wasn't asked for or doesn't make the frame shorter
 
-	// Made is when the message was encoded. It is zero unless somebody measures.
-	Made time.Time
+	// Tag says what the message is a part of. This package doesn't look at it. It is set before the message
+	// has a receiver.
+	Tag any
+
+	// Made is when the message was encoded, by [Now]. It is 0 unless somebody measures.
+	Made int64
 }
+
+// With returns a message with the same frame and another tag.
+func (m *Message) With(tag any) *Message {
+	return &Message{plain: m.plain, deflated: m.deflated, Tag: tag, Made: m.Made}
+}
+
+// Size returns how many bytes the message holds: those of its frame, and of the compressed one.
+func (m *Message) Size() int64 { return int64(len(m.plain) + len(m.deflated)) }
 
 // NewMessage encodes payload and copies it. With deflate it also makes the compressed frame, for the
 // receivers that negotiated permessage-deflate.

@@ -150,7 +150,7 @@ type hub struct {
 	failed   error
 	closed   int
 	readErr  error         // of ReadFailed, the first
-	overhead int           // calls of Overhead
+	empty    int           // calls of EmptyFrame
 	oversize int           // calls of Oversized
 	free     chan struct{} // gets a token for each call of MessageSent
 }
@@ -174,10 +174,10 @@ func (h *hub) Control(opcode byte, payload []byte) {
 	}
 }
 
-func (h *hub) Overhead(int64) {
+func (h *hub) EmptyFrame(int64) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.overhead++
+	h.empty++
 }
 
 func (h *hub) Oversized() {

@@ -76,12 +76,21 @@ func (c *Conn) writeData(part, last []byte) error {
 	if len(part) > 0 && len(part)+len(last) <= readSize {
 		part, last = append(part, last...), nil
 	}
+	if !c.open && c.announce != nil { // a message begins
+		if err := c.Send(c.announce()); err != nil {
+			return err
+		}
+	}
 	c.open = c.out.fragmented
 	if err := c.Send(part); err != nil {
 		return err
 	}
 	return c.Send(last)
 }
+
+// AnnounceWith sets the function that returns what is sent before each message of the application's own. It
+// is called with the wire held. AnnounceWith is called before anything is written.
+func (c *Conn) AnnounceWith(announce func() []byte) { c.announce = announce }
 
 // Lock takes the wire for [Conn.Send]. It reports whether a data frame may be sent now. A control frame may
 // always be sent (RFC 6455, section 5.4).

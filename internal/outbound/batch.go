@@ -13,15 +13,20 @@ const (
 	batchSpace = batchSize - frame.MaxControl - 2
 	// batchFrames bounds the messages that the writer takes from the queue at a time.
 	batchFrames = 128
+	// announceSize is room for what may stand before a message, for a client that is told of positions.
+	announceSize = 48
 )
 
 // batch is what the writer takes and writes at once. It is either what fits into buf, or a single message
 // that doesn't fit, which is never copied.
 type batch struct {
 	frames     [batchFrames]*frame.Message
-	n          int   // number of frames
-	used       int   // bytes of frames, since free
-	size       int64 // bytes of control and frames
+	n          int    // number of frames
+	messages   int    // those of the application among them
+	resent     bool   // some of them are older than the connection
+	head       []byte // what stands before a single message that doesn't fit
+	used       int    // bytes of frames, since free
+	size       int64  // bytes of control and frames
 	control    []byte
 	pinged     bool // control ends with one of our pings
 	closeFrame string
@@ -35,41 +40,68 @@ func newBatch() *batch { return batches.Get().(*batch) }
 
 func (b *batch) free() {
 	clear(b.frames[:b.used])
-	b.used, b.control, b.closeFrame = 0, nil, ""
+	b.used, b.control, b.closeFrame, b.head = 0, nil, "", nil
 	batches.Put(b)
 }
 
-// bytes returns the batch in the order in which it is written: control frames, messages, close frame.
-func (b *batch) bytes(deflate bool) []byte {
-	if b.n == 1 && len(b.control)+len(b.closeFrame) == 0 {
-		return b.frames[0].Bytes(deflate)
+// bytes returns the batch in the order in which it is written: control frames, messages, close frame. What
+// must stand before a single message that doesn't fit is in head.
+func (b *batch) bytes(q *Queue) []byte {
+	b.head = nil
+	single := b.n == 1 && len(b.control)+len(b.closeFrame) == 0
+	switch t := q.told; {
+	case single && t == nil:
+		return b.frames[0].Bytes(q.Deflate)
+	case single && b.size > batchSpace:
+		b.head = t.session.Announce(nil, b.frames[0])
+		return b.frames[0].Bytes(q.Deflate)
+	case t != nil:
+		p := append(b.buf[:0], b.control...)
+		p = t.session.Append(p, b.frames[:b.n], q.Deflate)
+		return append(p, b.closeFrame...)
 	}
 
 	p := append(b.buf[:0], b.control...)
 	for _, m := range b.frames[:b.n] {
-		p = append(p, m.Bytes(deflate)...)
+		p = append(p, m.Bytes(q.Deflate)...)
 	}
 	return append(p, b.closeFrame...)
 }
 
-// fill takes what fits from f. The messages in f have this many bytes.
-func (b *batch) fill(f *fifo, bytes *int64, deflate bool) {
+// fill takes what fits from f, one of q's. The messages in f have this many bytes.
+func (b *batch) fill(f *fifo, bytes *int64, q *Queue) {
 	for b.n < batchFrames && f.len > 0 {
-		next := int64(len(f.first().Bytes(deflate)))
-		if b.size > 0 && b.size+next > batchSpace {
+		next := int64(len(f.first().Bytes(q.Deflate)))
+		size := next
+		if q.told != nil {
+			size += announceSize
+		}
+		if b.size > 0 && b.size+size > batchSpace {
 			return
 		}
-		b.frames[b.n] = f.pop()
+
+		m := f.pop()
+		b.frames[b.n] = m
 		b.n++
-		b.size += next
+		b.size += size
 		*bytes -= next
+		if q.told == nil || !isControl(m) {
+			b.messages++
+		}
+		if q.told != nil && f == &q.ready {
+			b.resent = q.told.popped(m, next) || b.resent
+		}
+		if s := q.snapshot; s != nil && s.moved > 0 && f == &s.messages {
+			s.moved--
+			s.movedBytes = max(0, s.movedBytes-next)
+		}
 	}
 }
 
 // written describes the batch, which had this many bytes.
 func (b *batch) written(bytes int, now int64) Written {
-	w := Written{Messages: b.n, Bytes: bytes, Lost: b.lost, Pinged: b.pinged, At: now}
-	if b.n > 0 {
+	w := Written{Messages: b.messages, Bytes: bytes, Lost: b.lost, Pinged: b.pinged, At: now}
+	if b.messages > 0 && !b.resent {
 		w.Oldest = b.frames[0].Made
 	}
 	return w

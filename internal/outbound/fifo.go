@@ -34,6 +34,20 @@ func (f *fifo) push(m *frame.Message) {
 	*f.at(f.len - 1) = m
 }
 
+// pushFirst puts m before all others.
+func (f *fifo) pushFirst(m *frame.Message) {
+	if f.len == 0 {
+		f.push(m)
+		return
+	}
+	if int(f.len) >= len(f.ring) {
+		f.grow()
+	}
+	f.head--
+	f.len++
+	*f.at(0) = m
+}
+
 // grow moves the messages to a ring, or to a ring of twice the size.
 func (f *fifo) grow() {
 	if f.ring == nil {
@@ -42,7 +56,7 @@ func (f *fifo) grow() {
 		return
 	}
 	ring := make([]*frame.Message, 2*len(f.ring))
-	first := int(f.head) & (len(f.ring) - 1) // head only grows while there are messages
+	first := int(f.head) & (len(f.ring) - 1)
 	n := copy(ring, f.ring[first:])
 	copy(ring[n:], f.ring[:first])
 	clear(f.ring)

@@ -6,10 +6,6 @@
 // decides when the queue is held, released and closed, and with which close frame.
 package outbound
 
-import (
-	"time"
-)
-
 // Limits bound what waits in a [Queue]. Control frames don't count. One Limits serves many queues.
 type Limits struct {
 	Messages int   // how many messages at most
@@ -40,11 +36,11 @@ type Owner interface {
 // Written describes one batch.
 type Written struct {
 	Messages int
-	Bytes    int       // of all frames
-	Lost     int       // messages that the end of the connection left behind
-	Oldest   time.Time // when the first of the messages was made; zero if unknown
-	Pinged   bool      // one of our pings (see PushControl) was in the batch
-	At       int64     // when the batch was written, by frame.Now
+	Bytes    int   // of all frames
+	Lost     int   // messages that the end of the connection left behind
+	Oldest   int64 // when the first of the messages was made, by frame.Now; 0 if unknown
+	Pinged   bool  // one of our pings (see PushControl) was in the batch
+	At       int64 // when the batch was written, by frame.Now
 }
 
 // Refusal says why a message wasn't queued.

@@ -1,6 +1,7 @@
 package outbound
 
 import (
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -27,20 +28,22 @@ type Queue struct {
 	Deflate bool
 
 	held    bool // the messages in ready wait for Release
-	writing bool // there is a writer, or the caller that must wake the queue becomes it; true before Attach
+	writing bool // there is a writer, or the caller that must wake the queue becomes it; true before Start
+	started bool // Start was called
 	closing bool // nothing is taken any more
 	broken  bool // a write failed: nothing is taken any more
 	pinged  bool // control ends with one of our pings
 	settled bool // done is closed
+	moved   bool // Hold has moved messages into the snapshot
 
-	limits     *Limits
-	owner      Owner
-	snapshot   *snapshot // nil unless the queue is held, or a part of the snapshot isn't written yet
-	control    []byte
-	closeFrame string        // written after all messages; "" once taken; a string is smaller than a slice
-	done       chan struct{} // made by CloseWith; closed once there is no writer and none can follow
+	limits   *Limits
+	owner    Owner
+	snapshot *snapshot // nil unless the queue is held, or a part of the snapshot isn't written yet
+	told     *told     // nil unless the client is told of rooms and positions
+	control  []byte
+	end      *end // nil until CloseWith
 
-	wire    *frame.Conn  // set by Attach, before there is a writer
+	wire    *frame.Conn  // set by Attach; read without mu where it is known to be set
 	writer  func()       // q.write; starting a stored func doesn't allocate
 	wroteAt atomic.Int64 // when something was last written, by frame.Now
 }
@@ -48,11 +51,21 @@ type Queue struct {
 // snapshot is what one goroutine sends to the connection while the queue is held. It is written before
 // everything that other goroutines send, and has its own limit.
 type snapshot struct {
-	messages fifo
-	bytes    int64         // of messages
-	taken    int64         // bytes that the writer took last
-	by       goroutine.ID  // the goroutine that sends the snapshot
-	space    chan struct{} // closed when the writer has taken something; nil: the goroutine doesn't wait
+	messages   fifo
+	bytes      int64 // of messages
+	taken      int64 // bytes that the writer took last
+	moved      int   // messages that Hold has moved here; they count as if they were others'
+	movedBytes int64
+	by         goroutine.ID  // the goroutine that sends the snapshot
+	room       uint64        // that the goroutine is entering; 0: none
+	released   chan struct{} // closed when the queue isn't held any more; nil: nobody waits for that
+	space      chan struct{} // closed when the writer has taken something; nil: the goroutine doesn't wait
+}
+
+// end is what follows the last message.
+type end struct {
+	closeFrame string        // "" once taken, or if there is none
+	done       chan struct{} // closed once there is no writer and none can follow
 }
 
 // Init prepares a queue. If held is set, messages wait for [Queue.Release], except those of
@@ -65,10 +78,32 @@ func (q *Queue) Init(limits *Limits, owner Owner, held bool) {
 	}
 }
 
-// Attach gives the queue its wire once it can be written to, and writes what waits.
-func (q *Queue) Attach(wire *frame.Conn) {
+// Owner returns the owner that Init was given.
+func (q *Queue) Owner() Owner { return q.owner }
+
+// Attach gives the queue its wire. Nothing is written before [Queue.Start]. Attach reports whether the queue has
+// been closed already.
+func (q *Queue) Attach(wire *frame.Conn) (closed bool) {
 	q.mu.Lock()
-	q.wire, q.writing = wire, false
+	defer q.mu.Unlock()
+	q.wire = wire
+	return q.closing
+}
+
+// Attached returns the wire. It returns nil before [Queue.Attach].
+func (q *Queue) Attached() *frame.Conn {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.wire
+}
+
+// Wire is [Queue.Attached] for a caller that knows that [Queue.Attach] has returned. It takes no lock.
+func (q *Queue) Wire() *frame.Conn { return q.wire }
+
+// Start writes what waits, and from now on what is pushed. The wire is attached and can be written to.
+func (q *Queue) Start() {
+	q.mu.Lock()
+	q.started, q.writing = true, false
 	wake := q.wakeOrSettle()
 	q.mu.Unlock()
 
@@ -114,7 +149,7 @@ func (q *Queue) push(m *frame.Message) (p Pushed) {
 	}
 
 	size := q.sizeOf(m)
-	if q.isFull(&q.ready, q.bytes, size) {
+	if q.isReadyFull(size) {
 		if p = q.makeRoom(size); p.Refused != Taken {
 			return p
 		}
@@ -126,10 +161,34 @@ func (q *Queue) push(m *frame.Message) (p Pushed) {
 	return p
 }
 
-// isFull reports whether f has no room for a message of this size. The messages in f have this many bytes.
-// The snapshot and the other messages each have their own room.
-func (q *Queue) isFull(f *fifo, bytes, size int64) bool {
-	return f.len > 0 && (int(f.len) >= q.limits.Messages || bytes+size > q.limits.Bytes)
+// isFull reports whether the snapshot has no room for a message of this size. The snapshot and the other
+// messages each have their own room.
+func (s *snapshot) isFull(l *Limits, size int64) bool {
+	return s.messages.len > 0 && l.exceeded(int(s.messages.len), s.bytes, size)
+}
+
+// exceeded reports whether a message of this size is too much for a queue that isn't empty.
+func (l *Limits) exceeded(messages int, bytes, size int64) bool {
+	return messages >= l.Messages || bytes+size > l.Bytes
+}
+
+// isReadyFull is isFull for the messages of others. What is sent again doesn't count, what Hold has moved
+// into the snapshot does.
+func (q *Queue) isReadyFull(size int64) bool {
+	if q.ready.len == 0 && !q.moved {
+		return false
+	}
+
+	messages, bytes := int(q.ready.len), q.bytes
+	if t := q.told; t != nil {
+		messages -= t.empty + t.resent
+		bytes -= t.resentBytes
+	}
+	if q.moved && q.snapshot != nil {
+		messages += q.snapshot.moved
+		bytes += q.snapshot.movedBytes
+	}
+	return messages > 0 && q.limits.exceeded(messages, bytes, size)
 }
 
 // makeRoom makes room for a message, or refuses it.
@@ -137,11 +196,30 @@ func (q *Queue) makeRoom(size int64) (p Pushed) {
 	if q.limits.Policy != DropOldest {
 		return q.refuse()
 	}
-	for q.isFull(&q.ready, q.bytes, size) {
-		q.bytes -= q.sizeOf(q.ready.pop())
-		p.Dropped++
+	var kept []*frame.Message // they hold no message of the application
+	for q.ready.len > 0 && q.isReadyFull(size) {
+		if m := q.popReady(); isEmpty(m) {
+			kept = append(kept, m)
+		} else {
+			p.Dropped++
+		}
+	}
+	for _, m := range slices.Backward(kept) {
+		q.ready.pushFirst(m)
+		q.told.empty++
 	}
 	return p
+}
+
+// popReady removes the oldest message.
+func (q *Queue) popReady() *frame.Message {
+	m := q.ready.pop()
+	size := q.sizeOf(m)
+	q.bytes -= size
+	if q.told != nil {
+		q.told.popped(m, size)
+	}
+	return m
 }
 
 // refuse returns the outcome for a message that found no room.
@@ -198,12 +276,12 @@ func (q *Queue) pushSnapshot(m *frame.Message, by goroutine.ID) (p Pushed, space
 	if q.closing || q.broken {
 		return Pushed{Refused: Closed}, nil, 0
 	}
-	if !q.held || q.wire == nil || q.snapshot.by != by {
+	if !q.held || !q.started || q.snapshot.by != by {
 		return Pushed{Refused: Held}, nil, 0
 	}
 
 	s, size := q.snapshot, q.sizeOf(m)
-	if q.isFull(&s.messages, s.bytes, size) {
+	if s.isFull(q.limits, size) {
 		if s.space == nil {
 			s.space = make(chan struct{})
 		}
@@ -218,7 +296,7 @@ func (q *Queue) pushSnapshot(m *frame.Message, by goroutine.ID) (p Pushed, space
 // Release lets the messages that others sent follow the snapshot.
 func (q *Queue) Release() {
 	q.mu.Lock()
-	q.held = false
+	q.unhold()
 	q.endSnapshot()
 	wake := q.wakeLocked()
 	q.mu.Unlock()
@@ -228,10 +306,19 @@ func (q *Queue) Release() {
 	}
 }
 
+// unhold ends the holding, and lets those in that wait to hold the queue next.
+func (q *Queue) unhold() {
+	q.held = false
+	if s := q.snapshot; s != nil && s.released != nil {
+		close(s.released)
+		s.released = nil
+	}
+}
+
 // endSnapshot removes the snapshot once the queue is released and all of it has been taken.
 func (q *Queue) endSnapshot() {
 	if s := q.snapshot; s != nil && !q.held && s.messages.len == 0 {
-		q.snapshot = nil
+		q.snapshot, q.moved = nil, false
 	}
 }
 
@@ -275,12 +362,12 @@ func (q *Queue) Resume() {
 
 // CloseWith stops the queue from taking anything more. What waits is still written, unless drop is set, and
 // then the close frame, unless it is "". While the queue is held only the snapshot is written: other
-// messages aren't for a connection that wasn't accepted. CloseWith returns the number of lost messages. It
-// is called once, before or after [Queue.Attach].
-func (q *Queue) CloseWith(closeFrame string, drop bool) (lost int) {
+// messages aren't for a connection that wasn't accepted. CloseWith returns the number of lost messages, and
+// whether [Queue.Attach] was called before. It is called once.
+func (q *Queue) CloseWith(closeFrame string, drop bool) (lost int, attached bool) {
 	q.mu.Lock()
-	q.closing, q.closeFrame = true, closeFrame
-	q.done = make(chan struct{})
+	q.closing = true
+	q.end = &end{closeFrame, make(chan struct{})}
 
 	switch {
 	case drop:
@@ -289,20 +376,24 @@ func (q *Queue) CloseWith(closeFrame string, drop bool) (lost int) {
 		lost = q.dropReady()
 	}
 
-	q.held = false
+	q.unhold()
 	q.freeWaiter()
 	q.endSnapshot()
+	attached = q.wire != nil
 	wake := q.wakeOrSettle()
 	q.mu.Unlock()
 
 	if wake {
 		go q.writer()
 	}
-	return lost
+	return lost, attached
 }
 
 func (q *Queue) dropReady() (lost int) {
-	lost = int(q.ready.len)
+	if lost = int(q.ready.len); q.told != nil {
+		lost -= q.told.empty
+		q.told.empty, q.told.ahead, q.told.resent, q.told.resentBytes = 0, 0, 0, 0
+	}
 	q.ready.clear()
 	q.bytes = 0
 	return lost
@@ -321,12 +412,15 @@ func (q *Queue) dropAll() (lost int) {
 	return lost
 }
 
-// Done returns a channel that is closed once the queue is closed and attached, and nothing is being written
+// Done returns a channel that is closed once the queue is closed and started, and nothing is being written
 // any more. It is nil before [Queue.CloseWith].
 func (q *Queue) Done() <-chan struct{} {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	return q.done
+	if q.end == nil {
+		return nil
+	}
+	return q.end.done
 }
 
 // IsDone reports whether the channel of [Queue.Done] is closed.
@@ -345,6 +439,9 @@ func (q *Queue) Waiting() (messages int, bytes int64) {
 		return 0, 0
 	}
 	messages, bytes = int(q.ready.len), q.bytes
+	if q.told != nil {
+		messages -= q.told.empty
+	}
 	if s := q.snapshot; s != nil {
 		messages, bytes = messages+int(s.messages.len), bytes+s.bytes
 	}
@@ -361,7 +458,7 @@ func (q *Queue) wakeLocked() bool {
 
 // hasWork reports whether there is something to write.
 func (q *Queue) hasWork() bool {
-	return q.ready.len > 0 && !q.held || len(q.control) > 0 || q.closeFrame != "" ||
+	return q.ready.len > 0 && !q.held || len(q.control) > 0 || q.closing && q.end.closeFrame != "" ||
 		q.snapshot != nil && q.snapshot.messages.len > 0
 }
 
@@ -378,7 +475,7 @@ func (q *Queue) wakeOrSettle() (wake bool) {
 func (q *Queue) settle() {
 	if !q.settled {
 		q.settled = true
-		close(q.done)
+		close(q.end.done)
 	}
 }
 
@@ -387,7 +484,7 @@ func (q *Queue) settle() {
 func (q *Queue) take(b *batch, data bool) bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	b.n, b.closeFrame, b.lost = 0, "", 0
+	b.n, b.messages, b.resent, b.closeFrame, b.lost = 0, 0, false, "", 0
 	b.control, b.pinged = q.control, q.pinged
 	b.size = int64(len(b.control))
 	q.control, q.pinged = nil, false
@@ -397,7 +494,7 @@ func (q *Queue) take(b *batch, data bool) bool {
 	}
 
 	if q.closing && b.size <= batchSpace && (!data || q.ready.len == 0 && q.snapshot == nil) {
-		b.closeFrame, q.closeFrame = q.closeFrame, ""
+		b.closeFrame, q.end.closeFrame = q.end.closeFrame, ""
 		b.lost = q.dropAll()
 	}
 
@@ -411,13 +508,13 @@ func (q *Queue) take(b *batch, data bool) bool {
 // takeMessages takes the snapshot and, once the queue is released, the messages that follow.
 func (q *Queue) takeMessages(b *batch) {
 	if s := q.snapshot; s != nil {
-		b.fill(&s.messages, &s.bytes, q.Deflate)
+		b.fill(&s.messages, &s.bytes, q)
 		s.taken = b.size
 		q.freeWaiter()
 		q.endSnapshot()
 	}
 	if !q.held && q.snapshot == nil {
-		b.fill(&q.ready, &q.bytes, q.Deflate)
+		b.fill(&q.ready, &q.bytes, q)
 	}
 	b.used = max(b.used, b.n)
 }
@@ -428,7 +525,9 @@ func (q *Queue) fail() (lost int) {
 	defer q.mu.Unlock()
 	q.broken = true
 	lost = q.dropAll()
-	q.control, q.closeFrame = nil, ""
+	if q.control = nil; q.closing {
+		q.end.closeFrame = ""
+	}
 	q.endWriter()
 	return lost
 }

@@ -37,8 +37,8 @@ func (q *Queue) writeBatch(b *batch) (more bool) {
 	if !q.takeBatch(b, data) {
 		return false
 	}
-	p := b.bytes(q.Deflate)
-	return q.finishBatch(b, len(p), q.wire.Send(p))
+	p := b.bytes(q)
+	return q.finishBatch(b, len(p), q.send(b, p))
 }
 
 // tryBatch is writeBatch for a writer that must not wait. If the wire is taken or the socket is full, it
@@ -54,7 +54,11 @@ func (q *Queue) tryBatch(b *batch) (left *batch, more bool) {
 		return b, false
 	}
 
-	p := b.bytes(q.Deflate)
+	p := b.bytes(q)
+	if len(b.head) > 0 {
+		go q.writeRest(b, p, 0)
+		return nil, false
+	}
 	n, err := q.wire.TrySend(p)
 	if err == nil && n < len(p) {
 		go q.writeRest(b, p, n)
@@ -79,10 +83,20 @@ func (q *Queue) takeBatch(b *batch, data bool) bool {
 // writeRest continues where tryBatch stopped. It holds the wire, and n bytes of the batch have been
 // written.
 func (q *Queue) writeRest(b *batch, p []byte, n int) {
-	for more := q.finishBatch(b, len(p), q.wire.Send(p[n:])); more; {
+	for more := q.finishBatch(b, len(p), q.send(b, p[n:])); more; {
 		more = q.writeBatch(b)
 	}
 	b.free()
+}
+
+// send writes p, and before it the batch's head.
+func (q *Queue) send(b *batch, p []byte) error {
+	if len(b.head) > 0 {
+		if err := q.wire.Send(b.head); err != nil {
+			return err
+		}
+	}
+	return q.wire.Send(p)
 }
 
 // finishBatch gives the wire back and reports the outcome of a batch to the owner. It returns whether there
@@ -94,12 +108,15 @@ func (q *Queue) finishBatch(b *batch, size int, err error) (more bool) {
 	q.wire.Unlock()
 
 	if err != nil {
-		q.owner.WriteFailed(err, b.n+b.lost+q.fail())
+		q.owner.WriteFailed(err, b.messages+b.lost+q.fail())
 		return false
 	}
 
 	now := frame.Now()
 	q.wroteAt.Store(now)
+	if q.told != nil && b.n > 0 {
+		q.told.spokeAt.Store(now)
+	}
 	q.owner.Wrote(b.written(size, now))
 	return true
 }

@@ -54,13 +54,17 @@ export function socketURL(path, query = {}) {
 
 const words = { idle: "Not connected", open: "Connected", connecting: "Connecting…", offline: "Offline", stopped: "Disconnected" };
 
-// StateLine tells of a connection's state in the element, and offers to retry.
+// reasonOf is what a page says of why its socket has stopped.
+export const reasonOf = ({ code, reason }) => reason || `The server closed the connection (${code}).`;
+
+// StateLine tells of a socket's state in the element, and offers to retry.
 export class StateLine {
   #element;
   #label = make("span", "label");
   #retry = make("button", "retry");
   #announce = make("span", "announce hidden-text");
   #ticker;
+  #until; // when the next attempt is
 
   constructor(element, retry) {
     this.#element = element;
@@ -71,16 +75,18 @@ export class StateLine {
     element.append(make("span", "dot"), this.#label, this.#retry, this.#announce);
   }
 
-  // show returns the state that it shows. A connection that is open but not ready is still connecting.
-  show({ state, until, reason }, ready = true) {
+  // show takes what onstate is given, and returns the state that it shows. A connection that is open but not ready
+  // is still connecting.
+  show(state, why, ready = true) {
     clearInterval(this.#ticker);
+    this.#until = Date.now() + (why?.delay ?? 0);
     const shown = state === "open" && !ready ? "connecting" : state === "waiting" && !navigator.onLine ? "offline" : state;
     this.#element.dataset.state = shown;
-    this.#announce.textContent = { open: "Connected", connecting: "", waiting: "Connection lost", offline: "Offline", stopped: reason }[shown] ?? "";
+    this.#announce.textContent = { open: "Connected", connecting: "", waiting: "Connection lost", offline: "Offline", stopped: why && reasonOf(why) }[shown] ?? "";
     this.#retry.hidden = !["waiting", "offline", "stopped"].includes(shown);
     this.#retry.textContent = shown === "stopped" ? "Try again" : "Try now";
     const tell = () => {
-      this.#label.textContent = words[shown] ?? `Connecting in ${Math.ceil((until - Date.now()) / 1000)} s`;
+      this.#label.textContent = words[shown] ?? `Connecting in ${Math.ceil((this.#until - Date.now()) / 1000)} s`;
     };
     tell();
     if (shown === "waiting") this.#ticker = setInterval(tell, 250);

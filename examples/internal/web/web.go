@@ -1,6 +1,5 @@
 // Package web is what the examples share: it runs their servers and serves their pages, which have a
-// look in common (page.css), words for the state of a connection (page.js), and a connection that comes
-// back by itself (connection.js).
+// look in common (page.css), words for the state of a connection (page.js), and the client (wsroom.js).
 package web
 
 import (
@@ -19,6 +18,7 @@ import (
 	"time"
 
 	"github.com/wsroom/wsroom"
+	"github.com/wsroom/wsroom/wsroomjs"
 )
 
 var addr = flag.String("addr", ":8080", "address to listen on")
@@ -44,15 +44,20 @@ func Run(hub *wsroom.Hub, handler http.Handler) {
 	}
 }
 
-//go:embed page.css page.js connection.js
+//go:embed page.css page.js
 var shared embed.FS
 
 // policy lets a page load its own site's files and talk to its own site, and nothing else: no script
 // or style that is written into the page, whoever wrote it there.
 const policy = "default-src 'self'; img-src 'self' data:; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
 
-// Files serves the files of a page and the shared ones.
-func Files(own fs.FS) http.Handler { return guard(http.FileServerFS(both{own})) }
+// Files serves the files of a page, the shared ones and the client.
+func Files(own fs.FS) http.Handler {
+	mux := http.NewServeMux()
+	mux.Handle("GET /wsroom.js", wsroomjs.Handler())
+	mux.Handle("GET /", http.FileServerFS(both{own}))
+	return guard(mux)
+}
 
 // File serves one file of a page at whatever path it is asked for.
 func File(own fs.FS, name string) http.Handler {

@@ -26,7 +26,7 @@ func TestFiles(t *testing.T) {
 		{"/r/any", "<title>own", 200},
 		{"/page.css", "/* own */", 200},
 		{"/page.js", "export", 200},
-		{"/connection.js", "export", 200},
+		{"/wsroom.js", "export", 200},
 		{"/web.go", "", 404},
 		{"/../web.go", "", 307},
 		{"/nothing", "", 404},

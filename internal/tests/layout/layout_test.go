@@ -27,11 +27,20 @@ var imports = map[string][]string{
 	"site":      {},
 	"lookup":    {},
 	"frame":     {"github.com/coder/websocket"},
-	"outbound":  {module + "/internal/frame", module + "/internal/goroutine"},
-	"request":   {"github.com/go-chi/chi/v5"},
-	"route":     {"github.com/go-chi/chi/v5"},
-	"cluster":   {module + "/internal/frame", module + "/internal/serial"},
-	"presence":  {module + "/internal/serial"},
+	"history":   {module + "/internal/frame"},
+	"resume":    {module + "/internal/frame", module + "/internal/history"},
+	"outbound": {
+		module + "/internal/frame", module + "/internal/goroutine",
+		module + "/internal/history", module + "/internal/resume",
+	},
+	"line": {
+		module + "/internal/outbound", module + "/internal/frame", module + "/internal/bucket", module + "/internal/resume",
+		"github.com/coder/websocket",
+	},
+	"request":  {"github.com/go-chi/chi/v5"},
+	"route":    {"github.com/go-chi/chi/v5"},
+	"cluster":  {module + "/internal/frame", module + "/internal/serial"},
+	"presence": {module + "/internal/serial"},
 
 	// for tests only
 	"loopback":  {},
