@@ -359,6 +359,13 @@ func TestKeptGapIsFilled(t *testing.T) {
 	retain(t, b, "topic", 3, time.Hour, "7")
 	d.has(t, "live", "1", "2", "3", "lost", "5", "6", "7")
 	d.rises(t)
+
+	first := follow(t, b, "first", 3) // which has heard nothing before
+	undo = deafen(t, nc)
+	retain(t, b, "first", 3, time.Hour, "1", "2", "3", "4")
+	undo()
+	retain(t, b, "first", 3, time.Hour, "5")
+	first.has(t, "live", "lost", "3", "4", "5")
 }
 
 // TestSlowFollower: what is too much for a follower's backlog is read when there is room. Others don't wait.

@@ -87,7 +87,8 @@ func (l *line) saw(position uint64) {
 // n messages at most. What comes later waits up to [MaxBacklog]; what is too much is read again when the
 // follower has handled that, and lost is called only if it isn't kept any more.
 func (b *Broker) Follow(
-	ctx context.Context, topic string, n int, deliver func(position uint64, data []byte), live func(), lost func(error),
+	ctx context.Context, topic string, n int,
+	deliver func(position uint64, data []byte), live func(), lost func(error),
 ) (stop func(), err error) {
 	if err := ctx.Err(); err != nil {
 		return nil, fmt.Errorf("redisbroker: follow: %w", err)
@@ -234,9 +235,7 @@ func (f *follower) repair(cause error) {
 
 		f.source = page.source
 		for _, m := range page.messages {
-			if m.position > f.last {
-				f.pass(m.position, m.data)
-			}
+			f.pass(m.position, m.data)
 		}
 		f.last = max(f.last, page.end)
 		more = page.more
@@ -249,7 +248,8 @@ func (f *follower) rest() {
 	if f.isLive && f.last == f.rested {
 		ctx, cancel := context.WithTimeout(f.ctx, readTime)
 		defer cancel()
-		_ = idleScript.Exec(ctx, f.line.client, f.keys, []string{idOf(f.last), inMs(f.hold)}).Error() // at worst, lost is called
+		args := []string{idOf(f.last), inMs(f.hold)}
+		_ = idleScript.Exec(ctx, f.line.client, f.keys, args).Error() // at worst, lost is called
 	}
 	f.rested = f.last
 	if f.ctx.Err() == nil {
