@@ -28,8 +28,8 @@ var (
 
 // Keep implements [wsroom.Keeper]. It takes as long to fail as [Broker.Publish], and in the same cases, also
 // for more than [MaxData]. Besides, it fails where Redis has no memory left. Redis trims in steps, so it keeps
-// up to 100 messages more than n, or 4 KiB of them. It keeps all of a topic's messages until the last one has
-// been kept for d and up to 2 minutes more.
+// up to 100 messages more than n, about 4 KiB at most. It keeps all of a topic's messages until the last one
+// has been kept for d, and up to 2 minutes more.
 func (b *Broker) Keep(ctx context.Context, topic string, data []byte, n int, d time.Duration) error {
 	if n <= 0 || d <= 0 {
 		return fmt.Errorf("redisbroker: keep: %d messages for %v: both must be greater than 0", n, d)

@@ -119,6 +119,23 @@ func TestCluster(t *testing.T) {
 			until(t, "a message arrives", func() bool { return e.messages.Load() == 1 })
 		}
 	})
+	t.Run("CutFollowers", func(t *testing.T) {
+		var logs []*journal
+		b := redisbroker.New(connectCluster(t, nodes))
+		topic := func(i int) string { return fmt.Sprint("followed ", i) }
+		for i := range 50 {
+			keep(t, b, topic(i), "1")
+			logs = append(logs, follow(t, b, topic(i), 10))
+		}
+		for _, s := range nodes {
+			command(t, s, "CLIENT", "KILL", "TYPE", "PUBSUB")
+		}
+		for i, l := range logs {
+			keep(t, b, topic(i), "2")
+			l.hears(t, "2")
+			l.expect(t, "1", "2")
+		}
+	})
 	t.Run("SlotMoves", func(t *testing.T) { slotMoves(t, nodes, open(t)) })
 }
 
@@ -188,7 +205,17 @@ func TestRedisCutsSubscribersOff(t *testing.T) {
 	until(t, "a message arrives", func() bool { return e.messages.Load() == 1 })
 }
 
-// TestHungServer: Publish and Subscribe return in time from a server that takes connections and says nothing.
+// TestRedisCutsFollowersOff: a follower that Redis finds too slow reads what was too much.
+func TestRedisCutsFollowersOff(t *testing.T) {
+	t.Parallel()
+	b := redisbroker.New(startRedis(t, "--client-output-buffer-limit", "pubsub 1mb 1mb 1").connect(t))
+	l, large := follow(t, b, "topic", 1), strings.Repeat("x", 4<<20)
+	keep(t, b, "topic", large, "after")
+	l.hears(t, "after")
+	l.expect(t, large, "after")
+}
+
+// TestHungServer: Publish, Keep, Subscribe and Follow return in time from a server that takes connections and says nothing.
 func TestHungServer(t *testing.T) {
 	t.Parallel()
 	s := startRedis(t)
@@ -212,8 +239,14 @@ func TestHungServer(t *testing.T) {
 			if err := b.Publish(ctx, "topic", []byte("hung")); err == nil {
 				t.Error("Publish returns nil")
 			}
+			if err := b.Keep(ctx, "topic", nil, 1, time.Hour); err == nil {
+				t.Error("Keep returns nil")
+			}
 			if _, err := b.Subscribe(ctx, "topic", func([]byte) {}, func(error) {}); err == nil {
 				t.Error("Subscribe returns nil")
+			}
+			if _, err := b.Follow(ctx, "topic", 1, func(uint64, []byte) {}, func() {}, func(error) {}); err == nil {
+				t.Error("Follow returns nil")
 			}
 		})
 	}
