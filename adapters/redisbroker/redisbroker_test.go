@@ -233,22 +233,26 @@ func TestHungServer(t *testing.T) {
 	var asking sync.WaitGroup
 	for i := range 8 {
 		b := []*redisbroker.Broker{cut, connected}[i%2]
-		asking.Go(func() {
-			ctx, cancel := context.WithTimeout(t.Context(), time.Duration(i/2)*50*time.Millisecond)
-			defer cancel()
-			if err := b.Publish(ctx, "topic", []byte("hung")); err == nil {
-				t.Error("Publish returns nil")
-			}
-			if err := b.Keep(ctx, "topic", nil, 1, time.Hour); err == nil {
-				t.Error("Keep returns nil")
-			}
-			if _, err := b.Subscribe(ctx, "topic", func([]byte) {}, func(error) {}); err == nil {
-				t.Error("Subscribe returns nil")
-			}
-			if _, err := b.Follow(ctx, "topic", 1, func(uint64, []byte) {}, func() {}, func(error) {}); err == nil {
-				t.Error("Follow returns nil")
-			}
-		})
+		for name, call := range map[string]func(context.Context) error{
+			"Publish": func(ctx context.Context) error { return b.Publish(ctx, "topic", []byte("hung")) },
+			"Keep":    func(ctx context.Context) error { return b.Keep(ctx, "topic", []byte("hung"), 1, time.Hour) },
+			"Subscribe": func(ctx context.Context) error {
+				_, err := b.Subscribe(ctx, "topic", func([]byte) {}, func(error) {})
+				return err
+			},
+			"Follow": func(ctx context.Context) error {
+				_, err := b.Follow(ctx, "topic", 1, func(uint64, []byte) {}, func() {}, func(error) {})
+				return err
+			},
+		} {
+			asking.Go(func() {
+				ctx, cancel := context.WithTimeout(t.Context(), time.Duration(i/2)*50*time.Millisecond)
+				defer cancel()
+				if call(ctx) == nil {
+					t.Errorf("%s returns nil", name)
+				}
+			})
+		}
 	}
 	asking.Wait()
 	if took := time.Since(began); took > underrace.Or(20*time.Second, 4*time.Second) {
