@@ -142,6 +142,7 @@ func TestCluster(t *testing.T) {
 // slotMoves: where a slot gets another master, Redis ends the subscriptions, and subscribers are told once
 // they are subscribed there.
 func slotMoves(t *testing.T, nodes []*redisServer, b wsroom.Broker) {
+	flush(t, nodes...) // a slot with keys doesn't move
 	e := listen(t, b, "moves")
 	var slot, from int
 	for i, s := range nodes {
