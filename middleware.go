@@ -156,7 +156,6 @@ func (h *Hub) upgrade(w http.ResponseWriter, r *http.Request) (*Conn, *http.Requ
 	}
 
 	if err != nil {
-		g.phase = gateRefused
 		return nil, nil, err
 	}
 	g.phase = gateAdmitted
@@ -202,8 +201,7 @@ type phase uint8
 
 const (
 	gateAsked    phase = iota
-	gateAnswered       // by the gate, or the 101 is due: an answer of coder/websocket isn't sent
-	gateRefused
+	gateAnswered       // refused by the gate, or the 101 is due: an answer of coder/websocket isn't sent
 	gateAdmitted
 )
 
@@ -225,15 +223,11 @@ func (g *gate) abort() {
 	if g.phase == gateAdmitted {
 		return
 	}
-	defer func() {
-		if g.phase != gateRefused { // something panicked
-			g.countRefusal("panic")
-		}
-	}()
+	defer g.countRefusal("panic") // unless it has been counted: then it was refused
 	g.giveBack()
 }
 
-// countRefusal counts the request as refused, once: a panic after that isn't another one.
+// countRefusal counts the request as refused, once.
 func (g *gate) countRefusal(cause string) {
 	if !g.counted {
 		g.counted = true

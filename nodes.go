@@ -8,11 +8,10 @@ import (
 	"strings"
 	"time"
 
-	"github.com/wsroom/wsroom/internal/lookup"
-
 	"github.com/wsroom/wsroom/internal/cluster"
 	"github.com/wsroom/wsroom/internal/frame"
 	"github.com/wsroom/wsroom/internal/history"
+	"github.com/wsroom/wsroom/internal/lookup"
 	"github.com/wsroom/wsroom/internal/presence"
 	"github.com/wsroom/wsroom/internal/resume"
 )
@@ -59,7 +58,8 @@ type Broker interface {
 // used in both ways, it isn't defined which messages arrive.
 type Keeper interface {
 	// Keep does what Publish does, for the topic's followers, and has data kept until n newer messages are
-	// on the topic or d has passed, whichever is first. The broker may keep it for longer. n and d are
+	// on the topic or d has passed, whichever is first. The broker may keep some more, and for somewhat
+	// longer. What is kept of a topic ends by itself, also if the topic gets no more messages. n and d are
 	// greater than 0. If calls for a topic differ in n or d, those of the latest call may count for all of
 	// the topic's messages.
 	//
@@ -339,11 +339,8 @@ func newNode(h *Hub) *cluster.Node {
 	}
 	var kept *cluster.History
 	if n := h.cfg.history.Messages; n > 0 {
-		kept = &cluster.History{Messages: n, Age: h.cfg.history.Age}
-		hooks.Hole, hooks.Ended = h.store.lose, h.store.endLog
-		h.store.histories.mark = func(room string) { // if the broker is away, a later sweep marks it
-			_ = cluster.Publish(h.node, []string{room}, nil, cluster.Mark, "")
-		}
+		kept = &cluster.History{Messages: n + n/4 + 8, Age: h.cfg.history.Age} // more than the logs hold: see there
+		hooks.Hole, hooks.Ended = h.store.lose, h.store.histories.End
 	}
 	if f := h.cfg.onGap; f != nil {
 		hooks.Gap = func(room string, err error) { h.guard("OnGap", room, func() { f(room, err) }) }
@@ -359,6 +356,15 @@ func newNode(h *Hub) *cluster.Node {
 		Log:     h.cfg.logger,
 		Hooks:   hooks,
 	})
+}
+
+// mark publishes a mark for the end of a room's history. If the broker is away, a later sweep marks it. Without a
+// broker no end needs one.
+func (h *Hub) mark(room string) {
+	if h.node == nil {
+		return
+	}
+	_ = cluster.Publish(h.node, []string{room}, nil, cluster.Mark, "")
 }
 
 // subscribe makes this node receive what other nodes send to the rooms from now on, until unsubscribe. Its

@@ -1,14 +1,11 @@
 package wsroom
 
 import (
-	"cmp"
 	"hash/maphash"
 	"maps"
-	mathrand "math/rand/v2"
 	"slices"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"github.com/wsroom/wsroom/internal/frame"
 	"github.com/wsroom/wsroom/internal/history"
@@ -39,15 +36,14 @@ type store struct {
 
 	maxRooms, maxMembers int // 0: no limit
 	observer             Observer
-	histories            *histories // nil without WithHistory
+	histories            *history.Store // nil without WithHistory
 }
 
 // shard is a part of the store: the rooms whose names belong to it, and some of the connections.
 type shard struct {
 	mu       sync.Mutex // guards the rest, and the members of rooms and everyone
 	rooms    map[string]*room
-	everyone room                    // the connections of the hub whose IDs belong to this shard
-	logs     map[string]*history.Log // of rooms that have a history, with or without a member; nil without WithHistory
+	everyone room // the connections of the hub whose IDs belong to this shard
 }
 
 // room is a room of a shard. It has at least one member: when the last one leaves, the room is removed from
@@ -56,6 +52,7 @@ type room struct {
 	name    string
 	members []seat
 	id      uint64
+	log     *history.Log   // nil without WithHistory; appending needs the shard's lock
 	tag     *history.Place // of its messages without a history; nil until it is needed
 }
 
@@ -92,14 +89,14 @@ func (r *room) each(f func(*Conn)) {
 	}
 }
 
-func (s *store) init(cfg *config, o Observer) {
+func (s *store) init(cfg *config, o Observer, mark func(room string)) {
 	s.seed, s.observer = maphash.MakeSeed(), o
 	s.maxRooms, s.maxMembers = cfg.maxRooms, cfg.maxMembers
 	for i := range s.shards {
 		s.shards[i].rooms = map[string]*room{}
 	}
 	if cfg.history.Messages > 0 {
-		s.histories = newHistories(s, cfg)
+		s.histories = newHistories(cfg, o, mark)
 	}
 }
 
@@ -203,7 +200,7 @@ func (s *store) enter(c *Conn, name string, e *entry) (j joined, err error) {
 	}
 	r.add(c, c.rooms.add(name))
 	if e != nil {
-		e.enter(c, r, sh.logs[name])
+		e.enter(c, r)
 	}
 	c.enteredLocked(name)
 	return joined{entered: true, room: r.id}, nil
@@ -236,7 +233,13 @@ func (s *store) roomLocked(sh *shard, name string) (*room, error) {
 		return nil, errTooManyRooms
 	}
 
-	r := &room{name: name, id: s.roomIDLocked(sh, name)}
+	r := &room{name: name}
+	if s.histories == nil {
+		r.id = s.lastRoom.Add(1)
+	} else {
+		r.log = s.histories.Open(name)
+		r.id = r.log.Room()
+	}
 	sh.rooms[name] = r
 	return r, nil
 }
@@ -279,19 +282,22 @@ func (s *store) leaveLocked(sh *shard, c *Conn, name string) *room {
 	r.remove(m)
 	c.rooms.remove(name)
 	c.leftLocked(name)
+	if r.log != nil && c.line.Session() != nil {
+		r.log.AddTold(-1)
+	}
 
 	if len(r.members) == 0 {
 		delete(sh.rooms, name)
 		s.rooms.Add(-1)
-		if log := sh.logs[name]; log != nil {
-			log.SetIdle(frame.Now())
+		if r.log != nil {
+			r.log.SetIdle(frame.Now())
 		}
 	}
 	return r
 }
 
 // unlockRooms unlocks the shard. If the shard's number of rooms isn't what it was before, the observer gets
-// the difference.
+// the difference. Callers defer it right after they have locked the shard: Go evaluates before at once.
 func (s *store) unlockRooms(sh *shard, before int) {
 	opened := len(sh.rooms) - before
 	sh.mu.Unlock()
@@ -399,7 +405,7 @@ func (s *store) send(to audience, omit omission, at history.Position, m *frame.M
 	t.settle()
 	tallies.Put(t)
 	if s.histories != nil {
-		s.histories.trim()
+		s.histories.Settle()
 	}
 	return receivers
 }
@@ -425,7 +431,7 @@ func (s *store) sendToSeveral(to audience, omit omission, at history.Position, m
 // sendLocked is send to one room. The shard is locked.
 func (s *store) sendLocked(sh *shard, name string, omit omission, at history.Position, m *frame.Message, t *tally) (receivers int) {
 	r := sh.rooms[name]
-	place := s.placeLocked(sh, name, r, m, at, omit)
+	place := s.placeLocked(name, r, m, at, omit)
 	if r == nil {
 		return 0
 	}
@@ -450,12 +456,17 @@ func (s *store) sendLocked(sh *shard, name string, omit omission, at history.Pos
 }
 
 // placeLocked gives a message to the room its place: in the room's history if there is one, otherwise just in
-// the room, if somebody needs to know. The shard is locked, so who comes to need it isn't in the room yet, or
-// is seen here. r is nil if the room has no member.
-func (s *store) placeLocked(sh *shard, name string, r *room, m *frame.Message, at history.Position, omit omission) *history.Place {
-	switch h := s.histories; {
-	case h != nil:
-		return h.appendLocked(sh, name, m, at, omit)
+// the room, if somebody needs to know. It returns nil if the message has none. The shard is locked: so somebody
+// that comes to need it isn't in the room yet, or is seen here. r is nil if the room has no member.
+func (s *store) placeLocked(name string, r *room, m *frame.Message, at history.Position, omit omission) *history.Place {
+	switch {
+	case s.histories != nil && r != nil:
+		return r.log.Append(m, at, omit.hidden(), frame.Now())
+	case s.histories != nil:
+		if log := s.histories.Find(name); log != nil {
+			return log.Append(m, at, omit.hidden(), frame.Now())
+		}
+		return nil
 	case r == nil || s.tagging.Load() == 0:
 		return nil
 	case r.tag == nil:
@@ -637,111 +648,33 @@ func (ms *memberships) names() []string {
 	return names
 }
 
-// histories are the logs of the rooms; each belongs to the shard of its room. A log outlives its room's last
-// member.
-type histories struct {
-	store    *store
-	limits   history.Limits
-	most     int64        // bytes of all logs
-	bytes    atomic.Int64 // of all logs
-	shared   bool         // the broker keeps the rooms' messages and numbers them; a log lasts as long as its subscription
-	observer Observer
-	trimming sync.Mutex
-	sweeping atomic.Bool // a sweep is due
-	closed   atomic.Bool
-	mark     func(room string) // publishes a mark; nil without a broker
-}
-
-func newHistories(s *store, cfg *config) *histories {
-	for i := range s.shards {
-		s.shards[i].logs = map[string]*history.Log{}
-	}
-	return &histories{
-		store: s, limits: cfg.history, most: cfg.historyTotal, shared: cfg.broker != nil, observer: s.observer,
-	}
-}
-
-// roomIDLocked returns the id of a room that is opened, and begins its log if there is to be one. The shard is
-// locked.
-func (s *store) roomIDLocked(sh *shard, name string) uint64 {
-	if s.histories == nil {
-		return s.lastRoom.Add(1)
-	}
-	log := s.histories.logLocked(sh, name)
-	log.SetIdle(0)
-	return log.Room()
-}
-
-// logLocked returns the room's log, a new one if there is none.
-func (h *histories) logLocked(sh *shard, name string) *history.Log {
-	log := sh.logs[name]
-	if log != nil {
-		return log
-	}
-
-	var birth uint64
-	var start history.Position
-	if !h.shared {
-		birth = mathrand.Uint64() | 1
-		start.Stream = uint64(time.Now().UnixMicro()) // no number comes twice, unless the clock is set back: then birth differs
-	}
-	log = history.New(&h.limits, h.store.lastRoom.Add(1), birth, start)
-	sh.logs[name] = log
-	h.sweepLater()
-	return log
-}
-
-// appendLocked appends a message to the room's log and returns its place. It returns nil if the room has no
-// log: then nobody can come back to it. With a broker every message has a log, because another node's member
-// may come back here.
-func (h *histories) appendLocked(sh *shard, name string, m *frame.Message, at history.Position, omit omission) *history.Place {
-	log := sh.logs[name]
-	if log == nil && !h.shared {
-		return nil
-	}
-	if log == nil {
-		log = h.logLocked(sh, name)
-	}
-
-	before := log.Bytes()
-	place := log.Append(m, at, omit.hidden(), frame.Now())
-	h.count(log.Bytes() - before)
-	return place
-}
-
-func (h *histories) count(bytes int64) {
-	if bytes != 0 {
-		h.bytes.Add(bytes)
-		h.observer.Add(MetricHistory, "", "", int(bytes))
-	}
+// newHistories returns the histories of the hub's rooms.
+func newHistories(cfg *config, o Observer, mark func(room string)) *history.Store {
+	return history.NewStore(history.Config{
+		Limits: cfg.history, Total: cfg.historyTotal, Shared: cfg.broker != nil, Mark: mark,
+		Count: func(bytes int) { o.Add(MetricHistory, "", "", bytes) },
+	})
 }
 
 // lose notes that messages of the room are missing.
 func (s *store) lose(name string) {
-	s.tell(name, func(log *history.Log) any {
-		s.histories.count(-log.Bytes())
-		log.Lose()
-		number, _ := log.End()
-		return &resume.Gap{Room: log.Room(), Number: number}
-	})
+	s.tell(name, func(log *history.Log) any { return &resume.Gap{Room: log.Room(), Number: log.Lose()} })
 }
 
-// mark gives the end of the room's log a position.
+// mark gives the end of the room's history a position.
 func (s *store) mark(name string, at history.Position) {
 	s.tell(name, func(log *history.Log) any {
-		before := log.Bytes()
 		place := log.Append(new(frame.Message), at, nil, frame.Now())
-		s.histories.count(log.Bytes() - before)
 		return &resume.Skip{First: place.Number, Place: place}
 	})
 }
 
-// tell changes the room's log, and tells the members that are told of positions what f returns.
+// tell changes the room's history, and tells the members that are told of positions what f returns.
 func (s *store) tell(name string, f func(*history.Log) any) {
 	t := tallies.Get().(*tally)
 	sh := s.shardOf(name)
 	sh.mu.Lock()
-	m := &frame.Message{Tag: f(s.histories.logLocked(sh, name))}
+	m := &frame.Message{Tag: f(s.histories.Find(name))}
 	sh.each(name, func(c *Conn) {
 		if c.line.Session() != nil {
 			t.note(c, c.line.PushEmpty(m))
@@ -751,124 +684,7 @@ func (s *store) tell(name string, f func(*history.Log) any) {
 
 	t.settle()
 	tallies.Put(t)
-}
-
-// endLog ends the log of a room that this node doesn't receive any more.
-func (s *store) endLog(name string) {
-	sh := s.shardOf(name)
-	sh.mu.Lock()
-	defer sh.mu.Unlock()
-	s.histories.deleteLocked(sh, name)
-}
-
-func (h *histories) deleteLocked(sh *shard, name string) {
-	if log := sh.logs[name]; log != nil {
-		h.count(-log.Bytes())
-		delete(sh.logs, name)
-	}
-}
-
-// sweepLater has sweep called if it isn't due already.
-func (h *histories) sweepLater() {
-	if h.sweeping.CompareAndSwap(false, true) {
-		time.AfterFunc(max(h.limits.Age/4, time.Second), h.sweep)
-	}
-}
-
-// sweep drops messages that are too old, and logs to which nobody can come back. With a broker it has the ends of
-// logs marked to which somebody may come back on another node.
-func (h *histories) sweep() {
-	h.sweeping.Store(false)
-	left, now := false, frame.Now()
-	for i := range h.store.shards {
-		sh := &h.store.shards[i]
-		sh.mu.Lock()
-		unnamed := h.sweepLocked(sh, now)
-		left = left || len(sh.logs) > 0
-		sh.mu.Unlock()
-
-		for _, name := range unnamed {
-			h.mark(name)
-		}
-	}
-	if left && !h.closed.Load() {
-		h.sweepLater()
-	}
-}
-
-// sweepLocked sweeps a shard, which is locked. It returns the rooms whose logs need a mark.
-func (h *histories) sweepLocked(sh *shard, now int64) (unnamed []string) {
-	for name, log := range sh.logs {
-		before := log.Bytes()
-		log.Expire(now)
-		h.count(log.Bytes() - before)
-		if !h.shared && log.IsOver(now) {
-			h.deleteLocked(sh, name)
-		}
-		if h.shared && sh.isAnyTold(name) && log.Mark(now, h.limits.Age/2) {
-			unnamed = append(unnamed, name)
-		}
-	}
-	return unnamed
-}
-
-// isAnyTold reports whether a member of the room is told of positions. mu is locked.
-func (sh *shard) isAnyTold(name string) bool {
-	r := sh.rooms[name]
-	return r != nil && slices.ContainsFunc(r.members, func(m seat) bool { return m.conn.line.Session() != nil })
-}
-
-// close drops all logs.
-func (h *histories) close() {
-	h.closed.Store(true)
-	for i := range h.store.shards {
-		sh := &h.store.shards[i]
-		sh.mu.Lock()
-		for name := range sh.logs {
-			h.deleteLocked(sh, name)
-		}
-		sh.mu.Unlock()
-	}
-}
-
-// trim brings what all logs keep below WithHistoryTotal. The room goes first whose last message is the oldest.
-// It frees an eighth more than it must, because it looks at all rooms.
-func (h *histories) trim() {
-	if h.bytes.Load() <= h.most {
-		return
-	}
-	h.trimming.Lock()
-	defer h.trimming.Unlock()
-
-	type candidate struct {
-		newest int64
-		shard  *shard
-		name   string
-	}
-	var all []candidate
-	for i := range h.store.shards {
-		sh := &h.store.shards[i]
-		sh.mu.Lock()
-		for name, log := range sh.logs {
-			if log.Len() > 0 {
-				all = append(all, candidate{log.Newest(), sh, name})
-			}
-		}
-		sh.mu.Unlock()
-	}
-	slices.SortFunc(all, func(a, b candidate) int { return cmp.Compare(a.newest, b.newest) })
-
-	for _, c := range all {
-		if h.bytes.Load() <= h.most-h.most/8 {
-			return
-		}
-		c.shard.mu.Lock()
-		if log := c.shard.logs[c.name]; log != nil {
-			h.count(-log.Bytes())
-			log.Clear()
-		}
-		c.shard.mu.Unlock()
-	}
+	s.histories.Settle()
 }
 
 // tail returns the last n messages of a room that c is in, of before those that are held back for c. It returns
@@ -877,16 +693,16 @@ func (s *store) tail(c *Conn, name string, n int) []*frame.Message {
 	sh := s.shardOf(name)
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
-	r, log := sh.rooms[name], sh.logs[name]
-	if r == nil || log == nil || n <= 0 || !c.line.IsHeld() || !c.isIn(name) {
+	r := sh.rooms[name]
+	if r == nil || r.log == nil || n <= 0 || !c.line.IsHeld() || !c.isIn(name) {
 		return nil
 	}
 
-	last, _ := log.End()
+	last, _ := r.log.End()
 	if held, ok := c.line.FirstHeld(r.id); ok {
 		last = held - 1
 	}
-	return log.Tail(n, last)
+	return r.log.Tail(n, last)
 }
 
 // skipOver returns a message without a frame that accounts for the one at that place.
@@ -915,12 +731,13 @@ func newEntry(c *Conn, room string) *entry {
 }
 
 // enter tells the client that it is in the room, and what it has missed. The room's shard is locked, so what is
-// sent to the room from then on follows. log may be nil.
-func (e *entry) enter(c *Conn, r *room, log *history.Log) {
+// sent to the room from then on follows.
+func (e *entry) enter(c *Conn, r *room) {
 	told := &resume.Enter{Room: r.id, Name: e.name, Was: e.claimed.Index}
 	var start *resume.Start
-	if log != nil {
-		start = e.begin(c, log, told)
+	if r.log != nil {
+		r.log.AddTold(1)
+		start = e.begin(c, r.log, told)
 	}
 	if told.Resumed && e.name == c.room {
 		c.line.Session().Resumed.Store(true)
@@ -996,8 +813,8 @@ func (e *entry) settle(c *Conn) {
 	if e.wake {
 		c.line.Wake()
 	}
-	if h := c.hub.store.histories; e.unnamed && h.mark != nil {
-		h.mark(e.name)
+	if e.unnamed {
+		c.hub.mark(e.name)
 	}
 	if e.outcome != "" {
 		c.hub.observer.Add(MetricResumes, c.route, e.outcome, 1)

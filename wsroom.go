@@ -116,7 +116,7 @@ func New(opts ...Option) *Hub {
 	}
 	h.tracer, _ = cfg.observer.(Tracer)
 	h.resumeKey = resume.NewKey(cfg.name, cfg.resumeKeys)
-	h.store.init(cfg, h.observer)
+	h.store.init(cfg, h.observer, h.mark)
 	h.heartbeat.Init(cfg.heartbeat, cfg.pongTimeout, h.checkPeers, func() bool { return h.Len() > 0 })
 	if cfg.broker != nil {
 		h.node = newNode(h)
@@ -271,7 +271,7 @@ func (h *Hub) leaveNodes(ctx context.Context) {
 		h.node.Close(ctx)
 	}
 	if h.store.histories != nil {
-		h.store.histories.close()
+		h.store.histories.Close()
 	}
 }
 

@@ -31,6 +31,8 @@ const serverEnv = "WSROOM_BENCHMARKS_SERVER"
 type selection struct {
 	alone    comparison // of one node
 	clusters comparison // of several
+	kept     comparison // of a hub with and without a history
+	herds    []server.Library
 	rounds   int
 	svg      string
 	profiles string
@@ -78,6 +80,14 @@ func compare(args []string) error {
 		fmt.Println(resultTable(results))
 		fmt.Println(ratioTable(results, s.alone.libraries))
 	}
+	if !s.kept.empty() {
+		kept := runAll(ctx, s, s.kept)
+		fmt.Println(resultTable(kept))
+		fmt.Println(ratioTable(kept, s.kept.libraries))
+	}
+	if len(s.herds) > 0 {
+		runHerds(ctx, s.rounds, s.herds)
+	}
 	if !s.clusters.empty() {
 		together := runAll(ctx, s, s.clusters)
 		fmt.Println(clusterTable(together))
@@ -109,7 +119,11 @@ func parseFlags(args []string) (selection, error) {
 	}
 	s.alone = comparison{scenarios(*quick), server.Libraries}.choose(*names, *libs)
 	s.clusters = comparison{clusters(*quick), server.Clustered}.choose(*names, *libs)
-	if s.alone.empty() && s.clusters.empty() || s.rounds < 1 {
+	s.kept = comparison{histories(*quick), server.Kept}.choose(*names, *libs)
+	if chosen(*names, herdName) {
+		s.herds = comparison{libraries: server.Returning}.choose("", *libs).libraries
+	}
+	if s.alone.empty() && s.clusters.empty() && s.kept.empty() && len(s.herds) == 0 || s.rounds < 1 {
 		return s, errors.New("nothing to run: see -scenario, -lib and -rounds")
 	}
 	return s, nil

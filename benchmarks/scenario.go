@@ -56,6 +56,18 @@ func scenarios(quick bool) []scenario {
 	return all
 }
 
+// histories lists the scenarios in which a history is kept.
+func histories(quick bool) []scenario {
+	all := append(floods(), paced(), rooms())
+	for i := range all {
+		all[i].name = "history " + all[i].name
+		if quick {
+			all[i].lighten()
+		}
+	}
+	return all
+}
+
 // lighten shortens a scenario for a quick run.
 func (s *scenario) lighten() {
 	s.warm /= 5

@@ -55,7 +55,7 @@ func newChat(logins *sessions) *wsroom.Hub {
 			if err := c.Join("user:" + user); err != nil {
 				return err
 			}
-			if _, err := logins.of(r); err != nil { // logged out while it came in
+			if _, err := logins.of(r); err != nil { // the user has logged out meanwhile
 				return websocket.CloseError{Code: 4401, Reason: "logged out"}
 			}
 			return nil
@@ -65,7 +65,7 @@ func newChat(logins *sessions) *wsroom.Hub {
 }
 
 func logout(hub *wsroom.Hub, logins *sessions, id, user string) error {
-	logins.Delete(id)                                     // first: who comes in now finds it gone
+	logins.Delete(id)                                     // first, so that new requests are refused
 	return hub.To("user:"+user).Close(4401, "logged out") // all connections, on all nodes
 }
 

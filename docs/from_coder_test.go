@@ -43,7 +43,7 @@ func coderPush() http.Handler {
 		for msgs := range subscribers {
 			select {
 			case msgs <- msg:
-			default: // slow: to be closed
+			default: // too slow: the connection is closed
 			}
 		}
 	})

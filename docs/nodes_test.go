@@ -25,11 +25,11 @@ func newNode(broker wsroom.Broker) *wsroom.Hub {
 		wsroom.WithBroker(broker),
 		wsroom.OnGap(func(room string, err error) {
 			rooms := []string{room}
-			if room == "" { // of the messages to all
+			if room == "" { // the gap is in the messages to all
 				rooms = hub.Rooms()
 			}
 			for _, room := range rooms {
-				for _, c := range hub.Members(room) { // on this node, and not by way of the broker
+				for _, c := range hub.Members(room) { // only those on this node
 					reload(c)
 				}
 			}

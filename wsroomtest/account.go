@@ -17,8 +17,9 @@ const (
 
 // message is one message, sent or received.
 type message struct {
-	typ  websocket.MessageType
-	data []byte
+	typ   websocket.MessageType
+	data  []byte
+	moves []move // of the client's positions, once the test has taken it
 }
 
 func (m message) equal(o message) bool { return m.typ == o.typ && bytes.Equal(m.data, o.data) }

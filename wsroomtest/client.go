@@ -1,11 +1,13 @@
 package wsroomtest
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -34,10 +36,15 @@ type Client struct {
 	taken  []message // the last few
 	ended  error     // why nothing more comes; nil while messages may come
 	known  bool      // the test knows of the end, or has caused it
+
+	resumption *resumption // nil without WithCursor
 }
 
 func newClient(d *dialer, ws *websocket.Conn) *Client {
-	c := &Client{t: d.t, name: d.name, patience: d.patience, ws: ws, line: d.line.Load(), gone: d.gone, news: make(chan struct{})}
+	c := &Client{t: d.t, name: d.name, patience: d.patience, ws: ws, line: d.line.Load(), gone: d.gone, news: make(chan struct{}), resumption: d.resumption}
+	if c.resumption != nil {
+		c.resumption.choose(ws)
+	}
 	life, over := context.WithCancel(context.Background())
 	c.life = life
 	go func() {
@@ -59,7 +66,7 @@ func (c *Client) read() {
 		typ, p, err := c.ws.Read(context.Background())
 		c.mu.Lock()
 		if err == nil {
-			c.unread = append(c.unread, message{typ, p})
+			c.noteLocked(message{typ: typ, data: p})
 		} else {
 			c.ended = err
 		}
@@ -70,6 +77,29 @@ func (c *Client) read() {
 			return
 		}
 	}
+}
+
+// noteLocked keeps a message for the test, unless it is one of the protocol. mu is held.
+func (c *Client) noteLocked(m message) {
+	isApplications := true
+	if c.resumption != nil {
+		m.moves, isApplications = c.resumption.read(m)
+	}
+	if isApplications {
+		c.unread = append(c.unread, m)
+	}
+}
+
+// takeLocked has the test take the first n messages. mu is held.
+func (c *Client) takeLocked(n int) {
+	for _, m := range c.unread[:n] {
+		if c.resumption != nil {
+			c.resumption.move(m.moves)
+		}
+	}
+	c.taken = append(c.taken, c.unread[:n]...)
+	c.taken = slices.Clone(c.taken[max(0, len(c.taken)-remembered):])
+	c.unread = c.unread[n:]
 }
 
 // awaitServer waits until the server has closed the connection.
@@ -85,19 +115,20 @@ func (c *Client) awaitServer() {
 	}
 }
 
-// Subprotocol returns the subprotocol that the server chose, or "" if it chose none.
-func (c *Client) Subprotocol() string { return c.ws.Subprotocol() }
+// Subprotocol returns the subprotocol that the server chose, or "" if it chose none. Of a client [WithCursor] it is
+// the application's.
+func (c *Client) Subprotocol() string { return c.resumption.applications(c.ws.Subprotocol()) }
 
 // SendText sends a text message.
 func (c *Client) SendText(text string) {
 	c.t.Helper()
-	c.send(message{websocket.MessageText, []byte(text)})
+	c.send(message{typ: websocket.MessageText, data: []byte(text)})
 }
 
 // SendBinary sends a binary message.
 func (c *Client) SendBinary(p []byte) {
 	c.t.Helper()
-	c.send(message{websocket.MessageBinary, p})
+	c.send(message{typ: websocket.MessageBinary, data: p})
 }
 
 // SendJSON encodes v and sends it as a text message.
@@ -107,14 +138,18 @@ func (c *Client) SendJSON(v any) {
 	if err != nil {
 		c.t.Fatalf("%s: SendJSON: %v", c.name, err)
 	}
-	c.send(message{websocket.MessageText, p})
+	c.send(message{typ: websocket.MessageText, data: p})
 }
 
 func (c *Client) send(m message) {
 	c.t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), c.patience)
 	defer cancel()
-	if err := c.ws.Write(ctx, m.typ, m.data); err != nil {
+	data := m.data
+	if r := c.resumption; r != nil && r.speaks && m.typ == websocket.MessageText && bytes.HasPrefix(data, []byte{0}) {
+		data = append([]byte{0}, data...) // the protocol's own messages begin with one
+	}
+	if err := c.ws.Write(ctx, m.typ, data); err != nil {
 		if ctx.Err() != nil {
 			err = fmt.Errorf("the server hasn't read for %v", c.patience)
 		}
@@ -126,7 +161,7 @@ func (c *Client) send(m message) {
 func (c *Client) ExpectText(want ...string) {
 	c.t.Helper()
 	for _, text := range want {
-		wanted := message{websocket.MessageText, []byte(text)}
+		wanted := message{typ: websocket.MessageText, data: []byte(text)}
 		c.expect(wanted, wanted.String())
 	}
 }
@@ -134,7 +169,7 @@ func (c *Client) ExpectText(want ...string) {
 // ExpectBinary takes the next message and fails the test unless it is binary and has these bytes.
 func (c *Client) ExpectBinary(want []byte) {
 	c.t.Helper()
-	wanted := message{websocket.MessageBinary, want}
+	wanted := message{typ: websocket.MessageBinary, data: want}
 	c.expect(wanted, wanted.String())
 }
 
@@ -200,8 +235,8 @@ func (c *Client) next(what string) (m message) {
 		if len(c.unread) == 0 {
 			return false
 		}
-		m, c.unread = c.unread[0], c.unread[1:]
-		c.taken = append(c.taken[max(0, len(c.taken)+1-remembered):], m)
+		m = c.unread[0]
+		c.takeLocked(1)
 		return true
 	})
 	if problem != "" {

@@ -71,6 +71,8 @@ type dialer struct {
 	url     string
 	log     lockedBuffer // of the server in memory: the handler's panics
 
+	resumption *resumption // nil without WithCursor
+
 	line atomic.Pointer[line] // set by the transport's goroutine, which may be late
 	gone <-chan struct{}      // closed when the server in memory has closed its end; nil for a URL
 }
@@ -83,6 +85,14 @@ func newDialer(t testing.TB, handler http.Handler, path string, opts []Option) *
 			t.Fatalf("wsroomtest: the path %q doesn't begin with a slash", path)
 		}
 		d.url = "http://example.com" + path
+	}
+	if d.cursor != nil {
+		r, err := newResumption(*d.cursor)
+		if err != nil {
+			t.Fatalf("%s: %v", d.name, err)
+		}
+		d.resumption = r
+		d.config.dial.Subprotocols = r.subprotocols(d.config.dial.Subprotocols)
 	}
 	d.config.dial.HTTPClient = &http.Client{Transport: &http.Transport{
 		DialContext: d.connect, TLSClientConfig: &tls.Config{RootCAs: d.roots}, DisableKeepAlives: true,

@@ -2,7 +2,6 @@ package wsroomtest
 
 import (
 	"context"
-	"slices"
 	"testing/synctest"
 	"time"
 )
@@ -48,8 +47,7 @@ func (c *Client) Drain() []string {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.unread = c.unread[len(got):]
-	c.taken = slices.Clone(got[max(0, len(got)-remembered):])
+	c.takeLocked(len(got))
 	return texts
 }
 

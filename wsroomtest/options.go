@@ -22,6 +22,7 @@ type config struct {
 	remoteAddr string
 	name       string
 	patience   time.Duration
+	cursor     *string // nil: the client doesn't speak wsroom.v1
 }
 
 func newConfig(path string, opts []Option) *config {

@@ -19,11 +19,6 @@ func BenchmarkPublish(b *testing.B, broker wsroom.Broker) {
 	}
 }
 
-// BenchmarkKeep measures Keep in the same way. The last 256 messages of each topic are kept, for 2 minutes.
-func BenchmarkKeep(b *testing.B, broker wsroom.Broker) {
-	BenchmarkPublish(b, newKept(broker, 256, 2*time.Minute))
-}
-
 func benchmarkPublish(b *testing.B, broker wsroom.Broker, publishers int) {
 	var heard, next atomic.Int64
 	prefix := newTopic()

@@ -18,9 +18,10 @@ const (
 	keptFor  = time.Hour
 )
 
-// allKeeperChecks returns the checks of a Keeper: those of a Broker that hold for Keep and Follow too, and its own.
+// allKeeperChecks returns the checks of a Keeper: those of a Broker that hold for Keep and Follow too, and its
+// own.
 func allKeeperChecks() []check {
-	const others = " LostThenDelivered EveryGapIsReported OneNodeIsCutOff StopWhileAway " // lost isn't called where all is kept
+	const others = " LostThenDelivered EveryGapIsReported OneNodeIsCutOff StopWhileAway " // Keepers have others in their place
 	var all []check
 	for _, c := range append(deliveryChecks, outageChecks...) {
 		if strings.Contains(others, " "+c.name+" ") {
@@ -41,7 +42,10 @@ func allKeeperChecks() []check {
 func (s Setup) keeping(t testing.TB) Setup {
 	s.retain(t, keptMost, keptFor)
 	open, cut, heal := s.Open, s.Cut, s.Heal
-	s.Open = func(t testing.TB) wsroom.Broker { return newKept(open(t), keptMost, keptFor) }
+	s.Open = func(t testing.TB) wsroom.Broker {
+		b := open(t)
+		return &keptBroker{b, b.(wsroom.Keeper)}
+	}
 	if cut != nil && heal != nil {
 		s.Cut = func(t testing.TB, b wsroom.Broker) { cut(t, b.(*keptBroker).Broker) }
 		s.Heal = func(t testing.TB, b wsroom.Broker) { heal(t, b.(*keptBroker).Broker) }
@@ -60,18 +64,12 @@ func (s Setup) retain(t testing.TB, n int, d time.Duration) {
 type keptBroker struct {
 	wsroom.Broker
 	wsroom.Keeper
-	n int // how much is kept
-	d time.Duration
-}
-
-func newKept(b wsroom.Broker, n int, d time.Duration) *keptBroker {
-	return &keptBroker{b, b.(wsroom.Keeper), n, d}
 }
 
 func (k *keptBroker) MaxData() int { return maxData(k.Broker) }
 
 func (k *keptBroker) Publish(ctx context.Context, topic string, data []byte) error {
-	return k.Keep(ctx, topic, data, k.n, k.d)
+	return k.Keep(ctx, topic, data, keptMost, keptFor)
 }
 
 // Subscribe leaves out what was kept before.
@@ -150,6 +148,15 @@ func (e *ear) past() []string {
 
 // kept returns the messages, with their positions.
 func (e *ear) kept() []event { return delivered(e.all()) }
+
+// newest returns the last number that was delivered, or 0.
+func (e *ear) newest() int {
+	all := e.kept()
+	if len(all) == 0 {
+		return 0
+	}
+	return number(e.t, all[len(all)-1].data)
+}
 
 // delivered returns the events that are messages.
 func delivered(events []event) []event {

@@ -72,10 +72,7 @@ func noSilentHole(t testing.TB, s Setup) {
 	more()
 	back := published()
 	for _, e := range ears {
-		until(t, "messages arrive again", func() bool {
-			all := e.kept()
-			return len(all) > 0 && number(t, all[len(all)-1].data) > back
-		})
+		until(t, "messages arrive again", func() bool { return e.newest() > back })
 	}
 	last := fmt.Sprint(end())
 	ears = append(ears, follow(t, nodes[2], topic, keptMost, noOutage))
@@ -240,7 +237,7 @@ func trimAfter(t testing.TB, s Setup, before int) {
 
 	until(t, fmt.Sprintf("lost is called, or all that was missed arrives. After %d, only about the last %d of %d are kept. "+
 		"Compare the oldest with the last position delivered", before, most, total), func() bool {
-		return e.losses() > 0 || len(e.kept()) > 0 && number(t, e.kept()[len(e.kept())-1].data) == total
+		return e.losses() > 0 || e.newest() == total
 	})
 	e.hears(fmt.Sprint(total), keptAfterLost)
 	noHole(t, e.all(), afterReturn)
@@ -330,10 +327,7 @@ func wipedWhileFollowing(t testing.TB, s Setup) {
 		}
 		until(t, "a message arrives, or lost is called", func() bool { return len(e.all()) > 11+10*i })
 		insist(t, nodes[0], topic, fmt.Sprint(first+9)) // again, because it may have been missed before lost
-		until(t, "messages arrive", func() bool {
-			all := e.kept()
-			return all[len(all)-1].data == fmt.Sprint(first+9)
-		})
+		until(t, "messages arrive", func() bool { return e.newest() == first+9 })
 		late := follow(t, nodes[1], topic, 100, noOutage)
 		agree(t, e, late)
 		late.stop()

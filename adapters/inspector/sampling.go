@@ -178,7 +178,7 @@ func (s *sample) compare(last *sample, label func(*wsroom.Conn) string) {
 		values := append(slices.Clone(last.history[name]), value)
 		s.history[name] = values[max(0, len(values)-historySize):]
 	}
-	s.events = slices.Concat(s.news(last, label), s.events, last.events)
+	s.events = slices.Concat(s.changes(last, label), s.events, last.events)
 }
 
 // event is something that happened since the sample before.
@@ -192,7 +192,7 @@ type event struct {
 	Detail string    `json:"detail,omitempty"` // the cause
 }
 
-func (s *sample) news(last *sample, label func(*wsroom.Conn) string) (events []event) {
+func (s *sample) changes(last *sample, label func(*wsroom.Conn) string) (events []event) {
 	add := func(e event) {
 		if e.At = s.at; e.Count > 0 {
 			events = append(events, e)

@@ -206,7 +206,7 @@ func TestNothingMissedWhileIdle(t *testing.T) {
 // comes then has higher positions.
 func TestLostWhileCutOff(t *testing.T) {
 	t.Parallel()
-	big := strings.Repeat("x", 1<<18)
+	big := strings.Repeat("x", 1<<20-4<<10)
 	for name, lose := range map[string]func(t *testing.T, other *natsbroker.Broker, nc *nats.Conn){
 		"Purged": func(t *testing.T, _ *natsbroker.Broker, nc *nats.Conn) { purge(t, nc) },
 		"TopicPurged": func(t *testing.T, _ *natsbroker.Broker, nc *nats.Conn) {
@@ -217,7 +217,7 @@ func TestLostWhileCutOff(t *testing.T) {
 			retain(t, other, "topic", 10, time.Hour, numbers(6, 20)...)
 		},
 		"Displaced": func(t *testing.T, other *natsbroker.Broker, _ *nats.Conn) {
-			retain(t, other, "large", 10, time.Hour, big, big, big, big)
+			retain(t, other, "large", 10, time.Hour, big, big, big, big, big)
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -225,7 +225,7 @@ func TestLostWhileCutOff(t *testing.T) {
 			s := startNATS(t)
 			cable := brokertest.NewCable(t, s.addr())
 			nc := connect(t, s.addr())
-			limit := natsbroker.WithKeepLimit(1 << 20)
+			limit := natsbroker.WithKeepLimit(4 << 20)
 			b, other := natsbroker.New(connect(t, cable.Addr()), limit), natsbroker.New(nc, limit)
 			retain(t, other, "topic", 10, time.Hour, numbers(1, 3)...)
 			d, idle := follow(t, b, "topic", 10), follow(t, b, "topic", 10)
@@ -359,6 +359,13 @@ func TestKeptGapIsFilled(t *testing.T) {
 	retain(t, b, "topic", 3, time.Hour, "7")
 	d.has(t, "live", "1", "2", "3", "lost", "5", "6", "7")
 	d.rises(t)
+
+	first := follow(t, b, "first", 3) // which has heard nothing before
+	undo = deafen(t, nc)
+	retain(t, b, "first", 3, time.Hour, "1", "2", "3", "4")
+	undo()
+	retain(t, b, "first", 3, time.Hour, "5")
+	first.has(t, "live", "lost", "3", "4", "5")
 }
 
 // TestSlowFollower: what is too much for a follower's backlog is read when there is room. Others don't wait.
@@ -403,6 +410,10 @@ func TestCutOffUnderLoad(t *testing.T) {
 	}
 	var count atomic.Int64
 	var keeping sync.WaitGroup
+	for i, d := range diaries {
+		retain(t, other, fmt.Sprint("topic ", i), messages, time.Hour, "0")
+		d.has(t, "live", "0")
+	}
 	for i := range topics {
 		keeping.Go(func() {
 			for _, m := range numbers(1, messages) {
@@ -420,7 +431,7 @@ func TestCutOffUnderLoad(t *testing.T) {
 		cable.Heal()
 	}
 	keeping.Wait()
-	want := append([]string{"live"}, numbers(1, messages)...)
+	want := append([]string{"live"}, numbers(0, messages)...)
 	for _, d := range diaries {
 		d.has(t, want...)
 		d.rises(t)

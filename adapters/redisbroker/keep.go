@@ -17,13 +17,11 @@ const (
 	readTime  = 10 * time.Second // for which a read of what was missed is tried, and for which one may take
 	readBytes = 1 << 20          // after which a read ends
 	readMost  = 1000             // messages in a read
-
-	firstNumbers = 500_000 // of the ids of a new stream: about half of what a position has room for
 )
 
 var (
 	errGone     = errors.New("what was missed isn't kept any more")
-	errReplaced = errors.New("another server process answers, which may not have all")
+	errReplaced = errors.New("Redis has started again or failed over, and may not have all")
 	errBack     = errors.New("redisbroker: ids of messages have gone back")
 	errForeign  = errors.New("redisbroker: a message that Keep hasn't sent")
 )
@@ -45,7 +43,7 @@ func (b *Broker) Keep(ctx context.Context, topic string, data []byte, n int, d t
 	return offer(ctx, "keep", data, func(message string) error {
 		id, err := keepScript.Exec(ctx, b.client, keys(prefix, topic), []string{
 			message, strconv.Itoa(n), inMs(d),
-			publish, prefix + topic, idOf(l.newest.Load()), randomNumber(), inMs(b.hold),
+			publish, prefix + topic, idOf(l.newest.Load()), inMs(b.hold),
 		}).ToString()
 		l.saw(position(id))
 		return err
@@ -56,8 +54,6 @@ func (b *Broker) Keep(ctx context.Context, topic string, data []byte, n int, d t
 func keys(prefix, topic string) []string {
 	return []string{prefix + "h:" + topic, prefix + "l:" + topic}
 }
-
-func randomNumber() string { return strconv.Itoa(rand.N(firstNumbers)) }
 
 func inMs(d time.Duration) string { return strconv.FormatInt(max(d.Milliseconds(), 1), 10) }
 
@@ -91,7 +87,8 @@ func (l *line) saw(position uint64) {
 // n messages at most. What comes later waits up to [MaxBacklog]; what is too much is read again when the
 // follower has handled that, and lost is called only if it isn't kept any more.
 func (b *Broker) Follow(
-	ctx context.Context, topic string, n int, deliver func(position uint64, data []byte), live func(), lost func(error),
+	ctx context.Context, topic string, n int,
+	deliver func(position uint64, data []byte), live func(), lost func(error),
 ) (stop func(), err error) {
 	if err := ctx.Err(); err != nil {
 		return nil, fmt.Errorf("redisbroker: follow: %w", err)
@@ -142,7 +139,7 @@ type follower struct {
 	timer   *time.Timer
 
 	isLive bool
-	run    string // the server's process that has answered last
+	source string // the replication id of the last answer
 	last   uint64 // the position that has been reached; later ones are higher
 	heard  uint64 // of the last message that was published, or 0 right after a read
 	rested uint64 // what last was when the timer fired
@@ -207,7 +204,7 @@ func (f *follower) past() (past []message, err error) {
 			return nil, err
 		}
 		if from == "+" {
-			f.run, f.last = page.run, page.end
+			f.source, f.last = page.source, page.end
 			if len(page.messages) > 0 {
 				f.last = max(f.last, page.messages[0].position)
 			}
@@ -232,15 +229,13 @@ func (f *follower) repair(cause error) {
 			return
 		case !page.found:
 			f.tell(fmt.Errorf("%w; %w", cause, errGone))
-		case page.run != f.run:
+		case page.source != f.source:
 			f.tell(fmt.Errorf("%w; %w", cause, errReplaced))
 		}
 
-		f.run = page.run
+		f.source = page.source
 		for _, m := range page.messages {
-			if m.position > f.last {
-				f.pass(m.position, m.data)
-			}
+			f.pass(m.position, m.data)
 		}
 		f.last = max(f.last, page.end)
 		more = page.more
@@ -253,7 +248,8 @@ func (f *follower) rest() {
 	if f.isLive && f.last == f.rested {
 		ctx, cancel := context.WithTimeout(f.ctx, readTime)
 		defer cancel()
-		_ = idleScript.Exec(ctx, f.line.client, f.keys, []string{idOf(f.last), inMs(f.hold)}).Error() // at worst, lost is called
+		args := []string{idOf(f.last), inMs(f.hold)}
+		_ = idleScript.Exec(ctx, f.line.client, f.keys, args).Error() // at worst, lost is called
 	}
 	f.rested = f.last
 	if f.ctx.Err() == nil {
@@ -263,7 +259,7 @@ func (f *follower) rest() {
 
 // page is an answer of readScript.
 type page struct {
-	run      string
+	source   string
 	found    bool
 	end      uint64
 	more     bool
@@ -320,7 +316,7 @@ func (f *follower) read(from, command, to string, most int) (page, error) {
 		above = f.last
 	}
 	answer, err := readScript.Exec(ctx, f.line.client, f.keys, []string{
-		from, command, to, strconv.Itoa(most), strconv.Itoa(readBytes), idOf(above), randomNumber(), inMs(f.hold),
+		from, command, to, strconv.Itoa(most), strconv.Itoa(readBytes), idOf(above), inMs(f.hold),
 	}).AsStrSlice()
 	if err != nil {
 		return page{}, err
@@ -329,7 +325,7 @@ func (f *follower) read(from, command, to string, most int) (page, error) {
 }
 
 func pageOf(answer []string) (page, error) {
-	p := page{run: answer[0], found: answer[1] == "1", end: position(answer[2]), more: answer[3] == "1"}
+	p := page{source: answer[0], found: answer[1] == "1", end: position(answer[2]), more: answer[3] == "1"}
 	for i := 4; i < len(answer); i += 2 {
 		m := message{position(answer[i]), answer[i+1]}
 		if m.position == 0 {

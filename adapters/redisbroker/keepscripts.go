@@ -6,23 +6,29 @@ import "github.com/redis/rueidis"
 // exists: a stream with what is kept, and a string with the id of the last message, once that has gone. The
 // string says that nothing was kept since. Where neither exists, that isn't known.
 //
-// Ids follow Redis' clock. Those of a new stream begin a millisecond ahead and at a random number, so that
-// they come after all that a lost stream had in this millisecond. Where the clock was set back by more than a
-// second, they begin after the id above, which the caller has seen.
+// Ids follow Redis' clock, but those of a new stream begin a millisecond ahead, with a number that grows 500
+// a microsecond. So they come after all that a stream had that was lost a moment ago. Where the clock was set
+// back by more than a second, they begin after the id above, which the caller has seen. The first message of
+// a stream has the id that the string had: it is the next one after that.
 //
 // The last argument of each script is for how many ms a stream stays beyond its time, so that a follower
 // finds it within that, and keeps the id of its last message.
 const keptBase = `
 local stream, idle = KEYS[1], KEYS[2]
 local hold = tonumber(ARGV[#ARGV])
-local function ms(id) return tonumber(string.match(id or '0', '^%d+')) end -- also of none
+local function ms(id) return tonumber(string.match(id, '^%d+')) end
 local function seq(id) return tonumber(string.match(id, '%d+$')) end
 local function less(a, b) return ms(a) < ms(b) or ms(a) == ms(b) and seq(a) < seq(b) end
-local function new_id(above, random)
+local function new_id(above, slack)
 	local time = redis.call('TIME')
-	local least = math.max(time[1] * 1000 + math.floor(time[2] / 1000), ms(redis.call('GET', idle)))
-	if ms(above) > least + 1000 then least = ms(above) end
-	return string.format('%.0f-%s', least + 1, random)
+	local number = time[2] % 1000 * 500
+	local id = string.format('%.0f-%.0f', time[1] * 1000 + math.floor(time[2] / 1000) + 1, number)
+	local function come_after(other)
+		if not less(other, id) then id = string.format('%.0f-%.0f', ms(other) + 1, number) end
+	end
+	come_after(redis.call('GET', idle) or '0-0')
+	if ms(above) > ms(id) + slack then come_after(above) end
+	return id
 end
 -- rest has the id of the last message take the place of a stream whose time is over.
 local function rest()
@@ -36,14 +42,14 @@ end
 
 var (
 	// keepScript takes a message, how many to keep and for how many ms, the command that publishes, the
-	// channel, an id that a new stream must be above, and a random number for its first id. It answers the
-	// message's id. The number in an id has 20 bits of a position, so a new millisecond begins before that
-	// is too few: that matters only where the clock was set back.
+	// channel, and an id that a new stream must be above. It answers the message's id. The number in an id has
+	// 20 bits of a position, so a new millisecond begins before they are used up: that matters only where the
+	// clock was set back.
 	keepScript = rueidis.NewLuaScript(keptBase + `
-local data, n, age, publish, channel, above, random = unpack(ARGV)
+local data, n, age, publish, channel, above = unpack(ARGV)
 local id = redis.call('XADD', stream, 'NOMKSTREAM', 'MAXLEN', '~', n, '*', 'd', data)
 if not id then
-	id = redis.call('XADD', stream, new_id(above, random), 'd', data)
+	id = redis.call('XADD', stream, new_id(above, 1000), 'd', data, 'after', redis.call('GET', idle) or '')
 	redis.call('DEL', idle)
 end
 if #id > 20 then
@@ -54,66 +60,72 @@ redis.call(publish, channel, id .. ' ' .. data)
 return id
 `)
 
-	// readScript takes the id from which to read, with a '(' to leave that out, or '+' for the end; a command, and the other end of what
-	// it reads; how many entries and bytes to read, of which it may exceed the bytes; and an id and a random
-	// number as keepScript does. It answers
+	// readScript takes the id from which to read, with a '(' to leave that out, or '+' for the end; a command,
+	// and the other end of what it reads; how many entries and bytes to read, of which it may exceed the bytes;
+	// and an id as keepScript does. It answers
 	//
-	//   - the server's process, of which a new one may lack what an old one had
-	//   - 1 if from is the id of an entry or, where there are none from there on, of the last message
+	//   - the replication id, which changes when a server starts or takes over from another: it may lack the last
+	//     messages then, and nothing in the stream tells
+	//   - 1 if from is the id of a message, or that of the one before the first
 	//   - the id from which to read on; ids of later messages are higher
 	//   - 1 if there may be more
 	//   - the messages, an id and data each, without that of from
 	//
-	// If nothing is there, not even the last message's id, the id that it answers is put there. Where there
-	// is a stream, a mark in it is that id, and is no message.
+	// If nothing is there from that id on, not even the last message's id, a new id is put there, and answered.
+	// Where there is a stream, a mark in it has that id, and is no message. Where Redis has no memory left, it
+	// isn't put there.
 	readScript = rueidis.NewLuaScript(keptBase + `
-local from, command, to, most, room, above, random = unpack(ARGV)
+local from, command, to, most, room, above = unpack(ARGV)
 most, room = tonumber(most), tonumber(room)
-local answer = {string.match(redis.call('INFO', 'server'), 'run_id:(%x+)'), '0', '', '0'}
+local answer = {string.match(redis.call('INFO', 'replication'), 'master_replid:(%x+)') or '', '0', '', '0'}
 local function range(start, count) return redis.call(command, stream, start, to, 'COUNT', count) end
+local function mark()
+	for _, id in ipairs({new_id(above, -1), '*'}) do
+		local marked = redis.pcall('XADD', stream, id, 'mark', '')
+		if type(marked) == 'string' then return marked end
+	end
+	return above
+end
+local function last_id()
+	local known = redis.call('GET', idle)
+	if known == from then answer[2] = '1' end
+	if from == '+' then
+		known = known or new_id(above, 1000)
+	elseif not known or less(known, above) then
+		known = new_id(above, -1)
+	end
+	redis.pcall('SET', idle, known, 'PX', 2 * hold)
+	return known
+end
+local function read()
+	local start, some, bytes = from, 1, 0
+	while most > 0 and bytes < room do
+		some = math.min(2 * some, most, 64)
+		local got = range(start, some)
+		for _, entry in ipairs(got) do
+			if entry[2][1] == 'd' and entry[1] ~= from then
+				answer[#answer + 1] = entry[1]
+				answer[#answer + 1] = entry[2][2]
+				bytes = bytes + #entry[2][2]
+				most = most - 1
+			end
+			start = '(' .. entry[1]
+			answer[3] = entry[1]
+		end
+		if #got < some then return end
+	end
+	answer[4] = '1'
+end
 if from == '+' then rest() end
 local first = range(from, 1)[1]
-if not first and string.sub(from, 1, 1) == '(' then
+if first then
+	if first[1] == from or first[2][4] == from then answer[2] = '1' end
+	read()
+elseif string.sub(from, 1, 1) == '(' then
 	answer[3] = string.sub(from, 2)
-	return answer
-elseif not first then
-	local known = redis.call('GET', idle)
-	if redis.call('EXISTS', stream) == 1 then
-		known = redis.pcall('XADD', stream, above, 'mark', '')
-		if type(known) == 'table' then known = redis.pcall('XADD', stream, '*', 'mark', '') end
-		if type(known) == 'table' then known = above end -- there is no memory left
-	else
-		if known == from then answer[2] = '1' end
-		if from == '+' then
-			known = known or new_id(above, random)
-		elseif not known or less(known, above) then
-			known = above
-		end
-		redis.pcall('SET', idle, known, 'PX', 2 * hold)
-	end
-	answer[3] = known
-	return answer
+else
+	answer[3] = redis.call('EXISTS', stream) == 1 and mark() or last_id()
 end
-if first[1] == from then answer[2] = '1' end
-local start, some, bytes = from, 1, 0
-while most > 0 do
-	some = math.min(some, most)
-	local got = range(start, some)
-	for _, entry in ipairs(got) do
-		if entry[2][1] == 'd' and entry[1] ~= from then
-			answer[#answer + 1] = entry[1]
-			answer[#answer + 1] = entry[2][2]
-			bytes = bytes + #entry[2][2]
-			most = most - 1
-		end
-		answer[3] = entry[1]
-		start = '(' .. entry[1]
-	end
-	if #got < some then return answer end
-	if bytes >= room then break end
-	some = math.min(2 * some, 64)
-end
-answer[4] = '1'
 return answer
 `)
 

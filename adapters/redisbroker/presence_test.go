@@ -232,7 +232,7 @@ func TestReadmesUserMayDoAll(t *testing.T) {
 		})
 	})
 	client := connectAs(t, s.Addr, user[0])
-	for _, words := range [][]string{{"GET", "other"}, {"SET", "wsroom:x", "1"}, {"FLUSHALL"}, {"KEYS", "*"}} {
+	for _, words := range [][]string{{"GET", "other"}, {"SET", "other", "1"}, {"INCR", "wsroom:x"}, {"FLUSHALL"}, {"KEYS", "*"}} {
 		if err := client.Do(t.Context(), client.B().Arbitrary(words...).Build()).Error(); err == nil || !strings.Contains(err.Error(), "NOPERM") {
 			t.Errorf("%q: %v, want NOPERM", words, err)
 		}
@@ -265,6 +265,10 @@ func TestReadmesUserOnACluster(t *testing.T) {
 	e := listen(t, redisbroker.New(client), "topic")
 	publish(t, redisbroker.New(client), "topic", "hello")
 	until(t, "the message arrives", func() bool { return e.messages.Load() == 1 })
+	l := follow(t, redisbroker.New(client), "kept", 10)
+	keep(t, redisbroker.New(client), "kept", "1")
+	l.hears(t, "1")
+	follow(t, redisbroker.New(client), "kept", 10).expect(t, "1")
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	store := redisbroker.NewPresence(client)

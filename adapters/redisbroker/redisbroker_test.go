@@ -358,6 +358,64 @@ func BenchmarkPublish(b *testing.B) {
 	brokertest.BenchmarkPublish(b, broker)
 }
 
+// BenchmarkKeep is the time from Keep to its return: of the same messages as [BenchmarkPublish], 256 of which are
+// kept of each topic for two minutes.
+func BenchmarkKeep(b *testing.B) {
+	broker := keeping{redisbroker.New(startRedis(b).connect(b))}
+	brokertest.BenchmarkPublish(b, broker)
+}
+
+// keeping is a broker that keeps what is published.
+type keeping struct{ *redisbroker.Broker }
+
+func (k keeping) Publish(ctx context.Context, topic string, data []byte) error {
+	return k.Keep(ctx, topic, data, 256, 2*time.Minute)
+}
+
+func (k keeping) Subscribe(ctx context.Context, topic string, deliver func([]byte), lost func(error)) (func(), error) {
+	return k.Follow(ctx, topic, 256, func(_ uint64, data []byte) { deliver(data) }, func() {}, lost)
+}
+
+// BenchmarkFollow is the time that Follow takes of a topic of which 256 messages of 200 bytes are kept. It reports
+// what a kept message takes of Redis' memory, and a topic of which only the last position is kept.
+func BenchmarkFollow(b *testing.B) {
+	const topics, most = 100, 256
+	s := startRedis(b)
+	broker := redisbroker.New(s.connect(b))
+	before := usedMemory(b, s)
+	for i := range topics * most {
+		if err := broker.Keep(b.Context(), fmt.Sprint(i%topics), make([]byte, 200), most, time.Hour); err != nil {
+			b.Fatal(err)
+		}
+	}
+	kept := usedMemory(b, s) - before
+	for i := 0; b.Loop(); i++ {
+		stop, err := broker.Follow(b.Context(), fmt.Sprint(i%topics), most, func(uint64, []byte) {}, func() {}, func(error) {})
+		if err != nil {
+			b.Fatal(err)
+		}
+		stop()
+	}
+	b.ReportMetric(kept/topics/most, "B/message")
+
+	before = usedMemory(b, s)
+	const idle = 10_000
+	for i := range idle {
+		stop, err := broker.Follow(b.Context(), fmt.Sprintf("room %05d", i), most, func(uint64, []byte) {}, func() {}, func(error) {})
+		if err != nil {
+			b.Fatal(err)
+		}
+		stop()
+	}
+	b.ReportMetric((usedMemory(b, s)-before)/idle, "B/idle-topic")
+}
+
+func usedMemory(b *testing.B, s *redisServer) float64 {
+	_, rest, _ := strings.Cut(command(b, s, "INFO", "memory")[0], "used_memory:")
+	text, _, _ := strings.Cut(rest, "\r")
+	return float64(atoi(b, text))
+}
+
 // ear counts what it hears.
 type ear struct{ messages, losses atomic.Int32 }
 

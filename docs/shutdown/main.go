@@ -1,5 +1,5 @@
-// Command shutdown is a server that leaves from behind a load balancer without losing a message that it
-// has taken.
+// Command shutdown is a server behind a load balancer. When it stops, it loses no message that it has
+// taken.
 package main
 
 import (

@@ -101,8 +101,11 @@ func (o *outbox) next() (t *topic, data []byte, limit time.Duration) {
 	} else {
 		data, limit = t.envelopes[0], publishTime
 	}
-	if !t.probe && t.tries == 0 {
+	switch {
+	case !t.probe && t.tries == 0:
 		t.offered = t.begun
+	case !t.probe && o.node.keeps(t.room):
+		data[0] |= published
 	}
 
 	o.underWay += len(data)

@@ -12,7 +12,7 @@ import (
 
 // An envelope is what a node publishes on a topic in one call:
 //
-//	version    1 byte
+//	version    1 byte, with the bit published if an earlier call for the envelope has failed
 //	node       16 bytes: the id of the publishing node
 //	messages   each as follows, after its length (uvarint)
 //	  sequence uvarint: rises with each message of the node
@@ -26,6 +26,7 @@ import (
 // has an unknown version, kind or bit, and reports a gap.
 const (
 	envelopeVersion = 1
+	published       = 0x80 // the envelope may have been published before; only on topics that are kept
 	envelopeHead    = 1 + len(nodeID{})
 	maxUvarint      = binary.MaxVarintLen64
 
@@ -92,7 +93,7 @@ func appendNames(b []byte, names []string) []byte {
 // openEnvelope returns the node that published the envelope and a reader of its messages.
 func openEnvelope(b []byte) (nodeID, reader, error) {
 	switch {
-	case len(b) > 0 && b[0] != envelopeVersion:
+	case len(b) > 0 && b[0]&^published != envelopeVersion:
 		return nodeID{}, nil, fmt.Errorf("%w: %d", errVersion, b[0])
 	case len(b) < envelopeHead:
 		return nodeID{}, nil, errMalformed

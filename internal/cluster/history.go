@@ -18,7 +18,8 @@ type Keeper interface {
 	Follow(ctx context.Context, topic string, n int, deliver func(position uint64, data []byte), live func(), lost func(error)) (stop func(), err error)
 }
 
-// History says what the broker keeps of each room. Messages to all connections aren't kept.
+// History says what the broker keeps of each room. Messages to all connections aren't kept. All nodes with
+// the same name have a History, or none has.
 //
 // What is kept are envelopes. An envelope has one message or, if more came while the topic waited, several;
 // an empty one, or one that says that a message was given up, has none and takes the place of another. A
@@ -26,9 +27,11 @@ type Keeper interface {
 // is bounded as a subscription is: it has 5 s, and those that wait for it have [Config].Bridge. It is
 // repeated for a room that fills again after its subscription has ended, so after 2 s without a member here.
 //
-// A node recognizes a message that was published twice by the first copy. If that isn't kept any more, a
-// node that has just subscribed takes the second copy for a new message, at the second's position; nodes
-// that have heard the first don't. So Messages should be more than the rooms' logs hold.
+// A node recognizes a message that was published twice by the first copy. A node that may have missed the
+// first copy, because it isn't kept any more, takes the second for the message. Other nodes have the message
+// where the first copy was. So the log of that node has a hole before the second one. Nodes can't tell that
+// of a copy that the broker or its client made: for such copies Messages should be some more than the rooms'
+// logs hold.
 type History struct {
 	Messages int           // envelopes of a room, at least 1
 	Age      time.Duration // of an envelope
@@ -57,6 +60,7 @@ type following struct {
 	begun    bool // an envelope has been delivered
 	recalled bool // what the room's last subscription has seen is in subscription.seen
 	live     bool
+	goesOn   bool // messages may have come, on other nodes, before those that stand in the log
 }
 
 // past is what a subscription of a kept room has seen of its topic.
@@ -126,6 +130,7 @@ func (f *following) deliver(position uint64, envelope []byte) {
 	if !f.recalled && position > s.before.at {
 		f.recall()
 	}
+	f.goesOn = f.goesOn || f.begun && !f.live
 	s.at, f.begun = position, true
 	s.take(envelope)
 }
@@ -139,13 +144,14 @@ func (f *following) becomeLive() {
 	if !f.recalled {
 		f.recall()
 	}
-	f.live = true
+	f.live, f.goesOn = true, f.goesOn || f.begun
 }
 
 func (f *following) lost(err error) {
 	f.sub.mu.Lock()
 	defer f.sub.mu.Unlock()
 	if !f.isOver() {
+		f.goesOn = true
 		f.sub.lostLocked(err)
 	}
 }
@@ -164,7 +170,7 @@ func (f *following) recall() {
 	}
 
 	for node, last := range s.before.seen {
-		last.gapKnown = !f.begun
+		last.gapKnown, last.missed = !f.begun, last.missed || !f.begun
 		s.seen[node] = last
 	}
 	if f.begun && s.at != s.before.at {

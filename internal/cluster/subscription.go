@@ -74,6 +74,7 @@ var errMissing = errors.New("wsroom: broker: messages are missing")
 type seen struct {
 	sequence uint64 // of the last one
 	gapKnown bool   // the messages missing after it have been reported, or are no gap
+	missed   bool   // messages after it may have come without this node
 }
 
 // newSubscription returns a room's subscription. Node.mu is locked.
@@ -271,7 +272,7 @@ func (s *subscription) lost(err error) {
 // locked.
 func (s *subscription) lostLocked(err error) {
 	for node, last := range s.seen {
-		last.gapKnown = true
+		last.gapKnown, last.missed = true, true
 		s.seen[node] = last
 	}
 	s.gap("lost", fmt.Errorf("wsroom: broker: %w", err))
@@ -322,11 +323,11 @@ func (s *subscription) take(envelope []byte) {
 		return
 	}
 
-	names, past := budget(maxNames), s.isPast()
+	names, past, again := budget(maxNames), s.isPast(), envelope[0]&published != 0
 	for letter := uint32(0); len(messages) > 0; letter++ {
 		m, payload, err := messages.message(&names)
 		switch {
-		case messages != nil && !s.isNew(node, m):
+		case messages != nil && !s.isNew(node, m, again):
 		case err != nil:
 			s.gap("malformed", err)
 		case m.kind == kindLost:
@@ -342,17 +343,24 @@ func (s *subscription) take(envelope []byte) {
 
 // isNew notes a message's sequence and reports whether the message is new. If earlier messages haven't
 // come, it reports a gap. If the sequence can't be that node's, either this one or the last was forged:
-// that counts as a gap, and counting begins anew.
-func (s *subscription) isNew(node nodeID, m message) bool {
+// that counts as a gap, and counting begins anew. again says that the message may have been published
+// before: if that copy may have been missed here, other nodes have the message there and not here, which is
+// a hole.
+func (s *subscription) isNew(node nodeID, m message, again bool) bool {
 	last, known := s.seen[node]
 	switch {
 	case !known:
+		if again && s.following != nil && s.following.goesOn {
+			s.hole()
+		}
 	case m.sequence <= last.sequence && last.sequence-m.sequence < longAgo:
 		return false
 	case m.sequence <= last.sequence || m.sequence-last.sequence > hugeJump:
 		s.gap("sequence", errMissing)
 	case m.back > 0 && last.sequence < m.sequence-m.back && !last.gapKnown:
 		s.gap("sequence", errMissing)
+	case again && last.missed:
+		s.hole()
 	}
 
 	if !known && len(s.seen) >= knownNodes {

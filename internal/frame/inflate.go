@@ -48,9 +48,11 @@ func (c *Conn) readPacked(p []byte) (int, error) {
 			}
 			return n, nil
 		}
+
 		if err := c.next(); err != nil {
 			return 0, c.readError(err)
 		}
+
 		n, err := c.unpack(p)
 		if err != nil {
 			c.endPacked()
@@ -74,33 +76,40 @@ func (c *Conn) endPacked() {
 // unpack takes a part of what is unread: one byte of a header, or payload. It copies the payload of control
 // frames to p.
 func (c *Conn) unpack(p []byte) (n int, err error) {
-	u, piece := c.unpacking, c.buf[c.r:c.w]
-	header := c.in.have < c.in.headerLen()
 	switch {
-	case header:
-		piece = piece[:1]
+	case c.in.have < c.in.headerLen():
+		if err := c.unpackHeader(); err != nil {
+			return 0, err
+		}
 	case c.in.opcode >= Close:
-		piece = piece[:min(len(piece), len(p))]
-	}
-	piece = piece[:c.scanIn(piece)]
-	switch {
-	case header && (c.in.have == 0 || c.in.have == c.in.headerLen()):
-		err = c.judgeHeader()
-	case header:
-	case c.in.opcode >= Close:
-		n = copy(p, piece)
+		piece := c.buf[c.r:min(c.w, c.r+len(p))]
+		n = copy(p, piece[:c.scanIn(piece)])
+		c.consume(n)
 	default:
-		u.add(piece, c.in.head[headerOf(c.in.head[:])-4:])
+		piece := c.buf[c.r:c.w]
+		piece = piece[:c.scanIn(piece)]
+		c.unpacking.add(piece, c.in.head[headerOf(c.in.head[:])-4:])
+		c.consume(len(piece))
 	}
-	c.consume(len(piece))
-	switch {
-	case err != nil:
-	case c.limits.Frame > 0 && uint64(len(u.deflated)) > 2*c.limits.Frame: // headers of many short blocks add much
-		err = c.tooBig()
-	case c.in.have == 0 && c.in.opcode < Close && !c.in.fragmented && !u.last:
-		err = c.inflate()
+
+	u := c.unpacking
+	if c.limits.Frame > 0 && uint64(len(u.deflated)) > 2*c.limits.Frame { // headers of many short blocks add much
+		return n, c.tooBig()
 	}
-	return n, err
+	if c.in.have == 0 && c.in.opcode < Close && !c.in.fragmented && !u.last { // the message is complete
+		return n, c.inflate()
+	}
+	return n, nil
+}
+
+// unpackHeader takes one byte of a header.
+func (c *Conn) unpackHeader() error {
+	c.scanIn(c.buf[c.r : c.r+1])
+	c.consume(1)
+	if c.in.have == 0 || c.in.have == c.in.headerLen() { // the header is complete
+		return c.judgeHeader()
+	}
+	return nil
 }
 
 // judgeHeader checks a frame whose header is complete. Control frames are passed on. A frame that can't
@@ -112,6 +121,7 @@ func (c *Conn) judgeHeader() error {
 	if u.opcode == 0 {
 		want = c.in.opcode | rsv1Bit
 	}
+
 	switch {
 	case c.in.opcode >= Close:
 		u.out = slices.Clone(head)
@@ -169,6 +179,7 @@ func (c *Conn) inflate() error {
 	if err != nil {
 		return err
 	}
+
 	head := appendHeader(make([]byte, 0, maxHeader), finBit|u.opcode, len(u.inflated)-maxHeader)
 	head[1] |= maskBit
 	head = append(head, 0, 0, 0, 0)

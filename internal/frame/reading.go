@@ -94,6 +94,7 @@ func (c *Conn) Wait() error {
 	if c.isInterrupted() {
 		return os.ErrDeadlineExceeded // even if something is unread
 	}
+
 	c.waited = false
 	for {
 		if c.r == c.w {
@@ -126,20 +127,18 @@ func (c *Conn) skipEmptyPong() bool {
 func (c *Conn) Read(p []byte) (int, error) {
 	c.readMu.Lock()
 	defer c.readMu.Unlock()
-	if c.unpacking != nil {
+	empty := c.r == c.w
+
+	switch {
+	case c.unpacking != nil:
 		return c.readPacked(p)
-	}
-	if c.r == c.w && c.in.left >= readSize && len(p) >= readSize {
-		// This is inside a large payload: read it straight into p.
-		if err := c.fill(p[:min(uint64(len(p)), c.in.left)]); err != nil {
-			return 0, c.readError(err)
-		}
-		return c.scanIn(p[:c.got]), nil
-	}
-	if c.r == c.w && c.waited && c.in.between() {
+	case empty && c.in.left >= readSize && len(p) >= readSize:
+		return c.readThrough(p)
+	case empty && c.waited && c.in.between():
 		c.waited = false
 		return 0, ErrIdle
 	}
+
 	if err := c.next(); err != nil {
 		return 0, c.readError(err)
 	}
@@ -147,9 +146,23 @@ func (c *Conn) Read(p []byte) (int, error) {
 		c.unpacking = unpackings.Get().(*unpacking)
 		return c.readPacked(p)
 	}
+	return c.readBuffered(p)
+}
+
+// readThrough is Read inside a large payload, which it reads straight into p.
+func (c *Conn) readThrough(p []byte) (int, error) {
+	if err := c.fill(p[:min(uint64(len(p)), c.in.left)]); err != nil {
+		return 0, c.readError(err)
+	}
+	return c.scanIn(p[:c.got]), nil
+}
+
+// readBuffered is Read where something is unread.
+func (c *Conn) readBuffered(p []byte) (int, error) {
 	n := c.scanIn(c.buf[c.r:min(c.w, c.r+len(p))])
 	copy(p, c.buf[c.r:c.r+n])
 	c.consume(n)
+
 	if c.oversized() { // coder/websocket would allocate memory for it
 		return 0, c.tooBig()
 	}
@@ -167,6 +180,7 @@ func (c *Conn) next() error {
 			return err
 		}
 	}
+
 	for c.in.have == 0 && isCutControl(c.buf[c.r:c.w]) {
 		c.r, c.w = 0, copy(c.buf[:], c.buf[c.r:c.w])
 		if err := c.fill(c.buf[c.w:]); err != nil {
@@ -186,6 +200,7 @@ func isCutControl(p []byte) bool {
 	if len(p) < 2 {
 		return true
 	}
+
 	length := int(p[1] &^ maskBit)
 	return p[1]&maskBit != 0 && length <= MaxControl && len(p) < 2+4+length
 }
@@ -193,16 +208,20 @@ func isCutControl(p []byte) bool {
 // scanIn takes the bytes of p that belong to the current frame and returns their number.
 func (c *Conn) scanIn(p []byte) int {
 	n, end := c.in.scan(p)
-	if end && c.in.between() {
+	if !end {
+		return n
+	}
+
+	if c.in.between() {
 		c.timed = false
 	}
-	if end && c.in.opcode < Close {
+	if c.in.opcode < Close {
 		c.waited = false
 	}
-	if end && c.in.opcode == Close {
+	if c.in.opcode == Close {
 		c.peerClosed.Store(true)
 	}
-	if end && (c.in.opcode > Close || c.in.opcode == Continuation && c.lacking()) {
+	if c.in.opcode > Close || c.in.opcode == Continuation && c.lacking() {
 		c.owner.EmptyFrame(c.caughtUp.Load())
 	}
 	return n
@@ -255,16 +274,19 @@ func (c *Conn) fill(p []byte) error {
 		}
 	}
 	c.into = nil
+
 	since, now := c.waiting.Swap(0), Now()
 	if since != 0 {
 		c.listened.Add(now - since)
 	}
+
 	if c.readErr != nil {
 		if !c.Interrupted(c.readErr) {
 			c.owner.ReadFailed(c.readErr)
 		}
 		return c.readErr
 	}
+
 	now = max(now, c.lastRead.Load()+1) // each read has a time of its own, even if the clock is coarse
 	c.lastRead.Store(now)
 	switch {
@@ -293,6 +315,7 @@ func (c *Conn) plainRead() {
 		own = readBuffers.Get().(*[readSize]byte)
 		p = own[:]
 	}
+
 	c.waiting.Store(Now())
 	n, err := c.Conn.Read(p)
 	if c.got = n; n == 0 {

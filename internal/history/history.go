@@ -1,11 +1,14 @@
-// Package history keeps the last messages of each room for clients that come back. A [Log] is one room's:
-// bounded in messages, bytes and age. Its messages are those that the queues of the members share.
+// Package history keeps the last messages of each room for clients that come back. A [Log] is one room's,
+// bounded in messages, bytes and age. A [Store] has the logs of all rooms, and bounds them together. The
+// messages are those that the queues of the members share.
 //
 // It knows messages as frames and where each stands in its room. It doesn't know who is in a room, what a
 // client has been sent, or how a position is written for a client.
 package history
 
 import (
+	"slices"
+	"sync"
 	"time"
 
 	"github.com/wsroom/wsroom/internal/frame"
@@ -47,10 +50,16 @@ type Limits struct {
 	Age      time.Duration // of a message
 }
 
-// Log is the history of one room. The zero Log keeps nothing. A Log isn't safe for concurrent use.
+// Log is the history of one room. Its methods may be called concurrently. To call several of them for one
+// state of the log, and to append in an order, its users have the lock of the room.
 type Log struct {
 	limits *Limits
 	room   uint64
+	birth  uint64 // see Birth
+	store  *Store // nil if it belongs to none
+
+	mu     sync.Mutex       // guards the rest; nothing is locked under it
+	over   bool             // the store has ended it
 	ring   []*frame.Message // its size is a power of two
 	head   int              // of the oldest message, in ring
 	len    int
@@ -58,8 +67,8 @@ type Log struct {
 	last   uint64   // the number of the newest message
 	lastAt Position // of the newest message that is known, kept or not
 	base   Position // right before the oldest message that is kept; zero: it isn't known
-	birth  uint64   // see Birth
 	marked int64    // see Mark
+	told   int      // see AddTold
 	idle   int64    // since when the room has had no member, by frame.Now; 0: it has members
 }
 
@@ -76,51 +85,75 @@ func (l *Log) Birth() uint64 { return l.birth }
 func (l *Log) Room() uint64 { return l.room }
 
 // Bytes returns how much the log keeps: the bytes of the messages' frames.
-func (l *Log) Bytes() int64 { return l.bytes }
+func (l *Log) Bytes() int64 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.bytes
+}
 
 // Len returns how many messages the log keeps.
-func (l *Log) Len() int { return l.len }
+func (l *Log) Len() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.len
+}
 
-// Newest returns when the newest kept message was made, by frame.Now. It returns 0 if there is none.
-func (l *Log) Newest() int64 {
+// AddTold counts the members of the room that are told of positions.
+func (l *Log) AddTold(n int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.told += n
+}
+
+// SetIdle says that the room has no member from now on, which is by frame.Now.
+func (l *Log) SetIdle(now int64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.idle = now
+}
+
+// End is where the log ends: the number of its newest message, and its position. The position is zero if it
+// isn't known.
+func (l *Log) End() (number uint64, at Position) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.last, l.endLocked()
+}
+
+func (l *Log) endLocked() Position {
 	if l.len == 0 {
-		return 0
+		return l.base
 	}
-	return placeOf(l.at(l.len - 1)).Made
+	return l.lastAt
 }
 
 // Mark reports whether the log's end needs a new position at that time, by frame.Now: it has none, or the
 // newest message is older than age. Then it doesn't report so again for a second.
 func (l *Log) Mark(now int64, age time.Duration) bool {
-	_, at := l.End()
-	named := at != Position{} && l.len > 0 && now-l.Newest() <= int64(age)
-	if named || now-l.marked < int64(time.Second) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.markLocked(now, age)
+}
+
+func (l *Log) markLocked(now int64, age time.Duration) bool {
+	named := l.endLocked() != Position{} && l.len > 0 && now-l.newest() <= int64(age)
+	if named || l.marked != 0 && now-l.marked < int64(time.Second) {
 		return false
 	}
 	l.marked = now
 	return true
 }
 
-// SetIdle notes since when, by frame.Now, the room has had no member; 0 means that it has.
-func (l *Log) SetIdle(since int64) { l.idle = since }
-
-// IsOver reports whether nobody can come back to the log at that time: the room has had no member for as
-// long as a message is kept.
-func (l *Log) IsOver(now int64) bool { return l.idle != 0 && now-l.idle > int64(l.limits.Age) }
-
-// End is where the log ends: the number of its newest message, and its position. The position is zero if it
-// isn't known.
-func (l *Log) End() (number uint64, at Position) {
-	if l.len == 0 {
-		return l.last, l.base
-	}
-	return l.last, l.lastAt
-}
+// newest returns when the newest message was kept. There must be one.
+func (l *Log) newest() int64 { return placeOf(l.at(l.len - 1)).Made }
 
 // Append adds a message, which becomes one of the room. at is its position. A zero at stands for the one
 // after the last, which is how a process without a broker numbers messages.
 func (l *Log) Append(m *frame.Message, at Position, hidden *Hidden, now int64) *Place {
-	_, prev := l.End()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	before := l.bytes
+	prev := l.endLocked()
 	if at == (Position{}) {
 		at.Stream = l.lastAt.Stream + 1
 	}
@@ -130,32 +163,51 @@ func (l *Log) Append(m *frame.Message, at Position, hidden *Hidden, now int64) *
 	m.Tag = place
 
 	l.push(m)
-	l.bytes += m.Size()
 	for l.len > l.limits.Messages || l.bytes > l.limits.Bytes {
 		l.drop()
 	}
-	l.Expire(now)
+	l.expire(now)
+	l.count(l.bytes - before)
 	return place
 }
 
 // Lose notes that messages are missing after the newest one. What came before can't be continued, so the
-// log drops it.
-func (l *Log) Lose() {
-	l.Clear()
+// log drops it. Lose returns the number of the last one that is missing.
+func (l *Log) Lose() (number uint64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.clear()
 	l.last++
 	l.base = Position{}
+	return l.last
 }
 
-// Clear drops all messages. Who has the newest one has missed nothing.
+// Clear drops all messages. A client that has the newest one has missed nothing.
 func (l *Log) Clear() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.clear()
+}
+
+func (l *Log) clear() {
+	before := l.bytes
 	for l.len > 0 {
 		l.drop()
 	}
 	l.ring = nil
+	l.count(-before)
 }
 
 // Expire drops the messages that are too old.
 func (l *Log) Expire(now int64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	before := l.bytes
+	l.expire(now)
+	l.count(l.bytes - before)
+}
+
+func (l *Log) expire(now int64) {
 	for l.len > 0 && now-placeOf(l.at(0)).Made > int64(l.limits.Age) {
 		l.drop()
 	}
@@ -164,32 +216,42 @@ func (l *Log) Expire(now int64) {
 // Find returns the number of the message that stands n after the one at that position. ok reports that all
 // messages after it are kept.
 func (l *Log) Find(at Position, n uint64) (number uint64, ok bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	if at == (Position{}) || n > l.last {
 		return 0, false
 	}
 
-	oldest := l.last - uint64(l.len) + 1
 	switch i, found := l.search(at); {
 	case found:
-		number = oldest + uint64(i) + n
+		number = l.oldest() + uint64(i) + n
 	case at == l.base:
-		number = oldest - 1 + n
+		number = l.oldest() - 1 + n
 	default:
 		return 0, false
 	}
 	return number, number <= l.last
 }
 
+// oldest returns the number of the oldest message that is kept.
+func (l *Log) oldest() uint64 { return l.last - uint64(l.len) + 1 }
+
 // PositionOf returns the position of the message with that number, which is kept or right before the oldest.
 func (l *Log) PositionOf(number uint64) Position {
-	if oldest := l.last - uint64(l.len) + 1; number >= oldest {
-		return placeOf(l.at(int(number - oldest))).At
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if number >= l.oldest() {
+		return placeOf(l.at(int(number - l.oldest()))).At
 	}
 	return l.base
 }
 
 // Floor returns a position before which nothing is shown to a client that enters now.
-func (l *Log) Floor() Position { return l.lastAt }
+func (l *Log) Floor() Position {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.lastAt
+}
 
 // search finds the kept message at that position.
 func (l *Log) search(at Position) (i int, found bool) {
@@ -205,12 +267,13 @@ func (l *Log) search(at Position) (i int, found bool) {
 	return low, low < l.len && placeOf(l.at(low)).At == at
 }
 
-// After calls f for each kept message whose number is higher, the oldest first.
+// After calls f for each kept message whose number is higher, the oldest first. f must not call the log.
 func (l *Log) After(number uint64, f func(*frame.Message, *Place)) {
-	oldest := l.last - uint64(l.len) + 1
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	first := 0
-	if number >= oldest {
-		first = int(min(number-oldest+1, uint64(l.len)))
+	if number >= l.oldest() {
+		first = int(min(number-l.oldest()+1, uint64(l.len)))
 	}
 	for i := first; i < l.len; i++ {
 		m := l.at(i)
@@ -218,18 +281,25 @@ func (l *Log) After(number uint64, f func(*frame.Message, *Place)) {
 	}
 }
 
-// Tail returns the last n kept messages whose number is at most last, the oldest first.
+// Tail returns the last n kept messages whose number is at most last and that aren't empty, the oldest first.
 func (l *Log) Tail(n int, last uint64) []*frame.Message {
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	var tail []*frame.Message
 	for i := l.len - 1; i >= 0 && len(tail) < n; i-- {
-		if m := l.at(i); placeOf(m).Number <= last {
+		if m := l.at(i); placeOf(m).Number <= last && m.Size() > 0 {
 			tail = append(tail, m)
 		}
 	}
-	for i, j := 0, len(tail)-1; i < j; i, j = i+1, j-1 {
-		tail[i], tail[j] = tail[j], tail[i]
-	}
+	slices.Reverse(tail)
 	return tail
+}
+
+// count tells the store by how many bytes the log has grown.
+func (l *Log) count(bytes int64) {
+	if l.store != nil && !l.over && bytes != 0 {
+		l.store.count(bytes)
+	}
 }
 
 func (l *Log) push(m *frame.Message) {
@@ -242,6 +312,7 @@ func (l *Log) push(m *frame.Message) {
 	}
 	l.len++
 	l.ring[(l.head+l.len-1)&(len(l.ring)-1)] = m
+	l.bytes += m.Size()
 }
 
 // drop drops the oldest message.

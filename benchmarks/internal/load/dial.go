@@ -39,13 +39,16 @@ func dial(ctx context.Context, addr string, tiny bool) (net.Conn, error) {
 }
 
 // handshake upgrades conn. It returns what the server sent beyond its response, read into buf.
-func handshake(conn net.Conn, path string, deflate bool, buf []byte) (rest []byte, err error) {
+func handshake(conn net.Conn, path, subprotocol string, deflate bool, buf []byte) (rest []byte, err error) {
 	if err := conn.SetDeadline(time.Now().Add(handshakeTimeout)); err != nil {
 		return nil, err
 	}
 	request := "GET " + path + " HTTP/1.1\r\nHost: " + conn.RemoteAddr().String() +
 		"\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13" +
 		"\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+	if subprotocol != "" {
+		request += "Sec-WebSocket-Protocol: " + subprotocol + "\r\n"
+	}
 	if deflate {
 		request += "Sec-WebSocket-Extensions: permessage-deflate; server_no_context_takeover; client_no_context_takeover\r\n"
 	}

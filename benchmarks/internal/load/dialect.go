@@ -9,6 +9,9 @@ type Dialect struct {
 	Lines    bool                                                 // a frame may hold several messages, a line each
 	Ping     string                                               // a text of the server's that wants Pong; where there is none, all texts are messages
 	Pong     string
+
+	Subprotocol string // which the client offers
+	Controls    bool   // there are texts that aren't messages and want no answer
 }
 
 // Plain is WebSocket alone: the path names the room, a text frame is a message.
@@ -17,6 +20,9 @@ var Plain = Dialect{
 	Greeting: func(string) []byte { return nil },
 	Wrap:     func(dst []byte, _ string, message []byte) []byte { return append(dst, message...) },
 }
+
+// V1 is Plain for a client that speaks wsroom.v1. It has no position to come back to.
+var V1 = Dialect{Path: Plain.Path, Greeting: Plain.Greeting, Wrap: Plain.Wrap, Subprotocol: "wsroom.v1", Controls: true}
 
 // Centrifuge is the JSON protocol of centrifuge: connect and subscribe in one frame, publish
 // commands, and frames that hold several replies and pushes.

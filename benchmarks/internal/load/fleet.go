@@ -98,7 +98,7 @@ func (f *Fleet) join(ctx context.Context, m *Member) error {
 	}
 	defer conn.Close()
 	buf := make([]byte, 4<<10)
-	rest, err := handshake(conn, f.dialect.Path(m.room.name), f.plan.Deflate, buf)
+	rest, err := handshake(conn, f.dialect.Path(m.room.name), f.dialect.Subprotocol, f.plan.Deflate, buf)
 	if err != nil {
 		return err
 	}

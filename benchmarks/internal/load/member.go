@@ -140,6 +140,7 @@ func (m *Member) line(line []byte) error {
 	switch {
 	case ok:
 		m.saw(s)
+	case m.fleet.dialect.Controls:
 	case m.fleet.dialect.Ping == "":
 		return errors.New("load: not a message of this run")
 	case string(line) == m.fleet.dialect.Ping:

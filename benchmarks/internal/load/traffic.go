@@ -98,7 +98,7 @@ func (f *Fleet) cycle(ctx context.Context, buf []byte) error {
 	}
 	defer conn.Close()
 	room := f.rooms[0].name
-	rest, err := handshake(conn, f.dialect.Path(room), false, buf)
+	rest, err := handshake(conn, f.dialect.Path(room), f.dialect.Subprotocol, false, buf)
 	if err != nil {
 		return err
 	}

@@ -13,6 +13,16 @@ import (
 // any channel. Write buffers come from its pool. With deflate it uses its cache of prepared
 // messages, experimental, which compresses a publication once and not for each subscriber.
 func newCentrifuge(o Options) http.Handler {
+	return newCentrifugeWith(o, centrifuge.SubscribeOptions{}, centrifuge.PublishOptions{})
+}
+
+// newCentrifugeKept keeps what is published, for clients that recover.
+func newCentrifugeKept(o Options) http.Handler {
+	return newCentrifugeWith(o, centrifuge.SubscribeOptions{EnableRecovery: true},
+		centrifuge.PublishOptions{HistorySize: 256, HistoryTTL: keptFor})
+}
+
+func newCentrifugeWith(o Options, subscribe centrifuge.SubscribeOptions, publish centrifuge.PublishOptions) http.Handler {
 	node, err := centrifuge.New(centrifuge.Config{ClientChannelLimit: 1 << 20})
 	if err != nil {
 		panic(err)
@@ -32,10 +42,10 @@ func newCentrifuge(o Options) http.Handler {
 	node.OnConnect(func(client *centrifuge.Client) {
 		s.remember(client)
 		client.OnSubscribe(func(_ centrifuge.SubscribeEvent, reply centrifuge.SubscribeCallback) {
-			reply(centrifuge.SubscribeReply{}, nil)
+			reply(centrifuge.SubscribeReply{Options: subscribe}, nil)
 		})
 		client.OnPublish(func(_ centrifuge.PublishEvent, reply centrifuge.PublishCallback) {
-			reply(centrifuge.PublishReply{}, nil)
+			reply(centrifuge.PublishReply{Options: publish}, nil)
 		})
 	})
 	if err := node.Run(); err != nil {

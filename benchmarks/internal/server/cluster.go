@@ -37,6 +37,21 @@ var Clustered = []Library{
 	{Name: "socket.io", Dialect: load.SocketIO, Run: runSocketIO, Missing: socketIOMissing},
 }
 
+// Returning are the libraries whose clients can come back to another node, and get what they have missed.
+var Returning = []Library{
+	{Name: "wsroom.v1 redis", Broker: Redis, New: newWsroomRedisKept},
+	{Name: "centrifuge recover", Broker: Redis, New: newCentrifugeKept},
+}
+
+func newWsroomRedisKept(o Options) http.Handler {
+	client, err := rueidis.NewClient(rueidis.ClientOption{InitAddress: []string{o.Broker}, ForceSingleClient: true, DisableCache: true})
+	if err != nil {
+		panic(err)
+	}
+	return newWsroomHub(o, wsroom.WithBroker(redisbroker.New(client)), wsroom.WithHistory(256, 256<<10, keptFor),
+		wsroom.WithResumeKey(make([]byte, 32)))
+}
+
 func newWsroomRedis(o Options) http.Handler {
 	client, err := rueidis.NewClient(rueidis.ClientOption{InitAddress: []string{o.Broker}, ForceSingleClient: true, DisableCache: true})
 	if err != nil {

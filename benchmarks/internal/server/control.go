@@ -62,7 +62,7 @@ func Main(args []string, in io.Reader, out io.Writer) error {
 	if *isNATS {
 		return runNATS(in, out)
 	}
-	libraries := slices.Concat(Libraries, Clustered)
+	libraries := slices.Concat(Libraries, Clustered, Kept, Returning)
 	at := slices.IndexFunc(libraries, func(l Library) bool { return l.Name == *name })
 	if at < 0 {
 		return fmt.Errorf("server: no library %q", *name)

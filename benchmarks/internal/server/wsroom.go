@@ -4,8 +4,10 @@ import (
 	"net/http"
 	"strconv"
 	"sync"
+	"time"
 
 	"github.com/wsroom/wsroom"
+	"github.com/wsroom/wsroom/benchmarks/internal/load"
 )
 
 // newWsroom is the chat of wsroom's README with its defaults: heartbeats, a bounded queue for each
@@ -27,6 +29,20 @@ func newWsroomHub(o Options, options ...wsroom.Option) http.Handler {
 	}
 	s.Hub = wsroom.New(options...)
 	return s
+}
+
+// Kept are the servers that show what a history costs: without one, with one for members that don't speak
+// wsroom.v1, and for members that do.
+var Kept = []Library{
+	{Name: "wsroom", Dialect: load.Plain, New: newWsroom},
+	{Name: "wsroom history", Dialect: load.Plain, New: newWsroomKept},
+	{Name: "wsroom.v1 history", Dialect: load.V1, New: newWsroomKept},
+}
+
+const keptFor = 2 * time.Minute
+
+func newWsroomKept(o Options) http.Handler {
+	return newWsroomHub(o, wsroom.WithHistory(256, 256<<10, keptFor))
 }
 
 type wsroomServer struct {

@@ -128,7 +128,7 @@ func TestManyNodesDoubleNothing(t *testing.T) {
 		time.Sleep(7 * time.Second)
 		a.ExpectText("local")
 		for i := range 1100 {
-			if err := w.Node.Publish(t.Context(), ":room:/a", kit.LetterOf(uint64(i), "x")); err != nil {
+			if err := w.Node.Publish(t.Context(), ":room:/a", kit.FirstEnvelope(uint64(i), "x")); err != nil {
 				t.Fatal(err)
 			}
 		}

@@ -223,39 +223,45 @@ func (h *harbour) check() {
 }
 
 func (h *harbour) checkLog(log []entry, place map[string]int) {
-	before, holes := -1, 0
-	var begin cluster.Position // of what has no hole up to here
-	lastOf, holesAt := map[string]message{}, map[string]int{}
-	had := map[string]bool{}
+	var before, first entry // the last message, if no hole has come since, and the log's first
+	holes := 0
+	lastOf, holesAt, had := map[string]message{}, map[string]int{}, map[string]bool{}
 	for _, e := range log {
 		if e.text == "hole" {
 			holes++
-			before, begin = -1, cluster.Position{}
+			before = entry{}
 			continue
 		}
-		if begin == (cluster.Position{}) {
-			begin = e.at
+		if first.text == "" {
+			first = e
 		}
 		at, known := place[e.text]
-		switch m := h.kept[at]; {
-		case !known:
-			h.t.Errorf("%v: %q was never kept", e.at, e.text)
+		m := h.kept[at]
+		second := less(m.at, e.at)                  // the node has missed the first copy
+		gone := !first.past && less(m.at, first.at) // nothing was kept any more when the log began
+		beside := before.text != "" && before.at.Stream != e.at.Stream
+		switch {
+		case !known || less(e.at, m.at):
+			h.t.Errorf("%v: %q wasn't kept there", e.at, e.text)
 		case had[e.text]:
 			h.t.Errorf("%v: %q is there twice", e.at, e.text)
-		case less(m.at, e.at) && !less(m.at, begin):
-			h.t.Errorf("%q was kept at %v first, and stands at %v", e.text, m.at, e.at)
-		case less(m.at, e.at): // a second copy; the first was gone before this node had what is before it
-		case before >= 0 && slices.ContainsFunc(h.kept[before+1:at], func(m message) bool { return m.kind == frame.Text }):
-			h.t.Errorf("%v: %q follows %q, and between them nothing says that some are missing", e.at, e.text, h.kept[before].text)
-		default:
-			if last, known := lastOf[m.node]; known && last.sequence < m.sequence-m.back && holesAt[m.node] == holes {
-				h.t.Errorf("%v: one of the same node is missing before %q, and nothing says so", e.at, e.text)
-			}
-			lastOf[m.node], holesAt[m.node] = m, holes
-			before = at
+		case second && beside && !gone:
+			h.t.Errorf("%q was kept at %v first, and stands at %v beside %q", e.text, m.at, e.at, before.text)
+		case before.text != "" && h.keptBetween(before.at, e.at):
+			h.t.Errorf("%v: %q follows %q, and between them nothing says that some are missing", e.at, e.text, before.text)
 		}
-		had[e.text] = true
+		if last, known := lastOf[m.node]; known && last.sequence < m.sequence-m.back && holesAt[m.node] == holes {
+			h.t.Errorf("%v: one of the same node is missing before %q, and nothing says so", e.at, e.text)
+		}
+		lastOf[m.node], holesAt[m.node] = m, holes
+		before, had[e.text] = e, true
 	}
+}
+
+func (h *harbour) keptBetween(from, to cluster.Position) bool {
+	return slices.ContainsFunc(h.kept, func(m message) bool {
+		return m.kind == frame.Text && less(from, m.at) && less(m.at, to)
+	})
 }
 
 // wantAll checks that the logs of nodes with members have everything up to now.

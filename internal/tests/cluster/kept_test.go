@@ -98,7 +98,8 @@ type noter struct {
 	*cluster.Node
 	line *line
 
-	most int // messages of a log; 0: no limit
+	most  int    // messages of a log; 0: no limit
+	onEnd func() // called when a log ends, if it isn't nil
 
 	mu   sync.Mutex // guards the rest
 	logs map[string][]entry
@@ -165,6 +166,9 @@ func (o *noter) add(room string, e entry) {
 }
 
 func (o *noter) ended(room string) {
+	if o.onEnd != nil {
+		o.onEnd()
+	}
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	delete(o.logs, room)
@@ -231,6 +235,9 @@ func (o *noter) say(t *testing.T, texts ...string) {
 		synctest.Wait()
 	}
 }
+
+// downed is a fault for line.set: nothing is kept.
+func downed([]byte) (int, error) { return 0, kit.ErrDown }
 
 // message is one of an envelope, as the wire has it.
 type message struct {
@@ -759,6 +766,130 @@ func TestKeptLogThatEndedGetsNothing(t *testing.T) {
 		b.Close(t.Context())
 		old(math.MaxUint64, append(sent, 4, 9, 0, 1, 'x'))
 		b.want(t, "it", "")
+	})
+}
+
+// A node that has missed the first copy of a message, which isn't kept any more, has the second, with a hole before
+// it: other nodes have the message elsewhere. It doesn't matter whether the node has had others of the sender.
+func TestKeptSecondCopyHasAHoleBefore(t *testing.T) {
+	for _, known := range []bool{true, false} {
+		t.Run(fmt.Sprint("known ", known), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				server := brokertest.NewMemory()
+				var nodes []*noter
+				for range 7 {
+					nodes = append(nodes, newNoter(t, server, 100))
+				}
+				a, other, all, cut, again, later, last := nodes[0], nodes[1], nodes[2], nodes[3], nodes[4], nodes[5], nodes[6]
+				for _, o := range []*noter{all, cut, again} {
+					o.join(t, "/a")
+				}
+				first := ""
+				if known {
+					a.say(t, "0")
+					first = "0 "
+				}
+
+				cut.line.Down()
+				again.line.Down()
+				a.line.set(func([]byte) (int, error) { return 1, kit.ErrDown })
+				a.say(t, "1")
+				a.line.set(downed)
+				other.say(t, "2", "3")
+				server.Trim(1)
+				cut.line.Up()
+				again.line.Up()
+				synctest.Wait()
+				again.leave("/a")
+				again.join(t, "/a")
+				later.join(t, "/a")
+				a.line.set(nil)
+				time.Sleep(time.Minute)
+				last.join(t, "/a")
+				a.say(t, "4")
+
+				all.want(t, "one that was there", first+"1 2 3 4")
+				cut.want(t, "one that was cut off", first+"hole 3 hole 1 4")
+				again.want(t, "one that was cut off, and came again", "(3) hole 1 4")
+				later.want(t, "one that came in between", "(3) hole 1 4")
+				last.want(t, "one that came later", "(3) hole (1) 4")
+				all.wantGaps(t, "one that was there", 0)
+				cut.wantGaps(t, "one that was cut off", 1)
+				later.wantGaps(t, "one that came in between", 0)
+				last.wantGaps(t, "one that came later", 0)
+			})
+		})
+	}
+}
+
+// The first message of a room may be one that is published again. Nothing is missing before it.
+func TestKeptFirstMessageMayBePublishedAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		server := brokertest.NewMemory()
+		a, b := newNoter(t, server, 100), newNoter(t, server, 100)
+		b.join(t, "/a")
+		a.line.set(downed)
+		a.say(t, "1")
+		a.line.set(nil)
+		time.Sleep(time.Minute)
+		b.want(t, "one that was there", "1")
+	})
+}
+
+// No log begins before the room's last one has ended.
+func TestKeptLogBeginsWhenTheLastHasEnded(t *testing.T) {
+	t.Parallel() // nothing is short here: the subscription ends by itself, in real time
+	server := brokertest.NewMemory()
+	o := newNoter(t, server, 100)
+	entered, begun := make(chan error, 1), make(chan struct{}, 10)
+	ended := make(chan bool, 10)
+	o.onEnd = func() {
+		go func() { entered <- o.Subscribe(t.Context, "/a") }()
+		select {
+		case <-begun:
+			ended <- false
+		case <-time.After(200 * time.Millisecond):
+			ended <- true
+		}
+	}
+	o.join(t, "/a")
+	if err := cluster.Publish(o.Node, []string{"/a"}, nil, frame.Text, "1"); err != nil {
+		t.Fatal(err)
+	}
+	kit.Until(t, "the message has come", func() bool { return o.texts("/a") == "1" })
+	o.line.follow = func(deliver func(uint64, []byte)) func(uint64, []byte) {
+		begun <- struct{}{}
+		return deliver
+	}
+	o.Unsubscribe("/a")
+	if !kit.Await(t, ended, "the log's end") {
+		t.Error("the next log has begun before")
+	}
+	if err := kit.Await(t, entered, "the next subscription"); err != nil {
+		t.Fatal(err)
+	}
+	if got := o.texts("/a"); got != "(1)" {
+		t.Errorf("the next log is %q", got)
+	}
+	o.onEnd = nil
+}
+
+// Settle waits until what this node has sent is in its log.
+func TestKeptMessagesSettle(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := newNoter(t, brokertest.NewMemory(), 100)
+		a.line.follow = func(deliver func(uint64, []byte)) func(uint64, []byte) {
+			return func(position uint64, data []byte) {
+				time.Sleep(100 * time.Millisecond)
+				deliver(position, data)
+			}
+		}
+		a.join(t, "/a")
+		a.say(t, "1", "2")
+		a.Settle(t.Context())
+		if got := a.texts("/a"); got != "1 2" {
+			t.Errorf("the log is %q", got)
+		}
 	})
 }
 

@@ -108,11 +108,16 @@ func TestPresenceLapsesWithItsNode(t *testing.T) {
 	})
 }
 
-// Whoever finds that a node has died tells of it: a node that has just come, and one that is about to go.
+// The node that finds that another one has died reports it: a node that has just come, one that is about to go, and
+// one without members. No presence is listed for longer than 45 s.
 func TestWhoFindsADeadNodeTellsOfIt(t *testing.T) {
 	for name, find := range map[string]func(t *testing.T, c *census){
 		"coming": func(t *testing.T, c *census) { wsroomtest.Dial(t, c.hubs[0], "/b?as=cat") },
 		"going":  func(t *testing.T, c *census) { kit.Shutdown(t, c.hubs[0]) },
+		"idle": func(t *testing.T, c *census) {
+			time.Sleep(12 * time.Second)
+			c.present("45 s after the death")
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -129,9 +134,9 @@ func TestWhoFindsADeadNodeTellsOfIt(t *testing.T) {
 				}
 				time.Sleep(8 * time.Second)
 				find(t, well)
-				want := []string{"0 +cat /b", "0 -ann /a"}
-				if name == "going" {
-					want = want[1:]
+				want := []string{"0 -ann /a"}
+				if name == "coming" {
+					want = []string{"0 +cat /b", "0 -ann /a"}
 				}
 				well.want(name, want...)
 			})

@@ -186,22 +186,6 @@ func TestWaitingMemberEventsAreMerged(t *testing.T) {
 	})
 }
 
-// A node on which nobody is finds the death of another one, and nobody's presence is listed longer than 45 s.
-func TestIdleNodeFindsTheDead(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		memory := brokertest.NewMemory()
-		store := &severed{PresenceStore: memory}
-		dead, idle := takeCensus(t, 1, wsroom.WithPresenceStore(store)), takeCensus(t, 1, wsroom.WithPresenceStore(memory))
-		wsroomtest.Dial(t, dead.hubs[0], "/a?as=ann")
-		time.Sleep(25 * time.Second)
-		store.cut.Store(true)
-		idle.present("before the lease ends", "ann")
-		time.Sleep(45 * time.Second)
-		idle.present("after 45 s")
-		idle.want("after 45 s", "0 -ann /a")
-	})
-}
-
 // Who was found to have left, before a renewal failed, is told of.
 func TestWhoIsFoundByAFailingRenewalIsToldOf(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -5,7 +5,6 @@ import (
 	"testing"
 
 	"github.com/coder/websocket"
-
 	"github.com/wsroom/wsroom"
 	"github.com/wsroom/wsroom/internal/tests/kit"
 )

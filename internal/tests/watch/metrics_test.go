@@ -34,7 +34,7 @@ type trigger struct {
 // the hub is shut down, whatever has happened.
 func TestEveryCauseIsCountedAndDocumented(t *testing.T) {
 	seen := map[string]bool{}
-	for _, h := range slices.Concat(endings(), drops(), refusalsOfRequests(), limitsOfHub(), brokerFaults()) {
+	for _, h := range slices.Concat(endings(), drops(), refusalsOfRequests(), limitsOfHub(), brokerFaults(), returns()) {
 		t.Run(h.counts, func(t *testing.T) {
 			for name := range h.count(t) {
 				seen[name] = true
@@ -66,7 +66,7 @@ func (h trigger) count(t *testing.T) map[string]float64 {
 		h.do(s, hub)
 		synctest.Wait()
 	})
-	for _, gauge := range []string{wsroom.MetricConns, wsroom.MetricRooms, wsroom.MetricBrokerQueue} {
+	for _, gauge := range []string{wsroom.MetricConns, wsroom.MetricRooms, wsroom.MetricBrokerQueue, wsroom.MetricHistory} {
 		if n := o.Sum(gauge); n != 0 {
 			t.Errorf("%s is %v at the end", gauge, n)
 		}
@@ -309,6 +309,39 @@ func brokerFaults() []trigger {
 		onConn("broker_gaps malformed", func(c *kit.RawConn, _ *wsroom.Hub) {
 			node.Publish(c.T.Context(), ":room:/a", []byte("x"))
 		}, wsroom.WithBroker(node)),
+	}
+}
+
+// returns are clients that come back.
+func returns() []trigger {
+	comesBack := func(counts string, meanwhile func(hub *wsroom.Hub, cursor string) string) trigger {
+		return trigger{counts, []wsroom.Option{wsroom.WithHistory(100, 1<<20, time.Minute)}, func(s *kit.PipeServer, hub *wsroom.Hub) {
+			first := wsroomtest.Dial(s.T, hub, "/a", wsroomtest.WithCursor(""))
+			hub.SendTextToRoom("/a", "first")
+			first.ExpectText("first")
+			first.CloseNow()
+			cursor := meanwhile(hub, first.Cursor())
+			wsroomtest.Dial(s.T, hub, "/a", wsroomtest.WithCursor(cursor)).CloseNow()
+		}}
+	}
+	sends := func(n int) func(*wsroom.Hub, string) string {
+		return func(hub *wsroom.Hub, cursor string) string {
+			for range n {
+				hub.SendTextToRoom("/a", "x")
+			}
+			return cursor
+		}
+	}
+	return []trigger{
+		comesBack("resumes resumed", sends(2)),
+		comesBack("resumes expired", sends(101)),
+		comesBack("resumes unknown", func(_ *wsroom.Hub, cursor string) string {
+			time.Sleep(time.Hour)
+			return cursor
+		}),
+		comesBack("resumes forged", func(_ *wsroom.Hub, cursor string) string {
+			return regexp.MustCompile(`"at":"\d+"`).ReplaceAllString(cursor, `"at":"1"`)
+		}),
 	}
 }
 

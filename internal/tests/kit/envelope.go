@@ -6,6 +6,17 @@ import (
 	"strings"
 )
 
+// EnvelopeSize is the size of an empty envelope, with which a node tries whether the broker is back.
+const EnvelopeSize = 17
+
+// FirstEnvelope returns an envelope with the first message of the node with that number.
+func FirstEnvelope(node uint64, text string) []byte {
+	e := binary.BigEndian.AppendUint64(make([]byte, 9, 100), node)
+	e[0] = 1
+	e = append(e, byte(3+len(text)), 1, 0, 1)
+	return append(e, text...)
+}
+
 // Forged returns an envelope of the node that sent another one, with a message of that sequence.
 func Forged(of []byte, sequence, back uint64, text string) []byte {
 	message := binary.AppendUvarint(nil, sequence)
