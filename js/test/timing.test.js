@@ -1,6 +1,7 @@
 // When it connects, how long it waits, and when it gives up, by a clock that stands still.
 
 import assert from "node:assert/strict";
+import { readFileSync } from "node:fs";
 import { test } from "node:test";
 import { Socket } from "../wsroom.js";
 import { clock, FakeWebSocket, page } from "./fake.js";
@@ -81,6 +82,24 @@ test("these codes are final", async (t) => {
       await s.open(); // who wants to, may try again
       assert.equal(s.socket.state, "open");
     });
+  }
+});
+
+test("docs/browsers.md says what follows each code", async (t) => {
+  const page = readFileSync(new URL("../../docs/browsers.md", import.meta.url), "utf8");
+  const rows = [...page.matchAll(/^\| ([\d, to]*\d{4}).*? \| (stops|comes back after) ?([\d.]*)/gm)];
+  assert.equal(rows.length, 5);
+  for (const [, codes, what, seconds] of rows) {
+    for (const code of codes.match(/\d{4}/g)) {
+      await t.test(`${code} ${what} ${seconds}`, async (t) => {
+        const s = start(t);
+        const ws = await s.open();
+        Math.random.mock.mockImplementation(() => 0);
+        ws.ends(Number(code));
+        if (what === "stops") assert.equal(s.socket.state, "stopped");
+        else assert.equal(delayOf(s), seconds * 1_000);
+      });
+    }
   }
 });
 
