@@ -9,7 +9,8 @@ import { clock, FakeWebSocket, page } from "./fake.js";
 function start(t, options, url = "ws://server") {
   const tick = clock(t);
   const states = [];
-  const socket = new Socket(url, { WebSocket: FakeWebSocket, onstate: (state, why) => states.push(why ? [state, why] : state), ...options });
+  const onstate = (state, why) => states.push(why ? [state, why] : state);
+  const socket = new Socket(url, { WebSocket: FakeWebSocket, onstate, ...options });
   t.after(() => socket.close());
   const open = async (protocol) => {
     socket.open();
@@ -55,7 +56,8 @@ test("ten seconds open make the waits short again; less doesn't", async (t) => {
 });
 
 test("each close code has its floor", async (t) => {
-  for (const [code, floor] of [[1005, 0], [1006, 0], [1011, 0], [3000, 0], [4500, 0], [1001, 500], [1012, 500], [1008, 10_000], [1013, 5_000], [4408, 5_000], [4429, 5_000]]) {
+  const floors = [[1001, 500], [1012, 500], [1008, 10_000], [1013, 5_000], [4408, 5_000], [4429, 5_000]];
+  for (const [code, floor] of [[1005, 0], [1006, 0], [1011, 0], [3000, 0], [4500, 0], ...floors]) {
     await t.test(String(code), async (t) => {
       const s = start(t);
       const ws = await s.open();
@@ -158,7 +160,14 @@ test("a renew that throws is asked again; one that returns false ends it", async
 });
 
 test("an url that rejects, throws or never comes is asked for again", async (t) => {
-  const urls = [() => Promise.reject(new Error("no ticket")), () => { throw new Error("no idea"); }, () => new Promise(() => {}), async () => new URL("ws://server/?ticket=4")];
+  const urls = [
+    () => Promise.reject(new Error("no ticket")),
+    () => {
+      throw new Error("no idea");
+    },
+    () => new Promise(() => {}),
+    async () => new URL("ws://server/?ticket=4"),
+  ];
   const s = start(t, {}, () => urls.shift()());
   s.socket.open();
   await s.tick();
