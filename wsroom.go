@@ -15,8 +15,8 @@
 //	mux.Handle("GET /chat/{room}", hub)
 //
 // A [Conn] sends text, JSON or binary messages to itself, to a room, to several rooms, or to all connections.
-// The Hub sends them from anywhere. wsroom adds no protocol of its own on the wire, so any WebSocket client
-// can talk to it.
+// The Hub sends them from anywhere. Any WebSocket client can talk to it and gets plain messages: only a client
+// that asks for the subprotocol wsroom.v1 gets anything else.
 //
 // # Admission
 //
@@ -39,6 +39,11 @@
 // does with the request. Every connection has a heartbeat, bounded queues, and one cause of its end. [OnClose],
 // the message callback's last call and context.Cause(c.Context()) all give that cause. [http.Server.Shutdown]
 // doesn't close upgraded connections: call [Hub.Shutdown] as well.
+//
+// # Clients that come back
+//
+// With [WithHistory] a room keeps its last messages. A client that speaks wsroom.v1, as that of package wsroomjs, is
+// sent what it has missed. [Conn.Enter] and [Conn.DropHeld] give any client a snapshot and then the live messages.
 //
 // # Several nodes
 //
