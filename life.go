@@ -87,9 +87,8 @@ func (c *Conn) open(r *http.Request) {
 			}
 			return err
 		})
+		c.line.Release()
 	}
-
-	c.line.Release()
 	c.line.StartHeartbeat()
 	c.hub.heartbeat.Start()
 }

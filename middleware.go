@@ -324,7 +324,8 @@ func (g *gate) choose() {
 	ours := g.hub.cfg.subprotocols
 	if chosen, own, offers := resume.Offered(g.request.Header, ours); chosen != "" {
 		g.Header().Set("Sec-WebSocket-Protocol", chosen)
-		g.session = resume.NewSession(g.hub.resumeKey, own, offers)
+		cfg := g.hub.cfg
+		g.session = resume.NewSession(g.hub.resumeKey, own, offers, cfg.heartbeat, &cfg.history)
 	} else if p := request.Subprotocol(g.request.Header, ours); p != "" {
 		g.Header().Set("Sec-WebSocket-Protocol", p)
 	}
@@ -524,7 +525,7 @@ func (g *gate) enter(until time.Time) error {
 	conn.identify(g.request)
 	conn.line.Deflate = g.deflate != ""
 	if g.session != nil {
-		conn.line.Tell(g.session, resume.Hello(h.cfg.heartbeat, h.cfg.history.Age))
+		conn.line.Tell(g.session)
 	}
 	g.conn, g.held = conn, holdsConn
 

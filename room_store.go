@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 
 	"github.com/wsroom/wsroom/internal/frame"
+	"github.com/wsroom/wsroom/internal/goroutine"
 	"github.com/wsroom/wsroom/internal/history"
 	"github.com/wsroom/wsroom/internal/line"
 	"github.com/wsroom/wsroom/internal/lookup"
@@ -246,27 +247,35 @@ func (s *store) roomLocked(sh *shard, name string) (*room, error) {
 
 // leave ends c's membership in the room. It reports whether there was one.
 func (s *store) leave(c *Conn, name string) (left bool, err error) {
-	left, wake, err := s.leaveAndTell(c, name)
-	if wake {
-		c.line.Wake()
-	}
+	left, pushed, err := s.leaveAndTell(c, name)
+	c.settlePush(pushed)
 	return left, err
 }
 
-// leaveAndTell is leave. If the client is told of it, the queue must be woken.
-func (s *store) leaveAndTell(c *Conn, name string) (left, wake bool, err error) {
+// settlePush does what a push to c's queue leaves to do. No lock may be held.
+func (c *Conn) settlePush(p outbound.Pushed) {
+	if p.Wake {
+		c.line.Wake()
+	}
+	if p.Refused == outbound.Slow {
+		c.end(line.TooSlow)
+	}
+}
+
+// leaveAndTell is leave. If the client is told of it, pushed is the outcome.
+func (s *store) leaveAndTell(c *Conn, name string) (left bool, pushed outbound.Pushed, err error) {
 	sh := s.shardOf(name)
 	sh.mu.Lock()
 	defer s.unlockRooms(sh, len(sh.rooms))
 	if c.isEnded() { // the goroutine that ended it takes it out of its rooms
-		return false, false, ErrClosed
+		return false, pushed, ErrClosed
 	}
 
 	r := s.leaveLocked(sh, c, name)
 	if r != nil && c.line.Session() != nil {
-		wake = c.line.PushEmpty(&frame.Message{Tag: &resume.Leave{Room: r.id}}).Wake
+		pushed = c.line.Leave(&resume.Leave{Room: r.id})
 	}
-	return r != nil, wake, nil
+	return r != nil, pushed, nil
 }
 
 // leaveLocked is leave for a caller that has locked sh.mu. It returns the room, nil if c wasn't a member.
@@ -396,7 +405,7 @@ func (s *store) send(to audience, omit omission, at history.Position, m *frame.M
 	case len(to.rooms) == 1:
 		sh := s.shardOf(to.rooms[0])
 		sh.mu.Lock()
-		receivers = s.sendLocked(sh, to.rooms[0], omit, at, m, t)
+		receivers = s.sendLocked(sh, to.rooms[0], s.tagging.Load() > 0, omit, at, m, t)
 		sh.mu.Unlock()
 	default:
 		receivers = s.sendToSeveral(to, omit, at, m, t)
@@ -415,7 +424,7 @@ func (s *store) sendToSeveral(to audience, omit omission, at history.Position, m
 	locked := s.lock(to)
 	defer s.unlock(&locked)
 
-	names := lookup.New(to.rooms)
+	names, tagged := lookup.New(to.rooms), s.tagging.Load() > 0 // one answer for all rooms: they share m
 	for i, name := range to.rooms {
 		if i > 0 {
 			omit.names, omit.first = &names, i
@@ -423,15 +432,15 @@ func (s *store) sendToSeveral(to audience, omit omission, at history.Position, m
 				m = m.With(nil)
 			}
 		}
-		receivers += s.sendLocked(s.shardOf(name), name, omit, at, m, t)
+		receivers += s.sendLocked(s.shardOf(name), name, tagged, omit, at, m, t)
 	}
 	return receivers
 }
 
-// sendLocked is send to one room. The shard is locked.
-func (s *store) sendLocked(sh *shard, name string, omit omission, at history.Position, m *frame.Message, t *tally) (receivers int) {
+// sendLocked is send to one room. The shard is locked. tagged is placeLocked's.
+func (s *store) sendLocked(sh *shard, name string, tagged bool, omit omission, at history.Position, m *frame.Message, t *tally) (receivers int) {
 	r := sh.rooms[name]
-	place := s.placeLocked(name, r, m, at, omit)
+	place := s.placeLocked(name, r, tagged, m, at, omit)
 	if r == nil {
 		return 0
 	}
@@ -457,8 +466,9 @@ func (s *store) sendLocked(sh *shard, name string, omit omission, at history.Pos
 
 // placeLocked gives a message to the room its place: in the room's history if there is one, otherwise just in
 // the room, if somebody needs to know. It returns nil if the message has none. The shard is locked: so somebody
-// that comes to need it isn't in the room yet, or is seen here. r is nil if the room has no member.
-func (s *store) placeLocked(name string, r *room, m *frame.Message, at history.Position, omit omission) *history.Place {
+// that comes to need it isn't in the room yet, or is in tagged, which was read under the lock. r is nil if the room
+// has no member.
+func (s *store) placeLocked(name string, r *room, tagged bool, m *frame.Message, at history.Position, omit omission) *history.Place {
 	switch {
 	case s.histories != nil && r != nil:
 		return r.log.Append(m, at, omit.hidden(), frame.Now())
@@ -467,7 +477,7 @@ func (s *store) placeLocked(name string, r *room, m *frame.Message, at history.P
 			return log.Append(m, at, omit.hidden(), frame.Now())
 		}
 		return nil
-	case r == nil || s.tagging.Load() == 0:
+	case r == nil || !tagged:
 		return nil
 	case r.tag == nil:
 		r.tag = &history.Place{Room: r.id}
@@ -688,21 +698,22 @@ func (s *store) tell(name string, f func(*history.Log) any) {
 }
 
 // tail returns the last n messages of a room that c is in, of before those that are held back for c. It returns
-// none if nothing is held back.
+// none unless the goroutine has them held back.
 func (s *store) tail(c *Conn, name string, n int) []*frame.Message {
 	sh := s.shardOf(name)
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
 	r := sh.rooms[name]
-	if r == nil || r.log == nil || n <= 0 || !c.line.IsHeld() || !c.isIn(name) {
+	if r == nil || r.log == nil || n <= 0 || !c.line.IsHeldBy(goroutine.Current()) || !c.isIn(name) {
 		return nil
 	}
 
+	r.log.Expire(frame.Now())
 	last, _ := r.log.End()
 	if held, ok := c.line.FirstHeld(r.id); ok {
 		last = held - 1
 	}
-	return r.log.Tail(n, last)
+	return r.log.Tail(n, last, resume.ConnTag(c.id))
 }
 
 // skipOver returns a message without a frame that accounts for the one at that place.
@@ -717,7 +728,8 @@ type entry struct {
 	outcome string // for metrics; "" if the client presented no position of the room
 	missed  []*frame.Message
 	resent  int
-	wake    bool
+	has     map[string]resume.Having // by room; see has
+	pushed  outbound.Pushed
 	unnamed bool // the log's end needs a mark
 }
 
@@ -739,21 +751,30 @@ func (e *entry) enter(c *Conn, r *room) {
 		r.log.AddTold(1)
 		start = e.begin(c, r.log, told)
 	}
+	if told.Resumed {
+		c.line.Session().SetResumed(e.name)
+	}
 	if told.Resumed && e.name == c.room {
 		c.line.Session().Resumed.Store(true)
 	}
-	e.wake = c.line.Enter(told, e.missed, start).Wake
+	e.pushed = c.line.Enter(told, e.missed, start)
 }
 
 // begin says in told where the client's positions begin. If something is sent before that, the beginning is
 // what it returns.
 func (e *entry) begin(c *Conn, log *history.Log, told *resume.Enter) (start *resume.Start) {
+	now := frame.Now()
+	log.Expire(now)
 	claim := resume.Claim{Log: log.Birth(), Floor: log.Floor(), Holder: resume.ConnTag(c.id)}
 	number, at := log.End()
-	e.unnamed = at == history.Position{} && log.Mark(frame.Now(), 0)
+	e.unnamed = at == history.Position{} && log.Mark(now, 0)
 
 	from, known := e.resume(log)
-	if !known {
+	hidden, complete := false, false
+	if known {
+		hidden, complete = e.collect(c, log, from)
+	}
+	if !complete {
 		told.Number, told.At, told.Claim = number, at, claim
 		if told.Pending = c.line.IsHeld(); told.Pending {
 			start = &resume.Start{Room: told.Room, Number: number, At: at, Claim: &claim}
@@ -763,7 +784,8 @@ func (e *entry) begin(c *Conn, log *history.Log, told *resume.Enter) (start *res
 
 	claim.Floor = e.claimed.Floor
 	told.Resumed, told.Number, told.At, told.Claim = true, from, log.PositionOf(from), claim
-	if e.collect(c, log, from) { // what was hidden stays hidden until the client has all of it
+	e.outcome = "resumed"
+	if hidden { // what was hidden stays hidden until the client has all of it
 		told.Claim.Holder = e.claimed.Holder
 		start = &resume.Start{Room: told.Room, Number: number, At: at, Claim: &claim}
 	}
@@ -785,34 +807,57 @@ func (e *entry) resume(log *history.Log) (from uint64, known bool) {
 	}
 
 	e.outcome = "expired"
-	if from, known = log.Find(e.claimed.At, e.claimed.N); known {
-		e.outcome = "resumed"
-	}
-	return from, known
+	return log.Find(e.claimed.At, e.claimed.N)
 }
 
-// collect collects what the client has missed. It reports whether something of that wasn't for the client.
-func (e *entry) collect(c *Conn, log *history.Log, from uint64) (hidden bool) {
+// collect collects what the client has missed. hidden reports that something of that wasn't for the client;
+// complete, that it is known for each message whether it was.
+func (e *entry) collect(c *Conn, log *history.Log, from uint64) (hidden, complete bool) {
 	session := c.line.Session()
+	complete = true
 	log.After(from, func(m *frame.Message, place *history.Place) {
-		isHidden := place.Hidden != nil &&
-			(slices.Contains(place.Hidden.Conns, e.claimed.Holder) || session.WasIn(place.Hidden.Rooms))
-		if isHidden || m.Size() == 0 {
+		had := e.had(session, place.Hidden)
+		hidden = hidden || had == resume.HasAll
+		complete = complete && had != resume.HasMaybe
+		if had != resume.HasNot || m.Size() == 0 {
 			e.missed = append(e.missed, skipOver(place))
-			hidden = hidden || isHidden
 			return
 		}
 		e.missed = append(e.missed, m)
 		e.resent++
 	})
-	return hidden
+	if !complete {
+		e.missed, e.resent = nil, 0
+	}
+	return hidden, complete
+}
+
+// had reports whether the client wasn't to get a message here: its sender had left it out, or it gets the
+// message in another room.
+func (e *entry) had(session *resume.Session, hidden *history.Hidden) (had resume.Having) {
+	if hidden == nil {
+		return resume.HasNot
+	}
+	if slices.Contains(hidden.Conns, e.claimed.Holder) {
+		return resume.HasAll
+	}
+	for _, room := range hidden.Rooms {
+		has, known := e.has[room]
+		if !known {
+			if e.has == nil {
+				e.has = map[string]resume.Having{}
+			}
+			has = session.Has(room, e.claimed.Holder)
+			e.has[room] = has
+		}
+		had = max(had, has)
+	}
+	return had
 }
 
 // settle does what is left once no lock is held.
 func (e *entry) settle(c *Conn) {
-	if e.wake {
-		c.line.Wake()
-	}
+	c.settlePush(e.pushed)
 	if e.unnamed {
 		c.hub.mark(e.name)
 	}

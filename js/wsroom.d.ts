@@ -85,7 +85,10 @@ export interface Options {
  * harm to the socket; the error is reported as one that nobody caught.
  */
 export class Socket {
-  /** url is a WebSocket's address, or a function that is asked before each attempt; if that throws, it is asked again. */
+  /**
+   * url is a WebSocket's address, or a function that is asked before each attempt; if that throws, it is asked
+   * again.
+   */
   constructor(url: ValueOf<string | URL>, options?: Options);
 
   readonly state: State;
@@ -106,8 +109,8 @@ export class Socket {
   close(code?: number, reason?: string): void;
 
   /**
-   * Hands data to the open connection and returns true. If there is none, it keeps data for the next one and returns true
-   * while fewer than buffer messages are kept, or returns false.
+   * Hands data to the open connection and returns true. If there is none, it keeps data for the next one and returns
+   * true while fewer than buffer messages are kept, or returns false.
    */
   send(data: Data): boolean;
 }

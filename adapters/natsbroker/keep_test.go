@@ -202,6 +202,27 @@ func TestNothingMissedWhileIdle(t *testing.T) {
 	d.has(t, "one", "live", "two", "three")
 }
 
+// TestIdleNodeKnows: a node that hears nothing knows nevertheless, to within 10 s, until when it has missed nothing.
+// So it isn't told of a loss when its connection breaks and what others have kept meanwhile is forgotten.
+func TestIdleNodeKnows(t *testing.T) {
+	t.Parallel()
+	s := startNATS(t)
+	cable := brokertest.NewCable(t, s.addr())
+	nc := connect(t, s.addr())
+	b, other := natsbroker.New(connect(t, cable.Addr())), natsbroker.New(nc)
+	retain(t, other, "topic", 10, time.Second, "one")
+	d := follow(t, b, "topic", 10)
+	d.has(t, "one", "live")
+	retain(t, other, "elsewhere", 10, time.Second, numbers(1, 5)...)
+	before := state(t, nc).LastSeq
+	until(t, "the node publishes something", func() bool { return state(t, nc).LastSeq > before })
+	until(t, "nothing is kept", func() bool { return state(t, nc).Msgs == 0 })
+	cable.Cut()
+	cable.Heal()
+	retain(t, other, "topic", 10, time.Second, "two")
+	d.has(t, "one", "live", "two")
+}
+
 // TestLostWhileCutOff: what a follower misses and isn't kept is reported in its place, whatever became of it. What
 // comes then has higher positions.
 func TestLostWhileCutOff(t *testing.T) {
@@ -368,10 +389,12 @@ func TestKeptGapIsFilled(t *testing.T) {
 	first.has(t, "live", "lost", "3", "4", "5")
 }
 
-// TestSlowFollower: what is too much for a follower's backlog is read when there is room. Others don't wait.
+// TestSlowFollower: what is too much for a follower's backlog is read when there is room, and not before. Others don't
+// wait.
 func TestSlowFollower(t *testing.T) {
 	t.Parallel()
-	b := natsbroker.New(connect(t, startNATS(t).addr()))
+	nc := connect(t, startNATS(t).addr())
+	b := natsbroker.New(nc)
 	opened := make(chan struct{})
 	d := new(diary)
 	stop, err := b.Follow(t.Context(), "topic", 100, func(position uint64, data []byte) {
@@ -387,6 +410,15 @@ func TestSlowFollower(t *testing.T) {
 	for i := range 60 {
 		want = append(want, fmt.Sprintf("%02d", i))
 		retain(t, b, "topic", 100, time.Hour, want[i+1]+filler)
+	}
+	probes, err := keptStream(t, nc).Info(t.Context(), jetstream.WithSubjectFilter("wsroom.keep.*.probe"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, n := range probes.State.Subjects {
+		if n > 5 {
+			t.Errorf("a follower that is too slow has published %d probes", n)
+		}
 	}
 	other := follow(t, b, "topic", 1)
 	other.has(t, want[60]+filler, "live")

@@ -8,6 +8,7 @@ import (
 
 	"github.com/wsroom/wsroom/internal/frame"
 	"github.com/wsroom/wsroom/internal/goroutine"
+	"github.com/wsroom/wsroom/internal/resume"
 )
 
 // maxControl bounds the bytes of waiting control frames. A peer with more of them waiting doesn't read
@@ -196,29 +197,40 @@ func (q *Queue) makeRoom(size int64) (p Pushed) {
 	if q.limits.Policy != DropOldest {
 		return q.refuse()
 	}
-	var kept []*frame.Message // they hold no message of the application
+	var kept []*frame.Message // without a frame
 	for q.ready.len > 0 && q.isReadyFull(size) {
-		if m := q.popReady(); isEmpty(m) {
-			kept = append(kept, m)
-		} else {
-			p.Dropped++
+		m := q.popReady()
+		if isEmpty(m) {
+			kept = keepEmpty(kept, m)
+			continue
 		}
+		p.Dropped++
+		kept = slices.DeleteFunc(kept, func(k *frame.Message) bool { // m's loss moves the position, too
+			_, ok := k.Tag.(*resume.Skip)
+			return ok && roomOf(k) == roomOf(m)
+		})
 	}
 	for _, m := range slices.Backward(kept) {
-		q.ready.pushFirst(m)
-		q.told.empty++
+		q.pushReadyFirst(m)
+	}
+	if q.isReadyFull(size) { // Hold has moved what fills it
+		return Pushed{Refused: Full, Dropped: p.Dropped + 1}
 	}
 	return p
+}
+
+// keepEmpty appends a message without a frame.
+func keepEmpty(kept []*frame.Message, m *frame.Message) []*frame.Message {
+	if mergeSkip(len(kept), func(i int) **frame.Message { return &kept[i] }, m) {
+		return kept
+	}
+	return append(kept, m)
 }
 
 // popReady removes the oldest message.
 func (q *Queue) popReady() *frame.Message {
 	m := q.ready.pop()
-	size := q.sizeOf(m)
-	q.bytes -= size
-	if q.told != nil {
-		q.told.popped(m, size)
-	}
+	q.count(m, -1)
 	return m
 }
 
@@ -315,6 +327,18 @@ func (q *Queue) unhold() {
 	}
 }
 
+// popped notes that a message of this size was taken from the snapshot. t is nil if the client isn't told of rooms.
+func (s *snapshot) popped(m *frame.Message, size int64, t *told) {
+	s.bytes -= size
+	if s.moved > 0 {
+		s.moved--
+		s.movedBytes = max(0, s.movedBytes-size)
+	}
+	if t != nil && isEmpty(m) {
+		t.emptyAll--
+	}
+}
+
 // endSnapshot removes the snapshot once the queue is released and all of it has been taken.
 func (q *Queue) endSnapshot() {
 	if s := q.snapshot; s != nil && !q.held && s.messages.len == 0 {
@@ -390,22 +414,40 @@ func (q *Queue) CloseWith(closeFrame string, drop bool) (lost int, attached bool
 }
 
 func (q *Queue) dropReady() (lost int) {
-	if lost = int(q.ready.len); q.told != nil {
-		lost -= q.told.empty
-		q.told.empty, q.told.ahead, q.told.resent, q.told.resentBytes = 0, 0, 0, 0
+	lost = q.applications(&q.ready)
+	if t := q.told; t != nil {
+		t.emptyAll -= t.empty
+		t.empty, t.resent, t.resentBytes, t.missed = 0, 0, 0, nil
 	}
 	q.ready.clear()
 	q.bytes = 0
 	return lost
 }
 
+// applications returns how many of the messages are the application's.
+func (q *Queue) applications(f *fifo) int {
+	n := int(f.len)
+	if q.told == nil {
+		return n
+	}
+	for i := range f.len {
+		if isControl(*f.at(i)) {
+			n--
+		}
+	}
+	return n
+}
+
 // dropAll drops everything, including the snapshot.
 func (q *Queue) dropAll() (lost int) {
 	lost = q.dropReady()
 	if s := q.snapshot; s != nil {
-		lost += int(s.messages.len)
+		lost += q.applications(&s.messages)
 		s.messages.clear()
 		s.bytes = 0
+		if q.told != nil {
+			q.told.emptyAll = 0
+		}
 		q.freeWaiter()
 		q.endSnapshot()
 	}
@@ -438,12 +480,9 @@ func (q *Queue) Waiting() (messages int, bytes int64) {
 	if q.closing {
 		return 0, 0
 	}
-	messages, bytes = int(q.ready.len), q.bytes
-	if q.told != nil {
-		messages -= q.told.empty
-	}
+	messages, bytes = q.applications(&q.ready), q.bytes
 	if s := q.snapshot; s != nil {
-		messages, bytes = messages+int(s.messages.len), bytes+s.bytes
+		messages, bytes = messages+q.applications(&s.messages), bytes+s.bytes
 	}
 	return messages, bytes
 }
@@ -508,15 +547,17 @@ func (q *Queue) take(b *batch, data bool) bool {
 // takeMessages takes the snapshot and, once the queue is released, the messages that follow.
 func (q *Queue) takeMessages(b *batch) {
 	if s := q.snapshot; s != nil {
-		b.fill(&s.messages, &s.bytes, q)
+		b.fill(&s.messages, q)
 		s.taken = b.size
 		q.freeWaiter()
 		q.endSnapshot()
 	}
 	if !q.held && q.snapshot == nil {
-		b.fill(&q.ready, &q.bytes, q)
+		b.fill(&q.ready, q)
 	}
-	b.used = max(b.used, b.n)
+	if b.used = max(b.used, b.n); b.n > 0 && q.told != nil {
+		q.told.beats = false
+	}
 }
 
 // fail drops everything after a failed write and returns the number of lost messages. The writer has ended.

@@ -17,10 +17,13 @@ const (
 	maxRun = 128
 	// maxUnnamed bounds the messages of a room that follow on without a position.
 	maxUnnamed = 64
+	// unnamedPart is the part of a room's history that may follow on without a position: so where the client
+	// is can be found in the history, although some of that has gone meanwhile.
+	unnamedPart = 4
 )
 
-// Session is what a hub knows of one client that speaks this protocol. Claim, WasIn and Resumed may be called
-// concurrently. The other methods belong to the writer of the connection.
+// Session is what a hub knows of one client that speaks this protocol. Claim, SetResumed, Has and Resumed may be
+// called concurrently. The other methods belong to the writer of the connection.
 type Session struct {
 	// Subprotocol is the application's own, "" if the client asked for none.
 	Subprotocol string
@@ -30,10 +33,12 @@ type Session struct {
 
 	key    *Key
 	offers []Offer
+	limits *history.Limits // of each room's history; zero: there is none
 
-	mu      sync.Mutex // guards claimed
-	claimed []string   // rooms for which Claim has found an offer
+	mu      sync.Mutex      // guards claimed
+	claimed map[string]bool // rooms for which Claim has found an offer, and whether the client has resumed them
 
+	hello []byte // the first message; nil once it is written
 	rooms []*room
 	next  int   // the number of the next room that is entered
 	last  *room // that the last run was of; nil: messages to this connection alone
@@ -43,16 +48,21 @@ type Session struct {
 // room is a room that the client knows to be in.
 type room struct {
 	id      uint64
-	index   int    // the number by which the client knows the room
-	name    string // for tokens
-	number  uint64 // of the last message that was written or accounted for; 0: no history
-	unnamed int    // messages written since the last position
-	unknown bool   // the client has no position: the next message must be named
+	index   int            // the number by which the client knows the room
+	name    string         // for tokens
+	number  uint64         // of the last message that was written or accounted for; 0: no history
+	unnamed history.Limits // what was written since the last position
+	namedAt int64          // when the message at that position was made, by frame.Now; 0: it isn't known
+	unknown bool           // the client has no position: the next message must be named
 }
 
-// NewSession returns the session of a client that presents these positions.
-func NewSession(key *Key, subprotocol string, offers []Offer) *Session {
-	return &Session{Subprotocol: subprotocol, key: key, offers: offers}
+// NewSession returns the session of a client that presents these positions. Something is written to it at least
+// once in beat. limits are those of each room's history. Both may be zero.
+func NewSession(key *Key, subprotocol string, offers []Offer, beat time.Duration, limits *history.Limits) *Session {
+	return &Session{
+		Subprotocol: subprotocol, key: key, offers: offers, limits: limits,
+		hello: Hello(beat, limits.Age).Bytes(false),
+	}
 }
 
 // Claimed is the position that a client presents for a room.
@@ -68,24 +78,57 @@ type Claimed struct {
 func (s *Session) Claim(room string) Claimed {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if slices.Contains(s.claimed, room) {
+	if _, ok := s.claimed[room]; ok {
 		return Claimed{Index: -1}
 	}
 	i, claim, ok := s.key.find(s.offers, room)
 	if i < 0 {
 		return Claimed{Index: -1}
 	}
-	s.claimed = append(s.claimed, room)
+	if s.claimed == nil {
+		s.claimed = map[string]bool{}
+	}
+	s.claimed[room] = false
 	o := s.offers[i]
 	return Claimed{Index: i, Claim: claim, At: o.at, N: o.n, Valid: ok && !o.at.Before(claim.Floor)}
 }
 
-// WasIn reports whether the client presents a position of one of the rooms, so that it was in it.
-func (s *Session) WasIn(rooms []string) bool {
-	return slices.ContainsFunc(rooms, func(room string) bool {
-		_, _, ok := s.key.find(s.offers, room)
-		return ok
-	})
+// SetResumed notes that the client has resumed a room for which Claim has found an offer.
+func (s *Session) SetResumed(room string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.claimed[room] = true
+}
+
+// Having says whether a client has all that was sent to a room, or gets it when it comes back to the room.
+type Having uint8
+
+// The answers of [Session.Has].
+const (
+	HasNot Having = iota
+	HasMaybe
+	HasAll
+)
+
+// Has reports whether the client has what was sent to a room while a connection was in another one. holder is that
+// connection, by ConnTag.
+func (s *Session) Has(room string, holder uint64) Having {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if resumed, claimed := s.claimed[room]; resumed {
+		return HasAll
+	} else if claimed {
+		return HasNot
+	}
+
+	switch _, claim, ok := s.key.find(s.offers, room); {
+	case !ok:
+		return HasNot
+	case claim.Holder == holder: // it was in both rooms, and comes back to this one, too
+		return HasAll
+	default: // it was in this room at some time
+		return HasMaybe
+	}
 }
 
 // Control is the [frame.Message.Tag] of messages that are sent as they are, with no run.
@@ -174,6 +217,7 @@ type run struct {
 
 // Append appends what is written for these messages: their frames, and the control messages between them.
 func (s *Session) Append(b []byte, messages []*frame.Message, deflate bool) []byte {
+	b = s.appendHello(b)
 	var space [8]run
 	runs, first, count := space[:0], 0, 0
 	flush := func(end int) {
@@ -185,16 +229,17 @@ func (s *Session) Append(b []byte, messages []*frame.Message, deflate bool) []by
 	}
 
 	for i, m := range messages {
-		if text, ok := s.control(m.Tag); ok {
-			flush(i)
-			if first = i + 1; len(text) > 0 {
-				b = appendText(b, text)
-			}
-			continue
-		}
-		if _, ok := m.Tag.(Control); ok {
+		switch m.Tag.(type) {
+		case Control:
 			flush(i)
 			b, first = append(b, m.Bytes(deflate)...), i+1
+			continue
+		case *Enter, *Start, *Leave, *Gap:
+			flush(i) // before the control message, which may leave a room
+			first = i + 1
+			if text := s.control(m.Tag); text != nil {
+				b = appendText(b, text)
+			}
 			continue
 		}
 
@@ -213,6 +258,7 @@ func (s *Session) Append(b []byte, messages []*frame.Message, deflate bool) []by
 
 // Announce appends what must stand before a message that goes out by itself: the control message for it.
 func (s *Session) Announce(b []byte, m *frame.Message) []byte {
+	b = s.appendHello(b)
 	if _, ok := m.Tag.(Control); ok {
 		return b
 	}
@@ -225,27 +271,34 @@ func (s *Session) Announce(b []byte, m *frame.Message) []byte {
 
 // Foreign returns what must stand before a message of which the hub knows nothing.
 func (s *Session) Foreign() []byte {
-	return s.appendRuns(nil, []run{{count: 1}})
+	return s.appendRuns(s.appendHello(nil), []run{{count: 1}})
 }
 
-// control returns the control message that a tag stands for. ok is false if the tag is of another kind.
-func (s *Session) control(tag any) (text []byte, ok bool) {
+// appendHello appends the first message to the client, if it isn't written yet.
+func (s *Session) appendHello(b []byte) []byte {
+	b = append(b, s.hello...)
+	s.hello = nil
+	return b
+}
+
+// control returns the control message that a tag stands for. It returns nil if there is nothing to say.
+func (s *Session) control(tag any) []byte {
 	switch t := tag.(type) {
 	case *Enter:
-		return s.enter(t), true
+		return s.enter(t)
 	case *Start:
-		return s.start(t), true
+		return s.start(t)
 	case *Leave:
-		return s.leave(t), true
+		return s.leave(t)
 	case *Gap:
-		return s.gap(t), true
+		return s.gap(t)
 	default:
-		return nil, false
+		return nil
 	}
 }
 
 func (s *Session) enter(e *Enter) []byte {
-	r := &room{id: e.Room, index: s.next, name: e.Name, number: e.Number}
+	r := &room{id: e.Room, index: s.next, name: e.Name, number: e.Number, unknown: e.Pending}
 	s.next++
 	s.rooms = append(s.rooms, r)
 
@@ -276,7 +329,7 @@ func (s *Session) start(t *Start) []byte {
 
 // appendStart appends from where the client may resume the room, and with which token.
 func (s *Session) appendStart(b []byte, r *room, at history.Position, c *Claim) []byte {
-	r.unnamed, r.unknown = 0, at == history.Position{}
+	r.unnamed, r.namedAt, r.unknown = history.Limits{}, 0, at == history.Position{}
 	if !r.unknown {
 		b = appendPosition(append(b, `,"at":"`...), at)
 		b = append(b, '"')
@@ -311,7 +364,7 @@ func (s *Session) gap(g *Gap) []byte {
 // missing returns the control message for messages that are missing before this one. It returns nil if none
 // are: what isn't for this client has been accounted for.
 func (s *Session) missing(tag any) []byte {
-	place, first := placeOf(tag)
+	place, first := PlaceOf(tag)
 	if place == nil || place.Number == 0 {
 		return nil
 	}
@@ -325,9 +378,9 @@ func (s *Session) missing(tag any) []byte {
 	return r.miss(first-1, place.Prev)
 }
 
-// placeOf returns the place of a message, or nil if it has none, and the number of the first message that is
-// accounted for with it.
-func placeOf(tag any) (place *history.Place, first uint64) {
+// PlaceOf returns the place of a message with this tag, or nil if it has none, and the number of the first message
+// that is accounted for with it.
+func PlaceOf(tag any) (place *history.Place, first uint64) {
 	switch t := tag.(type) {
 	case *history.Place:
 		return t, t.Number
@@ -340,7 +393,7 @@ func placeOf(tag any) (place *history.Place, first uint64) {
 
 // miss notes that the room's messages up to this one are missing, and returns the control message for it.
 func (r *room) miss(number uint64, at history.Position) []byte {
-	r.number, r.unnamed, r.unknown = number, maxUnnamed, at == history.Position{}
+	r.number, r.unnamed.Messages, r.unknown = number, maxUnnamed, at == history.Position{}
 	b := strconv.AppendInt([]byte(`{"gap":`), int64(r.index), 10)
 	if !r.unknown {
 		b = append(appendPosition(append(b, `,"at":"`...), at), '"')
@@ -350,7 +403,7 @@ func (r *room) miss(number uint64, at history.Position) []byte {
 
 // account adds a message to the runs.
 func (s *Session) account(runs []run, m *frame.Message) []run {
-	place, _ := placeOf(m.Tag)
+	place, _ := PlaceOf(m.Tag)
 	var r *room
 	if place != nil {
 		r = s.room(place.Room)
@@ -366,8 +419,8 @@ func (s *Session) account(runs []run, m *frame.Message) []run {
 	}
 	if r != nil && place.Number > 0 {
 		next.at = place.At
-		next.named = empty || r.unknown || r.unnamed >= maxUnnamed
-		r.advance(place.Number, next.named)
+		next.named = empty || r.unknown || s.isDue(r, place)
+		r.advance(m, place, next.named)
 	}
 
 	if last := len(runs) - 1; last >= 0 && runs[last].room == r {
@@ -383,11 +436,23 @@ func (s *Session) account(runs []run, m *frame.Message) []run {
 	return append(runs, next)
 }
 
+// isDue reports whether the message at that place must be named.
+func (s *Session) isDue(r *room, place *history.Place) bool {
+	return r.unnamed.Messages >= min(maxUnnamed, s.limits.Messages/unnamedPart) ||
+		r.unnamed.Bytes >= s.limits.Bytes/unnamedPart ||
+		r.namedAt != 0 && place.Made-r.namedAt >= int64(s.limits.Age/unnamedPart)
+}
+
 // advance notes that the client is told of a message.
-func (r *room) advance(number uint64, named bool) {
-	r.number, r.unknown = number, false
-	if r.unnamed++; named {
-		r.unnamed = 0
+func (r *room) advance(m *frame.Message, place *history.Place, named bool) {
+	r.number, r.unknown = place.Number, false
+	r.unnamed.Messages++
+	r.unnamed.Bytes += m.Size()
+	if r.namedAt == 0 {
+		r.namedAt = place.Made
+	}
+	if named {
+		r.unnamed, r.namedAt = history.Limits{}, place.Made
 	}
 }
 

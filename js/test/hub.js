@@ -42,6 +42,7 @@ if (!done()) faults.push(`it is at ${JSON.stringify([...client.at])}, of ${JSON.
 faults.push(...client.faults(new Set(excluded)));
 
 const { messages, resumed, resets, gaps } = client;
-console.log(JSON.stringify({ faults: faults.slice(0, 20), cuts: wire.cuts, messages, resumed, resets, gaps, direct, excluded: excluded.length }));
+const counts = { cuts: wire.cuts, messages, resumed, resets, gaps, direct, excluded: excluded.length };
+console.log(JSON.stringify({ faults: faults.slice(0, 20), ...counts }));
 socket.close();
 wire.close();

@@ -37,6 +37,7 @@ test("its types hold, strictly, for an example", () => {
 test("it depends on nothing, and publishes its own files only", () => {
   const { dependencies, files } = JSON.parse(readFileSync(at("../package.json")));
   assert.equal(dependencies, undefined);
-  const [packed] = JSON.parse(execFileSync("npm", ["pack", "--dry-run", "--json"], { cwd: at(".."), encoding: "utf8", stdio: ["ignore", "pipe", "ignore"] }));
+  const pack = { cwd: at(".."), encoding: "utf8", stdio: ["ignore", "pipe", "ignore"] };
+  const [packed] = JSON.parse(execFileSync("npm", ["pack", "--dry-run", "--json"], pack));
   assert.deepEqual(packed.files.map(({ path }) => path).sort(), ["README.md", "package.json", ...files].sort());
 });

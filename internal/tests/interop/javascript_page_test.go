@@ -53,8 +53,9 @@ type counter struct {
 func newCounter(t *testing.T) *counter {
 	t.Helper()
 	k := &counter{t: t}
+	// Beats are so rare that no page notices by them that its connection has died.
 	k.hub = wsroom.New(wsroom.WithRoom(wsroom.ByPathValue("room")), wsroom.OnConnect(k.enter),
-		wsroom.WithHistory(100, 1<<20, time.Minute))
+		wsroom.WithHistory(100, 1<<20, time.Minute), wsroom.WithHeartbeat(time.Hour, 10*time.Second))
 	mux := http.NewServeMux()
 	mux.Handle("/live/{room}", k.hub)
 	mux.Handle("/wsroom.js", wsroomjs.Handler())
