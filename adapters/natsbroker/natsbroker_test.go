@@ -220,9 +220,15 @@ func TestNothingIsLeft(t *testing.T) {
 	nc := connect(t, s.addr())
 	b := natsbroker.New(nc)
 	before := nc.NumSubscriptions()
+	retain(t, b, "topic 1", 10, time.Hour, "kept")
 	var stops []func()
 	for i := range 20 {
 		stop, err := b.Subscribe(t.Context(), fmt.Sprint("topic ", i%10), func([]byte) {}, func(error) {})
+		if err != nil {
+			t.Fatal(err)
+		}
+		stops = append(stops, stop)
+		stop, err = b.Follow(t.Context(), fmt.Sprint("topic ", i%10), 10, func(uint64, []byte) {}, func() {}, func(error) {})
 		if err != nil {
 			t.Fatal(err)
 		}
