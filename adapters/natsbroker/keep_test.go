@@ -651,7 +651,7 @@ func keptServerDies(t *testing.T, nodes []*natsServer) {
 		})
 	}
 	retry(0)
-	leader := keptLeader(t, nodes)
+	leader := leaderOf(t, nodes, keptName)
 	t.Cleanup(func() {
 		if nodes[leader].running == nil {
 			nodes[leader].start(t)
@@ -691,7 +691,7 @@ func keptServerRestarts(t *testing.T, nodes []*natsServer) {
 	here, there := keptOn(t, nodes, 1)
 	retain(t, here(0), "restarts", 100, time.Hour, "first")
 	for round := range 3 {
-		leader := keptLeader(t, nodes)
+		leader := leaderOf(t, nodes, keptName)
 		sender := here(leader)
 		d, idle := follow(t, there(leader), "restarts", 100), follow(t, here(leader), "idle", 100)
 		keep := func(message string) {
@@ -745,11 +745,12 @@ func keptOn(t *testing.T, nodes []*natsServer, replicas int) (here, there func(s
 	return func(server int) *natsbroker.Broker { return open(server + 1) }, func(server int) *natsbroker.Broker { return open(server + 2) }
 }
 
-func keptLeader(t *testing.T, nodes []*natsServer) (leader int) {
+// leaderOf waits for the server that leads a stream.
+func leaderOf(t *testing.T, nodes []*natsServer, stream string) (leader int) {
 	t.Helper()
 	until(t, "a server leads the stream", func() bool {
 		leader = slices.IndexFunc(nodes, func(s *natsServer) bool {
-			return s.running.JetStreamIsStreamLeader(server.DEFAULT_GLOBAL_ACCOUNT, keptName)
+			return s.running.JetStreamIsStreamLeader(server.DEFAULT_GLOBAL_ACCOUNT, stream)
 		})
 		return leader >= 0
 	})
