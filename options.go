@@ -613,9 +613,9 @@ func WithHistoryTotal(bytes int64) Option {
 }
 
 // WithResumeKey sets the keys that sign the positions of clients. So a client can't ask for what was said before
-// it came. The first key signs, and all of them verify: to replace a key, add the new one in front, and drop the
-// old one after the age of [WithHistory]. A key has 32 bytes or more, of a random source. All nodes that share a
-// broker need the same keys. The default is a key of this process.
+// it came. The first key signs, and all of them verify. To replace a key, add the new one behind it, put the new one
+// in front once all nodes have it, and drop the old one after the age of [WithHistory]. A key has 32 bytes or more,
+// of a random source. All nodes that share a broker need the same keys. The default is a key of this process.
 func WithResumeKey(keys ...[]byte) Option {
 	own := make([][]byte, len(keys))
 	for i, key := range keys {

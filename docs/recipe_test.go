@@ -158,7 +158,11 @@ func runFollow(t *testing.T, urls ...string) *bufio.Scanner {
 	t.Helper()
 	node, err := exec.LookPath("node")
 	if err != nil {
-		t.Skip("node is missing: apt-get install nodejs")
+		const how = "node is missing: apt-get install nodejs"
+		if os.Getenv("WSROOM_INTEROP") == "all" {
+			t.Fatal(how)
+		}
+		t.Skip(how)
 	}
 	dir := t.TempDir()
 	for name, from := range map[string]string{"follow.js": "recipe/follow.js", "wsroom.js": "../js/wsroom.js"} {
