@@ -199,8 +199,9 @@ func (c *Conn) welcome(room string, joined joined, f func(resumed bool) error) (
 
 // DropHeld forgets the messages that have been held back for c until now, because the snapshot that is sent next
 // has them: in [Conn.Enter] those to the room that is entered, in [OnConnect] those to all rooms and to all
-// connections. Call it, and take the snapshot, under the lock under
-// which the application changes its state and sends. Elsewhere DropHeld has no effect.
+// connections. Call it, and take the snapshot, under the lock under which the application changes its state and
+// sends. With a broker that isn't enough: a message that the snapshot has may still be on its way, and comes after it.
+// docs/resume.md has what is right then. Elsewhere DropHeld has no effect.
 func (c *Conn) DropHeld() { c.line.DropHeld() }
 
 // Rewind sends c the last n messages of a room that it is in, before those held back, in [OnConnect] or
