@@ -21,7 +21,7 @@ const (
 
 var (
 	errGone     = errors.New("what was missed isn't kept any more")
-	errReplaced = errors.New("Redis has started again or failed over, and may not have all")
+	errReplaced = errors.New("the server has started again or failed over, and may not have all")
 	errBack     = errors.New("redisbroker: ids of messages have gone back")
 	errForeign  = errors.New("redisbroker: a message that Keep hasn't sent")
 )
