@@ -64,8 +64,8 @@ export interface Options {
   WebSocket?: new (url: string, protocols: string[]) => WebSocketLike;
 
   /**
-   * Is given each message; room is undefined for messages to this connection alone, and with a plain server. When it is
-   * called, Socket.cursor counts the message as handled. Binary messages are an ArrayBuffer.
+   * Is given each message; room is undefined for messages to this connection alone or to all, and with a plain server.
+   * When it is called, Socket.cursor counts the message as handled. Binary messages are an ArrayBuffer.
    */
   onmessage?(data: any, room?: string): void;
   /**

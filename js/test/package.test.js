@@ -39,5 +39,7 @@ test("it depends on nothing, and publishes its own files only", () => {
   assert.equal(dependencies, undefined);
   const pack = { cwd: at(".."), encoding: "utf8", stdio: ["ignore", "pipe", "ignore"] };
   const [packed] = JSON.parse(execFileSync("npm", ["pack", "--dry-run", "--json"], pack));
-  assert.deepEqual(packed.files.map(({ path }) => path).sort(), ["README.md", "package.json", ...files].sort());
+  const published = packed.files.map(({ path }) => path).sort();
+  assert.deepEqual(published, ["LICENSE", "README.md", "package.json", ...files].sort());
+  assert.equal(readFileSync(at("../LICENSE"), "utf8"), readFileSync(at("../../LICENSE"), "utf8"));
 });

@@ -26,7 +26,8 @@ import { Socket } from "/wsroom.js"
 const { got = [], cursor } = JSON.parse(sessionStorage.saved ?? "{}")
 Object.assign(window, { got, rooms: [], states: [], shown: [] })
 addEventListener("pageshow", (e) => shown.push(e.persisted))
-window.socket = new Socket("/live/a", {
+const paths = ["/live/a", ...(new URLSearchParams(location.search)).getAll("first")]
+window.socket = new Socket(() => paths.length > 1 ? paths.pop() : paths[0], {
 	cursor,
 	timeout: 2_000,
 	onmessage(data, room) {
@@ -59,6 +60,7 @@ func newCounter(t *testing.T) *counter {
 	mux := http.NewServeMux()
 	mux.Handle("/live/{room}", k.hub)
 	mux.Handle("/wsroom.js", wsroomjs.Handler())
+	mux.HandleFunc("/hang", func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() })
 	for path, text := range map[string]string{"/page": counting, "/other": `<!doctype html><link rel="icon" href="data:,"><title>Other</title>`} {
 		mux.HandleFunc("GET "+path, func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Content-Type", "text/html; charset=utf-8")
@@ -198,6 +200,17 @@ func (l *wire) goDead() {
 	defer l.mu.Unlock()
 	for _, c := range l.conns {
 		l.dead[c] = true
+	}
+}
+
+// A handshake that hangs is given up, and doesn't hold up the next one: a browser makes one at a time with an address.
+func TestPageGoesOnAfterAHandshakeThatHangs(t *testing.T) {
+	k := newCounter(t)
+	tab := browser.Start(t).Person(t).Open(k.site + "/page?first=/hang")
+	tab.MayLoseServer()
+	tab.Wait(`socket.state === "open" && socket.resumable`)
+	if states := fmt.Sprint(browser.Eval[[]string](tab, "states")); states != "[connecting  waiting timeout connecting  open ]" {
+		t.Errorf("states: %s", states)
 	}
 }
 
