@@ -229,6 +229,15 @@ func (c *Conn) Resumed() bool {
 	return s != nil && s.Resumed.Load()
 }
 
+// holders returns the earlier connections of the client with whose positions it may come back once more.
+func (c *Conn) holders() []uint64 {
+	s := c.line.Session()
+	if s == nil {
+		return nil
+	}
+	return s.Holders()
+}
+
 // Leave takes the connection out of a room. If the connection isn't in the room, Leave returns nil. Nothing
 // that is sent to the room after Leave has returned reaches the connection. Leave returns [ErrClosed] once
 // the connection is ending.

@@ -752,7 +752,7 @@ func (e *entry) enter(c *Conn, r *room) {
 		start = e.begin(c, r.log, told)
 	}
 	if told.Resumed {
-		c.line.Session().SetResumed(e.name)
+		c.line.Session().SetResumed(e.name, e.claimed.Holder)
 	}
 	if told.Resumed && e.name == c.room {
 		c.line.Session().Resumed.Store(true)

@@ -442,7 +442,7 @@ func (t Target) omission() omission {
 	if t.hub.store.histories != nil && len(t.except) > 0 {
 		o.known = &history.Hidden{}
 		for _, c := range t.except {
-			o.known.Conns = append(o.known.Conns, resume.ConnTag(c.id))
+			o.known.Conns = append(append(o.known.Conns, resume.ConnTag(c.id)), c.holders()...)
 		}
 	}
 	return o

@@ -132,7 +132,7 @@ func TestHas(t *testing.T) {
 	if s.Has("a", 77) != resume.HasNot {
 		t.Error("it came back to the room, and wasn't resumed there")
 	}
-	s.SetResumed("a")
+	s.SetResumed("a", 77)
 	if s.Has("a", 78) != resume.HasAll {
 		t.Error("it has resumed the room")
 	}

@@ -35,8 +35,9 @@ type Session struct {
 	offers []Offer
 	limits *history.Limits // of each room's history; zero: there is none
 
-	mu      sync.Mutex      // guards claimed
-	claimed map[string]bool // rooms for which Claim has found an offer, and whether the client has resumed them
+	mu      sync.Mutex       // guards claimed and holders
+	claimed map[string]bool  // rooms for which Claim has found an offer, and whether the client has resumed them
+	holders map[uint64]int64 // see Holders; until when each may be presented again, by frame.Now
 
 	hello []byte // the first message; nil once it is written
 	rooms []*room
@@ -93,11 +94,34 @@ func (s *Session) Claim(room string) Claimed {
 	return Claimed{Index: i, Claim: claim, At: o.at, N: o.n, Valid: ok && !o.at.Before(claim.Floor)}
 }
 
-// SetResumed notes that the client has resumed a room for which Claim has found an offer.
-func (s *Session) SetResumed(room string) {
+// SetResumed notes that the client has resumed a room for which Claim has found an offer, with the token of this
+// holder.
+func (s *Session) SetResumed(room string, holder uint64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.claimed[room] = true
+	if s.holders == nil {
+		s.holders = map[uint64]int64{}
+	}
+	s.holders[holder] = frame.Now() + int64(handover)
+}
+
+// handover is how long a client may come back once more with the token that it has resumed a room with: its line
+// may break again before the new token comes.
+const handover = time.Minute
+
+// Holders returns the earlier connections, by ConnTag, whose tokens the client may present again. What isn't for
+// this connection isn't for them.
+func (s *Session) Holders() (tags []uint64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now := frame.Now()
+	for tag, until := range s.holders {
+		if now < until {
+			tags = append(tags, tag)
+		}
+	}
+	return tags
 }
 
 // Having says whether a client has all that was sent to a room, or gets it when it comes back to the room.

@@ -220,3 +220,27 @@ func compare(t *testing.T, c *client, rooms map[string]*log, want []got) {
 		}
 	}
 }
+
+// To say which room a message belongs to allocates nothing.
+func TestAppendAllocatesNothing(t *testing.T) {
+	limits := &history.Limits{Messages: 256, Bytes: 1 << 20, Age: time.Minute}
+	s := resume.NewSession(resume.NewKey("hub", keys), "", nil, 0, limits)
+	s.Append(nil, []*frame.Message{{Tag: &resume.Enter{Room: 1, Name: "a", Number: 1, Was: -1}}}, false)
+
+	l := &log{id: 1, at: []history.Position{{}, {Stream: 1}}}
+	var batches [][]*frame.Message
+	for range 1000 {
+		m := frame.NewMessage(frame.Text, "message", false)
+		m.Tag = l.place(l.next(true))
+		batches = append(batches, []*frame.Message{m, frame.NewMessage(frame.Text, "own", false)})
+	}
+	buf := make([]byte, 0, 1<<10)
+	i := 0
+	n := testing.AllocsPerRun(len(batches)-1, func() {
+		s.Append(buf, batches[i], false)
+		i++
+	})
+	if n > 0 {
+		t.Errorf("%.1f objects for two messages", n)
+	}
+}
