@@ -74,7 +74,7 @@ export class RequestSocket extends Socket {
     const { on = {}, onmessage, onother } = this.#options;
     let it;
     try {
-      it = typeof raw === "string" && JSON.parse(raw);
+      it = JSON.parse(raw);
     } catch {} // it is of another form
     const type = it?.[typeName];
     const id = it?.[idName];
@@ -96,7 +96,7 @@ export class RequestSocket extends Socket {
 
   async #answer(id, handler, data, room) {
     const connection = this.#connection;
-    const reply = (fields) => connection === this.#connection && this.#open && this.#send({ id, ...fields });
+    const reply = (fields) => connection === this.#connection && this.#send({ id, ...fields });
     const refuse = (code, message) => {
       const { code: codeName, message: messageName } = this.#names;
       reply({ error: { [codeName]: code, [messageName]: message || undefined } });

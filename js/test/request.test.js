@@ -184,10 +184,12 @@ test("no answer goes to another connection than its question came by", async (t)
   const { come, sent, tick, socket } = await start(t, { on, buffer: 10 });
   (await come()).says({ type: "slow", id: 1 });
   await settled();
+  const first = answer;
   FakeWebSocket.last.ends();
-  answer("late");
   await tick(40_000);
   FakeWebSocket.last.opens("");
+  first("late");
+  await settled();
   assert.deepEqual(sent(), []);
   FakeWebSocket.last.says({ type: "slow", id: 1 });
   await settled();
