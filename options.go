@@ -84,6 +84,7 @@ type config struct {
 	maxConns, maxRooms, maxMembers int // 0: no limit
 	connKey                        func(*http.Request) string
 	maxPerKey                      int
+	maxAge                         time.Duration // 0: no limit
 	drain                          time.Duration
 	shutdownCode                   websocket.StatusCode
 
@@ -474,6 +475,17 @@ func WithMaxConnsPer(key func(*http.Request) string, n int) Option {
 	return func(c *config) error {
 		c.connKey, c.maxPerKey = key, n
 		return errors.Join(notNil("WithMaxConnsPer", key == nil), positive("WithMaxConnsPer", n))
+	}
+}
+
+// WithMaxAge limits how long a connection lives. It ends with [ErrMaxAge] and close code 1012 at an age between 80 %
+// and 100 % of d, chosen at random. So the connections that came together after a deploy don't all end at once: with
+// an hour, they end spread over 12 minutes. Clients that reconnect come back; they can be balanced over the nodes
+// anew, and their requests are authorized again. There is no limit by default.
+func WithMaxAge(d time.Duration) Option {
+	return func(c *config) error {
+		c.maxAge = d
+		return positive("WithMaxAge", d)
 	}
 }
 
