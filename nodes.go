@@ -339,7 +339,7 @@ func newNode(h *Hub) *cluster.Node {
 	}
 	var kept *cluster.History
 	if n := h.cfg.history.Messages; n > 0 {
-		kept = &cluster.History{Messages: n, Age: h.cfg.history.Age}
+		kept = &cluster.History{Messages: n + n/4 + 8, Age: h.cfg.history.Age} // more than the logs hold: see there
 		hooks.Hole, hooks.Ended = h.store.lose, h.store.histories.End
 	}
 	if f := h.cfg.onGap; f != nil {

@@ -159,13 +159,19 @@ func (f *follower) cut() {
 }
 
 func (f *follower) catchUp(cause error) {
-	if !f.catching {
-		f.catching, f.cause, f.sure = true, cause, f.flow.heardOn(f.epoch)
-		if n, err := f.sub.Dropped(); err == nil && n != f.dropped { // then one that has come says nothing of others
-			f.dropped, f.sure = n, f.at
-		}
-	}
+	f.lag(cause)
 	f.rejoin()
+}
+
+// lag has what comes from now on held, until the follower has caught up.
+func (f *follower) lag(cause error) {
+	if f.catching {
+		return
+	}
+	f.catching, f.cause, f.sure = true, cause, f.flow.heardOn(f.epoch)
+	if n, err := f.sub.Dropped(); err == nil && n != f.dropped { // then one that has come says nothing of others
+		f.dropped, f.sure = n, f.at
+	}
 }
 
 // begin returns when live has returned.
@@ -188,6 +194,9 @@ func (f *follower) begin(ctx context.Context) error {
 // step reads what is kept after the last message, or the next part of it. It reports whether the follower
 // has caught up.
 func (f *follower) step(ctx context.Context) (done bool, err error) {
+	f.mu.Lock()
+	f.lag(errCut) // another reconnect may have come when it had just caught up
+	f.mu.Unlock()
 	if err := f.probe(ctx); err != nil {
 		return false, err
 	}

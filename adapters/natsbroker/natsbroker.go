@@ -8,7 +8,8 @@
 // NATS by itself doesn't order what different clients publish: two subscribers may receive it in two
 // orders. So messages go to a stream in memory, named wsroom, which keeps the last message of each topic.
 // The server publishes them again in the stream's order, with their number and the number of the message
-// before. By these numbers a subscriber finds each gap.
+// before. By these numbers a subscriber finds each gap. Messages that are to be kept go to a second stream,
+// named wsroom-kept.
 package natsbroker
 
 import (

@@ -16,14 +16,19 @@ import "github.com/redis/rueidis"
 const keptBase = `
 local stream, idle = KEYS[1], KEYS[2]
 local hold = tonumber(ARGV[#ARGV])
-local function ms(id) return tonumber(string.match(id or '0', '^%d+')) end -- also of none
+local function ms(id) return tonumber(string.match(id, '^%d+')) end
 local function seq(id) return tonumber(string.match(id, '%d+$')) end
 local function less(a, b) return ms(a) < ms(b) or ms(a) == ms(b) and seq(a) < seq(b) end
 local function new_id(above, slack)
 	local time = redis.call('TIME')
-	local least = math.max(time[1] * 1000 + math.floor(time[2] / 1000), ms(redis.call('GET', idle)))
-	if ms(above) > least + slack then least = ms(above) end
-	return string.format('%.0f-%.0f', least + 1, time[2] % 1000 * 500)
+	local number = time[2] % 1000 * 500
+	local id = string.format('%.0f-%.0f', time[1] * 1000 + math.floor(time[2] / 1000) + 1, number)
+	local function come_after(other)
+		if not less(other, id) then id = string.format('%.0f-%.0f', ms(other) + 1, number) end
+	end
+	come_after(redis.call('GET', idle) or '0-0')
+	if ms(above) > ms(id) + slack then come_after(above) end
+	return id
 end
 -- rest has the id of the last message take the place of a stream whose time is over.
 local function rest()
@@ -55,9 +60,9 @@ redis.call(publish, channel, id .. ' ' .. data)
 return id
 `)
 
-	// readScript takes the id from which to read, with a '(' to leave that out, or '+' for the end; a command, and the other end of what
-	// it reads; how many entries and bytes to read, of which it may exceed the bytes; and an
-	// id as keepScript does. It answers
+	// readScript takes the id from which to read, with a '(' to leave that out, or '+' for the end; a command,
+	// and the other end of what it reads; how many entries and bytes to read, of which it may exceed the bytes;
+	// and an id as keepScript does. It answers
 	//
 	//   - the replication id, which changes when a server starts or takes over from another: it may lack the last
 	//     messages then, and nothing in the stream tells
@@ -67,55 +72,60 @@ return id
 	//   - the messages, an id and data each, without that of from
 	//
 	// If nothing is there from that id on, not even the last message's id, a new id is put there, and answered.
-	// Where there is a stream, a mark in it has that id, and is no message.
+	// Where there is a stream, a mark in it has that id, and is no message. Where Redis has no memory left, it
+	// isn't put there.
 	readScript = rueidis.NewLuaScript(keptBase + `
 local from, command, to, most, room, above = unpack(ARGV)
 most, room = tonumber(most), tonumber(room)
 local answer = {string.match(redis.call('INFO', 'replication'), 'master_replid:(%x+)') or '', '0', '', '0'}
 local function range(start, count) return redis.call(command, stream, start, to, 'COUNT', count) end
+local function mark()
+	for _, id in ipairs({new_id(above, -1), '*'}) do
+		local marked = redis.pcall('XADD', stream, id, 'mark', '')
+		if type(marked) == 'string' then return marked end
+	end
+	return above
+end
+local function last_id()
+	local known = redis.call('GET', idle)
+	if known == from then answer[2] = '1' end
+	if from == '+' then
+		known = known or new_id(above, 1000)
+	elseif not known or less(known, above) then
+		known = new_id(above, -1)
+	end
+	redis.pcall('SET', idle, known, 'PX', 2 * hold)
+	return known
+end
+local function read()
+	local start, some, bytes = from, 1, 0
+	while most > 0 and bytes < room do
+		some = math.min(2 * some, most, 64)
+		local got = range(start, some)
+		for _, entry in ipairs(got) do
+			if entry[2][1] == 'd' and entry[1] ~= from then
+				answer[#answer + 1] = entry[1]
+				answer[#answer + 1] = entry[2][2]
+				bytes = bytes + #entry[2][2]
+				most = most - 1
+			end
+			start = '(' .. entry[1]
+			answer[3] = entry[1]
+		end
+		if #got < some then return end
+	end
+	answer[4] = '1'
+end
 if from == '+' then rest() end
 local first = range(from, 1)[1]
-if not first and string.sub(from, 1, 1) == '(' then
+if first then
+	if first[1] == from or first[2][4] == from then answer[2] = '1' end
+	read()
+elseif string.sub(from, 1, 1) == '(' then
 	answer[3] = string.sub(from, 2)
-	return answer
-elseif not first then
-	local known = redis.call('GET', idle)
-	if redis.call('EXISTS', stream) == 1 then
-		known = redis.pcall('XADD', stream, new_id(above, 0), 'mark', '')
-		if type(known) == 'table' then known = redis.pcall('XADD', stream, '*', 'mark', '') end
-		if type(known) == 'table' then known = above end -- there is no memory left
-	else
-		if known == from then answer[2] = '1' end
-		if from == '+' then
-			known = known or new_id(above, 1000)
-		elseif not known or less(known, above) then
-			known = new_id(above, 0)
-		end
-		redis.pcall('SET', idle, known, 'PX', 2 * hold)
-	end
-	answer[3] = known
-	return answer
+else
+	answer[3] = redis.call('EXISTS', stream) == 1 and mark() or last_id()
 end
-if first[1] == from or first[2][4] == from then answer[2] = '1' end
-local start, some, bytes = from, 1, 0
-while most > 0 do
-	some = math.min(some, most)
-	local got = range(start, some)
-	for _, entry in ipairs(got) do
-		if entry[2][1] == 'd' and entry[1] ~= from then
-			answer[#answer + 1] = entry[1]
-			answer[#answer + 1] = entry[2][2]
-			bytes = bytes + #entry[2][2]
-			most = most - 1
-		end
-		answer[3] = entry[1]
-		start = '(' .. entry[1]
-	end
-	if #got < some then return answer end
-	if bytes >= room then break end
-	some = math.min(2 * some, 64)
-end
-answer[4] = '1'
 return answer
 `)
 

@@ -1,5 +1,6 @@
 // Package redisbroker carries the rooms of wsroom's hubs between nodes over Redis 7 or newer, or Valkey, by
-// publish and subscribe. It also keeps there who is in which room.
+// publish and subscribe. It also keeps there the last messages of each room, in streams, and who is in which
+// room.
 //
 //	client, err := rueidis.NewClient(rueidis.ClientOption{InitAddress: []string{"127.0.0.1:6379"}})
 //	…
@@ -37,7 +38,7 @@ const (
 	reads      = 256 // of what is kept, at the same time over each line
 )
 
-// Broker implements [wsroom.Broker]. [New] makes it. Its methods may be called concurrently.
+// Broker implements [wsroom.Broker] and [wsroom.Keeper]. [New] makes it. Its methods may be called concurrently.
 type Broker struct {
 	client  rueidis.Client
 	sharded bool

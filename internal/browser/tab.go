@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/chromedp/cdproto/browser"
 	"github.com/chromedp/cdproto/debugger"
 	"github.com/chromedp/cdproto/emulation"
 	"github.com/chromedp/cdproto/input"
@@ -189,6 +190,50 @@ func (tab *Tab) Freeze() {
 func (tab *Tab) Thaw() {
 	tab.t.Helper()
 	tab.Do(debugger.Resume(), debugger.Disable())
+}
+
+// Hide hides the page, as that of a minimized window; Show shows it again.
+func (tab *Tab) Hide() { tab.t.Helper(); tab.minimize(true) }
+
+// Show shows the page after Hide.
+func (tab *Tab) Show() { tab.t.Helper(); tab.minimize(false) }
+
+func (tab *Tab) minimize(hidden bool) {
+	tab.t.Helper()
+	state := browser.WindowStateNormal
+	if hidden {
+		state = browser.WindowStateMinimized
+	}
+	tab.Do(emulation.SetFocusEmulationEnabled(!hidden), chromedp.ActionFunc(func(ctx context.Context) error {
+		window, _, err := browser.GetWindowForTarget().Do(ctx)
+		if err != nil {
+			return err
+		}
+		return browser.SetWindowBounds(window, &browser.Bounds{WindowState: state}).Do(ctx)
+	}))
+	tab.Wait(fmt.Sprintf("document.hidden === %t", hidden))
+}
+
+// Back goes back to the page before, which the browser may have kept.
+func (tab *Tab) Back() {
+	tab.t.Helper()
+	ctx, cancel := context.WithTimeout(tab.ctx, patience)
+	defer cancel()
+	there := make(chan struct{}, 1)
+	chromedp.ListenTarget(ctx, func(event any) {
+		if _, ok := event.(*page.EventFrameNavigated); ok {
+			select {
+			case there <- struct{}{}:
+			default:
+			}
+		}
+	})
+	tab.Do(chromedp.Evaluate("setTimeout(() => history.back()), undefined", nil))
+	select {
+	case <-there:
+	case <-ctx.Done():
+		tab.t.Fatal("there is no way back")
+	}
 }
 
 // Wait waits until the JavaScript expression is truthy. While it throws, it isn't.

@@ -20,17 +20,17 @@ type Heartbeat struct {
 	interval, timeout time.Duration
 	tick              time.Duration              // between two calls of check
 	check             func(now int64, late bool) // calls IsSilent and Check for the lines
-	any               func() bool                // whether there is a line
+	hasLines          func() bool
 
 	mu      sync.Mutex // guards the fields below
 	running bool
 	setAt   int64 // when the timer was last set, by frame.Now; the tick that it starts reads it without mu
 }
 
-// Init prepares a heartbeat, which does nothing if the interval is 0. While any reports true, check is called
-// at each tick, with no lock held. It calls [Line.Check] for each line of which [Line.IsSilent] reports true.
-func (b *Heartbeat) Init(interval, timeout time.Duration, check func(now int64, late bool), any func() bool) {
-	b.interval, b.timeout, b.check, b.any = interval, timeout, check, any
+// Init prepares a heartbeat, which does nothing if the interval is 0. While hasLines reports true, check is
+// called at each tick, with no lock held. It calls [Line.Check] for each line of which [Line.IsSilent] reports true.
+func (b *Heartbeat) Init(interval, timeout time.Duration, check func(now int64, late bool), hasLines func() bool) {
+	b.interval, b.timeout, b.check, b.hasLines = interval, timeout, check, hasLines
 	b.tick = max(min(maxTick, b.interval/10, b.timeout/10), time.Millisecond)
 }
 
@@ -60,7 +60,7 @@ func (b *Heartbeat) beat() {
 
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.running = b.any(); b.running { // under mu: a new line finds the timer or sets it
+	if b.running = b.hasLines(); b.running { // under mu: a new line finds the timer or sets it
 		b.setTimer()
 	}
 }

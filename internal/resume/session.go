@@ -1,7 +1,6 @@
 package resume
 
 import (
-	"bytes"
 	"encoding/json"
 	"slices"
 	"strconv"
@@ -21,8 +20,6 @@ const (
 	// unnamedPart is the part of a room's history that may follow on without a position: so where the client
 	// is can be found in the history, although some of that has gone meanwhile.
 	unnamedPart = 4
-	// maxDigits bounds the number of a question.
-	maxDigits = 15
 )
 
 // Session is what a hub knows of one client that speaks this protocol. Claim, SetResumed, Has and Resumed may be
@@ -209,25 +206,20 @@ func Hello(beat, keep time.Duration) *frame.Message {
 }
 
 // Answer reads a text message of a client. ok reports that it is one of this protocol; answer is what it is
-// answered with, nil if it isn't understood. Otherwise rest is the application's message.
+// answered with, nil if there is nothing to say. Otherwise rest is the application's message.
 func Answer(text []byte) (answer *frame.Message, rest []byte, ok bool) {
 	if len(text) == 0 || text[0] != 0 {
 		return nil, text, false
 	}
 	rest = text[1:]
-	if len(rest) > 0 && rest[0] == 0 {
-		return nil, rest, false
-	}
-	if len(rest) == 0 {
+	switch {
+	case len(rest) == 0:
 		return Beat, nil, true
-	}
-	if len(rest) > maxDigits || bytes.ContainsFunc(rest, func(c rune) bool { return c < '0' || c > '9' }) {
+	case rest[0] == 0:
+		return nil, rest, false
+	default: // the answer to an ack, or of a later version
 		return nil, nil, true
 	}
-	if len(rest) > 1 && rest[0] == '0' { // not a number of JSON
-		return nil, nil, true
-	}
-	return control(append(append([]byte(`{"ack":`), rest...), '}')), nil, true
 }
 
 // Beat is sent when nothing else was.

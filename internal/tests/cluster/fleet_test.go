@@ -37,6 +37,7 @@ type fleet struct {
 	t       *testing.T
 	rnd     *rand.Rand
 	local   bool // DeliverLocally
+	kept    int  // how many messages WithHistory keeps; 0: it isn't used
 	faults  bool // of the radios, beside outages, and lost answers of the store
 	server  *brokertest.Memory
 	store   *brokertest.Memory // of presence
@@ -112,16 +113,25 @@ func (r *radio) draw(n int, most time.Duration) (bool, time.Duration) {
 
 // Publish is slow, or fails before or after the data is published, or publishes it twice, at once or later.
 func (r *radio) Publish(ctx context.Context, topic string, data []byte) error {
+	return r.publish(ctx, data, func(ctx context.Context, data []byte) error { return r.Node.Publish(ctx, topic, data) })
+}
+
+// Keep has the faults of Publish.
+func (r *radio) Keep(ctx context.Context, topic string, data []byte, n int, d time.Duration) error {
+	return r.publish(ctx, data, func(ctx context.Context, data []byte) error { return r.Node.Keep(ctx, topic, data, n, d) })
+}
+
+func (r *radio) publish(ctx context.Context, data []byte, publish func(context.Context, []byte) error) error {
 	if slow, d := r.draw(10, 300*time.Millisecond); slow {
 		time.Sleep(d)
 	}
 	if fails, _ := r.draw(20, time.Second); fails {
 		return kit.ErrDown
 	}
-	err := r.Node.Publish(ctx, topic, data)
+	err := publish(ctx, data)
 	if again, d := r.draw(20, 2*time.Second); again && err == nil {
 		data = slices.Clone(data)
-		time.AfterFunc(d, func() { _ = r.Node.Publish(context.Background(), topic, data) }) // it may be away by then
+		time.AfterFunc(d, func() { _ = publish(context.Background(), data) }) // it may be away by then
 	}
 	if fails, _ := r.draw(20, time.Second); fails {
 		return kit.ErrDown
@@ -135,6 +145,18 @@ func (r *radio) Subscribe(ctx context.Context, topic string, deliver func([]byte
 		return nil, kit.ErrDown
 	}
 	stop, err := r.Node.Subscribe(ctx, topic, deliver, lost)
+	if slow, d := r.draw(4, 500*time.Millisecond); slow {
+		time.Sleep(d)
+	}
+	return stop, err
+}
+
+// Follow has the faults of Subscribe.
+func (r *radio) Follow(ctx context.Context, topic string, n int, deliver func(uint64, []byte), live func(), lost func(error)) (func(), error) {
+	if fails, _ := r.draw(10, time.Second); fails {
+		return nil, kit.ErrDown
+	}
+	stop, err := r.Node.Follow(ctx, topic, n, deliver, live, lost)
 	if slow, d := r.draw(4, 500*time.Millisecond); slow {
 		time.Sleep(d)
 	}
@@ -159,6 +181,9 @@ func (f *fleet) launch() *ship {
 	}
 	if f.local {
 		opts = append(opts, wsroom.WithOutage(wsroom.DeliverLocally))
+	}
+	if f.kept > 0 {
+		opts = append(opts, wsroom.WithHistory(f.kept, 1<<20, time.Minute), wsroom.WithResumeKey(make([]byte, 32)))
 	}
 	s.hub = wsroom.New(opts...)
 	wsroomtest.CheckHub(f.t, s.hub)
@@ -341,6 +366,9 @@ func play(t *testing.T, seed uint64) {
 	synctest.Test(t, func(t *testing.T) {
 		f := &fleet{t: t, rnd: rand.New(rand.NewPCG(seed, 0)), server: brokertest.NewMemory(), store: brokertest.NewMemory(), present: map[string]int{}}
 		f.local, f.faults = seed%3 == 0, seed%2 == 0
+		if seed%3 == 1 {
+			f.kept = []int{10, 1000}[seed/3%2]
+		}
 		for range 2 + f.rnd.IntN(3) {
 			f.ships = append(f.ships, f.launch())
 		}
