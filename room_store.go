@@ -845,8 +845,8 @@ func (e *entry) enter(c *Conn, r *room) {
 		r.log.AddTold(1)
 		start = e.begin(c, r.log, told)
 	}
-	if told.Resumed {
-		c.line.Session().SetResumed(e.name, e.claimed.Holder)
+	if e.claimed.Index >= 0 {
+		c.line.Session().SetEntered(e.name, told.Resumed, e.claimed.Holder)
 	}
 	if told.Resumed && e.name == c.room {
 		c.line.Session().Resumed.Store(true)

@@ -298,3 +298,44 @@ func TestDirectMessagesArentSentAgain(t *testing.T) {
 	}
 	c.cut()
 }
+
+// A client that comes back to two rooms gets what was sent to both once, in whichever order it comes to them.
+func TestToBothRoomsIsSentOnce(t *testing.T) {
+	both(t, func(t *testing.T, opts ...wsroom.Option) {
+		orders := [][]string{{"a", "b"}, {"b", "a"}}
+		for _, order := range orders {
+			for _, atOnce := range []bool{true, false} {
+				onConnect := func(c *wsroom.Conn, _ *http.Request) error {
+					if atOnce {
+						return c.Join(order...)
+					}
+					if err := c.Join(order[0]); err != nil {
+						return err
+					}
+					return c.Join(order[1])
+				}
+				name := fmt.Sprint(order, atOnce)
+				own := append(slices.Clone(opts), wsroom.WithName(name), wsroom.OnConnect(onConnect), wsroom.WithHistory(100, 1<<20, time.Minute))
+				hub := wsroomtest.CheckHub(t, wsroom.New(own...))
+				s := serve(t, hub)
+				c := newV1(t, "/x")
+				c.connect(s)
+				c.until("it is in both", func() bool { return c.fresh["a"] == 1 && c.fresh["b"] == 1 })
+				hub.To("a", "b").SendText("first")
+				hub.SendTextToRoom("b", "b1")
+				hub.SendTextToRoom("a", "a1")
+				c.until("it has positions", func() bool { return len(c.got["a"]) == 2 && len(c.got["b"]) == 1 })
+				c.cut()
+				hub.To("a", "b").SendText("missed")
+				c.connect(s)
+				hub.SendTextToRoom("a", "end")
+				hub.SendTextToRoom("b", "end")
+				c.until("the end comes", func() bool { return slices.Contains(c.got["a"], "end") && slices.Contains(c.got["b"], "end") })
+				if !slices.Equal(c.got["a"][2:], []string{"missed", "end"}) || !slices.Equal(c.got["b"][1:], []string{"end"}) {
+					t.Errorf("%s: got %q", name, c.got)
+				}
+				c.cut()
+			}
+		}
+	})
+}

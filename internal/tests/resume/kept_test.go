@@ -65,6 +65,9 @@ func TestQuietRoomIsResumed(t *testing.T) {
 				c.connect(s)
 			}
 		}
+		hub.SendTextToRoom("/a", "two at once")
+		hub.SendTextToRoom("/a", "two at once")
+		c.await("/a", 62)
 		for range 36 { // nothing is said for long
 			c.ask(1)
 			time.Sleep(10 * time.Second)
@@ -73,7 +76,7 @@ func TestQuietRoomIsResumed(t *testing.T) {
 		c.cut()
 		hub.SendTextToRoom("/a", "last")
 		c.connect(s)
-		c.await("/a", 61)
+		c.await("/a", 63)
 		if c.fresh["/a"] != 1 || c.resumed != 4 {
 			t.Errorf("resumed %d, fresh %v; log: …%q", c.resumed, c.fresh, c.log[max(0, len(c.log)-10):])
 		}
