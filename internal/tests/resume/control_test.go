@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -87,7 +88,8 @@ func TestClientsControl(t *testing.T) {
 						headers = append(headers, "Sec-WebSocket-Protocol: wsroom.v1\r\n")
 					}
 					raw := kit.UpgradeRaw(t, conn, "/a", headers...)
-					beats, drained := 0, make(chan struct{})
+					var beats atomic.Int32
+					drained := make(chan struct{})
 					go func() {
 						defer close(drained)
 						for {
@@ -96,7 +98,7 @@ func TestClientsControl(t *testing.T) {
 								return
 							}
 							if kit.Describe(first, p) == "text 0" {
-								beats++
+								beats.Add(1)
 							}
 						}
 					}()
@@ -138,8 +140,8 @@ func TestClientsControl(t *testing.T) {
 					if !slices.Equal(all, want) {
 						t.Errorf("got %q, want %q", all, want)
 					}
-					if wantBeats := map[bool]int{true: 2}[v1]; beats != wantBeats {
-						t.Errorf("%d beats, want %d", beats, wantBeats)
+					if want := map[bool]int32{true: 2}[v1]; beats.Load() != want {
+						t.Errorf("%d beats, want %d", beats.Load(), want)
 					}
 					raw.Close()
 					<-drained
