@@ -115,7 +115,10 @@ func TestClosedStoreKeepsNothing(t *testing.T) {
 		marked.Store(0)
 		say(log, "three") // somebody still has the log
 		s.Settle()
-		s.Find("b").AddTold(1)
+		late := s.Find("b")
+		late.AddTold(1)
+		say(late, "four")
+		s.Settle()
 		time.Sleep(time.Hour)
 		synctest.Wait()
 		if bytes.Load() != 0 || marked.Load() != 0 {
