@@ -163,11 +163,14 @@ func ExampleWithBroker() {
 // wish is what a client of the desk wants: to follow a topic, or not to any more.
 type wish struct{ Follow, Unfollow string }
 
+// nameOf is the name that a connection keeps.
+var nameOf wsroom.Value[string]
+
 // A connection follows topics, rooms beside the one of its route, and keeps a name of its own.
 func ExampleConn() {
 	hub := wsroom.New(
 		wsroom.OnConnect(func(c *wsroom.Conn, r *http.Request) error {
-			c.Set("name", r.FormValue("name"))
+			nameOf.Set(c, r.FormValue("name"))
 			return nil
 		}),
 		wsroom.OnJSON(func(c *wsroom.Conn, w wish, err error) {
@@ -182,7 +185,7 @@ func ExampleConn() {
 			if w.Unfollow != "" {
 				c.Leave("topic:" + w.Unfollow)
 			}
-			name, _ := c.Get("name")
+			name, _ := nameOf.Get(c)
 			c.SendText(fmt.Sprint(name, " is in ", c.Rooms()))
 		}),
 	)

@@ -46,8 +46,8 @@ func endingBy(err error) line.Ending {
 func (c *Conn) end(e line.Ending) bool {
 	c.mu.Lock()
 	first := c.line.SetEnding(&e)
-	if first && c.expiry != nil {
-		c.expiry.Stop()
+	if first {
+		c.timers.stop()
 	}
 	c.mu.Unlock()
 	if !first {

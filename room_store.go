@@ -174,6 +174,83 @@ func (s *store) join(c *Conn, name string) (j joined, err error) {
 	return j, err
 }
 
+// joinAll makes c a member of all the rooms, or of none. The names are distinct. entered says which of them c wasn't
+// in before.
+func (s *store) joinAll(c *Conn, names []string) (entered []bool, err error) {
+	entries := make([]*entry, len(names))
+	for i, name := range names {
+		entries[i] = newEntry(c, name)
+	}
+
+	entered, opened, err := s.enterAll(c, names, entries)
+	if opened != 0 {
+		s.observer.Add(MetricRooms, "", "", opened)
+	}
+	for i, e := range entries {
+		if entered[i] && e != nil {
+			e.settle(c)
+		}
+	}
+	return entered, err
+}
+
+// enterAll is joinAll with the entry into each room. It returns how many rooms it has opened, too.
+func (s *store) enterAll(c *Conn, names []string, entries []*entry) (entered []bool, opened int, err error) {
+	locked := s.lock(audience{rooms: names})
+	defer s.unlock(&locked)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+
+	entered = make([]bool, len(names))
+	if c.isEnded() {
+		return entered, 0, ErrClosed
+	}
+	rooms, opened, err := s.roomsLocked(c, names)
+	if err != nil {
+		return entered, 0, err
+	}
+
+	for i, r := range rooms {
+		if r == nil {
+			continue
+		}
+		r.add(c, c.rooms.add(names[i]))
+		if entries[i] != nil {
+			entries[i].enter(c, r)
+		}
+		c.enteredLocked(names[i])
+		entered[i] = true
+	}
+	return entered, opened, nil
+}
+
+// roomsLocked returns the rooms as roomLocked does, nil for those that c is in already, and how many of them it has
+// opened. On an error it opens none.
+func (s *store) roomsLocked(c *Conn, names []string) (rooms []*room, opened int, err error) {
+	rooms = make([]*room, len(names))
+	for i, name := range names {
+		if c.rooms.get(name) != nil {
+			continue
+		}
+		if rooms[i], err = s.roomLocked(s.shardOf(name), name); err != nil {
+			break
+		}
+		if len(rooms[i].members) == 0 {
+			opened++
+		}
+	}
+	if err == nil {
+		return rooms, opened, nil
+	}
+
+	for _, r := range rooms {
+		if r != nil && len(r.members) == 0 {
+			s.closeLocked(s.shardOf(r.name), r)
+		}
+	}
+	return nil, 0, err
+}
+
 // joined is the outcome of a join.
 type joined struct {
 	entered bool   // the connection wasn't a member before
@@ -296,13 +373,18 @@ func (s *store) leaveLocked(sh *shard, c *Conn, name string) *room {
 	}
 
 	if len(r.members) == 0 {
-		delete(sh.rooms, name)
-		s.rooms.Add(-1)
-		if r.log != nil {
-			r.log.SetIdle(frame.Now())
-		}
+		s.closeLocked(sh, r)
 	}
 	return r
+}
+
+// closeLocked removes a room without members. sh.mu is locked.
+func (s *store) closeLocked(sh *shard, r *room) {
+	delete(sh.rooms, r.name)
+	s.rooms.Add(-1)
+	if r.log != nil {
+		r.log.SetIdle(frame.Now())
+	}
 }
 
 // unlockRooms unlocks the shard. If the shard's number of rooms isn't what it was before, the observer gets
@@ -525,6 +607,18 @@ func (s *store) eachConn(f func(*Conn)) {
 		sh.everyone.each(f)
 		sh.mu.Unlock()
 	}
+}
+
+// connsOf returns the connections of the hub that belong to the shard of that index.
+func (s *store) connsOf(index int) []*Conn {
+	sh := &s.shards[index]
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	conns := make([]*Conn, len(sh.everyone.members))
+	for i := range conns {
+		conns[i] = sh.everyone.members[i].conn
+	}
+	return conns
 }
 
 func (s *store) roomNames() []string {
@@ -751,8 +845,8 @@ func (e *entry) enter(c *Conn, r *room) {
 		r.log.AddTold(1)
 		start = e.begin(c, r.log, told)
 	}
-	if told.Resumed {
-		c.line.Session().SetResumed(e.name)
+	if e.claimed.Index >= 0 {
+		c.line.Session().SetEntered(e.name, told.Resumed, e.claimed.Holder)
 	}
 	if told.Resumed && e.name == c.room {
 		c.line.Session().Resumed.Store(true)

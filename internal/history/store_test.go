@@ -95,31 +95,31 @@ func TestTotal(t *testing.T) {
 // A closed store keeps nothing, and leaves no timer.
 func TestClosedStoreKeepsNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		marked := 0
+		var marked atomic.Int32
 		s, bytes := newStore(history.Config{
 			Limits: history.Limits{Messages: 10, Bytes: 1 << 10, Age: time.Minute}, Total: 1 << 20,
-			Shared: true, Mark: func(string) { marked++ },
+			Shared: true, Mark: func(string) { marked.Add(1) },
 		})
 		log := s.Open("a")
 		log.AddTold(1)
 		say(log, "one")
 		time.Sleep(time.Minute + time.Second)
 		synctest.Wait()
-		if marked == 0 {
+		if marked.Load() == 0 {
 			t.Error("a log of which members are told isn't marked")
 		}
 
 		say(log, "two")
 		s.Settle()
 		s.Close()
-		marked = 0
+		marked.Store(0)
 		say(log, "three") // somebody still has the log
 		s.Settle()
 		s.Find("b").AddTold(1)
 		time.Sleep(time.Hour)
 		synctest.Wait()
-		if bytes.Load() != 0 || marked != 0 {
-			t.Errorf("closed, it counts %d bytes and marks %d logs", bytes.Load(), marked)
+		if bytes.Load() != 0 || marked.Load() != 0 {
+			t.Errorf("closed, it counts %d bytes and marks %d logs", bytes.Load(), marked.Load())
 		}
 	})
 }

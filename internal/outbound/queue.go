@@ -58,6 +58,7 @@ type snapshot struct {
 	moved      int   // messages that Hold has moved here; they count as if they were others'
 	movedBytes int64
 	by         goroutine.ID  // the goroutine that sends the snapshot
+	known      bool          // by was set by Hold; otherwise the snapshot begins after Start
 	room       uint64        // that the goroutine is entering; 0: none
 	released   chan struct{} // closed when the queue isn't held any more; nil: nobody waits for that
 	space      chan struct{} // closed when the writer has taken something; nil: the goroutine doesn't wait
@@ -288,7 +289,7 @@ func (q *Queue) pushSnapshot(m *frame.Message, by goroutine.ID) (p Pushed, space
 	if q.closing || q.broken {
 		return Pushed{Refused: Closed}, nil, 0
 	}
-	if !q.held || !q.started || q.snapshot.by != by {
+	if !q.held || q.snapshot.by != by || !q.started && !q.snapshot.known {
 		return Pushed{Refused: Held}, nil, 0
 	}
 

@@ -302,7 +302,7 @@ func (q *Queue) Hold(by goroutine.ID) (nested bool, busy <-chan struct{}) {
 	if q.snapshot == nil {
 		q.snapshot = new(snapshot)
 	}
-	q.held, q.snapshot.by = true, by
+	q.held, q.snapshot.by, q.snapshot.known = true, by, true
 	q.moveReady()
 	return false, nil
 }

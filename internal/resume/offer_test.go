@@ -129,12 +129,22 @@ func TestHas(t *testing.T) {
 		t.Error("before it comes back")
 	}
 	s.Claim("a")
-	if s.Has("a", 77) != resume.HasNot {
-		t.Error("it came back to the room, and wasn't resumed there")
+	if s.Has("a", 77) != resume.HasAll || s.Has("a", 78) != resume.HasMaybe {
+		t.Error("while it comes back")
 	}
-	s.SetResumed("a")
+	s.SetEntered("a", true, 77)
 	if s.Has("a", 78) != resume.HasAll {
 		t.Error("it has resumed the room")
+	}
+	if tags := s.Holders(); !slices.Equal(tags, []uint64{77}) {
+		t.Errorf("it may come back as %d", tags)
+	}
+
+	s = session()
+	s.Claim("a")
+	s.SetEntered("a", false, 77)
+	if s.Has("a", 77) != resume.HasNot || len(s.Holders()) > 0 {
+		t.Error("it came back to the room, and wasn't resumed there")
 	}
 }
 

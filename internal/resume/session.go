@@ -22,7 +22,7 @@ const (
 	unnamedPart = 4
 )
 
-// Session is what a hub knows of one client that speaks this protocol. Claim, SetResumed, Has and Resumed may be
+// Session is what a hub knows of one client that speaks this protocol. Claim, SetEntered, Has, Holders and Resumed may be
 // called concurrently. The other methods belong to the writer of the connection.
 type Session struct {
 	// Subprotocol is the application's own, "" if the client asked for none.
@@ -35,8 +35,9 @@ type Session struct {
 	offers []Offer
 	limits *history.Limits // of each room's history; zero: there is none
 
-	mu      sync.Mutex      // guards claimed
-	claimed map[string]bool // rooms for which Claim has found an offer, and whether the client has resumed them
+	mu      sync.Mutex          // guards claimed and holders
+	claimed map[string]comeback // rooms for which Claim has found an offer
+	holders map[uint64]int64    // see Holders; until when each may be presented again, by frame.Now
 
 	hello []byte // the first message; nil once it is written
 	rooms []*room
@@ -86,18 +87,54 @@ func (s *Session) Claim(room string) Claimed {
 		return Claimed{Index: -1}
 	}
 	if s.claimed == nil {
-		s.claimed = map[string]bool{}
+		s.claimed = map[string]comeback{}
 	}
-	s.claimed[room] = false
+	s.claimed[room] = comebackBegun
 	o := s.offers[i]
 	return Claimed{Index: i, Claim: claim, At: o.at, N: o.n, Valid: ok && !o.at.Before(claim.Floor)}
 }
 
-// SetResumed notes that the client has resumed a room for which Claim has found an offer.
-func (s *Session) SetResumed(room string) {
+// SetEntered notes that the client has entered a room for which Claim has found an offer. If it has resumed the room,
+// that was with the token of this holder.
+func (s *Session) SetEntered(room string, resumed bool, holder uint64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.claimed[room] = true
+	if s.claimed[room] = comebackFresh; !resumed {
+		return
+	}
+	s.claimed[room] = comebackResumed
+	if s.holders == nil {
+		s.holders = map[uint64]int64{}
+	}
+	s.holders[holder] = frame.Now() + int64(handover)
+}
+
+// comeback is how a client has come back to a room.
+type comeback uint8
+
+const (
+	comebackNone  comeback = iota
+	comebackBegun          // its position is read
+	comebackResumed
+	comebackFresh
+)
+
+// handover is how long a client may come back once more with the token that it has resumed a room with: its line
+// may break again before the new token comes.
+const handover = time.Minute
+
+// Holders returns the earlier connections, by ConnTag, whose tokens the client may present again. What isn't for
+// this connection isn't for them.
+func (s *Session) Holders() (tags []uint64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now := frame.Now()
+	for tag, until := range s.holders {
+		if now < until {
+			tags = append(tags, tag)
+		}
+	}
+	return tags
 }
 
 // Having says whether a client has all that was sent to a room, or gets it when it comes back to the room.
@@ -115,9 +152,10 @@ const (
 func (s *Session) Has(room string, holder uint64) Having {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if resumed, claimed := s.claimed[room]; resumed {
+	switch s.claimed[room] {
+	case comebackResumed:
 		return HasAll
-	} else if claimed {
+	case comebackFresh:
 		return HasNot
 	}
 

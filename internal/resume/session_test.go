@@ -220,3 +220,61 @@ func compare(t *testing.T, c *client, rooms map[string]*log, want []got) {
 		}
 	}
 }
+
+// To say which room a message belongs to allocates nothing.
+func TestAppendAllocatesNothing(t *testing.T) {
+	limits := &history.Limits{Messages: 256, Bytes: 1 << 20, Age: time.Minute}
+	s := resume.NewSession(resume.NewKey("hub", keys), "", nil, 0, limits)
+	s.Append(nil, []*frame.Message{{Tag: &resume.Enter{Room: 1, Name: "a", Number: 1, Was: -1}}}, false)
+
+	l := &log{id: 1, at: []history.Position{{}, {Stream: 1}}}
+	var batches [][]*frame.Message
+	for range 1000 {
+		m := frame.NewMessage(frame.Text, "message", false)
+		m.Tag = l.place(l.next(true))
+		batches = append(batches, []*frame.Message{m, frame.NewMessage(frame.Text, "own", false)})
+	}
+	buf := make([]byte, 0, 1<<10)
+	i := 0
+	n := testing.AllocsPerRun(len(batches)-1, func() {
+		s.Append(buf, batches[i], false)
+		i++
+	})
+	if n > 0 {
+		t.Errorf("%.1f objects for two messages", n)
+	}
+}
+
+// Of a room's messages each 64th at least has a position.
+func TestPositionsComeOftenEnough(t *testing.T) {
+	limits := &history.Limits{Messages: 10_000, Bytes: 1 << 30, Age: time.Hour}
+	s := resume.NewSession(resume.NewKey("hub", keys), "", nil, 0, limits)
+	c := newClient(t)
+	l := &log{id: 1, name: "a", at: []history.Position{{}, {Stream: 1}}}
+	c.read(s.Append(nil, []*frame.Message{{Tag: &resume.Enter{Room: 1, Name: "a", Number: 1, At: l.at[1], Was: -1, Claim: claim}}}, false))
+	most := 0
+	for range 300 {
+		m := frame.NewMessage(frame.Text, "message", false)
+		m.Tag = l.place(l.next(true))
+		c.read(s.Append(nil, []*frame.Message{m}, false)) // which fails for a 65th
+		most = max(most, c.named("a").n)
+	}
+	if most != 64 {
+		t.Errorf("at most %d messages follow a position, want 64", most)
+	}
+}
+
+// A loss that the client's position is behind already isn't told.
+func TestGapThatIsOverIsntTold(t *testing.T) {
+	s := resume.NewSession(resume.NewKey("hub", keys), "", nil, 0, new(history.Limits))
+	c := newClient(t)
+	at := history.Position{Stream: 9}
+	c.read(s.Append(nil, []*frame.Message{
+		{Tag: &resume.Enter{Room: 1, Name: "a", Number: 1, Was: -1}},
+		{Tag: &resume.Start{Room: 1, Number: 9, At: at}},
+		{Tag: &resume.Gap{Room: 1, Number: 8}},
+	}, false))
+	if r := c.named("a"); r.gaps != 0 || r.at != "9" {
+		t.Errorf("%d gaps, it is at %q", r.gaps, r.at)
+	}
+}
