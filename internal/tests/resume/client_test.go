@@ -344,5 +344,3 @@ func (c *v1) say(text string) {
 }
 
 func (c *v1) cut() { c.ws.CloseNow() }
-
-
