@@ -61,7 +61,7 @@ type Log struct {
 	birth  uint64 // see Birth
 	store  *Store // nil if it belongs to none
 
-	mu     sync.Mutex       // guards the rest; nothing is locked under it
+	mu     sync.Mutex       // guards the rest; under it only what f of After locks
 	over   bool             // the store has ended it
 	ring   []*frame.Message // its size is a power of two
 	head   int              // of the oldest message, in ring
