@@ -172,7 +172,7 @@ func TestBannedGetsNothing(t *testing.T) {
 	hub.SendTextToRoom("/a", "a")
 	c.connect(s)
 	c.ask(1)
-	if len(c.got["b"]) != 1 || len(c.got["/a"]) != 2 {
+	if len(c.got["b"]) != 1 || len(c.got["/a"]) != 2 || len(c.got[""]) > 0 {
 		t.Errorf("got %q", c.got)
 	}
 	c.cut()
