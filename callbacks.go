@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/coder/websocket"
+	"github.com/wsroom/wsroom/internal/frame"
+	"github.com/wsroom/wsroom/internal/lifecycle"
 	"github.com/wsroom/wsroom/internal/line"
 )
 
@@ -21,6 +23,9 @@ type callbacks struct {
 	onClose            func(c *Conn, err error)
 	onJoin, onLeave    func(c *Conn, room string)
 	onExpire           func(c *Conn) (time.Time, error)
+	onRoomOpen         func(room string)
+	onRoomClose        func(room string)
+	onRoomMessage      func(room string, typ websocket.MessageType, p []byte)
 	text, binary, last *messageFunc // set by choose; last gets the cause of the end
 	ignored            []string     // names of the callbacks that choose left out
 }
@@ -182,6 +187,77 @@ func OnLeave(f func(c *Conn, room string)) Option {
 		c.onLeave = f
 		return notNil("OnLeave", f == nil)
 	}
+}
+
+// OnRoomOpen calls f before the first member of a room is let in. Requests and calls of [Conn.Join] for the room wait
+// until f returns, requests for at most the time of [WithHandshakeTimeout]. So f may load what the members need.
+//
+// Calls of OnRoomOpen, [OnRoomMessage] and [OnRoomClose] for one room come one at a time, and each open is followed by
+// one close. Calls for different rooms run concurrently. All run outside of any connection's callbacks. If the
+// connections that f was called for are refused or end, the room closes without having had a member. With a broker, a
+// room opens and closes on each node, and this node receives the room's messages before f is called: what f loads and
+// what OnRoomMessage gets then overlap, and nothing is missing between them. f may send, but must not wait for a call of
+// Conn.Join that names the same room.
+func OnRoomOpen(f func(room string)) Option {
+	return func(c *config) error {
+		c.onRoomOpen = f
+		return notNil("OnRoomOpen", f == nil)
+	}
+}
+
+// OnRoomClose calls f when the last member of a room has left, once OnRoomMessage has had what was sent until then, and
+// [OnLeave] and [OnClose] of the members have returned. If somebody comes before f is called, the room stays open. If
+// somebody comes while f runs, they wait until it has returned and [OnRoomOpen] was called again. [Hub.Shutdown] waits
+// for f.
+func OnRoomClose(f func(room string)) Option {
+	return func(c *config) error {
+		c.onRoomClose = f
+		return notNil("OnRoomClose", f == nil)
+	}
+}
+
+// OnRoomMessage calls f with each message to a room that has members on this node, in the room's order: those of this
+// node and, with a broker, those of all others. Each node with members calls its own f. f gets what [Hub.To] and all that
+// is like it sends to rooms, once for each room, whether [Target.Except] leaves out members or not. Messages to all and to
+// one connection belong to no room. f may keep p. If f sends to the room, it is called with that, too.
+//
+// The members don't wait for f, nor does the sender. If f is slow, up to as much as [WithSendQueue] allows one
+// connection waits for each room. Of further messages f doesn't get any until half of that is done; in their place f is
+// called once, with type 0 and no data. They are counted as dropped.
+func OnRoomMessage(f func(room string, typ websocket.MessageType, p []byte)) Option {
+	return func(c *config) error {
+		c.onRoomMessage = f
+		return notNil("OnRoomMessage", f == nil)
+	}
+}
+
+// newLives returns what calls OnRoomOpen, OnRoomClose and OnRoomMessage, nil if none of them is set.
+func newLives(h *Hub) *lifecycle.Rooms {
+	open, closed, message := h.cfg.onRoomOpen, h.cfg.onRoomClose, h.cfg.onRoomMessage
+	if open == nil && closed == nil && message == nil {
+		return nil
+	}
+
+	limits := h.cfg.outboundQueue
+	cfg := lifecycle.Config{Messages: limits.Messages, Bytes: limits.Bytes}
+	if open != nil {
+		cfg.Open = func(room string) { h.guard("OnRoomOpen", room, func() { open(room) }) }
+	}
+	if closed != nil {
+		cfg.Close = func(room string) { h.guard("OnRoomClose", room, func() { closed(room) }) }
+	}
+	if message != nil {
+		cfg.Message = func(room string, m *frame.Message) {
+			opcode, p := m.Payload()
+			h.guard("OnRoomMessage", room, func() { message(room, websocket.MessageType(opcode), bytes.Clone(p)) })
+		}
+		cfg.Lost = func(room string, messages int) {
+			h.counters.dropped.Add(int64(messages))
+			h.observer.Add(MetricDropped, "", "room", messages)
+			h.guard("OnRoomMessage", room, func() { message(room, 0, nil) })
+		}
+	}
+	return lifecycle.New(cfg)
 }
 
 // OnDrop calls f with the number of messages that [DropOldest] or [DropNewest] has dropped for c since the
@@ -365,7 +441,7 @@ func endingAborted() line.Ending { return endingPanic("admission", "the Observer
 // event is something that a callback has yet to handle: a join, a leave, an expiry or drops.
 type event struct {
 	room string
-	name string
+	name string // of the callback; "" for the hub's own function, which doesn't panic
 	run  func(c *Conn, room string)
 }
 
@@ -504,6 +580,10 @@ func (c *Conn) runEvents() {
 // events.
 func (c *Conn) report() {
 	for e, ok := c.nextEvent(); ok; e, ok = c.nextEvent() {
+		if e.name == "" { // it is the hub's own
+			e.run(c, e.room)
+			continue
+		}
 		c.guard(e.name, func() error { e.run(c, e.room); return nil })
 	}
 }

@@ -368,20 +368,41 @@ func (h *Hub) mark(room string) {
 	_ = cluster.Publish(h.node, []string{room}, nil, cluster.Mark, "")
 }
 
-// subscribe makes this node receive what other nodes send to the rooms from now on, until unsubscribe. Its
-// errors are those of cluster.Node.Subscribe.
+// subscribe makes this node receive what other nodes send to the rooms from now on, until unsubscribe, and has
+// OnRoomOpen called for the rooms that aren't open. OnRoomMessage gets what comes meanwhile, after that. Its errors are
+// those of cluster.Node.Subscribe and lifecycle.Rooms.Use.
 func (h *Hub) subscribe(ctx func() context.Context, rooms ...string) error {
-	if h.node == nil {
+	if h.node != nil {
+		if err := h.node.Subscribe(ctx, rooms...); err != nil {
+			return err
+		}
+	}
+	if h.lives == nil {
 		return nil
 	}
-	return h.node.Subscribe(ctx, rooms...)
+	err := h.lives.Use(ctx, withoutEveryRoom(rooms)...)
+	if err != nil && h.node != nil {
+		h.node.Unsubscribe(rooms...)
+	}
+	return err
 }
 
 // unsubscribe undoes subscribe.
 func (h *Hub) unsubscribe(rooms ...string) {
+	if h.lives != nil {
+		h.lives.Release(withoutEveryRoom(rooms)...)
+	}
 	if h.node != nil {
 		h.node.Unsubscribe(rooms...)
 	}
+}
+
+// withoutEveryRoom returns the rooms that are rooms. EveryRoom may be the first.
+func withoutEveryRoom(rooms []string) []string {
+	if rooms[0] == cluster.EveryRoom {
+		return rooms[1:]
+	}
+	return rooms
 }
 
 // publish sends a message to the target's members on all nodes.
@@ -420,6 +441,7 @@ func (h *Hub) receive(d cluster.Delivery) {
 	}
 
 	if d.Past {
+		omit.past = true
 		h.store.send(to, omit, at, encode(h, d.Kind, d.Payload, h.store.deflated.Load() > 0))
 		return
 	}

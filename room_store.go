@@ -9,6 +9,7 @@ import (
 
 	"github.com/wsroom/wsroom/internal/frame"
 	"github.com/wsroom/wsroom/internal/history"
+	"github.com/wsroom/wsroom/internal/lifecycle"
 	"github.com/wsroom/wsroom/internal/line"
 	"github.com/wsroom/wsroom/internal/lookup"
 	"github.com/wsroom/wsroom/internal/outbound"
@@ -36,7 +37,8 @@ type store struct {
 
 	maxRooms, maxMembers int // 0: no limit
 	observer             Observer
-	histories            *history.Store // nil without WithHistory
+	histories            *history.Store   // nil without WithHistory
+	lives                *lifecycle.Rooms // nil unless the application is told of rooms
 }
 
 // shard is a part of the store: the rooms whose names belong to it, and some of the connections.
@@ -89,8 +91,8 @@ func (r *room) each(f func(*Conn)) {
 	}
 }
 
-func (s *store) init(cfg *config, o Observer, mark func(room string)) {
-	s.seed, s.observer = maphash.MakeSeed(), o
+func (s *store) init(cfg *config, o Observer, mark func(room string), lives *lifecycle.Rooms) {
+	s.seed, s.observer, s.lives = maphash.MakeSeed(), o, lives
 	s.maxRooms, s.maxMembers = cfg.maxRooms, cfg.maxMembers
 	for i := range s.shards {
 		s.shards[i].rooms = map[string]*room{}
@@ -514,6 +516,9 @@ func (s *store) sendToSeveral(to audience, omit omission, at history.Position, m
 func (s *store) sendLocked(sh *shard, name string, omit omission, at history.Position, m *frame.Message, t *tally) (receivers int) {
 	r := sh.rooms[name]
 	place := s.placeLocked(name, r, m, at, omit)
+	if s.lives != nil && !omit.past {
+		s.lives.Take(name, m)
+	}
 	if r == nil {
 		return 0
 	}
@@ -563,6 +568,7 @@ type omission struct {
 	conns func(*Conn) bool     // nil: none; it may lock Conn.mu
 	names *lookup.List[string] // members of the first of these rooms got it there; nil: there are none
 	first int                  // how many of names
+	past  bool                 // the message is for the history only
 	known *history.Hidden      // the same for the history, as far as conns says it; nil without WithHistory
 }
 

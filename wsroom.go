@@ -71,6 +71,7 @@ import (
 	"github.com/wsroom/wsroom/internal/frame"
 	"github.com/wsroom/wsroom/internal/goroutine"
 	"github.com/wsroom/wsroom/internal/history"
+	"github.com/wsroom/wsroom/internal/lifecycle"
 	"github.com/wsroom/wsroom/internal/line"
 	"github.com/wsroom/wsroom/internal/lookup"
 	"github.com/wsroom/wsroom/internal/outbound"
@@ -85,8 +86,9 @@ type Hub struct {
 	observer Observer
 	tracer   Tracer // nil unless the observer is one
 	store    store
-	node     *cluster.Node  // nil without WithBroker
-	presence *presence.Book // nil without WithIdentity
+	node     *cluster.Node    // nil without WithBroker
+	presence *presence.Book   // nil without WithIdentity
+	lives    *lifecycle.Rooms // nil without OnRoomOpen, OnRoomClose and OnRoomMessage
 	counters counters
 	ended    sums
 	refused  sums
@@ -117,7 +119,8 @@ func New(opts ...Option) *Hub {
 	}
 	h.tracer, _ = cfg.observer.(Tracer)
 	h.resumeKey = resume.NewKey(cfg.name, cfg.resumeKeys)
-	h.store.init(cfg, h.observer, h.mark)
+	h.lives = newLives(h)
+	h.store.init(cfg, h.observer, h.mark, h.lives)
 	h.heartbeat.Init(cfg.heartbeat, cfg.pongTimeout, h.checkPeers, func() bool { return h.Len() > 0 })
 	if cfg.broker != nil {
 		h.node = newNode(h)
@@ -272,6 +275,9 @@ func (h *Hub) Shutdown(ctx context.Context) error {
 	finished := make(chan struct{})
 	go func() {
 		h.wg.Wait()
+		if h.lives != nil {
+			h.lives.Wait(ctx)
+		}
 		h.leaveNodes(ctx)
 		close(finished)
 	}()
@@ -386,12 +392,14 @@ func (h *Hub) appear(c *Conn, room string) {
 	}
 }
 
-// left undoes appear and ends the subscription that the connection held for the room.
+// left undoes appear and ends the connection's use of the room, unless doneWith does that later.
 func (h *Hub) left(c *Conn, room string) {
 	if h.presence != nil {
 		h.presence.Count(room, c.Identity(), -1)
 	}
-	h.unsubscribe(room)
+	if h.lives == nil {
+		h.unsubscribe(room)
+	}
 }
 
 // Target is a set of receivers: the members of some rooms, or all connections. [Hub.To] and [Hub.ToAll] make
