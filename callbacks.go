@@ -221,7 +221,8 @@ func OnRoomClose(f func(room string)) Option {
 // is like it sends to rooms, once for each room, whether [Target.Except] leaves out members or not. Messages to all and to
 // one connection belong to no room. f may keep p. If f sends to the room, it is called with that, too.
 //
-// The members don't wait for f, nor does the sender. If f is slow, up to as much as [WithSendQueue] allows one
+// The members don't wait for f, nor does the sender. So f may be behind: a newcomer's snapshot isn't to be taken from what
+// f has stored (see [Conn.Rewind] and [Conn.DropHeld]). If f is slow, up to as much as [WithSendQueue] allows one
 // connection waits for each room. Of further messages f doesn't get any until half of that is done; in their place f is
 // called once, with type 0 and no data. They are counted as dropped.
 func OnRoomMessage(f func(room string, typ websocket.MessageType, p []byte)) Option {

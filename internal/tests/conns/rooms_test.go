@@ -223,12 +223,12 @@ func TestRoomClosesAfterARefusal(t *testing.T) {
 func TestRoomsMessagesAreHeard(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var j journal
-		var kept [][]byte
+		var longest atomic.Int32
 		hub := wsroomtest.CheckHub(t, wsroom.New(append(j.rooms(), wsroom.WithHeartbeat(0, 0), wsroom.WithCompression(1),
 			wsroom.OnRoomMessage(func(room string, typ websocket.MessageType, p []byte) {
 				j.note("%s %v %s", room, typ, kit.Short(string(p)))
 				clear(p) // it is its own
-				kept = append(kept, p)
+				longest.Store(max(longest.Load(), int32(len(p))))
 			}))...))
 		client := wsroomtest.Dial(t, hub, "/a", wsroomtest.WithCompression())
 		c := kit.Member(t, hub, "/a")
@@ -256,8 +256,8 @@ func TestRoomsMessagesAreHeard(t *testing.T) {
 		if want := []string{"/a MessageText 1", "/a MessageBinary 3", "/a MessageText 4", "/a MessageText ", short, short}; !slices.Equal(inA, want) {
 			t.Errorf("in /a: %q", inA)
 		}
-		if n := len(kept[len(kept)-1]); n != 200_000 {
-			t.Errorf("the last one has %d bytes", n)
+		if n := longest.Load(); n != 200_000 {
+			t.Errorf("the longest has %d bytes", n)
 		}
 		client.ExpectText("1")
 		client.ExpectBinary([]byte("3"))
@@ -271,7 +271,7 @@ func TestSlowListenerIsTold(t *testing.T) {
 		var j journal
 		proceed := make(chan struct{})
 		seen := &kit.Observer{Sums: map[string]float64{}}
-		hub := wsroomtest.CheckHub(t, wsroom.New(wsroom.WithHeartbeat(0, 0), wsroom.WithSendQueue(4, 1<<20), wsroom.WithObserver(seen),
+		hub := wsroomtest.CheckHub(t, wsroom.New(wsroom.WithHeartbeat(0, 0), wsroom.WithSendQueue(6, 1<<20), wsroom.WithObserver(seen),
 			wsroom.OnRoomClose(func(room string) { j.note("close") }),
 			wsroom.OnRoomMessage(func(room string, typ websocket.MessageType, p []byte) {
 				<-proceed
@@ -289,20 +289,24 @@ func TestSlowListenerIsTold(t *testing.T) {
 				synctest.Wait()
 			}
 		}
-		send(1, 9) // 1 is being handled, 2 to 5 wait
-		proceed <- struct{}{}
-		send(10, 10) // more than half still wait
+		send(1, 11) // 1 is being handled, 2 to 7 wait
+		for range 2 {
+			proceed <- struct{}{}
+		}
+		synctest.Wait()
+		send(12, 12) // there is space, but more than half still wait
 		for range 3 {
 			proceed <- struct{}{}
 		}
-		send(11, 12)
+		synctest.Wait()
+		send(13, 14)
 		if n := hub.Stats().Dropped; n != 0 {
 			t.Errorf("%d dropped before it was told", n)
 		}
 		client.Close(websocket.StatusNormalClosure, "")
 		close(proceed)
 		synctest.Wait()
-		if got, want := j.take(), "1, 2, 3, 4, 5, gap, 11, 12, close"; got != want {
+		if got, want := j.take(), "1, 2, 3, 4, 5, 6, 7, gap, 13, 14, close"; got != want {
 			t.Errorf("got  %s\nwant %s", got, want)
 		}
 		if n, m := hub.Stats().Dropped, seen.Sum("dropped room"); n != 5 || m != 5 {
@@ -324,9 +328,18 @@ func TestListenersBytesAreBounded(t *testing.T) {
 			client.NextText()
 			synctest.Wait()
 		}
+		for range 3 {
+			proceed <- struct{}{}
+		}
+		synctest.Wait()
+		for range 4 { // nothing waits any more
+			hub.SendTextToRoom("/a", strings.Repeat("x", 400))
+			client.NextText()
+			synctest.Wait()
+		}
 		close(proceed)
 		synctest.Wait()
-		if !slices.Equal(sizes, []int{1, 5000, 0}) {
+		if !slices.Equal(sizes, []int{1, 5000, 0, 400, 400, 400, 0}) {
 			t.Errorf("got %v bytes", sizes)
 		}
 	})
@@ -356,6 +369,30 @@ func TestPanicsOfRoomsEndNothing(t *testing.T) {
 			}
 		})
 	}
+}
+
+// Without OnRoomClose, too, a room's messages are given one at a time, whoever comes and goes meanwhile.
+func TestRoomsMessagesComeOneAtATime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var j journal
+		hub := wsroomtest.CheckHub(t, wsroom.New(wsroom.WithHeartbeat(0, 0),
+			wsroom.OnRoomMessage(func(_ string, _ websocket.MessageType, p []byte) {
+				j.note("begin %s", p)
+				time.Sleep(time.Second)
+				j.note("end %s", p)
+			})))
+		for i := range 3 {
+			client := wsroomtest.Dial(t, hub, "/a")
+			hub.SendTextToRoom("/a", fmt.Sprint(i))
+			client.ExpectText(fmt.Sprint(i))
+			client.Close(websocket.StatusNormalClosure, "")
+			synctest.Wait()
+		}
+		time.Sleep(time.Minute)
+		if got, want := j.take(), "begin 0, end 0, begin 1, end 1, begin 2, end 2"; got != want {
+			t.Errorf("got  %s\nwant %s", got, want)
+		}
+	})
 }
 
 // Shutdown waits for the rooms' callbacks.
