@@ -248,9 +248,9 @@ func newLives(h *Hub) *lifecycle.Rooms {
 		cfg.Close = func(room string) { h.guard("OnRoomClose", room, func() { closed(room) }) }
 	}
 	if message != nil {
-		cfg.Message = func(room string, m *frame.Message) {
+		cfg.Message = func(room string, m *frame.Message, trace string) {
 			opcode, p := m.Payload()
-			h.guard("OnRoomMessage", room, func() { message(room, websocket.MessageType(opcode), bytes.Clone(p)) })
+			h.guardTraced("OnRoomMessage", room, trace, func() { message(room, websocket.MessageType(opcode), bytes.Clone(p)) })
 		}
 		cfg.Lost = func(room string, messages int) {
 			h.counters.dropped.Add(int64(messages))
@@ -385,11 +385,14 @@ func (c *Conn) guard(name string, f func() error) {
 }
 
 // guard runs a function of the application that belongs to no connection.
-func (h *Hub) guard(name, room string, f func()) {
+func (h *Hub) guard(name, room string, f func()) { h.guardTraced(name, room, "", f) }
+
+// guardTraced is guard for a callback whose message belongs to a trace, unless that is "".
+func (h *Hub) guardTraced(name, room, trace string, f func()) {
 	guard(name, func() error { f(); return nil }, func(v any) {
 		h.cfg.logger.Error("wsroom: callback panicked", "callback", name, "room", room,
 			"panic", v, "stack", string(debug.Stack()))
-	}, h.trace(name))
+	}, h.trace(name, trace))
 }
 
 // guard runs f. If f panics or ends the goroutine, guard calls failed with the value of the panic, or with

@@ -417,7 +417,7 @@ func publish[P string | []byte](t Target, opcode byte, payload P) error {
 		except = append(except, c.id)
 	}
 
-	return cluster.Publish(t.hub.node, rooms, except, opcode, payload)
+	return cluster.PublishTraced(t.hub.node, t.trace, rooms, except, opcode, payload)
 }
 
 // receive takes a message that came from a node, this one included, and only queues it for the members
@@ -425,7 +425,7 @@ func publish[P string | []byte](t Target, opcode byte, payload P) error {
 // no member here yet.
 func (h *Hub) receive(d cluster.Delivery) {
 	to := audience{all: d.Rooms == nil, rooms: d.Rooms}
-	omit, at := omission{conns: skipOf(d)}, history.Position(d.At)
+	omit, from := omission{conns: skipOf(d)}, origin{history.Position(d.At), d.Trace}
 	switch kept := h.store.histories != nil; {
 	case d.Kind == frame.Close:
 		e := frame.CloseErrorOf(d.Payload)
@@ -433,7 +433,7 @@ func (h *Hub) receive(d cluster.Delivery) {
 		return
 	case d.Kind == cluster.Mark:
 		if kept && len(d.Rooms) > 0 {
-			h.store.mark(d.Rooms[0], at)
+			h.store.mark(d.Rooms[0], from.at)
 		}
 		return
 	case kept && omit.conns != nil:
@@ -441,11 +441,10 @@ func (h *Hub) receive(d cluster.Delivery) {
 	}
 
 	if d.Past {
-		omit.past = true
-		h.store.send(to, omit, at, encode(h, d.Kind, d.Payload, h.store.deflated.Load() > 0))
+		h.store.send(to, omit, from, encode(h, d.Kind, d.Payload, h.store.deflated.Load() > 0))
 		return
 	}
-	deliver(h, to, omit, at, d.Kind, d.Payload)
+	deliver(h, to, omit, from, d.Kind, d.Payload)
 }
 
 // connTags returns the numbers by which positions name these connections.

@@ -467,7 +467,7 @@ func (sh *shard) each(name string, f func(*Conn)) {
 
 // send appends m to the queues of the audience, in the rooms' order, and to the rooms' histories. It leaves out
 // the connections that omit names. Once the locks are free, send starts the writers that are needed.
-func (s *store) send(to audience, omit omission, at history.Position, m *frame.Message) (receivers int) {
+func (s *store) send(to audience, omit omission, from origin, m *frame.Message) (receivers int) {
 	t := tallies.Get().(*tally)
 	switch {
 	case to.all:
@@ -480,10 +480,10 @@ func (s *store) send(to audience, omit omission, at history.Position, m *frame.M
 	case len(to.rooms) == 1:
 		sh := s.shardOf(to.rooms[0])
 		sh.mu.Lock()
-		receivers = s.sendLocked(sh, to.rooms[0], omit, at, m, t)
+		receivers = s.sendLocked(sh, to.rooms[0], omit, from, m, t)
 		sh.mu.Unlock()
 	default:
-		receivers = s.sendToSeveral(to, omit, at, m, t)
+		receivers = s.sendToSeveral(to, omit, from, m, t)
 	}
 
 	t.settle()
@@ -495,7 +495,7 @@ func (s *store) send(to audience, omit omission, at history.Position, m *frame.M
 }
 
 // sendToSeveral is send to several rooms. A member of more than one gets the message in the first.
-func (s *store) sendToSeveral(to audience, omit omission, at history.Position, m *frame.Message, t *tally) (receivers int) {
+func (s *store) sendToSeveral(to audience, omit omission, from origin, m *frame.Message, t *tally) (receivers int) {
 	locked := s.lock(to)
 	defer s.unlock(&locked)
 
@@ -507,17 +507,17 @@ func (s *store) sendToSeveral(to audience, omit omission, at history.Position, m
 				m = m.With(nil)
 			}
 		}
-		receivers += s.sendLocked(s.shardOf(name), name, omit, at, m, t)
+		receivers += s.sendLocked(s.shardOf(name), name, omit, from, m, t)
 	}
 	return receivers
 }
 
 // sendLocked is send to one room. The shard is locked.
-func (s *store) sendLocked(sh *shard, name string, omit omission, at history.Position, m *frame.Message, t *tally) (receivers int) {
+func (s *store) sendLocked(sh *shard, name string, omit omission, from origin, m *frame.Message, t *tally) (receivers int) {
 	r := sh.rooms[name]
-	place := s.placeLocked(name, r, m, at, omit)
-	if s.lives != nil && !omit.past {
-		s.lives.Take(name, m)
+	place := s.placeLocked(name, r, m, from.at, omit)
+	if s.lives != nil { // what the broker has kept comes before the room is in use, and isn't taken
+		s.lives.Take(name, m, from.trace)
 	}
 	if r == nil {
 		return 0
@@ -563,12 +563,17 @@ func (s *store) placeLocked(name string, r *room, m *frame.Message, at history.P
 	return r.tag
 }
 
+// origin says where a message comes from. The zero value is this node, without a broker.
+type origin struct {
+	at    history.Position // the broker's
+	trace string           // that it belongs to; "" for none
+}
+
 // omission says who of an audience doesn't get a message. The zero value omits nobody.
 type omission struct {
 	conns func(*Conn) bool     // nil: none; it may lock Conn.mu
 	names *lookup.List[string] // members of the first of these rooms got it there; nil: there are none
 	first int                  // how many of names
-	past  bool                 // the message is for the history only
 	known *history.Hidden      // the same for the history, as far as conns says it; nil without WithHistory
 }
 

@@ -82,16 +82,17 @@ import (
 // Hub is an [http.Handler] that upgrades requests to connections and keeps the connections in rooms. [New]
 // makes it. All methods may be called concurrently.
 type Hub struct {
-	cfg      *config
-	observer Observer
-	tracer   Tracer // nil unless the observer is one
-	store    store
-	node     *cluster.Node    // nil without WithBroker
-	presence *presence.Book   // nil without WithIdentity
-	lives    *lifecycle.Rooms // nil without OnRoomOpen, OnRoomClose and OnRoomMessage
-	counters counters
-	ended    sums
-	refused  sums
+	cfg        *config
+	observer   Observer
+	tracer     Tracer     // nil unless the observer is one
+	propagator Propagator // nil unless the observer is one and a Tracer
+	store      store
+	node       *cluster.Node    // nil without WithBroker
+	presence   *presence.Book   // nil without WithIdentity
+	lives      *lifecycle.Rooms // nil without OnRoomOpen, OnRoomClose and OnRoomMessage
+	counters   counters
+	ended      sums
+	refused    sums
 
 	resumeKey *resume.Key
 	heartbeat line.Heartbeat
@@ -117,7 +118,9 @@ func New(opts ...Option) *Hub {
 	if h.observer == nil {
 		h.observer = noObserver{}
 	}
-	h.tracer, _ = cfg.observer.(Tracer)
+	if h.tracer, _ = cfg.observer.(Tracer); h.tracer != nil {
+		h.propagator, _ = cfg.observer.(Propagator)
+	}
 	h.resumeKey = resume.NewKey(cfg.name, cfg.resumeKeys)
 	h.lives = newLives(h)
 	h.store.init(cfg, h.observer, h.mark, h.lives)
@@ -408,6 +411,7 @@ type Target struct {
 	hub    *Hub
 	to     audience
 	except []*Conn
+	trace  string // "" for none
 }
 
 // To returns the members of these rooms as a target. A connection that is in several of them gets one copy.
@@ -426,6 +430,23 @@ func (t Target) Except(conns ...*Conn) Target {
 	t.except = slices.DeleteFunc(slices.Concat(t.except, conns), func(c *Conn) bool { return c == nil })
 	return t
 }
+
+// Context returns the target for messages that belong to the trace in ctx: that trace goes on where they are delivered,
+// on all nodes. The hub's [Observer] must be a [Tracer] and a [Propagator]; otherwise Context has no effect. For each such
+// message Start is called with the name "deliver" on each node that receives it, once for each room if there is a broker,
+// and [OnRoomMessage] is traced as a part of it, too. Context doesn't keep ctx, whose end and deadline have no effect.
+//
+// Nodes of a version without Context don't understand such messages, and report a gap. So update all nodes first.
+func (t Target) Context(ctx context.Context) Target {
+	if t.hub.propagator != nil {
+		if t.trace = t.hub.propagator.Inject(ctx); len(t.trace) > maxTrace {
+			t.trace = ""
+		}
+	}
+	return t
+}
+
+const maxTrace = 255 // bytes
 
 // SendText queues a text message for every connection of the target. All members of a room see its messages
 // in the same order, and the messages of one sender in the order sent.
@@ -461,7 +482,7 @@ func send[P string | []byte](t Target, opcode byte, payload P, err error) error 
 	if t.hub.node != nil {
 		return publish(t, opcode, payload)
 	}
-	deliver(t.hub, t.to, t.omission(), history.Position{}, opcode, payload)
+	deliver(t.hub, t.to, t.omission(), origin{trace: t.trace}, opcode, payload)
 	return nil
 }
 
@@ -477,11 +498,14 @@ func (t Target) omission() omission {
 	return o
 }
 
-// deliver sends a message to the connections on this node, and to the histories of its rooms. at is the broker's
-// position of the message, zero without a broker.
-func deliver[P string | []byte](h *Hub, to audience, omit omission, at history.Position, opcode byte, payload P) {
+// deliver sends a message to the connections on this node, and to the histories of its rooms.
+func deliver[P string | []byte](h *Hub, to audience, omit omission, from origin, opcode byte, payload P) {
+	if from.trace != "" && h.propagator != nil {
+		_, end := h.tracer.Start(h.extract(from.trace), "deliver", "")
+		defer end(nil)
+	}
 	m := encode(h, opcode, payload, h.store.deflated.Load() > 0)
-	n := h.store.send(to, omit, at, m)
+	n := h.store.send(to, omit, from, m)
 	h.observer.Record(MetricFanOut, "", "", float64(n))
 }
 

@@ -22,7 +22,7 @@ import (
 type Config struct {
 	Open    func(room string)
 	Close   func(room string)
-	Message func(room string, m *frame.Message)
+	Message func(room string, m *frame.Message, trace string)
 	Lost    func(room string, messages int) // in the place of messages for which there was no space
 
 	Messages int   // that may wait for a room's calls
@@ -56,6 +56,7 @@ type life struct {
 // item is a message that waits, or, with no message, how many were dropped there.
 type item struct {
 	message *frame.Message
+	trace   string
 	lost    int
 }
 
@@ -153,9 +154,9 @@ func (r *Rooms) LetAll(user string) []string {
 	return rooms
 }
 
-// Take has Config.Message called with a message to the room, after all that were taken before. A room without users has
+// Take has Config.Message called with a message to the room and its trace, after all that were taken before. A room without users has
 // no messages.
-func (r *Rooms) Take(room string, m *frame.Message) {
+func (r *Rooms) Take(room string, m *frame.Message, trace string) {
 	if r.cfg.Message == nil {
 		return
 	}
@@ -165,13 +166,13 @@ func (r *Rooms) Take(room string, m *frame.Message) {
 	if l == nil || l.users == 0 {
 		return
 	}
-	r.add(l, m)
+	r.add(l, item{message: m, trace: trace})
 	r.start(l)
 }
 
 // add appends the message to those that wait or, if they are too many, counts it as lost in their place.
-func (r *Rooms) add(l *life, m *frame.Message) {
-	n, size := len(l.waiting), m.Size()
+func (r *Rooms) add(l *life, it item) {
+	n, size := len(l.waiting), it.message.Size()
 	if l.full {
 		l.full = n > r.cfg.Messages/2 || l.bytes > r.cfg.Bytes/2
 	}
@@ -184,7 +185,7 @@ func (r *Rooms) add(l *life, m *frame.Message) {
 		l.waiting[n-1].lost++
 		return
 	}
-	l.waiting = append(l.waiting, item{message: m})
+	l.waiting = append(l.waiting, it)
 	l.bytes += size
 }
 
@@ -293,5 +294,5 @@ func (r *Rooms) first(l *life) func() {
 		return func() { r.cfg.Lost(l.room, it.lost) }
 	}
 	l.bytes -= it.message.Size()
-	return func() { r.cfg.Message(l.room, it.message) }
+	return func() { r.cfg.Message(l.room, it.message, it.trace) }
 }

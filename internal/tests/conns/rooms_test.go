@@ -133,6 +133,23 @@ func TestRoomClosesAfterOnLeave(t *testing.T) {
 	})
 }
 
+// A client that doesn't answer the close holds no room open.
+func TestRoomDoesNotWaitForTheCloseHandshake(t *testing.T) {
+	var closed chan time.Duration
+	var begin time.Time
+	newHub := func() *wsroom.Hub {
+		closed = make(chan time.Duration, 1)
+		return wsroom.New(wsroom.OnRoomClose(func(string) { closed <- time.Since(begin) }))
+	}
+	kit.InBubble(t, newHub, func(t *testing.T, s *kit.PipeServer, hub *wsroom.Hub) {
+		c := s.DialRaw("/a")
+		begin = time.Now()
+		hub.ToAll().Close(4000, "")
+		kit.WantBetween(t, "closed", <-closed, 0, 0)
+		c.Close()
+	})
+}
+
 // Somebody that comes while a room closes waits until it has closed and opened again.
 func TestRoomOpensAgainAfterItsClose(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
