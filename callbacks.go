@@ -207,8 +207,8 @@ func OnRoomOpen(f func(room string)) Option {
 
 // OnRoomClose calls f when the last member of a room has left, once OnRoomMessage has had what was sent until then, and
 // [OnLeave] and [OnClose] of the members have returned. If somebody comes before f is called, the room stays open. If
-// somebody comes while f runs, they wait until it has returned and [OnRoomOpen] was called again. [Hub.Shutdown] waits
-// for f.
+// somebody comes while f runs, they wait until it has returned and [OnRoomOpen] was called again. So f must not wait for
+// a call of [Conn.Join] that names the same room. [Hub.Shutdown] waits for f.
 func OnRoomClose(f func(room string)) Option {
 	return func(c *config) error {
 		c.onRoomClose = f

@@ -33,6 +33,9 @@
 // [OnConnect] to its own connection may wait; see [WithSendQueue].) [WithOverflow] sets what happens when a
 // queue is full.
 //
+// [OnRoomOpen], [OnRoomMessage] and [OnRoomClose] tell the application of rooms on this node and of their messages.
+// Package route, on top of this one, gives messages types and replies.
+//
 // # Lifetime
 //
 // [Hub.ServeHTTP] returns after the upgrade and OnConnect. The connection lives on, whatever middleware then
