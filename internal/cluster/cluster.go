@@ -96,6 +96,7 @@ type Delivery struct {
 	Payload []byte
 	Except  []string // ids of connections that don't get it
 	Besides []string // rooms whose members don't get it, because they got it there
+	Trace   string   // the trace that it belongs to, "" for none
 
 	// With Config.History, for messages to a room:
 	At   Position

@@ -20,6 +20,7 @@ import (
 //	  kind     1 byte: frame.Text, frame.Binary, frame.Close, Mark or kindLost, and the bits below
 //	  besides  if the bit is set: number (uvarint) and names of rooms, each after its length
 //	  except   if the bit is set: the same for connections' ids; at most maxNames of both in an envelope
+//	  trace    if the bit is set: the trace that the message belongs to, after its length
 //	  payload  the rest
 //
 // That is 22 bytes around a message, and 5 around each further one in the same envelope. A node drops what
@@ -38,6 +39,7 @@ const (
 	kindLost    = 0    // messages up to this one were given up; no payload
 	withBesides = 0x10 // skips members of these rooms, which got it there
 	withExcept  = 0x20 // skips the connections with these ids
+	withTrace   = 0x40 // belongs to this trace
 )
 
 // nodeID identifies a node among those that share a broker.
@@ -53,6 +55,7 @@ type message struct {
 	sequence, back  uint64
 	kind            byte
 	besides, except []string
+	trace           string
 }
 
 var (
@@ -77,6 +80,10 @@ func appendMessage[P string | []byte](b []byte, m message, payload P) []byte {
 	if len(m.except) > 0 {
 		head[kind] |= withExcept
 		head = appendNames(head, m.except)
+	}
+	if m.trace != "" {
+		head[kind] |= withTrace
+		head = append(binary.AppendUvarint(head, uint64(len(m.trace))), m.trace...)
 	}
 	b = binary.AppendUvarint(b, uint64(len(head)+len(payload)))
 	return append(append(b, head...), payload...)
@@ -120,10 +127,13 @@ func (r *reader) message(names *budget) (m message, payload []byte, err error) {
 	if m.kind&withExcept != 0 {
 		m.except = body.names(names)
 	}
+	if m.kind&withTrace != 0 {
+		m.trace = string(body.bytes())
+	}
 	if body == nil || m.back > m.sequence {
 		return m, nil, errMalformed
 	}
-	m.kind &^= withBesides | withExcept
+	m.kind &^= withBesides | withExcept | withTrace
 	switch m.kind {
 	case frame.Text:
 		if !utf8.Valid(body) {

@@ -67,7 +67,12 @@ const (
 // unless [Config].Local is set, or an error for a message that nodes or the broker can never take. On an
 // error no room gets the message. There must be at least one room; it may be [EveryRoom].
 func Publish[P string | []byte](n *Node, rooms, except []string, kind byte, payload P) error {
-	m := message{kind: kind, except: except}
+	return PublishTraced(n, "", rooms, except, kind, payload)
+}
+
+// PublishTraced is [Publish] for a message that belongs to a trace, if trace isn't "".
+func PublishTraced[P string | []byte](n *Node, trace string, rooms, except []string, kind byte, payload P) error {
+	m := message{kind: kind, except: except, trace: trace}
 	if err := n.checkSize(rooms, m, len(payload)); err != nil {
 		return err
 	}
@@ -97,7 +102,10 @@ func (n *Node) checkSize(rooms []string, m message, size int) error {
 			len(m.except), limit)
 	}
 
-	overhead := envelopeHead + 6*maxUvarint // at most, without names
+	overhead := envelopeHead + 6*maxUvarint // at most, without names and trace
+	if m.trace != "" {
+		overhead += maxUvarint + len(m.trace)
+	}
 	for _, names := range [][]string{rooms[:len(rooms)-1], m.except} {
 		for _, name := range names {
 			overhead += maxUvarint + len(name)
