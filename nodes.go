@@ -364,7 +364,7 @@ func (h *Hub) mark(room string) {
 	if h.node == nil {
 		return
 	}
-	_ = cluster.Publish(h.node, []string{room}, nil, cluster.Mark, "")
+	_ = cluster.Publish(h.node, []string{room}, nil, "", cluster.Mark, "")
 }
 
 // subscribe makes this node receive what other nodes send to the rooms from now on, until unsubscribe. Its
@@ -395,7 +395,11 @@ func publish[P string | []byte](t Target, opcode byte, payload P) error {
 		except = append(except, c.id)
 	}
 
-	return cluster.Publish(t.hub.node, rooms, except, opcode, payload)
+	key := t.key.name
+	if opcode == frame.Close {
+		key = ""
+	}
+	return cluster.Publish(t.hub.node, rooms, except, key, opcode, payload)
 }
 
 // receive takes a message that came from a node, this one included, and only queues it for the members
@@ -422,7 +426,7 @@ func (h *Hub) receive(d cluster.Delivery) {
 		h.store.send(to, omit, at, encode(h, d.Kind, d.Payload, h.store.deflated.Load() > 0))
 		return
 	}
-	deliver(h, to, omit, at, d.Kind, d.Payload)
+	deliver(h, to, omit, at, d.Key, d.Kind, d.Payload)
 }
 
 // connTags returns the numbers by which positions name these connections.

@@ -56,6 +56,7 @@ package wsroom
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	mathrand "math/rand/v2"
 	"net/http"
@@ -374,6 +375,7 @@ type Target struct {
 	hub    *Hub
 	to     audience
 	except []*Conn
+	key    latestKey
 }
 
 // To returns the members of these rooms as a target. A connection that is in several of them gets one copy.
@@ -391,6 +393,43 @@ func (h *Hub) ToAll() Target { return Target{hub: h, to: everyone} }
 func (t Target) Except(conns ...*Conn) Target {
 	t.except = slices.DeleteFunc(slices.Concat(t.except, conns), func(c *Conn) bool { return c == nil })
 	return t
+}
+
+// Latest returns the target for the newest values of a key, such as where a player stands, or a price. A message
+// that is sent with it replaces, for each receiver, the message of the same key and room that still waits in the
+// receiver's queue, and takes its place there. So a client that keeps up gets every value, and one that doesn't gets
+// the newest ones; for no key more than one waits, if the values are of one size.
+//
+// A key has 1 to 255 bytes; with another one each send returns an error. Keys of messages to all are those of a room
+// of their own. A connection in several of the rooms gets the message in the first of them, as ever. Latest has no
+// effect on [Target.Close].
+//
+// Values of different keys, and other messages, may overtake a value that has been replaced: the new one stands where
+// the first of those that waited stood. A replacement needs no further place in the queue. If it is larger than
+// the message before and the bytes are too many for the queue, it is queued as any message is, and [WithOverflow] sets
+// what happens. The [Observer] counts messages that were replaced as dropped, with the cause "replaced"; [OnDrop] and
+// [Stats] don't.
+//
+// With [WithHistory] the values aren't kept: a client that comes back isn't sent those that it has missed, and
+// is told of no gap. Send it the present values from [OnConnect], also when [Conn.Resumed] is true.
+func (t Target) Latest(key string) Target {
+	t.key = latestKey{key, true}
+	return t
+}
+
+// latestKey is the key of Target.Latest. The zero value is none.
+type latestKey struct {
+	name string
+	set  bool
+}
+
+const maxLatestKey = 255 // bytes
+
+func (k latestKey) check() error {
+	if k.set && (k.name == "" || len(k.name) > maxLatestKey) {
+		return fmt.Errorf("wsroom: Latest: a key has 1 to %d bytes, not %d", maxLatestKey, len(k.name))
+	}
+	return nil
 }
 
 // SendText queues a text message for every connection of the target. All members of a room see its messages
@@ -421,13 +460,13 @@ func send[P string | []byte](t Target, opcode byte, payload P, err error) error 
 	if err != nil {
 		return err
 	}
-	if err := t.check(); err != nil || t.to.nobody() {
+	if err := errors.Join(t.check(), t.key.check()); err != nil || t.to.nobody() {
 		return err
 	}
 	if t.hub.node != nil {
 		return publish(t, opcode, payload)
 	}
-	deliver(t.hub, t.to, t.omission(), history.Position{}, opcode, payload)
+	deliver(t.hub, t.to, t.omission(), history.Position{}, t.key.name, opcode, payload)
 	return nil
 }
 
@@ -444,9 +483,12 @@ func (t Target) omission() omission {
 }
 
 // deliver sends a message to the connections on this node, and to the histories of its rooms. at is the broker's
-// position of the message, zero without a broker.
-func deliver[P string | []byte](h *Hub, to audience, omit omission, at history.Position, opcode byte, payload P) {
+// position of the message, zero without a broker. key is that of Target.Latest, or "".
+func deliver[P string | []byte](h *Hub, to audience, omit omission, at history.Position, key string, opcode byte, payload P) {
 	m := encode(h, opcode, payload, h.store.deflated.Load() > 0)
+	if key != "" {
+		m.Tag = &resume.Latest{Key: key} // its rooms are set as it is sent to them
+	}
 	n := h.store.send(to, omit, at, m)
 	h.observer.Record(MetricFanOut, "", "", float64(n))
 }

@@ -96,6 +96,7 @@ type Delivery struct {
 	Payload []byte
 	Except  []string // ids of connections that don't get it
 	Besides []string // rooms whose members don't get it, because they got it there
+	Key     string   // not "": it takes the place of a message of this key that still waits for a member
 
 	// With Config.History, for messages to a room:
 	At   Position

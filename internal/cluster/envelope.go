@@ -20,6 +20,7 @@ import (
 //	  kind     1 byte: frame.Text, frame.Binary, frame.Close, Mark or kindLost, and the bits below
 //	  besides  if the bit is set: number (uvarint) and names of rooms, each after its length
 //	  except   if the bit is set: the same for connections' ids; at most maxNames of both in an envelope
+//	  key      if the bit is set: the key of a newest value, after its length
 //	  payload  the rest
 //
 // That is 22 bytes around a message, and 5 around each further one in the same envelope. A node drops what
@@ -38,6 +39,7 @@ const (
 	kindLost    = 0    // messages up to this one were given up; no payload
 	withBesides = 0x10 // skips members of these rooms, which got it there
 	withExcept  = 0x20 // skips the connections with these ids
+	withKey     = 0x40 // takes the place of a message of this key that still waits
 )
 
 // nodeID identifies a node among those that share a broker.
@@ -53,6 +55,7 @@ type message struct {
 	sequence, back  uint64
 	kind            byte
 	besides, except []string
+	key             string // "": none
 }
 
 var (
@@ -77,6 +80,10 @@ func appendMessage[P string | []byte](b []byte, m message, payload P) []byte {
 	if len(m.except) > 0 {
 		head[kind] |= withExcept
 		head = appendNames(head, m.except)
+	}
+	if m.key != "" {
+		head[kind] |= withKey
+		head = append(binary.AppendUvarint(head, uint64(len(m.key))), m.key...)
 	}
 	b = binary.AppendUvarint(b, uint64(len(head)+len(payload)))
 	return append(append(b, head...), payload...)
@@ -120,10 +127,13 @@ func (r *reader) message(names *budget) (m message, payload []byte, err error) {
 	if m.kind&withExcept != 0 {
 		m.except = body.names(names)
 	}
+	if m.kind&withKey != 0 {
+		m.key = body.name()
+	}
 	if body == nil || m.back > m.sequence {
 		return m, nil, errMalformed
 	}
-	m.kind &^= withBesides | withExcept
+	m.kind &^= withBesides | withExcept | withKey
 	switch m.kind {
 	case frame.Text:
 		if !utf8.Valid(body) {
@@ -192,12 +202,18 @@ func (r *reader) names(left *budget) []string {
 	*left -= budget(n)
 	names := make([]string, n)
 	for i := range names {
-		name := r.bytes()
-		if len(name) == 0 {
-			*r = nil
+		if names[i] = r.name(); *r == nil {
 			return nil
 		}
-		names[i] = string(name)
 	}
 	return names
+}
+
+// name reads a name, which may not be empty.
+func (r *reader) name() string {
+	name := r.bytes()
+	if len(name) == 0 {
+		*r = nil
+	}
+	return string(name)
 }

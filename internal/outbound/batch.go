@@ -81,6 +81,9 @@ func (b *batch) fill(f *fifo, bytes *int64, q *Queue) {
 		}
 
 		m := f.pop()
+		if q.rare != nil && f == &q.ready {
+			q.popped(m)
+		}
 		b.frames[b.n] = m
 		b.n++
 		b.size += size

@@ -57,7 +57,8 @@ const (
 
 // Pushed says what happened to a message.
 type Pushed struct {
-	Refused Refusal
-	Wake    bool  // the caller must call the queue's Wake, or WakeAll, once it holds no lock
-	Dropped int32 // messages dropped, this one included
+	Refused  Refusal
+	Wake     bool  // the caller must call the queue's Wake, or WakeAll, once it holds no lock
+	Replaced bool  // the message took the place of another; see Queue.PushLatest
+	Dropped  int32 // messages dropped, this one included
 }

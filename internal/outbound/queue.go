@@ -8,6 +8,7 @@ import (
 
 	"github.com/wsroom/wsroom/internal/frame"
 	"github.com/wsroom/wsroom/internal/goroutine"
+	"github.com/wsroom/wsroom/internal/resume"
 )
 
 // maxControl bounds the bytes of waiting control frames. A peer with more of them waiting doesn't read
@@ -41,7 +42,7 @@ type Queue struct {
 	snapshot *snapshot // nil unless the queue is held, or a part of the snapshot isn't written yet
 	told     *told     // nil unless the client is told of rooms and positions
 	control  []byte
-	end      *end // nil until CloseWith
+	rare     *rare // nil until it is needed
 
 	wire    *frame.Conn  // set by Attach; read without mu where it is known to be set
 	writer  func()       // q.write; starting a stored func doesn't allocate
@@ -62,10 +63,22 @@ type snapshot struct {
 	space      chan struct{} // closed when the writer has taken something; nil: the goroutine doesn't wait
 }
 
-// end is what follows the last message.
-type end struct {
-	closeFrame string        // "" once taken, or if there is none
-	done       chan struct{} // closed once there is no writer and none can follow
+// rare is what few queues need.
+type rare struct {
+	// values are the numbers in ready of the messages of newest values, if many messages wait. They are nil as long
+	// as nobody has looked for one among many.
+	values map[resume.Latest]uint32
+
+	closeFrame string        // follows the last message; "" once taken, or if there is none
+	done       chan struct{} // closed once there is no writer and none can follow; nil until CloseWith
+}
+
+// seldom returns the queue's rare, which it makes if there is none. mu is locked.
+func (q *Queue) seldom() *rare {
+	if q.rare == nil {
+		q.rare = new(rare)
+	}
+	return q.rare
 }
 
 // Init prepares a queue. If held is set, messages wait for [Queue.Release], except those of
@@ -179,7 +192,13 @@ func (q *Queue) isReadyFull(size int64) bool {
 		return false
 	}
 
-	messages, bytes := int(q.ready.len), q.bytes
+	messages, bytes := q.counted()
+	return messages > 0 && q.limits.exceeded(messages, bytes, size)
+}
+
+// counted returns what counts against the limits of the messages of others.
+func (q *Queue) counted() (messages int, bytes int64) {
+	messages, bytes = int(q.ready.len), q.bytes
 	if t := q.told; t != nil {
 		messages -= t.empty + t.resent
 		bytes -= t.resentBytes
@@ -188,7 +207,7 @@ func (q *Queue) isReadyFull(size int64) bool {
 		messages += q.snapshot.moved
 		bytes += q.snapshot.movedBytes
 	}
-	return messages > 0 && q.limits.exceeded(messages, bytes, size)
+	return messages, bytes
 }
 
 // makeRoom makes room for a message, or refuses it.
@@ -214,6 +233,9 @@ func (q *Queue) makeRoom(size int64) (p Pushed) {
 // popReady removes the oldest message.
 func (q *Queue) popReady() *frame.Message {
 	m := q.ready.pop()
+	if q.rare != nil {
+		q.popped(m)
+	}
 	size := q.sizeOf(m)
 	q.bytes -= size
 	if q.told != nil {
@@ -367,7 +389,8 @@ func (q *Queue) Resume() {
 func (q *Queue) CloseWith(closeFrame string, drop bool) (lost int, attached bool) {
 	q.mu.Lock()
 	q.closing = true
-	q.end = &end{closeFrame, make(chan struct{})}
+	r := q.seldom()
+	r.closeFrame, r.done = closeFrame, make(chan struct{})
 
 	switch {
 	case drop:
@@ -417,10 +440,10 @@ func (q *Queue) dropAll() (lost int) {
 func (q *Queue) Done() <-chan struct{} {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if q.end == nil {
+	if q.rare == nil {
 		return nil
 	}
-	return q.end.done
+	return q.rare.done
 }
 
 // IsDone reports whether the channel of [Queue.Done] is closed.
@@ -458,7 +481,7 @@ func (q *Queue) wakeLocked() bool {
 
 // hasWork reports whether there is something to write.
 func (q *Queue) hasWork() bool {
-	return q.ready.len > 0 && !q.held || len(q.control) > 0 || q.closing && q.end.closeFrame != "" ||
+	return q.ready.len > 0 && !q.held || len(q.control) > 0 || q.closing && q.rare.closeFrame != "" ||
 		q.snapshot != nil && q.snapshot.messages.len > 0
 }
 
@@ -475,7 +498,7 @@ func (q *Queue) wakeOrSettle() (wake bool) {
 func (q *Queue) settle() {
 	if !q.settled {
 		q.settled = true
-		close(q.end.done)
+		close(q.rare.done)
 	}
 }
 
@@ -494,7 +517,7 @@ func (q *Queue) take(b *batch, data bool) bool {
 	}
 
 	if q.closing && b.size <= batchSpace && (!data || q.ready.len == 0 && q.snapshot == nil) {
-		b.closeFrame, q.end.closeFrame = q.end.closeFrame, ""
+		b.closeFrame, q.rare.closeFrame = q.rare.closeFrame, ""
 		b.lost = q.dropAll()
 	}
 
@@ -526,7 +549,7 @@ func (q *Queue) fail() (lost int) {
 	q.broken = true
 	lost = q.dropAll()
 	if q.control = nil; q.closing {
-		q.end.closeFrame = ""
+		q.rare.closeFrame = ""
 	}
 	q.endWriter()
 	return lost

@@ -213,6 +213,7 @@ func (q *Queue) moveReady() {
 	s.movedBytes += movedBytes
 	s.bytes += q.bytes
 	q.bytes, q.moved = 0, s.moved > 0
+	q.forgetValues()
 
 	if s.messages.len == 0 {
 		s.messages, q.ready = q.ready, fifo{}
@@ -270,6 +271,8 @@ func (q *Queue) DropHeld() {
 				s.Number, s.At = t.Number, t.At
 			}
 			return false
+		case *resume.Latest:
+			return others(t.Room)
 		case *resume.Skip:
 			if others(t.Place.Room) {
 				return true
@@ -307,6 +310,8 @@ func (q *Queue) Forget(room uint64) {
 		switch t := m.Tag.(type) {
 		case *history.Place:
 			return t.Room != room
+		case *resume.Latest:
+			return t.Room != room
 		case *resume.Skip:
 			return t.Place.Room != room
 		case *resume.Start:
@@ -318,6 +323,7 @@ func (q *Queue) Forget(room uint64) {
 
 // filter removes the messages of ready that keep doesn't want.
 func (q *Queue) filter(keep func(*frame.Message) bool) {
+	defer q.forgetValues() // those that are left have other numbers
 	resent, resentBytes := 0, int64(0)
 	if q.told != nil {
 		resent, resentBytes = q.told.resent, q.told.resentBytes

@@ -43,11 +43,11 @@ type Session struct {
 // room is a room that the client knows to be in.
 type room struct {
 	id      uint64
-	index   int    // the number by which the client knows the room
-	name    string // for tokens
-	number  uint64 // of the last message that was written or accounted for; 0: no history
-	unnamed int    // messages written since the last position
-	unknown bool   // the client has no position: the next message must be named
+	index   int              // the number by which the client knows the room
+	name    string           // for tokens
+	number  uint64           // of the last message that was written or accounted for; 0: no history
+	at      history.Position // of that message; zero: the client has no position, and the next message must be named
+	unnamed int              // messages written since the last position
 }
 
 // NewSession returns the session of a client that presents these positions.
@@ -90,6 +90,13 @@ func (s *Session) WasIn(rooms []string) bool {
 
 // Control is the [frame.Message.Tag] of messages that are sent as they are, with no run.
 type Control struct{}
+
+// Latest is the tag of a message that isn't kept, because it is only the newest value of its key. A client is sent
+// it at the position that it has.
+type Latest struct {
+	Room uint64 // 0: to all connections
+	Key  string
+}
 
 // Enter is the tag of a message without a frame, which tells the client that it has entered a room.
 type Enter struct {
@@ -276,8 +283,8 @@ func (s *Session) start(t *Start) []byte {
 
 // appendStart appends from where the client may resume the room, and with which token.
 func (s *Session) appendStart(b []byte, r *room, at history.Position, c *Claim) []byte {
-	r.unnamed, r.unknown = 0, at == history.Position{}
-	if !r.unknown {
+	r.unnamed, r.at = 0, at
+	if at != (history.Position{}) {
 		b = appendPosition(append(b, `,"at":"`...), at)
 		b = append(b, '"')
 	}
@@ -340,9 +347,9 @@ func placeOf(tag any) (place *history.Place, first uint64) {
 
 // miss notes that the room's messages up to this one are missing, and returns the control message for it.
 func (r *room) miss(number uint64, at history.Position) []byte {
-	r.number, r.unnamed, r.unknown = number, maxUnnamed, at == history.Position{}
+	r.number, r.unnamed, r.at = number, maxUnnamed, at
 	b := strconv.AppendInt([]byte(`{"gap":`), int64(r.index), 10)
-	if !r.unknown {
+	if at != (history.Position{}) {
 		b = append(appendPosition(append(b, `,"at":"`...), at), '"')
 	}
 	return append(b, '}')
@@ -366,8 +373,12 @@ func (s *Session) account(runs []run, m *frame.Message) []run {
 	}
 	if r != nil && place.Number > 0 {
 		next.at = place.At
-		next.named = empty || r.unknown || r.unnamed >= maxUnnamed
-		r.advance(place.Number, next.named)
+		next.named = empty || r.at == history.Position{} || r.unnamed >= maxUnnamed
+		r.advance(place, next.named)
+	}
+	if latest, ok := m.Tag.(*Latest); ok {
+		next = s.latest(latest)
+		r = next.room
 	}
 
 	if last := len(runs) - 1; last >= 0 && runs[last].room == r {
@@ -383,9 +394,23 @@ func (s *Session) account(runs []run, m *frame.Message) []run {
 	return append(runs, next)
 }
 
+// latest returns the run of a newest value. It leaves the client's position as it is. Without a position the value is
+// announced as one to this connection alone.
+func (s *Session) latest(l *Latest) run {
+	r := s.room(l.Room)
+	switch {
+	case r == nil || r.number == 0:
+		return run{count: 1, room: r}
+	case r.at == history.Position{}:
+		return run{count: 1}
+	}
+	r.unnamed = 0
+	return run{count: 1, room: r, at: r.at, named: true}
+}
+
 // advance notes that the client is told of a message.
-func (r *room) advance(number uint64, named bool) {
-	r.number, r.unknown = number, false
+func (r *room) advance(place *history.Place, named bool) {
+	r.number, r.at = place.Number, place.At
 	if r.unnamed++; named {
 		r.unnamed = 0
 	}
