@@ -195,6 +195,7 @@ func (c *Conn) fail(err error) {
 // hangUp completes the close handshake, closes the socket, and releases what the connection holds.
 func (c *Conn) hangUp() {
 	c.line.HangUp()
+	c.line.Abandon(c.cause())
 	c.hub.release(c)
 }
 

@@ -385,11 +385,6 @@ func (h *Hub) unsubscribe(rooms ...string) {
 
 // publish sends a message to the target's members on all nodes.
 func publish[P string | []byte](t Target, opcode byte, payload P) error {
-	rooms := t.to.rooms
-	if t.to.all {
-		rooms = []string{cluster.EveryRoom}
-	}
-
 	var except []string
 	for _, c := range t.except {
 		except = append(except, c.id)
@@ -399,7 +394,15 @@ func publish[P string | []byte](t Target, opcode byte, payload P) error {
 	if opcode == frame.Close {
 		key = ""
 	}
-	return cluster.Publish(t.hub.node, rooms, except, key, opcode, payload)
+	return cluster.Publish(t.hub.node, t.topics(), except, key, opcode, payload)
+}
+
+// topics returns the rooms whose topics carry messages to the target.
+func (t Target) topics() []string {
+	if t.to.all {
+		return []string{cluster.EveryRoom}
+	}
+	return t.to.rooms
 }
 
 // receive takes a message that came from a node, this one included, and only queues it for the members

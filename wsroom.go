@@ -510,6 +510,52 @@ func (t Target) Close(code websocket.StatusCode, reason string) error {
 	return nil
 }
 
+// Delivered waits until every connection of the target on this node has everything that was sent to it before, in the
+// sense of [Conn.Delivered], or until ctx is done. It returns the connections that haven't: they have ended, or
+// haven't answered in time. With a broker it waits first for what this node has sent to the target's rooms to be
+// queued here. It returns nothing for a name that can't be a room's.
+//
+// It must not be called in a callback of a connection of the target, whose answer isn't read meanwhile.
+func (t Target) Delivered(ctx context.Context) (missing []*Conn) {
+	if t.check() != nil || t.to.nobody() {
+		return nil
+	}
+	if t.hub.node != nil {
+		t.hub.node.Await(ctx, t.topics()...)
+	}
+
+	conns := t.hub.store.snapshot(t.to)
+	if skip := t.skip(); skip != nil {
+		conns = slices.DeleteFunc(conns, skip)
+	}
+	type answer struct {
+		index int
+		err   error
+	}
+	answers := make(chan answer, len(conns)) // so that nobody waits to send one
+	for i, c := range conns {
+		if !c.line.Confirm(func(err error) { answers <- answer{i, err} }, goroutine.Current()) {
+			answers <- answer{i, ErrClosed}
+		}
+	}
+
+	delivered := make([]bool, len(conns))
+	for n := 0; n < len(conns); n++ {
+		select {
+		case a := <-answers:
+			delivered[a.index] = a.err == nil
+		case <-ctx.Done():
+			n = len(conns)
+		}
+	}
+	for i, c := range conns {
+		if !delivered[i] {
+			missing = append(missing, c)
+		}
+	}
+	return missing
+}
+
 // closeConns ends the connections on this node, without those that skip selects. A nil skip selects none.
 func (h *Hub) closeConns(to audience, skip func(*Conn) bool, code websocket.StatusCode, reason string) {
 	for _, c := range h.store.snapshot(to) {

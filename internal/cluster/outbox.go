@@ -263,6 +263,16 @@ func (o *outbox) lastSequence() uint64 {
 	return o.sequence
 }
 
+// lastSequenceOf returns the sequence of the room's last message, or 0.
+func (o *outbox) lastSequenceOf(room string) uint64 {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if t := o.topics[room]; t != nil {
+		return t.last
+	}
+	return 0
+}
+
 // lastSequences returns the sequence of each room's last message.
 func (o *outbox) lastSequences() map[string]uint64 {
 	o.mu.Lock()

@@ -74,6 +74,9 @@ func (f *fifo) at(i uint32) **frame.Message {
 	return &f.ring[int(f.head+i)&(len(f.ring)-1)]
 }
 
+// end returns the number of the next message that is pushed.
+func (f *fifo) end() uint32 { return f.head + f.len }
+
 // first returns the oldest message. There must be one.
 func (f *fifo) first() *frame.Message { return *f.at(0) }
 

@@ -11,6 +11,10 @@ type Limits struct {
 	Messages int   // how many messages at most
 	Bytes    int64 // bytes of their frames at most; a single message may be larger
 	Policy   Policy
+
+	// Unread bounds the bytes that are written and that the peer hasn't read, as far as its pongs show. What is in
+	// the way beyond it waits in the queue. A single message may be larger. 0: no limit.
+	Unread int64
 }
 
 // Policy says what happens to a message when the [Queue] is full.

@@ -30,12 +30,14 @@ type Queue struct {
 
 	held    bool // the messages in ready wait for Release
 	writing bool // there is a writer, or the caller that must wake the queue becomes it; true before Start
-	started bool // Start was called
 	closing bool // nothing is taken any more
 	broken  bool // a write failed: nothing is taken any more
-	pinged  bool // control ends with one of our pings
-	settled bool // done is closed
 	moved   bool // Hold has moved messages into the snapshot
+	paused  bool // the messages in ready wait for an answer of the peer; see Limits.Unread
+	started bool // Start was called
+
+	settled bool // done is closed
+	pinged  bool // control ends with one of our pings
 
 	limits   *Limits
 	owner    Owner
@@ -69,6 +71,9 @@ type rare struct {
 	// as nobody has looked for one among many.
 	values map[resume.Latest]uint32
 
+	receipts *receipts     // nil until there is one
+	drained  chan struct{} // closed when the writer takes something; nil: nobody waits
+
 	closeFrame string        // follows the last message; "" once taken, or if there is none
 	done       chan struct{} // closed once there is no writer and none can follow; nil until CloseWith
 }
@@ -88,6 +93,9 @@ func (q *Queue) Init(limits *Limits, owner Owner, held bool) {
 	q.writing = true
 	if held {
 		q.held, q.snapshot = true, new(snapshot)
+	}
+	if limits.Unread > 0 {
+		q.receipts()
 	}
 }
 
@@ -402,6 +410,7 @@ func (q *Queue) CloseWith(closeFrame string, drop bool) (lost int, attached bool
 	q.unhold()
 	q.freeWaiter()
 	q.endSnapshot()
+	q.askLast(lost)
 	attached = q.wire != nil
 	wake := q.wakeOrSettle()
 	q.mu.Unlock()
@@ -418,6 +427,7 @@ func (q *Queue) dropReady() (lost int) {
 		q.told.empty, q.told.ahead, q.told.resent, q.told.resentBytes = 0, 0, 0, 0
 	}
 	q.ready.clear()
+	q.moveMark()
 	q.bytes = 0
 	return lost
 }
@@ -481,8 +491,8 @@ func (q *Queue) wakeLocked() bool {
 
 // hasWork reports whether there is something to write.
 func (q *Queue) hasWork() bool {
-	return q.ready.len > 0 && !q.held || len(q.control) > 0 || q.closing && q.rare.closeFrame != "" ||
-		q.snapshot != nil && q.snapshot.messages.len > 0
+	return q.ready.len > 0 && !q.held && !q.paused || len(q.control) > 0 || q.closing && q.rare.closeFrame != "" ||
+		q.snapshot != nil && q.snapshot.messages.len > 0 || q.isAsking()
 }
 
 // wakeOrSettle is wakeLocked for a queue that may be closed. If nothing is left to be written, the queue is
@@ -507,7 +517,7 @@ func (q *Queue) settle() {
 func (q *Queue) take(b *batch, data bool) bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	b.n, b.messages, b.resent, b.closeFrame, b.lost = 0, 0, false, "", 0
+	b.n, b.messages, b.resent, b.ping, b.closeFrame, b.lost = 0, 0, false, "", "", 0
 	b.control, b.pinged = q.control, q.pinged
 	b.size = int64(len(b.control))
 	q.control, q.pinged = nil, false
@@ -515,13 +525,16 @@ func (q *Queue) take(b *batch, data bool) bool {
 	if data {
 		q.takeMessages(b)
 	}
+	if b.size <= batchSpace && q.isAsking() {
+		b.ping = q.takePing()
+	}
 
 	if q.closing && b.size <= batchSpace && (!data || q.ready.len == 0 && q.snapshot == nil) {
 		b.closeFrame, q.rare.closeFrame = q.rare.closeFrame, ""
 		b.lost = q.dropAll()
 	}
 
-	if b.n == 0 && len(b.control) == 0 && len(b.closeFrame) == 0 {
+	if b.n == 0 && len(b.control)+len(b.ping)+len(b.closeFrame) == 0 {
 		q.endWriter()
 		return false
 	}
@@ -531,15 +544,22 @@ func (q *Queue) take(b *batch, data bool) bool {
 // takeMessages takes the snapshot and, once the queue is released, the messages that follow.
 func (q *Queue) takeMessages(b *batch) {
 	if s := q.snapshot; s != nil {
-		b.fill(&s.messages, &s.bytes, q)
+		b.fill(&s.messages, &s.bytes, q, batchSpace)
 		s.taken = b.size
 		q.freeWaiter()
 		q.endSnapshot()
 	}
-	if !q.held && q.snapshot == nil {
-		b.fill(&q.ready, &q.bytes, q)
+	if !q.held && q.snapshot == nil && !q.paused {
+		b.fill(&q.ready, &q.bytes, q, q.space(b))
 	}
 	b.used = max(b.used, b.n)
+	if q.limits.Unread > 0 && b.n > 0 {
+		q.rare.receipts.sent += b.size
+		q.pace()
+	}
+	if q.rare != nil {
+		q.signalDrained()
+	}
 }
 
 // fail drops everything after a failed write and returns the number of lost messages. The writer has ended.

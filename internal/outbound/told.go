@@ -214,6 +214,7 @@ func (q *Queue) moveReady() {
 	s.bytes += q.bytes
 	q.bytes, q.moved = 0, s.moved > 0
 	q.forgetValues()
+	defer q.moveMark()
 
 	if s.messages.len == 0 {
 		s.messages, q.ready = q.ready, fifo{}
@@ -324,6 +325,7 @@ func (q *Queue) Forget(room uint64) {
 // filter removes the messages of ready that keep doesn't want.
 func (q *Queue) filter(keep func(*frame.Message) bool) {
 	defer q.forgetValues() // those that are left have other numbers
+	defer q.moveMark()
 	resent, resentBytes := 0, int64(0)
 	if q.told != nil {
 		resent, resentBytes = q.told.resent, q.told.resentBytes
