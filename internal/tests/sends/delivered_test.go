@@ -13,6 +13,7 @@ import (
 
 	"github.com/coder/websocket"
 	"github.com/wsroom/wsroom"
+	"github.com/wsroom/wsroom/adapters/brokertest"
 	"github.com/wsroom/wsroom/internal/tests/kit"
 	"github.com/wsroom/wsroom/wsroomtest"
 )
@@ -180,6 +181,67 @@ func TestDeliveredAtTheEnd(t *testing.T) {
 			})
 		})
 	}
+}
+
+// A call that shares a ping which isn't written yet is answered for, too, if all of the messages can be written.
+func TestDeliveredJustBeforeTheEnd(t *testing.T) {
+	for name, end := range map[string]struct {
+		do   func(c *wsroom.Conn)
+		want string
+	}{
+		"closed": {func(c *wsroom.Conn) { c.Close(4000, "") }, "<nil>"},
+		"slow": {func(c *wsroom.Conn) {
+			for c.SendText("x") == nil {
+			}
+		}, wsroom.ErrSlow.Error()},
+	} {
+		t.Run(name, func(t *testing.T) {
+			newHub := func() *wsroom.Hub { return wsroom.New(wsroom.WithHeartbeat(0, 0), wsroom.WithSendQueue(5, 1<<20)) }
+			kit.InBubble(t, newHub, func(t *testing.T, s *kit.PipeServer, hub *wsroom.Hub) {
+				raw := s.DialRaw("/a")
+				synctest.Wait()
+				c := kit.Member(t, hub, "/a")
+				c.SendText("1")
+				first := delivered(c)
+				pings(raw, true)
+				c.SendText("2")
+				c.SendText("3")
+				second := delivered(c)
+				end.do(c)
+				pings(raw, true)
+				raw.Close()
+				if got := outcome(first) + " " + outcome(second); got != "<nil> "+end.want {
+					t.Errorf("got %q, want %q", got, end.want)
+				}
+			})
+		})
+	}
+}
+
+// lazyBroker is a broker that takes its time.
+type lazyBroker struct{ *brokertest.Node }
+
+func (b lazyBroker) Publish(ctx context.Context, topic string, data []byte) error {
+	time.Sleep(time.Second)
+	return b.Node.Publish(ctx, topic, data)
+}
+
+// With a broker Target.Delivered is about messages that the broker hasn't delivered yet, too.
+func TestTargetDeliveredWaitsForTheBroker(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		hub := kit.Nodes(t, lazyBroker{brokertest.NewMemory().Open()}, 1)[0]
+		c := wsroomtest.Dial(t, hub, "/a")
+		for _, target := range []wsroom.Target{hub.To("/a", "/b"), hub.ToAll()} {
+			sent := hub.Stats().Sent
+			if err := target.SendText("x"); err != nil {
+				t.Fatal(err)
+			}
+			if missing := target.Delivered(t.Context()); len(missing) > 0 || hub.Stats().Sent != sent+1 {
+				t.Errorf("%d are missing, %d were sent", len(missing), hub.Stats().Sent-sent)
+			}
+			c.ExpectText("x")
+		}
+	})
 }
 
 // In OnConnect Delivered is about the snapshot; the messages of others needn't have gone out.
