@@ -62,6 +62,40 @@ func TestFreshnessBoundsWhatIsOnItsWay(t *testing.T) {
 	})
 }
 
+// Of many messages that wait no more are written at a time, whatever else is. At the end all are.
+func TestFreshnessBoundsABatch(t *testing.T) {
+	newHub := func() *wsroom.Hub {
+		return wsroom.New(wsroom.WithHeartbeat(0, 0), wsroom.WithFreshness(4096), wsroom.OnText(kit.DiscardText))
+	}
+	kit.InBubble(t, newHub, func(t *testing.T, s *kit.PipeServer, hub *wsroom.Hub) {
+		raw := s.DialRaw("/a")
+		for range 100 {
+			hub.SendTextToRoom("/a", strings.Repeat("x", 1000))
+		}
+		come := 0
+		for range 10 {
+			texts, ping := reads(raw)
+			if come += len(texts); len(texts) == 0 || len(texts) > 5 || ping == "" {
+				t.Fatalf("%d come at once, the last ping is %q", len(texts), ping)
+			}
+			raw.SetDeadline(time.Time{})
+			raw.Frame(0x89, "")
+			if texts, _ := reads(raw); len(texts) != 1 || texts[0] != "" {
+				t.Fatalf("%d messages come with a pong", len(texts)-1)
+			}
+			raw.SetDeadline(time.Time{})
+			raw.Frame(0x8a, ping)
+		}
+		texts, _ := reads(raw)
+		come += len(texts)
+		kit.Member(t, hub, "/a").Close(4000, "")
+		if texts, _ = reads(raw); come+len(texts) != 101 || texts[len(texts)-1] != "\x0f\xa0" {
+			t.Errorf("%d have come; %d do at the end, the last is %.10q", come, len(texts), texts[len(texts)-1])
+		}
+		raw.Close()
+	})
+}
+
 // reads reads what the server writes until nothing comes: texts, and the last ping's payload.
 func reads(c *kit.RawConn) (texts []string, ping string) {
 	for {
@@ -81,7 +115,7 @@ func reads(c *kit.RawConn) (texts []string, ping string) {
 // A client that never answers ends as one that doesn't read, but not while nobody listens to it.
 func TestFreshnessGivesUpAClientThatNeverAnswers(t *testing.T) {
 	for name, opt := range map[string]wsroom.Option{
-		"read":     wsroom.OnText(kit.DiscardText),
+		"read": wsroom.OnText(kit.DiscardText),
 		"not read": wsroom.OnText(func(_ *wsroom.Conn, _ string, err error) {
 			if err == nil {
 				time.Sleep(30 * time.Second)
