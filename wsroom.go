@@ -395,23 +395,23 @@ func (t Target) Except(conns ...*Conn) Target {
 	return t
 }
 
-// Latest returns the target for the newest values of a key, such as where a player stands, or a price. A message
-// that is sent with it replaces, for each receiver, the message of the same key and room that still waits in the
-// receiver's queue, and takes its place there. So a client that keeps up gets every value, and one that doesn't gets
-// the newest ones; for no key more than one waits, if the values are of one size.
+// Latest returns the target for the newest values of a key, such as where a player stands, or a price. A
+// message that is sent with it replaces, for each receiver, the message of the same key and room that still
+// waits in the receiver's queue, and takes its place there. So a client that keeps up gets every value, and
+// one that doesn't gets the newest ones; for no key more than one waits, if the values are of one size.
 //
-// A key has 1 to 255 bytes; with another one each send returns an error. Keys of messages to all are those of a room
-// of their own. A connection in several of the rooms gets the message in the first of them, as ever. Latest has no
-// effect on [Target.Close].
+// A key has 1 to 255 bytes; with another one each send returns an error. Keys of messages to all are those of
+// a room of their own. A connection in several of the rooms gets the message in the first of them, as ever.
+// Latest has no effect on [Target.Close].
 //
-// Values of different keys, and other messages, may overtake a value that has been replaced: the new one stands where
-// the first of those that waited stood. A replacement needs no further place in the queue. If it is larger than
-// the message before and the bytes are too many for the queue, it is queued as any message is, and [WithOverflow] sets
-// what happens. The [Observer] counts messages that were replaced as dropped, with the cause "replaced"; [OnDrop] and
-// [Stats] don't.
+// Values of different keys, and other messages, may overtake a value that has been replaced: the new one
+// stands where the first of those that waited stood. A replacement needs no further place in the queue. If it
+// is larger than the message before and the bytes are too many for the queue, it is queued as any message is,
+// and [WithOverflow] sets what happens. The [Observer] counts messages that were replaced as dropped, with
+// the cause "replaced"; [OnDrop] and [Stats] don't.
 //
-// With [WithHistory] the values aren't kept: a client that comes back isn't sent those that it has missed, and
-// is told of no gap. Send it the present values from [OnConnect], also when [Conn.Resumed] is true.
+// With [WithHistory] the values aren't kept: a client that comes back isn't sent those that it has missed,
+// and is told of no gap. Send it the present values from [OnConnect], also when [Conn.Resumed] is true.
 func (t Target) Latest(key string) Target {
 	t.key = latestKey{key, true}
 	return t
@@ -510,10 +510,10 @@ func (t Target) Close(code websocket.StatusCode, reason string) error {
 	return nil
 }
 
-// Delivered waits until every connection of the target on this node has everything that was sent to it before, in the
-// sense of [Conn.Delivered], or until ctx is done. It returns the connections that haven't: they have ended, or
-// haven't answered in time. With a broker it waits first for what this node has sent to the target's rooms to be
-// queued here. It returns nothing for a name that can't be a room's.
+// Delivered waits until every connection of the target on this node has everything that was sent to it
+// before, in the sense of [Conn.Delivered], or until ctx is done. It returns the connections that haven't:
+// they have ended, or haven't answered in time. With a broker it waits first for what this node has sent to
+// the target's rooms to be queued here. It returns nothing for a name that can't be a room's.
 //
 // It must not be called in a callback of a connection of the target, whose answer isn't read meanwhile.
 func (t Target) Delivered(ctx context.Context) (missing []*Conn) {

@@ -63,10 +63,10 @@ const (
 )
 
 // Publish takes a message for the rooms' members on all nodes, except for the connections with these ids.
-// With a key that isn't "" it is the newest value of that key; see [Delivery]. Publish copies the payload, and
-// returns before the message is delivered. It returns [ErrClosed], or [ErrAway]
-// unless [Config].Local is set, or an error for a message that nodes or the broker can never take. On an
-// error no room gets the message. There must be at least one room; it may be [EveryRoom].
+// With a key that isn't "" it is the newest value of that key; see [Delivery]. Publish copies the payload,
+// and returns before the message is delivered. It returns [ErrClosed], or [ErrAway] unless [Config].Local is
+// set, or an error for a message that nodes or the broker can never take. On an error no room gets the
+// message. There must be at least one room; it may be [EveryRoom].
 func Publish[P string | []byte](n *Node, rooms, except []string, key string, kind byte, payload P) error {
 	m := message{kind: kind, except: except, key: key}
 	if err := n.checkSize(rooms, m, len(payload)); err != nil {

@@ -9,8 +9,8 @@ import (
 	"testing"
 )
 
-// The owner is told of the pongs that it knows, wherever they stand and however they come. coder/websocket gets
-// everything else as it came.
+// The owner is told of the pongs that it knows, wherever they stand and however they come. coder/websocket
+// gets everything else as it came.
 func TestKnownPongsGoToTheOwner(t *testing.T) {
 	known, unknown := fromClient(0x8a, "known 1"), fromClient(0x8a, "unknown")
 	long := fromClient(0x8a, "known"+strings.Repeat("x", 120))

@@ -86,8 +86,8 @@ func (c *Conn) Whole() bool {
 	return s.between()
 }
 
-// Wait returns once there is something to read. It drops empty pongs, which answer our pings, and those that the
-// owner knows, so that an idle connection stays here, where the stack is small.
+// Wait returns once there is something to read. It drops empty pongs, which answer our pings, and those that
+// the owner knows, so that an idle connection stays here, where the stack is small.
 func (c *Conn) Wait() error {
 	c.readMu.Lock()
 	defer c.readMu.Unlock()
@@ -199,8 +199,9 @@ func (c *Conn) readBuffered(p []byte) (int, error) {
 	return n, nil
 }
 
-// next waits until there is something to pass on, which isn't a pong that the owner knows. A control frame is passed on whole: coder/websocket waits
-// 5 s for the rest of one, whatever Limits say, and then drops the connection without a close frame.
+// next waits until there is something to pass on, which isn't a pong that the owner knows. A control frame is
+// passed on whole: coder/websocket waits 5 s for the rest of one, whatever Limits say, and then drops the
+// connection without a close frame.
 func (c *Conn) next() error {
 	for {
 		if err := c.nextFrame(); err != nil || !c.skipKnownPong() {

@@ -45,8 +45,8 @@ func (b *batch) free() {
 	batches.Put(b)
 }
 
-// bytes returns the batch in the order in which it is written: control frames, messages, ping, close frame. What
-// must stand before a single message that doesn't fit is in head.
+// bytes returns the batch in the order in which it is written: control frames, messages, ping, close frame.
+// What must stand before a single message that doesn't fit is in head.
 func (b *batch) bytes(q *Queue) []byte {
 	b.head = nil
 	single := b.n == 1 && len(b.control)+len(b.ping)+len(b.closeFrame) == 0

@@ -5,13 +5,14 @@ import (
 	"github.com/wsroom/wsroom/internal/resume"
 )
 
-// fewWaiting is the largest number of waiting messages that are looked through for one of a key. Where more wait, their
-// numbers are kept by key.
+// fewWaiting is the largest number of waiting messages that are looked through for one of a key. Where more
+// wait, their numbers are kept by key.
 const fewWaiting = 16
 
-// PushLatest is [Queue.Push] for the newest value of a key, which its tag, a *[resume.Latest], names. The message
-// replaces the waiting one of the same tag, and takes its place. If it is larger than that, and the bytes are too
-// many, it is pushed as any other. Messages that [Queue.Hold] has found waiting aren't replaced.
+// PushLatest is [Queue.Push] for the newest value of a key, which its tag, a *[resume.Latest], names. The
+// message replaces the waiting one of the same tag, and takes its place. If it is larger than that, and the
+// bytes are too many, it is pushed as any other. Messages that [Queue.Hold] has found waiting aren't
+// replaced.
 func (q *Queue) PushLatest(m *frame.Message) Pushed {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -42,8 +43,8 @@ func (q *Queue) replace(i uint32, m *frame.Message) bool {
 	return true
 }
 
-// findValue returns how many older messages wait before the last one of that key. ok is false if none of the key
-// waits.
+// findValue returns how many older messages wait before the last one of that key. ok is false if none of the
+// key waits.
 func (q *Queue) findValue(key resume.Latest) (i uint32, ok bool) {
 	if q.ready.len <= fewWaiting && (q.rare == nil || q.rare.values == nil) {
 		for i = q.ready.len; i > 0; i-- {

@@ -9,7 +9,8 @@ import (
 	"github.com/wsroom/wsroom/internal/resume"
 )
 
-// Whatever is pushed, taken and dropped: a newest value replaces the last one of its key that waits, if one does.
+// Whatever is pushed, taken and dropped: a newest value replaces the last one of its key that waits, if one
+// does.
 func TestNewestValuesAgainstAModel(t *testing.T) {
 	type entry struct{ key, text string }
 	for seed := range uint64(50) {

@@ -12,8 +12,8 @@ type Limits struct {
 	Bytes    int64 // bytes of their frames at most; a single message may be larger
 	Policy   Policy
 
-	// Unread bounds the bytes that are written and that the peer hasn't read, as far as its pongs show. What is in
-	// the way beyond it waits in the queue. A single message may be larger. 0: no limit.
+	// Unread bounds the bytes that are written and that the peer hasn't read, as far as its pongs show. What
+	// is in the way beyond it waits in the queue. A single message may be larger. 0: no limit.
 	Unread int64
 }
 

@@ -67,8 +67,8 @@ type snapshot struct {
 
 // rare is what few queues need.
 type rare struct {
-	// values are the numbers in ready of the messages of newest values, if many messages wait. They are nil as long
-	// as nobody has looked for one among many.
+	// values are the numbers in ready of the messages of newest values, if many messages wait. They are nil
+	// as long as nobody has looked for one among many.
 	values map[resume.Latest]uint32
 
 	receipts *receipts     // nil until there is one

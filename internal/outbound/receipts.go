@@ -9,8 +9,9 @@ import (
 	"github.com/wsroom/wsroom/internal/goroutine"
 )
 
-// receipts are the pings that a queue writes behind messages, and what waits for their answers. A ping isn't in
-// ready: it is written at the end of the batch with which its turn has come. So it takes no room and isn't dropped.
+// receipts are the pings that a queue writes behind messages, and what waits for their answers. A ping isn't
+// in ready: it is written at the end of the batch with which its turn has come. So it takes no room and isn't
+// dropped.
 type receipts struct {
 	next    []func(error) // wait for the answer to the next ping that stands behind the mark
 	behind  mark
@@ -59,11 +60,11 @@ func (q *Queue) receipts() *receipts {
 	return r.receipts
 }
 
-// Confirm has f called with nil once the peer has answered a ping that is written behind everything that waits
-// now. For the goroutine that sends the snapshot, that is what it has sent. Messages that are dropped meanwhile don't
-// count. Calls within a fifth of a second share a ping. After [Queue.Abandon] f is called with its error. f is
-// called with the queue's lock held: it must not wait or call the queue. Confirm reports false if the queue takes
-// nothing any more; then f isn't called.
+// Confirm has f called with nil once the peer has answered a ping that is written behind everything that
+// waits now. For the goroutine that sends the snapshot, that is what it has sent. Messages that are dropped
+// meanwhile don't count. Calls within a fifth of a second share a ping. After [Queue.Abandon] f is called
+// with its error. f is called with the queue's lock held: it must not wait or call the queue. Confirm reports
+// false if the queue takes nothing any more; then f isn't called.
 func (q *Queue) Confirm(f func(error), by goroutine.ID) bool {
 	q.mu.Lock()
 	if q.closing || q.broken {
@@ -172,8 +173,8 @@ func (q *Queue) takePing() string {
 }
 
 // Answer takes the payload of a pong. It reports whether the pong answers a ping of [Queue.Confirm] or
-// [Limits].Unread. An answer counts for the pings before it, too (RFC 6455, section 5.5.3). Answer wakes the queue
-// itself.
+// [Limits].Unread. An answer counts for the pings before it, too (RFC 6455, section 5.5.3). Answer wakes the
+// queue itself.
 func (q *Queue) Answer(payload []byte) (ours bool) {
 	if len(payload) != receiptSize || payload[0] != receiptLetter {
 		return false
@@ -249,8 +250,8 @@ func (q *Queue) space(b *batch) int64 {
 	return min(batchSpace, b.size+q.limits.Unread-(r.sent+b.size-r.read))
 }
 
-// pace pauses the queue when as much as [Limits].Unread allows has been written and not answered, and lets it go on
-// when it has been answered. mu is locked.
+// pace pauses the queue when as much as [Limits].Unread allows has been written and not answered, and lets it
+// go on when it has been answered. mu is locked.
 func (q *Queue) pace() {
 	if q.limits.Unread == 0 || q.closing || q.broken {
 		return
@@ -293,8 +294,8 @@ func (q *Queue) unanswered() {
 	}
 }
 
-// Drained returns a channel that is closed when the writer has taken something, unless at most so many bytes wait
-// already: then it is nil. closed says that the queue takes nothing any more.
+// Drained returns a channel that is closed when the writer has taken something, unless at most so many bytes
+// wait already: then it is nil. closed says that the queue takes nothing any more.
 func (q *Queue) Drained(bytes int64) (drained <-chan struct{}, closed bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()

@@ -8,8 +8,8 @@ import (
 	"github.com/wsroom/wsroom/internal/resume"
 )
 
-// A newest value is announced at the position that the client has. A client that has none is told no position, so
-// that it doesn't present one.
+// A newest value is announced at the position that the client has. A client that has none is told no
+// position, so that it doesn't present one.
 func TestLatestLeavesThePosition(t *testing.T) {
 	s := resume.NewSession(resume.NewKey("", [][]byte{make([]byte, 32)}), "", nil)
 	text := func(tag any) *frame.Message {

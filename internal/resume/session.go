@@ -91,8 +91,8 @@ func (s *Session) WasIn(rooms []string) bool {
 // Control is the [frame.Message.Tag] of messages that are sent as they are, with no run.
 type Control struct{}
 
-// Latest is the tag of a message that isn't kept, because it is only the newest value of its key. A client is sent
-// it at the position that it has.
+// Latest is the tag of a message that isn't kept, because it is only the newest value of its key. A client is
+// sent it at the position that it has.
 type Latest struct {
 	Room uint64 // 0: to all connections
 	Key  string
@@ -394,8 +394,8 @@ func (s *Session) account(runs []run, m *frame.Message) []run {
 	return append(runs, next)
 }
 
-// latest returns the run of a newest value. It leaves the client's position as it is. Without a position the value is
-// announced as one to this connection alone.
+// latest returns the run of a newest value. It leaves the client's position as it is. Without a position the
+// value is announced as one to this connection alone.
 func (s *Session) latest(l *Latest) run {
 	r := s.room(l.Room)
 	switch {

@@ -15,8 +15,8 @@ import (
 	"github.com/wsroom/wsroom/wsroomtest"
 )
 
-// A client that comes back isn't sent the newest values that it has missed, and is told of no gap. Those that it gets
-// are of their room, and leave its position as it is.
+// A client that comes back isn't sent the newest values that it has missed, and is told of no gap. Those that
+// it gets are of their room, and leave its position as it is.
 func TestLatestIsNotKept(t *testing.T) {
 	for name, opts := range map[string][]wsroom.Option{
 		"one node": nil, "with a broker": {wsroom.WithBroker(brokertest.NewMemory().Open()), wsroom.WithResumeKey(key)},
@@ -73,7 +73,8 @@ func TestLatestIsNotKept(t *testing.T) {
 	}
 }
 
-// Newest values among the messages of a room, and a line that breaks at any byte: each message comes once, in order.
+// Newest values among the messages of a room, and a line that breaks at any byte: each message comes once, in
+// order.
 func TestAccountWithLatest(t *testing.T) {
 	for seed := range uint64(3) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {

@@ -36,8 +36,8 @@ func outcome(ch <-chan error) string {
 	}
 }
 
-// pings reads what the server writes until nothing comes, answers the pings if answer is set, and returns it: texts
-// as they are, pings as "ping".
+// pings reads what the server writes until nothing comes, answers the pings if answer is set, and returns it:
+// texts as they are, pings as "ping".
 func pings(c *kit.RawConn, answer bool) (got []string) {
 	for {
 		synctest.Wait()
@@ -111,7 +111,8 @@ func TestDeliveredWaitsForTheAnswer(t *testing.T) {
 		})
 }
 
-// However often Delivered is called, a connection gets at most five pings a second, and each call is answered for.
+// However often Delivered is called, a connection gets at most five pings a second, and each call is answered
+// for.
 func TestDeliveredSharesPings(t *testing.T) {
 	kit.InBubble(t, func() *wsroom.Hub { return wsroom.New(wsroom.WithHeartbeat(0, 0), wsroom.OnText(kit.DiscardText)) },
 		func(t *testing.T, s *kit.PipeServer, hub *wsroom.Hub) {
@@ -143,7 +144,8 @@ func TestDeliveredSharesPings(t *testing.T) {
 		})
 }
 
-// An end without an answer is the error: the connection's cause. What is answered during the close handshake counts.
+// An end without an answer is the error: the connection's cause. What is answered during the close handshake
+// counts.
 func TestDeliveredAtTheEnd(t *testing.T) {
 	newHub := func() *wsroom.Hub { return wsroom.New(wsroom.WithHeartbeat(0, 0), wsroom.OnText(kit.DiscardText)) }
 	for name, end := range map[string]struct {
@@ -183,7 +185,8 @@ func TestDeliveredAtTheEnd(t *testing.T) {
 	}
 }
 
-// A call that shares a ping which isn't written yet is answered for, too, if all of the messages can be written.
+// A call that shares a ping which isn't written yet is answered for, too, if all of the messages can be
+// written.
 func TestDeliveredJustBeforeTheEnd(t *testing.T) {
 	for name, end := range map[string]struct {
 		do   func(c *wsroom.Conn)

@@ -20,8 +20,8 @@ import (
 	"github.com/wsroom/wsroom/wsroomtest"
 )
 
-// No more than WithFreshness allows is written that the client hasn't answered for. What waits beyond it is dropped or
-// replaced in the queue, and goes out when the client has answered.
+// No more than WithFreshness allows is written that the client hasn't answered for. What waits beyond it is
+// dropped or replaced in the queue, and goes out when the client has answered.
 func TestFreshnessBoundsWhatIsOnItsWay(t *testing.T) {
 	newHub := func() *wsroom.Hub {
 		return wsroom.New(wsroom.WithHeartbeat(0, 0), wsroom.WithFreshness(4096), wsroom.WithOverflow(wsroom.DropOldest),
@@ -150,8 +150,8 @@ func TestFreshnessGivesUpAClientThatNeverAnswers(t *testing.T) {
 	}
 }
 
-// A snapshot from OnConnect, during which no answer is read, isn't held up, nor is what waits at the end. A client that
-// reads gets everything.
+// A snapshot from OnConnect, during which no answer is read, isn't held up, nor is what waits at the end. A
+// client that reads gets everything.
 func TestFreshnessLosesNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		large := strings.Repeat("x", 100<<10)
@@ -182,7 +182,8 @@ func TestFreshnessLosesNothing(t *testing.T) {
 	})
 }
 
-// Over a real socket, what a client reads that reads half of what is sent is fresh: 30 messages of 2 KiB a second.
+// Over a real socket, what a client reads that reads half of what is sent is fresh: 30 messages of 2 KiB a
+// second.
 func TestFreshnessOverTCP(t *testing.T) {
 	ages := map[bool]time.Duration{}
 	var mu sync.Mutex // guards ages

@@ -138,8 +138,8 @@ func TestLatestChecksItsKey(t *testing.T) {
 	})
 }
 
-// A replacement needs no further place: a queue of one message takes the newest values of a key for ever, whatever the
-// policy is. A larger one that is too many bytes is treated as any message.
+// A replacement needs no further place: a queue of one message takes the newest values of a key for ever,
+// whatever the policy is. A larger one that is too many bytes is treated as any message.
 func TestReplacingDoesNotOverflow(t *testing.T) {
 	for _, policy := range []wsroom.Overflow{wsroom.CloseSlow, wsroom.DropOldest, wsroom.DropNewest} {
 		synctest.Test(t, func(t *testing.T) {
@@ -204,7 +204,8 @@ func TestReplacedMessagesAreCounted(t *testing.T) {
 	})
 }
 
-// Whatever is sent, and however much waits: of each key the last one that waited is replaced, and nothing else changes.
+// Whatever is sent, and however much waits: of each key the last one that waited is replaced, and nothing
+// else changes.
 func TestLatestAgainstAModel(t *testing.T) {
 	for seed := range uint64(30) {
 		synctest.Test(t, func(t *testing.T) {
