@@ -3,6 +3,7 @@ package wsroom
 import (
 	"bytes"
 	"fmt"
+	mathrand "math/rand/v2"
 	"net/http"
 	"runtime/debug"
 	"time"
@@ -94,7 +95,7 @@ func OnJSON[T any](f func(c *Conn, msg T, err error)) Option {
 	take := func(c *Conn, p []byte) error {
 		var msg T
 		if err := c.hub.cfg.unmarshal(p, &msg); err != nil {
-			return &DecodeError{Err: err}
+			return decodeError(err, p)
 		}
 		f(c, msg, nil)
 		return nil
@@ -219,16 +220,33 @@ func OnExpire(f func(c *Conn) (until time.Time, err error)) Option {
 	}
 }
 
-// expireAt sets the expiry of a connection that has none yet, unless t is zero.
-func (c *Conn) expireAt(t time.Time) {
-	if t.IsZero() {
+// startTimers begins to count the connection's time. until is when the admission expires; zero means never.
+func (c *Conn) startTimers(until time.Time) {
+	age := c.hub.cfg.maxAge
+	if until.IsZero() && age == 0 {
 		return
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if !c.isEnded() {
-		c.expiry = time.AfterFunc(time.Until(t), c.expired)
+	if c.isEnded() {
+		return
 	}
+
+	c.timers = new(timers)
+	if !until.IsZero() {
+		c.timers.expiry = time.AfterFunc(time.Until(until), c.expired)
+	}
+	if age > 0 {
+		c.timers.age = time.AfterFunc(age-mathrand.N(age/ageSpread+1), func() { c.end(endingTooOld) })
+	}
+}
+
+// ageSpread is the part of the time of WithMaxAge over which the ends are spread.
+const ageSpread = 5
+
+// endingTooOld is the ending by WithMaxAge. The close code is 1012, as for a restart: clients come back.
+var endingTooOld = line.Ending{
+	Cause: ErrMaxAge, Label: "max_age", Code: websocket.StatusServiceRestart, Reason: "connection is old", Budget: line.CloseBudget,
 }
 
 // expired is called by the expiry's timer.
@@ -262,7 +280,7 @@ func (c *Conn) renew(string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if !c.isEnded() && !t.IsZero() {
-		c.expiry.Reset(time.Until(t))
+		c.timers.expiry.Reset(time.Until(t))
 	}
 }
 

@@ -50,14 +50,29 @@ type Conn struct {
 	context *ownContext // nil until the first call of Context
 	rooms   memberships // to write them, the room's shard is locked, too
 	values  map[any]any
-	expiry  *time.Timer // nil if Until set no time
-	mailbox mailbox     // events that callbacks have yet to handle
+	timers  *timers // nil if neither Until nor WithMaxAge set a time
+	mailbox mailbox // events that callbacks have yet to handle
 }
 
 // ownContext is a connection's context with the function that cancels it.
 type ownContext struct {
 	context.Context
 	cancel context.CancelCauseFunc
+}
+
+// timers are what ends a connection at a time. A timer is nil if no time was set.
+type timers struct {
+	expiry *time.Timer // of Until
+	age    *time.Timer // of WithMaxAge
+}
+
+func (t *timers) stop() {
+	if t != nil && t.expiry != nil {
+		t.expiry.Stop()
+	}
+	if t != nil && t.age != nil {
+		t.age.Stop()
+	}
 }
 
 // newConn makes the connection of a request, for a room. key is the request's key of WithMaxConnsPer, or
@@ -75,6 +90,9 @@ func newConn(h *Hub, r *http.Request, room, key string) *Conn {
 // ID returns the connection's name. It is unique across nodes and can't be guessed.
 func (c *Conn) ID() string { return c.id }
 
+// Hub returns the hub that the connection belongs to.
+func (c *Conn) Hub() *Hub { return c.hub }
+
 // Room returns the room that the connection's route named, even after the connection has left it.
 func (c *Conn) Room() string { return c.room }
 
@@ -87,32 +105,47 @@ func (c *Conn) Rooms() []string {
 	return names
 }
 
-// Join adds the connection to a room. If the connection is in the room already, Join returns nil. Join
-// returns [ErrClosed] once the connection is ending. It returns a [*StatusError] for an invalid name or a
-// limit that is reached.
+// Join adds the connection to these rooms: to all of them or, if it returns an error, to none. If the connection
+// is in some of them already, it stays there. Join returns [ErrClosed] once the connection is ending. It returns a
+// [*StatusError] for an invalid name or a limit that is reached.
 //
-// With a broker, the first connection to join a room on this node waits for the broker. If that takes
-// longer than [WithBrokerBuffer] bridges, Join returns [ErrOutage]; with [DeliverLocally] it joins the room
-// without the broker instead.
-func (c *Conn) Join(room string) error {
-	if err := checkRoomName(room); err != nil {
+// With a broker, the first connection to join a room on this node waits for the broker, for all rooms at the same
+// time. If that takes longer than [WithBrokerBuffer] bridges, Join returns [ErrOutage]; with [DeliverLocally] it
+// joins the rooms without the broker instead.
+func (c *Conn) Join(rooms ...string) error {
+	names, err := roomNames(rooms)
+	if err != nil || len(names) == 0 {
+		return err
+	}
+	if err := c.subscribe(names...); err != nil {
 		return err
 	}
 
-	room = strings.Clone(room) // it is kept, and may be part of a longer string of a request
-	if err := c.subscribe(room); err != nil {
-		return err
+	entered, err := c.hub.store.joinAll(c, names)
+	for i, name := range names {
+		if entered[i] {
+			c.hub.entered(c, name)
+		} else {
+			c.hub.unsubscribe(name)
+		}
 	}
-
-	joined, err := c.hub.store.join(c, room)
-	if !joined.entered {
-		c.hub.unsubscribe(room)
-		return owned(err)
-	}
-
-	c.hub.entered(c, room)
 	c.runEventsAsync()
-	return nil
+	return owned(err)
+}
+
+// roomNames returns each of the names once, or an error if one can't be a room's. The names are copies, because
+// they are kept and may be parts of longer strings of a request.
+func roomNames(names []string) ([]string, error) {
+	for _, name := range names {
+		if err := checkRoomName(name); err != nil {
+			return nil, err
+		}
+	}
+	own := lookup.Distinct(names)
+	for i, name := range own {
+		own[i] = strings.Clone(name)
+	}
+	return own, nil
 }
 
 // Enter is [Conn.Join] for rooms whose newcomers are sent something first: what welcome sends to c comes before
@@ -153,8 +186,8 @@ func (c *Conn) Enter(room string, welcome func(resumed bool) error) error {
 }
 
 // subscribe is Hub.subscribe. If the connection ends meanwhile, the error says that.
-func (c *Conn) subscribe(room string) error {
-	err := c.hub.subscribe(c.Context, room)
+func (c *Conn) subscribe(rooms ...string) error {
+	err := c.hub.subscribe(c.Context, rooms...)
 	if err != nil && c.isEnded() {
 		return ErrClosed
 	}
@@ -199,8 +232,9 @@ func (c *Conn) welcome(room string, joined joined, f func(resumed bool) error) (
 
 // DropHeld forgets the messages that have been held back for c until now, because the snapshot that is sent next
 // has them: in [Conn.Enter] those to the room that is entered, in [OnConnect] those to all rooms and to all
-// connections. Call it, and take the snapshot, under the lock under
-// which the application changes its state and sends. Elsewhere DropHeld has no effect.
+// connections. Call it, and take the snapshot, under the lock under which the application changes its state and
+// sends. With a broker that isn't enough: a message that the snapshot has may still be on its way, and comes after it.
+// docs/resume.md has what is right then. Elsewhere DropHeld has no effect.
 func (c *Conn) DropHeld() { c.line.DropHeld() }
 
 // Rewind sends c the last n messages of a room that it is in, before those held back, in [OnConnect] or
@@ -226,6 +260,15 @@ func (c *Conn) Rewind(room string, n int) int {
 func (c *Conn) Resumed() bool {
 	s := c.line.Session()
 	return s != nil && s.Resumed.Load()
+}
+
+// holders returns the earlier connections of the client with whose positions it may come back once more.
+func (c *Conn) holders() []uint64 {
+	s := c.line.Session()
+	if s == nil {
+		return nil
+	}
+	return s.Holders()
 }
 
 // Leave takes the connection out of a room. If the connection isn't in the room, Leave returns nil. Nothing
@@ -291,6 +334,48 @@ func (c *Conn) Get(key any) (any, bool) {
 	v, ok := c.values[key]
 	return v, ok
 }
+
+// Delete removes the value that [Conn.Set] stored under the key, if there is one.
+func (c *Conn) Delete(key any) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	delete(c.values, key)
+}
+
+// Value is a key for values of type T that connections keep, see [Conn.Set]. It is usually a package's variable:
+//
+//	var user wsroom.Value[User]
+//
+//	user.Set(c, u)
+//	u, ok := user.Get(c)
+//
+// The zero Value is ready to use. Each Value is a key of its own, so it must not be copied. All methods may be
+// called concurrently, for the same and for different connections.
+type Value[T any] struct {
+	_ noCopy
+	_ byte // so that no two Values have one address
+}
+
+// Set keeps x for the connection's life, in place of what v has kept for it before.
+func (v *Value[T]) Set(c *Conn, x T) { c.Set(v, x) }
+
+// Get returns what v keeps for the connection, and whether there is something.
+func (v *Value[T]) Get(c *Conn) (x T, ok bool) {
+	kept, ok := c.Get(v)
+	if ok {
+		x, _ = kept.(T) // it is one, unless T is an interface and a nil was set
+	}
+	return x, ok
+}
+
+// Delete removes what v keeps for the connection, if there is something.
+func (v *Value[T]) Delete(c *Conn) { c.Delete(v) }
+
+// noCopy makes go vet report copies.
+type noCopy struct{}
+
+func (*noCopy) Lock()   {}
+func (*noCopy) Unlock() {}
 
 // RemoteAddr returns the request's RemoteAddr: the address of the peer, which may be a proxy in front of
 // the server. Behind a proxy of [WithTrustedProxies] it is the client's address with port 0.
@@ -437,7 +522,7 @@ func (c *Conn) ReadJSON(ctx context.Context, v any) error {
 		return err
 	}
 	if err := c.hub.cfg.unmarshal(*scratch, v); err != nil {
-		bad := &DecodeError{Err: err}
+		bad := decodeError(err, *scratch)
 		c.judge(bad)
 		return bad
 	}

@@ -1,6 +1,7 @@
 package wsroom
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -52,6 +53,13 @@ var (
 	// 4401).
 	ErrExpired = errors.New("wsroom: admission has expired")
 
+	// ErrMaxAge ends a connection at the age that [WithMaxAge] allows (close code 1012).
+	ErrMaxAge = errors.New("wsroom: connection has reached its greatest age")
+
+	// ErrPass is returned by a [RoomFunc], wrapped or not, for a request that isn't for this hub.
+	// [Hub.Middleware] then passes the request on, unchanged. [Hub.ServeHTTP] answers it with 404.
+	ErrPass = errors.New("wsroom: request is not for this hub")
+
 	// ErrPanic ends a connection whose callback panicked or called [runtime.Goexit] (close code 1011).
 	ErrPanic = errors.New("wsroom: callback panicked")
 )
@@ -59,7 +67,15 @@ var (
 // DecodeError reports that a message doesn't decode as the JSON that a callback or [Conn.ReadJSON] expects. It
 // ends the connection with close code 1007, except under [WithBadJSON] with [KeepOpen].
 type DecodeError struct {
-	Err error // the decoder's error
+	Err     error  // the decoder's error
+	Message []byte // a copy of the message, cut to its first 4 KiB; valid UTF-8 unless it was cut
+}
+
+// maxDecodeError limits the message that a DecodeError carries, in bytes.
+const maxDecodeError = 4 << 10
+
+func decodeError(err error, message []byte) *DecodeError {
+	return &DecodeError{err, bytes.Clone(message[:min(len(message), maxDecodeError)])}
 }
 
 func (e *DecodeError) Error() string { return "wsroom: decode JSON: " + e.Err.Error() }
@@ -195,9 +211,7 @@ func (g *gate) refuse(cause string, err error) {
 		}
 	}
 
-	for _, key := range []string{"Upgrade", "Connection", "Sec-WebSocket-Accept", "Sec-WebSocket-Protocol", "Sec-WebSocket-Extensions"} {
-		g.Header().Del(key)
-	}
+	g.clearAnswer()
 	g.awaitNoBody()
 	refused.answer(g.ResponseWriter, g.request)
 }
@@ -300,11 +314,14 @@ func (g *gate) noteRefusal(cause string, err error) *StatusError {
 	return refused
 }
 
-// roomError turns a RoomFunc's error into a refusal. An error that isn't a StatusError becomes a 400 without
+// roomError turns a RoomFunc's error into a refusal. An error that isn't a StatusError becomes a 404 or 400 without
 // its text.
 func roomError(err error) error {
 	if refused := (*StatusError)(nil); errors.As(err, &refused) {
 		return err
+	}
+	if errors.Is(err, ErrPass) {
+		return &StatusError{Status: http.StatusNotFound}
 	}
 	return &StatusError{Status: http.StatusBadRequest}
 }

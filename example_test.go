@@ -14,6 +14,7 @@ import (
 	"net/http/httptest"
 	"net/url"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/coder/websocket"
@@ -162,11 +163,14 @@ func ExampleWithBroker() {
 // wish is what a client of the desk wants: to follow a topic, or not to any more.
 type wish struct{ Follow, Unfollow string }
 
+// nameOf is the name that a connection keeps.
+var nameOf wsroom.Value[string]
+
 // A connection follows topics, rooms beside the one of its route, and keeps a name of its own.
 func ExampleConn() {
 	hub := wsroom.New(
 		wsroom.OnConnect(func(c *wsroom.Conn, r *http.Request) error {
-			c.Set("name", r.FormValue("name"))
+			nameOf.Set(c, r.FormValue("name"))
 			return nil
 		}),
 		wsroom.OnJSON(func(c *wsroom.Conn, w wish, err error) {
@@ -181,7 +185,7 @@ func ExampleConn() {
 			if w.Unfollow != "" {
 				c.Leave("topic:" + w.Unfollow)
 			}
-			name, _ := c.Get("name")
+			name, _ := nameOf.Get(c)
 			c.SendText(fmt.Sprint(name, " is in ", c.Rooms()))
 		}),
 	)
@@ -616,6 +620,192 @@ func ExampleTarget() {
 }
 
 type message struct{ From, Text string }
+
+// board is a state that clients get as a snapshot, and then each change of it.
+type board struct {
+	hub   *wsroom.Hub
+	mu    sync.Mutex // held while the state changes and the change is sent
+	lines []string
+}
+
+func newBoard() *board {
+	b := new(board)
+	b.hub = wsroom.New(
+		wsroom.WithHistory(500, 256<<10, 2*time.Minute),
+		wsroom.OnConnect(func(c *wsroom.Conn, _ *http.Request) error {
+			if c.Resumed() {
+				return nil // it is sent the changes that it has missed
+			}
+			b.mu.Lock()
+			defer b.mu.Unlock()
+			c.DropHeld() // the snapshot has these changes
+			return c.SendJSON(b.lines)
+		}),
+		wsroom.OnText(func(c *wsroom.Conn, line string, err error) {
+			if err != nil {
+				return
+			}
+			b.mu.Lock()
+			defer b.mu.Unlock()
+			b.lines = append(b.lines, line)
+			c.SendJSONToThisRoom(b.lines[len(b.lines)-1:])
+		}),
+	)
+	return b
+}
+
+// A newcomer gets a snapshot and then each change, without a gap and without doubles. A client that comes back gets
+// what it has missed instead.
+func ExampleConn_DropHeld() {
+	b := newBoard()
+	srv := httptest.NewServer(b.hub)
+	defer srv.Close()
+	defer b.hub.Shutdown(context.Background())
+
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	for i := range 3 {
+		ws, _, err := websocket.Dial(ctx, srv.URL+"/board", nil)
+		if err != nil {
+			log.Fatal(err)
+		}
+		defer ws.CloseNow()
+		_, snapshot, _ := ws.Read(ctx)
+		ws.Write(ctx, websocket.MessageText, fmt.Append(nil, "line ", i))
+		_, change, _ := ws.Read(ctx)
+		fmt.Printf("%s then %s\n", snapshot, change)
+	}
+	// Output:
+	// null then ["line 0"]
+	// ["line 0"] then ["line 1"]
+	// ["line 0","line 1"] then ["line 2"]
+}
+
+// A client enters a room that it names, after it has connected: first it is sent the room's topic, and then what is
+// said there.
+func ExampleConn_Enter() {
+	var mu sync.Mutex
+	topics := map[string]string{"go": "gophers", "js": "callbacks"}
+	hub := wsroom.New(
+		wsroom.WithHistory(500, 256<<10, 2*time.Minute),
+		wsroom.OnText(func(c *wsroom.Conn, room string, err error) {
+			if err != nil {
+				return
+			}
+			err = c.Enter(room, func(resumed bool) error {
+				mu.Lock()
+				defer mu.Unlock()
+				topic, ok := topics[room]
+				switch {
+				case !ok:
+					return errors.New("there is no such room") // the client isn't in it
+				case resumed:
+					return nil
+				}
+				c.DropHeld()
+				return c.SendText(room + " is about " + topic)
+			})
+			if err != nil {
+				c.SendText("no room " + room)
+				return
+			}
+			c.SendTextToRoom(room, "somebody has come to "+room)
+		}),
+	)
+	srv := httptest.NewServer(hub)
+	defer srv.Close()
+	defer hub.Shutdown(context.Background())
+
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	ws, _, err := websocket.Dial(ctx, srv.URL, nil)
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer ws.CloseNow()
+	for _, room := range []string{"go", "perl", "js"} {
+		ws.Write(ctx, websocket.MessageText, []byte(room))
+	}
+	for range 5 {
+		_, p, _ := ws.Read(ctx)
+		fmt.Println(string(p))
+	}
+	// Output:
+	// go is about gophers
+	// somebody has come to go
+	// no room perl
+	// js is about callbacks
+	// somebody has come to js
+}
+
+// A newcomer gets the last two messages, whatever client it is.
+func ExampleConn_Rewind() {
+	hub := wsroom.New(
+		wsroom.WithHistory(500, 256<<10, 2*time.Minute),
+		wsroom.OnConnect(func(c *wsroom.Conn, _ *http.Request) error {
+			if !c.Resumed() {
+				n := c.Rewind(c.Room(), 2)
+				return c.SendText(fmt.Sprint("that were the last ", n))
+			}
+			return nil
+		}),
+	)
+	srv := httptest.NewServer(hub)
+	defer srv.Close()
+	defer hub.Shutdown(context.Background())
+
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	first, _, err := websocket.Dial(ctx, srv.URL+"/news", nil) // a room has a history once somebody has come
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer first.CloseNow()
+	for _, text := range []string{"one", "two", "three"} {
+		hub.SendTextToRoom("/news", text)
+	}
+	ws, _, err := websocket.Dial(ctx, srv.URL+"/news", nil)
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer ws.CloseNow()
+	for range 3 {
+		_, p, _ := ws.Read(ctx)
+		fmt.Println(string(p))
+	}
+	// Output:
+	// two
+	// three
+	// that were the last 2
+}
+
+// A client of the subprotocol wsroom.v1 is sent what it has missed; any other client gets plain messages. What a page
+// needs is in package wsroomjs.
+func ExampleWithHistory() {
+	hub := wsroom.New(
+		wsroom.WithHistory(500, 256<<10, 2*time.Minute), // messages, bytes and age, for each room
+		wsroom.WithHistoryTotal(64<<20),                 // bytes, for all rooms of this node
+	)
+	srv := httptest.NewServer(hub)
+	defer srv.Close()
+	defer hub.Shutdown(context.Background())
+
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	for _, offers := range [][]string{nil, {"wsroom.v1"}} {
+		ws, _, err := websocket.Dial(ctx, srv.URL+"/news", &websocket.DialOptions{Subprotocols: offers})
+		if err != nil {
+			log.Fatal(err)
+		}
+		defer ws.CloseNow()
+		hub.SendTextToRoom("/news", "hello")
+		_, p, _ := ws.Read(ctx)
+		fmt.Printf("%q %s\n", ws.Subprotocol(), p)
+	}
+	// Output:
+	// "" hello
+	// "wsroom.v1" {"v":1,"beat":25000,"keep":120000}
+}
 
 // A chat room for each URL: what one member sends, all get.
 func Example() {

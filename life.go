@@ -46,8 +46,8 @@ func endingBy(err error) line.Ending {
 func (c *Conn) end(e line.Ending) bool {
 	c.mu.Lock()
 	first := c.line.SetEnding(&e)
-	if first && c.expiry != nil {
-		c.expiry.Stop()
+	if first {
+		c.timers.stop()
 	}
 	c.mu.Unlock()
 	if !first {
@@ -87,9 +87,8 @@ func (c *Conn) open(r *http.Request) {
 			}
 			return err
 		})
+		c.line.Release()
 	}
-
-	c.line.Release()
 	c.line.StartHeartbeat()
 	c.hub.heartbeat.Start()
 }

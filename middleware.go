@@ -29,19 +29,22 @@ const retryAfter = 5 * time.Second
 
 // Middleware upgrades WebSocket requests and passes all other requests to next, unchanged. It is a
 // func(http.Handler) http.Handler, which chi's Use takes.
+//
+// A WebSocket request goes to next, too, if the function of [WithRoom] returns [ErrPass]. So several hubs, or other
+// handlers of WebSockets, can stand behind each other. Middleware calls that function once the handshake is found
+// valid, and before all other checks.
 func (h *Hub) Middleware(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if request.IsUpgrade(r) {
-			h.ServeHTTP(w, r)
-			return
+		if !request.IsUpgrade(r) || h.serve(w, r, true) == errPassed {
+			next.ServeHTTP(w, r)
 		}
-		next.ServeHTTP(w, r)
 	})
 }
 
 // RoomFunc returns the name of a request's room. A name has 1 to 255 bytes of UTF-8 without control
 // characters; any other name gets 400. An error refuses the request: a [*StatusError] with its own HTTP
-// status, any other error with 400 and no text. A RoomFunc may be called concurrently.
+// status, [ErrPass] with 404 or not at all, any other error with 400 and no text. A RoomFunc may be called
+// concurrently.
 type RoomFunc func(r *http.Request) (string, error)
 
 // ByPath names the room after the URL's path. It is the default. Each segment is decoded once, empty and dot
@@ -130,13 +133,17 @@ func ByAddr(r *http.Request) string { return request.AddrKey(r.RemoteAddr) }
 func BearerToken(r *http.Request) (token string, ok bool) { return request.BearerToken(r.Header) }
 
 // upgrade turns the request into a connection in its room. If the request is refused, upgrade answers it and
-// returns the reason. OnConnect gets the request that upgrade returns.
-func (h *Hub) upgrade(w http.ResponseWriter, r *http.Request) (*Conn, *http.Request, error) {
+// returns the reason. OnConnect gets the request that upgrade returns. With mayPass, a request that isn't for this
+// hub gets no answer, and upgrade returns errPassed.
+func (h *Hub) upgrade(w http.ResponseWriter, r *http.Request, mayPass bool) (*Conn, *http.Request, error) {
 	if r.ProtoMajor >= 2 {
 		return nil, nil, h.refuseProtocol(w, r)
 	}
 
-	g := &gate{ResponseWriter: w, hub: h, limit: request.WithDeadline(r.Context(), time.Now().Add(h.cfg.handshake))}
+	g := &gate{
+		ResponseWriter: w, hub: h, mayPass: mayPass,
+		limit: request.WithDeadline(r.Context(), time.Now().Add(h.cfg.handshake)),
+	}
 	if h.cfg.deflateFrom >= 0 {
 		g.deflate = request.AcceptDeflate(r.Header)
 	}
@@ -149,9 +156,12 @@ func (h *Hub) upgrade(w http.ResponseWriter, r *http.Request) (*Conn, *http.Requ
 	// InsecureSkipVerify turns off coder/websocket's check of the origin. The gate checks it, before it calls
 	// the application, and chooses the subprotocol.
 	ws, err := websocket.Accept(g, g.request, &websocket.AcceptOptions{InsecureSkipVerify: true})
-	if err == nil {
+	switch {
+	case err == nil:
 		err = g.open(ws)
-	} else if g.phase < gateAnswered { // coder/websocket refused the handshake and sent its reason
+	case g.phase == gatePassed:
+		err = errPassed
+	case g.phase < gateAnswered: // coder/websocket refused the handshake and sent its reason
 		g.countRefusal("handshake")
 	}
 
@@ -161,6 +171,9 @@ func (h *Hub) upgrade(w http.ResponseWriter, r *http.Request) (*Conn, *http.Requ
 	g.phase = gateAdmitted
 	return g.conn, g.request, nil
 }
+
+// errPassed says that the request isn't for this hub and that nothing was answered.
+var errPassed = errors.New("wsroom: request was passed on")
 
 // refuseProtocol answers a request of HTTP/2 or later with 426 (RFC 9110, section 15.5.22): the handshake of
 // RFC 6455, section 4.1, needs HTTP/1.1.
@@ -185,6 +198,7 @@ type gate struct {
 	deflate string            // the answer to an offer of permessage-deflate; "" for none
 	session *resume.Session   // nil unless the client speaks wsroom.v1
 	room    string            // "" until the RoomFunc has named it
+	named   *named            // nil until the RoomFunc was called
 	wire    *frame.Conn       // nil until the socket is hijacked
 	reader  *bufio.Reader     // coder/websocket reads from it
 
@@ -193,7 +207,14 @@ type gate struct {
 	conn *Conn
 
 	phase   phase
+	mayPass bool
 	counted bool // as refused
+}
+
+// named is what the RoomFunc returned.
+type named struct {
+	room string
+	err  error
 }
 
 // phase is how far the answer to a request is.
@@ -202,6 +223,7 @@ type phase uint8
 const (
 	gateAsked    phase = iota
 	gateAnswered       // refused by the gate, or the 101 is due: an answer of coder/websocket isn't sent
+	gatePassed         // not for this hub: nothing is sent, and no header is set
 	gateAdmitted
 )
 
@@ -220,7 +242,7 @@ const (
 // abort gives back what a request holds that wasn't admitted, because of a panic or because the client is
 // gone.
 func (g *gate) abort() {
-	if g.phase == gateAdmitted {
+	if g.phase >= gatePassed {
 		return
 	}
 	defer g.countRefusal("panic") // unless it has been counted: then it was refused
@@ -271,7 +293,7 @@ func (g *gate) giveBackConn(held hold) {
 
 // WriteHeader passes on the status of a refusal by coder/websocket. It doesn't send the 101, which open sends.
 func (g *gate) WriteHeader(status int) {
-	if status == http.StatusSwitchingProtocols || g.phase == gateAnswered {
+	if status == http.StatusSwitchingProtocols || g.phase != gateAsked {
 		return
 	}
 	if status == http.StatusMethodNotAllowed {
@@ -283,7 +305,7 @@ func (g *gate) WriteHeader(status int) {
 
 // Write passes on the text of a refusal by coder/websocket.
 func (g *gate) Write(p []byte) (int, error) {
-	if g.phase == gateAnswered {
+	if g.phase != gateAsked {
 		return len(p), nil
 	}
 	return g.ResponseWriter.Write(p)
@@ -291,6 +313,9 @@ func (g *gate) Write(p []byte) (int, error) {
 
 // Hijack admits the request and hands coder/websocket a frame.Conn over its socket.
 func (g *gate) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+	if g.mayPass && g.passes() {
+		return nil, nil, errPassed
+	}
 	g.choose()
 	cause, err := g.admit()
 	if err != nil {
@@ -320,12 +345,40 @@ func (g *gate) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	return g.wire, bufio.NewReadWriter(g.reader, bufio.NewWriterSize(g.wire, 16)), nil
 }
 
+// passes reports whether the function of WithRoom says that the request isn't for this hub. If so, the gate leaves
+// the ResponseWriter as it found it.
+func (g *gate) passes() bool {
+	_, err := g.nameRoom()
+	if !errors.Is(err, ErrPass) {
+		return false
+	}
+	g.clearAnswer()
+	g.phase = gatePassed
+	return true
+}
+
+// Header returns the header of the answer. What coder/websocket sets for a request that is passed on is dropped.
+func (g *gate) Header() http.Header {
+	if g.phase == gatePassed {
+		return http.Header{}
+	}
+	return g.ResponseWriter.Header()
+}
+
+// clearAnswer removes the headers of the answer that upgrades the request.
+func (g *gate) clearAnswer() {
+	for _, key := range []string{"Upgrade", "Connection", "Sec-WebSocket-Accept", "Sec-WebSocket-Protocol", "Sec-WebSocket-Extensions"} {
+		g.Header().Del(key)
+	}
+}
+
 // choose answers the client's offer of subprotocols and extensions (RFC 6455, section 4.2.2, item 5).
 func (g *gate) choose() {
 	ours := g.hub.cfg.subprotocols
 	if chosen, own, offers := resume.Offered(g.request.Header, ours); chosen != "" {
 		g.Header().Set("Sec-WebSocket-Protocol", chosen)
-		g.session = resume.NewSession(g.hub.resumeKey, own, offers)
+		cfg := g.hub.cfg
+		g.session = resume.NewSession(g.hub.resumeKey, own, offers, cfg.heartbeat, &cfg.history)
 	} else if p := request.Subprotocol(g.request.Header, ours); p != "" {
 		g.Header().Set("Sec-WebSocket-Protocol", p)
 	}
@@ -525,7 +578,7 @@ func (g *gate) enter(until time.Time) error {
 	conn.identify(g.request)
 	conn.line.Deflate = g.deflate != ""
 	if g.session != nil {
-		conn.line.Tell(g.session, resume.Hello(h.cfg.heartbeat, h.cfg.history.Age))
+		conn.line.Tell(g.session)
 	}
 	g.conn, g.held = conn, holdsConn
 
@@ -534,7 +587,7 @@ func (g *gate) enter(until time.Time) error {
 	}
 	g.held = holdsRoom
 
-	conn.expireAt(until)
+	conn.startTimers(until)
 	h.observer.Add(MetricJoins, conn.route, "", 1)
 	return nil
 }
@@ -542,7 +595,7 @@ func (g *gate) enter(until time.Time) error {
 // ask calls the application's functions, which name the room and authorize the request. until is when the
 // admission expires; zero means never.
 func (g *gate) ask() (until time.Time, cause string, err error) {
-	room, err := g.hub.cfg.room(g.request)
+	room, err := g.nameRoom()
 	if err != nil {
 		return until, "room", roomError(err)
 	}
@@ -553,6 +606,15 @@ func (g *gate) ask() (until time.Time, cause string, err error) {
 	g.room = strings.Clone(room) // a substring would keep the whole request line in memory
 	until, err = g.hub.authorize(g.request, room)
 	return until, "authorize", err
+}
+
+// nameRoom calls the RoomFunc, once.
+func (g *gate) nameRoom() (string, error) {
+	if g.named == nil {
+		room, err := g.hub.cfg.room(g.request)
+		g.named = &named{room, err}
+	}
+	return g.named.room, g.named.err
 }
 
 // authorize calls the function of WithAuthorize. t is when the admission expires; zero means never.

@@ -388,6 +388,12 @@ func publish[P string | []byte](t Target, opcode byte, payload P) error {
 	var except []string
 	for _, c := range t.except {
 		except = append(except, c.id)
+		if t.hub.store.histories == nil || t.to.all {
+			continue
+		}
+		for _, tag := range c.holders() {
+			except = append(except, resume.HolderID(tag))
+		}
 	}
 
 	key := t.key.name

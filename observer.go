@@ -187,7 +187,7 @@ type Tracer interface {
 	//
 	// end is called once, on the same goroutine, when the upgrade or callback is over. Its err is nil or one of
 	// these: the refusal or failure of an upgrade, [ErrPanic], the error by which a callback ended the
-	// connection, a [*DecodeError].
+	// connection, a [*DecodeError]. It is nil for a request that [Hub.Middleware] passes on because of [ErrPass].
 	//
 	// ctx is the request's context for an upgrade, and [Conn.Context] for a connection's callback. The
 	// functions of [WithRoom], [WithAuthorize] and [OnConnect] find the values that an upgrade's Start adds to
@@ -201,14 +201,13 @@ var errAborted = errors.New("wsroom: upgrade aborted")
 
 // tracedUpgrade calls upgrade between the Tracer's Start and end. If end panics, it still starts the
 // connection's goroutine, so that the connection ends.
-func (h *Hub) tracedUpgrade(w http.ResponseWriter, r *http.Request) (c *Conn, _ *http.Request) {
+func (h *Hub) tracedUpgrade(w http.ResponseWriter, r *http.Request, mayPass bool) (c *Conn, _ *http.Request, err error) {
 	if h.tracer == nil {
-		c, r, _ = h.upgrade(w, r)
-		return c, r
+		return h.upgrade(w, r, mayPass)
 	}
 
 	ctx, end := h.tracer.Start(r.Context(), "upgrade", route.Pattern(r))
-	err := errAborted
+	err = errAborted
 	defer func() {
 		ended := false
 		defer func() {
@@ -216,12 +215,15 @@ func (h *Hub) tracedUpgrade(w http.ResponseWriter, r *http.Request) (c *Conn, _ 
 				h.begin(c, func() { c.end(endingAborted()) })
 			}
 		}()
-		end(err)
+		failed := err
+		if err == errPassed { // it is no failure
+			failed = nil
+		}
+		end(failed)
 		ended = true
 	}()
 
-	c, r, err = h.upgrade(w, r.WithContext(ctx))
-	return c, r
+	return h.upgrade(w, r.WithContext(ctx), mayPass)
 }
 
 // trace starts the trace of a callback and returns the function that ends it, nil without a Tracer.

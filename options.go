@@ -84,6 +84,7 @@ type config struct {
 	maxConns, maxRooms, maxMembers int // 0: no limit
 	connKey                        func(*http.Request) string
 	maxPerKey                      int
+	maxAge                         time.Duration // 0: no limit
 	drain                          time.Duration
 	shutdownCode                   websocket.StatusCode
 
@@ -504,6 +505,17 @@ func WithMaxConnsPer(key func(*http.Request) string, n int) Option {
 	}
 }
 
+// WithMaxAge limits how long a connection lives. It ends with [ErrMaxAge] and close code 1012 at an age between 80 %
+// and 100 % of d, chosen at random. So the connections that came together after a deploy don't all end at once: with
+// an hour, they end spread over 12 minutes. Clients that reconnect come back; they can be balanced over the nodes
+// anew, and their requests are authorized again. There is no limit by default.
+func WithMaxAge(d time.Duration) Option {
+	return func(c *config) error {
+		c.maxAge = d
+		return positive("WithMaxAge", d)
+	}
+}
+
 // WithDrain makes [Hub.Shutdown] spread its closes evenly over window, in random order. So the clients don't
 // all reconnect elsewhere at the same time. The default is 0: Shutdown closes all connections at once.
 func WithDrain(window time.Duration) Option {
@@ -640,9 +652,9 @@ func WithHistoryTotal(bytes int64) Option {
 }
 
 // WithResumeKey sets the keys that sign the positions of clients. So a client can't ask for what was said before
-// it came. The first key signs, and all of them verify: to replace a key, add the new one in front, and drop the
-// old one after the age of [WithHistory]. A key has 32 bytes or more, of a random source. All nodes that share a
-// broker need the same keys. The default is a key of this process.
+// it came. The first key signs, and all of them verify. To replace a key, add the new one behind it, put the new one
+// in front once all nodes have it, and drop the old one after the age of [WithHistory]. A key has 32 bytes or more,
+// of a random source. All nodes that share a broker need the same keys. The default is a key of this process.
 func WithResumeKey(keys ...[]byte) Option {
 	own := make([][]byte, len(keys))
 	for i, key := range keys {

@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 
 	"github.com/wsroom/wsroom/internal/frame"
+	"github.com/wsroom/wsroom/internal/goroutine"
 	"github.com/wsroom/wsroom/internal/history"
 	"github.com/wsroom/wsroom/internal/line"
 	"github.com/wsroom/wsroom/internal/lookup"
@@ -173,6 +174,83 @@ func (s *store) join(c *Conn, name string) (j joined, err error) {
 	return j, err
 }
 
+// joinAll makes c a member of all the rooms, or of none. The names are distinct. entered says which of them c wasn't
+// in before.
+func (s *store) joinAll(c *Conn, names []string) (entered []bool, err error) {
+	entries := make([]*entry, len(names))
+	for i, name := range names {
+		entries[i] = newEntry(c, name)
+	}
+
+	entered, opened, err := s.enterAll(c, names, entries)
+	if opened != 0 {
+		s.observer.Add(MetricRooms, "", "", opened)
+	}
+	for i, e := range entries {
+		if entered[i] && e != nil {
+			e.settle(c)
+		}
+	}
+	return entered, err
+}
+
+// enterAll is joinAll with the entry into each room. It returns how many rooms it has opened, too.
+func (s *store) enterAll(c *Conn, names []string, entries []*entry) (entered []bool, opened int, err error) {
+	locked := s.lock(audience{rooms: names})
+	defer s.unlock(&locked)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+
+	entered = make([]bool, len(names))
+	if c.isEnded() {
+		return entered, 0, ErrClosed
+	}
+	rooms, opened, err := s.roomsLocked(c, names)
+	if err != nil {
+		return entered, 0, err
+	}
+
+	for i, r := range rooms {
+		if r == nil {
+			continue
+		}
+		r.add(c, c.rooms.add(names[i]))
+		if entries[i] != nil {
+			entries[i].enter(c, r)
+		}
+		c.enteredLocked(names[i])
+		entered[i] = true
+	}
+	return entered, opened, nil
+}
+
+// roomsLocked returns the rooms as roomLocked does, nil for those that c is in already, and how many of them it has
+// opened. On an error it opens none.
+func (s *store) roomsLocked(c *Conn, names []string) (rooms []*room, opened int, err error) {
+	rooms = make([]*room, len(names))
+	for i, name := range names {
+		if c.rooms.get(name) != nil {
+			continue
+		}
+		if rooms[i], err = s.roomLocked(s.shardOf(name), name); err != nil {
+			break
+		}
+		if len(rooms[i].members) == 0 {
+			opened++
+		}
+	}
+	if err == nil {
+		return rooms, opened, nil
+	}
+
+	for _, r := range rooms {
+		if r != nil && len(r.members) == 0 {
+			s.closeLocked(s.shardOf(r.name), r)
+		}
+	}
+	return nil, 0, err
+}
+
 // joined is the outcome of a join.
 type joined struct {
 	entered bool   // the connection wasn't a member before
@@ -246,27 +324,35 @@ func (s *store) roomLocked(sh *shard, name string) (*room, error) {
 
 // leave ends c's membership in the room. It reports whether there was one.
 func (s *store) leave(c *Conn, name string) (left bool, err error) {
-	left, wake, err := s.leaveAndTell(c, name)
-	if wake {
-		c.line.Wake()
-	}
+	left, pushed, err := s.leaveAndTell(c, name)
+	c.settlePush(pushed)
 	return left, err
 }
 
-// leaveAndTell is leave. If the client is told of it, the queue must be woken.
-func (s *store) leaveAndTell(c *Conn, name string) (left, wake bool, err error) {
+// settlePush does what a push to c's queue leaves to do. No lock may be held.
+func (c *Conn) settlePush(p outbound.Pushed) {
+	if p.Wake {
+		c.line.Wake()
+	}
+	if p.Refused == outbound.Slow {
+		c.end(line.TooSlow)
+	}
+}
+
+// leaveAndTell is leave. If the client is told of it, pushed is the outcome.
+func (s *store) leaveAndTell(c *Conn, name string) (left bool, pushed outbound.Pushed, err error) {
 	sh := s.shardOf(name)
 	sh.mu.Lock()
 	defer s.unlockRooms(sh, len(sh.rooms))
 	if c.isEnded() { // the goroutine that ended it takes it out of its rooms
-		return false, false, ErrClosed
+		return false, pushed, ErrClosed
 	}
 
 	r := s.leaveLocked(sh, c, name)
 	if r != nil && c.line.Session() != nil {
-		wake = c.line.PushEmpty(&frame.Message{Tag: &resume.Leave{Room: r.id}}).Wake
+		pushed = c.line.Leave(&resume.Leave{Room: r.id})
 	}
-	return r != nil, wake, nil
+	return r != nil, pushed, nil
 }
 
 // leaveLocked is leave for a caller that has locked sh.mu. It returns the room, nil if c wasn't a member.
@@ -287,13 +373,18 @@ func (s *store) leaveLocked(sh *shard, c *Conn, name string) *room {
 	}
 
 	if len(r.members) == 0 {
-		delete(sh.rooms, name)
-		s.rooms.Add(-1)
-		if r.log != nil {
-			r.log.SetIdle(frame.Now())
-		}
+		s.closeLocked(sh, r)
 	}
 	return r
+}
+
+// closeLocked removes a room without members. sh.mu is locked.
+func (s *store) closeLocked(sh *shard, r *room) {
+	delete(sh.rooms, r.name)
+	s.rooms.Add(-1)
+	if r.log != nil {
+		r.log.SetIdle(frame.Now())
+	}
 }
 
 // unlockRooms unlocks the shard. If the shard's number of rooms isn't what it was before, the observer gets
@@ -397,7 +488,7 @@ func (s *store) send(to audience, omit omission, at history.Position, m *frame.M
 	case len(to.rooms) == 1:
 		sh := s.shardOf(to.rooms[0])
 		sh.mu.Lock()
-		receivers = s.sendLocked(sh, to.rooms[0], omit, at, m, t)
+		receivers = s.sendLocked(sh, to.rooms[0], s.tagging.Load() > 0, omit, at, m, t)
 		sh.mu.Unlock()
 	default:
 		receivers = s.sendToSeveral(to, omit, at, m, t)
@@ -416,7 +507,7 @@ func (s *store) sendToSeveral(to audience, omit omission, at history.Position, m
 	locked := s.lock(to)
 	defer s.unlock(&locked)
 
-	names := lookup.New(to.rooms)
+	names, tagged := lookup.New(to.rooms), s.tagging.Load() > 0 // one answer for all rooms: they share m
 	for i, name := range to.rooms {
 		if i > 0 {
 			omit.names, omit.first = &names, i
@@ -426,18 +517,18 @@ func (s *store) sendToSeveral(to audience, omit omission, at history.Position, m
 				m = m.With(nil)
 			}
 		}
-		receivers += s.sendLocked(s.shardOf(name), name, omit, at, m, t)
+		receivers += s.sendLocked(s.shardOf(name), name, tagged, omit, at, m, t)
 	}
 	return receivers
 }
 
-// sendLocked is send to one room. The shard is locked.
-func (s *store) sendLocked(sh *shard, name string, omit omission, at history.Position, m *frame.Message, t *tally) (receivers int) {
+// sendLocked is send to one room. The shard is locked. tagged is placeLocked's.
+func (s *store) sendLocked(sh *shard, name string, tagged bool, omit omission, at history.Position, m *frame.Message, t *tally) (receivers int) {
 	r := sh.rooms[name]
 	key, latest := m.Tag.(*resume.Latest)
 	var place *history.Place // the values of Latest have none
 	if !latest {
-		place = s.placeLocked(name, r, m, at, omit)
+		place = s.placeLocked(name, r, tagged, m, at, omit)
 	}
 	if r == nil {
 		return 0
@@ -475,8 +566,9 @@ func push(c *Conn, m *frame.Message, latest bool) outbound.Pushed {
 
 // placeLocked gives a message to the room its place: in the room's history if there is one, otherwise just in
 // the room, if somebody needs to know. It returns nil if the message has none. The shard is locked: so somebody
-// that comes to need it isn't in the room yet, or is seen here. r is nil if the room has no member.
-func (s *store) placeLocked(name string, r *room, m *frame.Message, at history.Position, omit omission) *history.Place {
+// that comes to need it isn't in the room yet, or is in tagged, which was read under the lock. r is nil if the room
+// has no member.
+func (s *store) placeLocked(name string, r *room, tagged bool, m *frame.Message, at history.Position, omit omission) *history.Place {
 	switch {
 	case s.histories != nil && r != nil:
 		return r.log.Append(m, at, omit.hidden(), frame.Now())
@@ -485,7 +577,7 @@ func (s *store) placeLocked(name string, r *room, m *frame.Message, at history.P
 			return log.Append(m, at, omit.hidden(), frame.Now())
 		}
 		return nil
-	case r == nil || s.tagging.Load() == 0:
+	case r == nil || !tagged:
 		return nil
 	case r.tag == nil:
 		r.tag = &history.Place{Room: r.id}
@@ -533,6 +625,18 @@ func (s *store) eachConn(f func(*Conn)) {
 		sh.everyone.each(f)
 		sh.mu.Unlock()
 	}
+}
+
+// connsOf returns the connections of the hub that belong to the shard of that index.
+func (s *store) connsOf(index int) []*Conn {
+	sh := &s.shards[index]
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	conns := make([]*Conn, len(sh.everyone.members))
+	for i := range conns {
+		conns[i] = sh.everyone.members[i].conn
+	}
+	return conns
 }
 
 func (s *store) roomNames() []string {
@@ -714,21 +818,22 @@ func (s *store) tell(name string, f func(*history.Log) any) {
 }
 
 // tail returns the last n messages of a room that c is in, of before those that are held back for c. It returns
-// none if nothing is held back.
+// none unless the goroutine has them held back.
 func (s *store) tail(c *Conn, name string, n int) []*frame.Message {
 	sh := s.shardOf(name)
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
 	r := sh.rooms[name]
-	if r == nil || r.log == nil || n <= 0 || !c.line.IsHeld() || !c.isIn(name) {
+	if r == nil || r.log == nil || n <= 0 || !c.line.IsHeldBy(goroutine.Current()) || !c.isIn(name) {
 		return nil
 	}
 
+	r.log.Expire(frame.Now())
 	last, _ := r.log.End()
 	if held, ok := c.line.FirstHeld(r.id); ok {
 		last = held - 1
 	}
-	return r.log.Tail(n, last)
+	return r.log.Tail(n, last, resume.ConnTag(c.id))
 }
 
 // skipOver returns a message without a frame that accounts for the one at that place.
@@ -743,7 +848,8 @@ type entry struct {
 	outcome string // for metrics; "" if the client presented no position of the room
 	missed  []*frame.Message
 	resent  int
-	wake    bool
+	has     map[string]resume.Having // by room; see has
+	pushed  outbound.Pushed
 	unnamed bool // the log's end needs a mark
 }
 
@@ -765,21 +871,30 @@ func (e *entry) enter(c *Conn, r *room) {
 		r.log.AddTold(1)
 		start = e.begin(c, r.log, told)
 	}
+	if e.claimed.Index >= 0 {
+		c.line.Session().SetEntered(e.name, told.Resumed, e.claimed.Holder)
+	}
 	if told.Resumed && e.name == c.room {
 		c.line.Session().Resumed.Store(true)
 	}
-	e.wake = c.line.Enter(told, e.missed, start).Wake
+	e.pushed = c.line.Enter(told, e.missed, start)
 }
 
 // begin says in told where the client's positions begin. If something is sent before that, the beginning is
 // what it returns.
 func (e *entry) begin(c *Conn, log *history.Log, told *resume.Enter) (start *resume.Start) {
+	now := frame.Now()
+	log.Expire(now)
 	claim := resume.Claim{Log: log.Birth(), Floor: log.Floor(), Holder: resume.ConnTag(c.id)}
 	number, at := log.End()
-	e.unnamed = at == history.Position{} && log.Mark(frame.Now(), 0)
+	e.unnamed = at == history.Position{} && log.Mark(now, 0)
 
 	from, known := e.resume(log)
-	if !known {
+	hidden, complete := false, false
+	if known {
+		hidden, complete = e.collect(c, log, from)
+	}
+	if !complete {
 		told.Number, told.At, told.Claim = number, at, claim
 		if told.Pending = c.line.IsHeld(); told.Pending {
 			start = &resume.Start{Room: told.Room, Number: number, At: at, Claim: &claim}
@@ -789,7 +904,8 @@ func (e *entry) begin(c *Conn, log *history.Log, told *resume.Enter) (start *res
 
 	claim.Floor = e.claimed.Floor
 	told.Resumed, told.Number, told.At, told.Claim = true, from, log.PositionOf(from), claim
-	if e.collect(c, log, from) { // what was hidden stays hidden until the client has all of it
+	e.outcome = "resumed"
+	if hidden { // what was hidden stays hidden until the client has all of it
 		told.Claim.Holder = e.claimed.Holder
 		start = &resume.Start{Room: told.Room, Number: number, At: at, Claim: &claim}
 	}
@@ -811,34 +927,57 @@ func (e *entry) resume(log *history.Log) (from uint64, known bool) {
 	}
 
 	e.outcome = "expired"
-	if from, known = log.Find(e.claimed.At, e.claimed.N); known {
-		e.outcome = "resumed"
-	}
-	return from, known
+	return log.Find(e.claimed.At, e.claimed.N)
 }
 
-// collect collects what the client has missed. It reports whether something of that wasn't for the client.
-func (e *entry) collect(c *Conn, log *history.Log, from uint64) (hidden bool) {
+// collect collects what the client has missed. hidden reports that something of that wasn't for the client;
+// complete, that it is known for each message whether it was.
+func (e *entry) collect(c *Conn, log *history.Log, from uint64) (hidden, complete bool) {
 	session := c.line.Session()
+	complete = true
 	log.After(from, func(m *frame.Message, place *history.Place) {
-		isHidden := place.Hidden != nil &&
-			(slices.Contains(place.Hidden.Conns, e.claimed.Holder) || session.WasIn(place.Hidden.Rooms))
-		if isHidden || m.Size() == 0 {
+		had := e.had(session, place.Hidden)
+		hidden = hidden || had == resume.HasAll
+		complete = complete && had != resume.HasMaybe
+		if had != resume.HasNot || m.Size() == 0 {
 			e.missed = append(e.missed, skipOver(place))
-			hidden = hidden || isHidden
 			return
 		}
 		e.missed = append(e.missed, m)
 		e.resent++
 	})
-	return hidden
+	if !complete {
+		e.missed, e.resent = nil, 0
+	}
+	return hidden, complete
+}
+
+// had reports whether the client wasn't to get a message here: its sender had left it out, or it gets the
+// message in another room.
+func (e *entry) had(session *resume.Session, hidden *history.Hidden) (had resume.Having) {
+	if hidden == nil {
+		return resume.HasNot
+	}
+	if slices.Contains(hidden.Conns, e.claimed.Holder) {
+		return resume.HasAll
+	}
+	for _, room := range hidden.Rooms {
+		has, known := e.has[room]
+		if !known {
+			if e.has == nil {
+				e.has = map[string]resume.Having{}
+			}
+			has = session.Has(room, e.claimed.Holder)
+			e.has[room] = has
+		}
+		had = max(had, has)
+	}
+	return had
 }
 
 // settle does what is left once no lock is held.
 func (e *entry) settle(c *Conn) {
-	if e.wake {
-		c.line.Wake()
-	}
+	c.settlePush(e.pushed)
 	if e.unnamed {
 		c.hub.mark(e.name)
 	}

@@ -15,8 +15,8 @@
 //	mux.Handle("GET /chat/{room}", hub)
 //
 // A [Conn] sends text, JSON or binary messages to itself, to a room, to several rooms, or to all connections.
-// The Hub sends them from anywhere. wsroom adds no protocol of its own on the wire, so any WebSocket client
-// can talk to it.
+// The Hub sends them from anywhere. Any WebSocket client can talk to it and gets plain messages: only a client
+// that asks for the subprotocol wsroom.v1 gets anything else.
 //
 // # Admission
 //
@@ -40,6 +40,11 @@
 // the message callback's last call and context.Cause(c.Context()) all give that cause. [http.Server.Shutdown]
 // doesn't close upgraded connections: call [Hub.Shutdown] as well.
 //
+// # Clients that come back
+//
+// With [WithHistory] a room keeps its last messages. A client that speaks wsroom.v1, as that of package wsroomjs, is
+// sent what it has missed. [Conn.Enter] and [Conn.DropHeld] give any client a snapshot and then the live messages.
+//
 // # Several nodes
 //
 // With [WithBroker] the hubs of several processes share their rooms. Each room has one order on all nodes.
@@ -58,6 +63,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	mathrand "math/rand/v2"
 	"net/http"
 	"slices"
@@ -144,12 +150,15 @@ func New(opts ...Option) *Hub {
 //   - 503 after [Hub.Shutdown], when [WithHandshakeTimeout] has passed, or while the broker is away.
 //
 // [WithRejectMode] can have clients told by a close frame instead.
-func (h *Hub) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	c, r := h.tracedUpgrade(w, r)
-	if c == nil {
-		return
+func (h *Hub) ServeHTTP(w http.ResponseWriter, r *http.Request) { _ = h.serve(w, r, false) }
+
+// serve upgrades the request and runs OnConnect, or answers it and returns the reason. See upgrade for mayPass.
+func (h *Hub) serve(w http.ResponseWriter, r *http.Request, mayPass bool) error {
+	c, admitted, err := h.tracedUpgrade(w, r, mayPass)
+	if c != nil {
+		h.begin(c, func() { c.open(admitted) })
 	}
-	h.begin(c, func() { c.open(r) })
+	return err
 }
 
 // begin counts the connection, calls open, and starts the connection's goroutine.
@@ -173,11 +182,17 @@ func (h *Hub) SendTextToRoom(room, text string) error { return h.room(room).Send
 // SendJSONToRoom encodes v and sends it to every member of the room. See [Target.SendJSON].
 func (h *Hub) SendJSONToRoom(room string, v any) error { return h.room(room).SendJSON(v) }
 
+// SendBinaryToRoom sends a binary message to every member of the room. See [Target.SendBinary].
+func (h *Hub) SendBinaryToRoom(room string, p []byte) error { return h.room(room).SendBinary(p) }
+
 // SendTextToAll sends text to every connection of the hub. See [Target.SendText].
 func (h *Hub) SendTextToAll(text string) error { return h.ToAll().SendText(text) }
 
 // SendJSONToAll encodes v and sends it to every connection of the hub. See [Target.SendJSON].
 func (h *Hub) SendJSONToAll(v any) error { return h.ToAll().SendJSON(v) }
+
+// SendBinaryToAll sends a binary message to every connection of the hub. See [Target.SendBinary].
+func (h *Hub) SendBinaryToAll(p []byte) error { return h.ToAll().SendBinary(p) }
 
 func (h *Hub) room(name string) Target { return Target{hub: h, to: audience{rooms: []string{name}}} }
 
@@ -188,6 +203,22 @@ func (h *Hub) Rooms() []string { return h.store.roomNames() }
 // gets the answer to the handshake. [Hub.Len] and [Hub.Rooms] count it slightly earlier.
 func (h *Hub) Members(room string) []*Conn {
 	return slices.DeleteFunc(h.store.snapshot(audience{rooms: []string{room}}), func(c *Conn) bool { return !c.isKnown() })
+}
+
+// Conns returns an iterator over the connections on this node that aren't ending, in no order. No lock is held
+// while the loop's body runs, so the body may call anything and take any time. A connection that comes or goes
+// meanwhile may be left out. None comes twice. Like [Hub.Members], Conns leaves out connections whose clients
+// don't have the answer to the handshake yet.
+func (h *Hub) Conns() iter.Seq[*Conn] {
+	return func(yield func(*Conn) bool) {
+		for i := range shardCount {
+			for _, c := range h.store.connsOf(i) {
+				if c.isKnown() && !c.isEnded() && !yield(c) {
+					return
+				}
+			}
+		}
+	}
 }
 
 // Len returns the number of connections on this node that aren't ending.
@@ -476,7 +507,7 @@ func (t Target) omission() omission {
 	if t.hub.store.histories != nil && len(t.except) > 0 {
 		o.known = &history.Hidden{}
 		for _, c := range t.except {
-			o.known.Conns = append(o.known.Conns, resume.ConnTag(c.id))
+			o.known.Conns = append(append(o.known.Conns, resume.ConnTag(c.id)), c.holders()...)
 		}
 	}
 	return o
@@ -639,14 +670,24 @@ func (c *Conn) SendTextToThisRoom(text string) error { return c.hub.SendTextToRo
 // [Hub.SendJSONToRoom].
 func (c *Conn) SendJSONToThisRoom(v any) error { return c.hub.SendJSONToRoom(c.room, v) }
 
+// SendBinaryToThisRoom sends a binary message to all members of [Conn.Room], this connection included. See
+// [Hub.SendBinaryToRoom].
+func (c *Conn) SendBinaryToThisRoom(p []byte) error { return c.hub.SendBinaryToRoom(c.room, p) }
+
 // SendTextToRoom is [Hub.SendTextToRoom].
 func (c *Conn) SendTextToRoom(room, text string) error { return c.hub.SendTextToRoom(room, text) }
 
 // SendJSONToRoom is [Hub.SendJSONToRoom].
 func (c *Conn) SendJSONToRoom(room string, v any) error { return c.hub.SendJSONToRoom(room, v) }
 
+// SendBinaryToRoom is [Hub.SendBinaryToRoom].
+func (c *Conn) SendBinaryToRoom(room string, p []byte) error { return c.hub.SendBinaryToRoom(room, p) }
+
 // SendTextToAll is [Hub.SendTextToAll].
 func (c *Conn) SendTextToAll(text string) error { return c.hub.SendTextToAll(text) }
 
 // SendJSONToAll is [Hub.SendJSONToAll].
 func (c *Conn) SendJSONToAll(v any) error { return c.hub.SendJSONToAll(v) }
+
+// SendBinaryToAll is [Hub.SendBinaryToAll].
+func (c *Conn) SendBinaryToAll(p []byte) error { return c.hub.SendBinaryToAll(p) }

@@ -6,6 +6,8 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -50,6 +52,44 @@ func cells(line string) []string {
 		cells[i] = strings.TrimSpace(cell)
 	}
 	return cells
+}
+
+// The page on options has all of them, and nothing else. Callbacks for messages and the like stand below.
+func TestPageOfOptionsHasThemAll(t *testing.T) {
+	documented := map[string]bool{}
+	for _, row := range table(t, "options.md", 0) {
+		for name := range strings.SplitSeq(row[0], ", ") {
+			documented[code(name)] = true
+		}
+	}
+	below := " Serve OnJSON OnText OnBinary OnConnect OnClose OnJoin OnLeave OnExpire "
+
+	sources, err := filepath.Glob("../*.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	there := map[string]bool{}
+	option := regexp.MustCompile(`(?m)^func (\w+)(?:\[.*\])?\(.*\) Option \{`)
+	for _, source := range sources {
+		text, err := os.ReadFile(source)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range option.FindAllStringSubmatch(string(text), -1) {
+			there[m[1]] = true
+			if !documented[m[1]] && !strings.Contains(below, " "+m[1]+" ") {
+				t.Errorf("options.md lacks %s", m[1])
+			}
+		}
+	}
+	for name := range documented {
+		if !there[name] {
+			t.Errorf("options.md has %q, which isn't there", name)
+		}
+	}
+	if len(there) < 40 {
+		t.Errorf("%d options", len(there))
+	}
 }
 
 // code returns what stands in a cell as code; "" if it is something else.

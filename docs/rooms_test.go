@@ -3,10 +3,12 @@ package docs_test
 import (
 	"fmt"
 	"net/http"
+	"strings"
 	"testing"
 
 	"github.com/go-chi/chi/v5"
 	"github.com/wsroom/wsroom"
+	"github.com/wsroom/wsroom/wsroomtest"
 )
 
 // roomFuncs are the last three columns of the page's tables.
@@ -146,3 +148,27 @@ func TestRoomOfOnesOwn(t *testing.T) {
 }
 
 var boards = map[string]bool{"plan": true}
+
+// Each of the page's two hubs gets its own sockets, and no others.
+func TestHubsBehindEachOther(t *testing.T) {
+	below := func(prefix string) wsroom.RoomFunc {
+		return func(r *http.Request) (string, error) {
+			if !strings.HasPrefix(r.URL.Path, prefix) {
+				return "", wsroom.ErrPass // not mine
+			}
+			return wsroom.ByPath(r)
+		}
+	}
+	chat := wsroom.New(wsroom.WithRoom(below("/chat/")))
+	game := wsroom.New(wsroom.WithRoom(below("/game/")))
+	handler := chat.Middleware(game.Middleware(http.NotFoundHandler()))
+
+	wsroomtest.CheckHub(t, chat)
+	wsroomtest.CheckHub(t, game)
+	wsroomtest.Dial(t, handler, "/chat/1")
+	wsroomtest.DialN(t, 2, handler, "/game/1")
+	wsroomtest.Refused(t, handler, "/other", http.StatusNotFound)
+	if chat.Len() != 1 || game.Len() != 2 {
+		t.Errorf("the hubs have %d and %d connections", chat.Len(), game.Len())
+	}
+}

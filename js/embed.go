@@ -3,7 +3,7 @@ package js
 
 import "embed"
 
-// Files are the client, its types and its version.
+// Files are the client, what sends requests with it, the types of both, and their version.
 //
-//go:embed wsroom.js wsroom.d.ts package.json
+//go:embed wsroom.js wsroom.d.ts request.js request.d.ts package.json
 var Files embed.FS

@@ -64,8 +64,8 @@ export interface Options {
   WebSocket?: new (url: string, protocols: string[]) => WebSocketLike;
 
   /**
-   * Is given each message; room is undefined for messages to this connection alone, and with a plain server. When it is
-   * called, Socket.cursor counts the message as handled. Binary messages are an ArrayBuffer.
+   * Is given each message; room is undefined for messages to this connection alone or to all, and with a plain server.
+   * When it is called, Socket.cursor counts the message as handled. Binary messages are an ArrayBuffer.
    */
   onmessage?(data: any, room?: string): void;
   /**
@@ -85,7 +85,10 @@ export interface Options {
  * harm to the socket; the error is reported as one that nobody caught.
  */
 export class Socket {
-  /** url is a WebSocket's address, or a function that is asked before each attempt; if that throws, it is asked again. */
+  /**
+   * url is a WebSocket's address, or a function that is asked before each attempt; if that throws, it is asked
+   * again.
+   */
   constructor(url: ValueOf<string | URL>, options?: Options);
 
   readonly state: State;
@@ -106,8 +109,8 @@ export class Socket {
   close(code?: number, reason?: string): void;
 
   /**
-   * Hands data to the open connection and returns true. If there is none, it keeps data for the next one and returns true
-   * while fewer than buffer messages are kept, or returns false.
+   * Hands data to the open connection and returns true. If there is none, it keeps data for the next one and returns
+   * true while fewer than buffer messages are kept, or returns false.
    */
   send(data: Data): boolean;
 }

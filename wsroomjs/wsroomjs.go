@@ -7,7 +7,8 @@
 //	new Socket("/chat/general", { onmessage: (data) => console.log(data) }).open()
 //	</script>
 //
-// The files are those of the npm package @wsroom/client of the same version; wsroom.d.ts documents them.
+// The files are those of the npm package @wsroom/client of the same version; wsroom.d.ts documents them. request.js adds
+// the messages of package route to it.
 package wsroomjs
 
 import (
@@ -23,10 +24,10 @@ import (
 	"github.com/wsroom/wsroom/js"
 )
 
-// FS has the client, wsroom.js, its types, wsroom.d.ts, and package.json.
+// FS has the client, wsroom.js, what sends requests with it, request.js, the types of both, and package.json.
 var FS fs.FS = js.Files
 
-const script, types = "wsroom.js", "wsroom.d.ts"
+const script = "wsroom.js"
 
 // file is one of the files that are served.
 type file struct {
@@ -36,9 +37,16 @@ type file struct {
 }
 
 var files = map[string]file{
-	script: load(script, "text/javascript; charset=utf-8"),
-	types:  load(types, "text/plain; charset=utf-8"),
+	script:         load(script, javaScript),
+	"request.js":   load("request.js", javaScript),
+	"wsroom.d.ts":  load("wsroom.d.ts", plainText),
+	"request.d.ts": load("request.d.ts", plainText),
 }
+
+const (
+	javaScript = "text/javascript; charset=utf-8"
+	plainText  = "text/plain; charset=utf-8"
+)
 
 func load(name, contentType string) file {
 	data, err := fs.ReadFile(FS, name)
@@ -53,8 +61,8 @@ func load(name, contentType string) file {
 // path at which [Handler] is mounted, browsers may keep it for ever.
 func Path() string { return "wsroom." + files[script].hash + ".js" }
 
-// Handler serves wsroom.js, [Path] and wsroom.d.ts at whatever path it is mounted: only the last element of the
-// request's path counts. Browsers ask each time whether wsroom.js has changed (ETag), and never for [Path]. The
+// Handler serves wsroom.js, [Path], request.js and their types at whatever path it is mounted: only the last element of
+// the request's path counts. Browsers ask each time whether wsroom.js has changed (ETag), and never for [Path]. The
 // path of another version, which a page of another node may name, is served as wsroom.js. It answers GET and HEAD.
 func Handler() http.Handler { return http.HandlerFunc(serve) }
 

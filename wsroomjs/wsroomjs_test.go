@@ -32,6 +32,8 @@ func TestHandlerServesTheFiles(t *testing.T) {
 		{"/js/wsroom.js", "wsroom.js", "text/javascript; charset=utf-8", asked},
 		{"/js/" + wsroomjs.Path(), "wsroom.js", "text/javascript; charset=utf-8", forever},
 		{old, "wsroom.js", "text/javascript; charset=utf-8", asked},
+		{"/js/request.js", "request.js", "text/javascript; charset=utf-8", asked},
+		{"/js/request.d.ts", "request.d.ts", "text/plain; charset=utf-8", asked},
 		{"/js/deep/wsroom.d.ts", "wsroom.d.ts", "text/plain; charset=utf-8", asked},
 	} {
 		want, err := fs.ReadFile(wsroomjs.FS, c.file)

@@ -191,6 +191,29 @@ func TestFailuresSayWhatCameInstead(t *testing.T) {
 		"Close": {
 			func(t testing.TB, hub hub, c client) { c.Close(4000, "bye"); c.ExpectClose(4000); c.Close(4001, "") }, "",
 		},
+		"a room without a cursor": {
+			func(t testing.TB, hub hub, c client) { c.ExpectRoom("/a", false) }, "ann: ExpectRoom needs WithCursor",
+		},
+		"another cursor": {
+			func(t testing.TB, hub hub, c client) {
+				wsroomtest.Dial(t, hub, "/b", wsroomtest.WithCursor("x"))
+			},
+			"/b: the cursor \"x\" isn't one of Client.Cursor: ...",
+		},
+		"no return": {
+			func(t testing.TB, hub hub, c client) {
+				bob := wsroomtest.Dial(t, hub, "/b", wsroomtest.WithCursor(""))
+				bob.ExpectRoom("/b", false)
+				bob.ExpectRoom("/b", true)
+			},
+			`/b: it came to the room "/b" with resumed false, want true`,
+		},
+		"another room": {
+			func(t testing.TB, hub hub, c client) {
+				wsroomtest.Dial(t, hub, "/b", wsroomtest.WithCursor("")).ExpectRoom("/c", false)
+			},
+			`/b: want it in the room "/c", but nothing came for 10s`,
+		},
 		"Close without an answer": {
 			func(t testing.TB, hub hub, c client) { c.Cut(); c.Close(4000, "") },
 			"ann: want an answer to the close frame, got: ...",

@@ -17,7 +17,7 @@
 // A client is connected to any http.Handler, such as a hub or a router in front of one. A real net/http
 // server and coder/websocket's client talk over a line in memory. A client can also be connected by URL to
 // a running server. The line can stall, as with a client that doesn't read. It can be cut, as when a phone
-// loses its network.
+// loses its network. A client [WithCursor] comes back to where another one was.
 //
 // # Time
 //

@@ -9,7 +9,7 @@ import (
 	"github.com/wsroom/wsroom/adapters/natsbroker"
 )
 
-// TestTopicsTakeNoGoroutines: a topic that is subscribed to costs no goroutine.
+// TestTopicsTakeNoGoroutines: a topic that is subscribed to or followed costs no goroutine.
 func TestTopicsTakeNoGoroutines(t *testing.T) { // alone: it counts those of the process
 	const topics = 1000
 	b := natsbroker.New(connect(t, startNATS(t).addr()))
@@ -17,6 +17,7 @@ func TestTopicsTakeNoGoroutines(t *testing.T) { // alone: it counts those of the
 	before := runtime.NumGoroutine()
 	for i := range topics {
 		listen(t, b, fmt.Sprint("topic ", i))
+		follow(t, b, fmt.Sprint("topic ", i), 10)
 	}
 	until(t, "the goroutines end that subscribing took", func() bool { return runtime.NumGoroutine() < before+topics/10 })
 }

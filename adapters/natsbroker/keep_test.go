@@ -202,6 +202,27 @@ func TestNothingMissedWhileIdle(t *testing.T) {
 	d.has(t, "one", "live", "two", "three")
 }
 
+// TestIdleNodeKnows: a node that hears nothing knows nevertheless, to within 10 s, until when it has missed nothing.
+// So it isn't told of a loss when its connection breaks and what others have kept meanwhile is forgotten.
+func TestIdleNodeKnows(t *testing.T) {
+	t.Parallel()
+	s := startNATS(t)
+	cable := brokertest.NewCable(t, s.addr())
+	nc := connect(t, s.addr())
+	b, other := natsbroker.New(connect(t, cable.Addr())), natsbroker.New(nc)
+	retain(t, other, "topic", 10, time.Second, "one")
+	d := follow(t, b, "topic", 10)
+	d.has(t, "one", "live")
+	retain(t, other, "elsewhere", 10, time.Second, numbers(1, 5)...)
+	before := state(t, nc).LastSeq
+	until(t, "the node publishes something", func() bool { return state(t, nc).LastSeq > before })
+	until(t, "nothing is kept", func() bool { return state(t, nc).Msgs == 0 })
+	cable.Cut()
+	cable.Heal()
+	retain(t, other, "topic", 10, time.Second, "two")
+	d.has(t, "one", "live", "two")
+}
+
 // TestLostWhileCutOff: what a follower misses and isn't kept is reported in its place, whatever became of it. What
 // comes then has higher positions.
 func TestLostWhileCutOff(t *testing.T) {
@@ -368,10 +389,80 @@ func TestKeptGapIsFilled(t *testing.T) {
 	first.has(t, "live", "lost", "3", "4", "5")
 }
 
-// TestSlowFollower: what is too much for a follower's backlog is read when there is room. Others don't wait.
+// direct sets whether the server's replicas answer those that ask for what is kept.
+func direct(t testing.TB, js jetstream.JetStream, answer bool) {
+	t.Helper()
+	s, err := js.Stream(t.Context(), keptName)
+	if err != nil {
+		t.Error(err)
+		return
+	}
+	config := s.CachedInfo().Config
+	config.AllowDirect = answer
+	if _, err := js.UpdateStream(t.Context(), config); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestReadAgain: where a replica doesn't answer, or is behind, what is kept is read again. Other topics don't wait.
+func TestReadAgain(t *testing.T) {
+	t.Parallel()
+	s := startNATS(t)
+	nc := connect(t, s.addr())
+	b := natsbroker.New(nc)
+	retain(t, b, "topic", 10, time.Hour, "1", "2")
+	js, err := jetstream.New(nc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	direct(t, js, false)
+	var asked atomic.Int32
+	replica, err := nc.Subscribe("$JS.API.DIRECT.GET."+keptName, func(m *nats.Msg) {
+		switch asked.Add(1) {
+		case 1: // it doesn't answer
+		case 2:
+			if err := m.RespondMsg(&nats.Msg{Header: nats.Header{"Status": {"404"}}}); err != nil {
+				t.Error(err)
+			}
+		case 3:
+			direct(t, js, true)
+		}
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer replica.Unsubscribe()
+
+	d := new(diary)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	var following sync.WaitGroup
+	defer following.Wait()
+	following.Go(func() {
+		stop, err := b.Follow(ctx, "topic", 10, func(position uint64, data []byte) { d.note(string(data), position) },
+			func() { d.note("live", 0) }, func(error) { d.note("lost", 0) })
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		stop()
+	})
+	until(t, "a replica is asked", func() bool { return asked.Load() > 0 })
+	other := follow(t, b, "other", 10)
+	retain(t, b, "other", 10, time.Hour, "1")
+	other.has(t, "live", "1")
+	if n := asked.Load(); n != 1 {
+		t.Errorf("a replica is asked %d times before another topic can be followed", n)
+	}
+	d.has(t, "1", "2", "live")
+}
+
+// TestSlowFollower: what is too much for a follower's backlog is read when there is room, and not before. Others don't
+// wait.
 func TestSlowFollower(t *testing.T) {
 	t.Parallel()
-	b := natsbroker.New(connect(t, startNATS(t).addr()))
+	nc := connect(t, startNATS(t).addr())
+	b := natsbroker.New(nc)
 	opened := make(chan struct{})
 	d := new(diary)
 	stop, err := b.Follow(t.Context(), "topic", 100, func(position uint64, data []byte) {
@@ -387,6 +478,15 @@ func TestSlowFollower(t *testing.T) {
 	for i := range 60 {
 		want = append(want, fmt.Sprintf("%02d", i))
 		retain(t, b, "topic", 100, time.Hour, want[i+1]+filler)
+	}
+	probes, err := keptStream(t, nc).Info(t.Context(), jetstream.WithSubjectFilter("wsroom.keep.*.probe"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, n := range probes.State.Subjects {
+		if n > 5 {
+			t.Errorf("a follower that is too slow has published %d probes", n)
+		}
 	}
 	other := follow(t, b, "topic", 1)
 	other.has(t, want[60]+filler, "live")
@@ -551,7 +651,7 @@ func keptServerDies(t *testing.T, nodes []*natsServer) {
 		})
 	}
 	retry(0)
-	leader := keptLeader(t, nodes)
+	leader := leaderOf(t, nodes, keptName)
 	t.Cleanup(func() {
 		if nodes[leader].running == nil {
 			nodes[leader].start(t)
@@ -591,7 +691,7 @@ func keptServerRestarts(t *testing.T, nodes []*natsServer) {
 	here, there := keptOn(t, nodes, 1)
 	retain(t, here(0), "restarts", 100, time.Hour, "first")
 	for round := range 3 {
-		leader := keptLeader(t, nodes)
+		leader := leaderOf(t, nodes, keptName)
 		sender := here(leader)
 		d, idle := follow(t, there(leader), "restarts", 100), follow(t, here(leader), "idle", 100)
 		keep := func(message string) {
@@ -645,11 +745,12 @@ func keptOn(t *testing.T, nodes []*natsServer, replicas int) (here, there func(s
 	return func(server int) *natsbroker.Broker { return open(server + 1) }, func(server int) *natsbroker.Broker { return open(server + 2) }
 }
 
-func keptLeader(t *testing.T, nodes []*natsServer) (leader int) {
+// leaderOf waits for the server that leads a stream.
+func leaderOf(t *testing.T, nodes []*natsServer, stream string) (leader int) {
 	t.Helper()
 	until(t, "a server leads the stream", func() bool {
 		leader = slices.IndexFunc(nodes, func(s *natsServer) bool {
-			return s.running.JetStreamIsStreamLeader(server.DEFAULT_GLOBAL_ACCOUNT, keptName)
+			return s.running.JetStreamIsStreamLeader(server.DEFAULT_GLOBAL_ACCOUNT, stream)
 		})
 		return leader >= 0
 	})

@@ -220,9 +220,15 @@ func TestNothingIsLeft(t *testing.T) {
 	nc := connect(t, s.addr())
 	b := natsbroker.New(nc)
 	before := nc.NumSubscriptions()
+	retain(t, b, "topic 1", 10, time.Hour, "kept")
 	var stops []func()
 	for i := range 20 {
 		stop, err := b.Subscribe(t.Context(), fmt.Sprint("topic ", i%10), func([]byte) {}, func(error) {})
+		if err != nil {
+			t.Fatal(err)
+		}
+		stops = append(stops, stop)
+		stop, err = b.Follow(t.Context(), fmt.Sprint("topic ", i%10), 10, func(uint64, []byte) {}, func() {}, func(error) {})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -283,12 +289,12 @@ func BenchmarkPublish(b *testing.B) {
 	brokertest.BenchmarkPublish(b, natsbroker.New(connect(b, startNATS(b).addr())))
 }
 
-var cluster = flag.Bool("cluster", false, "test on a cluster of three servers, too: half a minute")
+var cluster = flag.Bool("cluster", false, "test on a cluster of three servers, too: a minute")
 
 // TestCluster: on three servers, each broker and store on the next one. It runs with the flag -cluster.
 func TestCluster(t *testing.T) {
 	if !*cluster {
-		t.Skip("it takes half a minute: go test -run Cluster . -cluster")
+		t.Skip("it takes a minute: go test -run Cluster . -cluster")
 	}
 	nodes := startCluster(t)
 	next := 0
@@ -335,12 +341,7 @@ func TestCluster(t *testing.T) {
 // serverDies: where the server that leads the stream dies, what is published goes on to arrive, and each gap
 // is reported.
 func serverDies(t *testing.T, nodes []*natsServer) {
-	leader := slices.IndexFunc(nodes, func(s *natsServer) bool {
-		return s.running.JetStreamIsStreamLeader(server.DEFAULT_GLOBAL_ACCOUNT, "wsroom")
-	})
-	if leader < 0 {
-		t.Fatal("no server leads the stream")
-	}
+	leader := leaderOf(t, nodes, "wsroom")
 	here := natsbroker.New(connect(t, nodes[(leader+1)%3].addr()), natsbroker.WithReplicas(3))
 	there := natsbroker.New(connect(t, nodes[(leader+2)%3].addr()), natsbroker.WithReplicas(3))
 	var last atomic.Int64

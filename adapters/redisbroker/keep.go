@@ -21,15 +21,15 @@ const (
 
 var (
 	errGone     = errors.New("what was missed isn't kept any more")
-	errReplaced = errors.New("Redis has started again or failed over, and may not have all")
+	errReplaced = errors.New("the server has started again or failed over, and may not have all")
 	errBack     = errors.New("redisbroker: ids of messages have gone back")
 	errForeign  = errors.New("redisbroker: a message that Keep hasn't sent")
 )
 
 // Keep implements [wsroom.Keeper]. It takes as long to fail as [Broker.Publish], and in the same cases, also
 // for more than [MaxData]. Besides, it fails where Redis has no memory left. Redis trims in steps, so it keeps
-// up to 100 messages more than n, or 4 KiB of them. It keeps all of a topic's messages until the last one has
-// been kept for d and up to 2 minutes more.
+// up to 100 messages more than n, about 4 KiB at most. It keeps all of a topic's messages until the last one
+// has been kept for d, and up to 2 minutes more.
 func (b *Broker) Keep(ctx context.Context, topic string, data []byte, n int, d time.Duration) error {
 	if n <= 0 || d <= 0 {
 		return fmt.Errorf("redisbroker: keep: %d messages for %v: both must be greater than 0", n, d)
@@ -142,7 +142,6 @@ type follower struct {
 	source string // the replication id of the last answer
 	last   uint64 // the position that has been reached; later ones are higher
 	heard  uint64 // of the last message that was published, or 0 right after a read
-	rested uint64 // what last was when the timer fired
 }
 
 // receive takes what comes over the subscription.
@@ -245,13 +244,12 @@ func (f *follower) repair(cause error) {
 // rest keeps the id of the last message from being forgotten where nothing comes for long. So a follower
 // that is cut off then knows afterwards that it has missed nothing.
 func (f *follower) rest() {
-	if f.isLive && f.last == f.rested {
+	if f.isLive {
 		ctx, cancel := context.WithTimeout(f.ctx, readTime)
 		defer cancel()
 		args := []string{idOf(f.last), inMs(f.hold)}
 		_ = idleScript.Exec(ctx, f.line.client, f.keys, args).Error() // at worst, lost is called
 	}
-	f.rested = f.last
 	if f.ctx.Err() == nil {
 		f.timer.Reset(f.hold / 2)
 	}

@@ -119,12 +119,30 @@ func TestCluster(t *testing.T) {
 			until(t, "a message arrives", func() bool { return e.messages.Load() == 1 })
 		}
 	})
+	t.Run("CutFollowers", func(t *testing.T) {
+		var logs []*journal
+		b := redisbroker.New(connectCluster(t, nodes))
+		topic := func(i int) string { return fmt.Sprint("followed ", i) }
+		for i := range 50 {
+			keep(t, b, topic(i), "1")
+			logs = append(logs, follow(t, b, topic(i), 10))
+		}
+		for _, s := range nodes {
+			command(t, s, "CLIENT", "KILL", "TYPE", "PUBSUB")
+		}
+		for i, l := range logs {
+			keep(t, b, topic(i), "2")
+			l.hears(t, "2")
+			l.expect(t, "1", "2")
+		}
+	})
 	t.Run("SlotMoves", func(t *testing.T) { slotMoves(t, nodes, open(t)) })
 }
 
 // slotMoves: where a slot gets another master, Redis ends the subscriptions, and subscribers are told once
 // they are subscribed there.
 func slotMoves(t *testing.T, nodes []*redisServer, b wsroom.Broker) {
+	flush(t, nodes...) // a slot with keys doesn't move
 	e := listen(t, b, "moves")
 	var slot, from int
 	for i, s := range nodes {
@@ -188,7 +206,17 @@ func TestRedisCutsSubscribersOff(t *testing.T) {
 	until(t, "a message arrives", func() bool { return e.messages.Load() == 1 })
 }
 
-// TestHungServer: Publish and Subscribe return in time from a server that takes connections and says nothing.
+// TestRedisCutsFollowersOff: a follower that Redis finds too slow reads what was too much.
+func TestRedisCutsFollowersOff(t *testing.T) {
+	t.Parallel()
+	b := redisbroker.New(startRedis(t, "--client-output-buffer-limit", "pubsub 1mb 1mb 1").connect(t))
+	l, large := follow(t, b, "topic", 1), strings.Repeat("x", 4<<20)
+	keep(t, b, "topic", large, "after")
+	l.hears(t, "after")
+	l.expect(t, large, "after")
+}
+
+// TestHungServer: Publish, Keep, Subscribe and Follow return in time from a server that takes connections and says nothing.
 func TestHungServer(t *testing.T) {
 	t.Parallel()
 	s := startRedis(t)
@@ -206,16 +234,26 @@ func TestHungServer(t *testing.T) {
 	var asking sync.WaitGroup
 	for i := range 8 {
 		b := []*redisbroker.Broker{cut, connected}[i%2]
-		asking.Go(func() {
-			ctx, cancel := context.WithTimeout(t.Context(), time.Duration(i/2)*50*time.Millisecond)
-			defer cancel()
-			if err := b.Publish(ctx, "topic", []byte("hung")); err == nil {
-				t.Error("Publish returns nil")
-			}
-			if _, err := b.Subscribe(ctx, "topic", func([]byte) {}, func(error) {}); err == nil {
-				t.Error("Subscribe returns nil")
-			}
-		})
+		for name, call := range map[string]func(context.Context) error{
+			"Publish": func(ctx context.Context) error { return b.Publish(ctx, "topic", []byte("hung")) },
+			"Keep":    func(ctx context.Context) error { return b.Keep(ctx, "topic", []byte("hung"), 1, time.Hour) },
+			"Subscribe": func(ctx context.Context) error {
+				_, err := b.Subscribe(ctx, "topic", func([]byte) {}, func(error) {})
+				return err
+			},
+			"Follow": func(ctx context.Context) error {
+				_, err := b.Follow(ctx, "topic", 1, func(uint64, []byte) {}, func() {}, func(error) {})
+				return err
+			},
+		} {
+			asking.Go(func() {
+				ctx, cancel := context.WithTimeout(t.Context(), time.Duration(i/2)*50*time.Millisecond)
+				defer cancel()
+				if call(ctx) == nil {
+					t.Errorf("%s returns nil", name)
+				}
+			})
+		}
 	}
 	asking.Wait()
 	if took := time.Since(began); took > underrace.Or(20*time.Second, 4*time.Second) {

@@ -1,17 +1,42 @@
 package main
 
 import (
+	"bufio"
+	"fmt"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
 	"testing"
 
+	"github.com/coder/websocket"
+	"github.com/wsroom/wsroom"
 	"github.com/wsroom/wsroom/internal/browser"
+	"github.com/wsroom/wsroom/wsroomtest"
 )
+
+const asProgram = "WSROOM_TEST_CHAT"
+
+// TestMain is the example's main where a test asks for one.
+func TestMain(m *testing.M) {
+	if os.Getenv(asProgram) != "" {
+		main()
+		return
+	}
+	os.Exit(m.Run())
+}
 
 func TestInTheBrowser(t *testing.T) {
 	b := browser.Start(t)
 	t.Run("two talk, a third elsewhere hears nothing", func(t *testing.T) { testTalk(t, b) })
 	t.Run("the server restarts", func(t *testing.T) { testRestart(t, b) })
+	t.Run("the server is killed", func(t *testing.T) { testKill(t, b) })
+	t.Run("the connection breaks", func(t *testing.T) { testBreak(t, b) })
 	t.Run("hostile names and messages are text", func(t *testing.T) { testHostile(t, b) })
 }
+
+func newUnkept() (*wsroom.Hub, http.Handler) { return newChat(nowhere) }
 
 // enter opens a room as somebody new.
 func enter(t *testing.T, b *browser.Browser, url, name string) *browser.Tab {
@@ -24,7 +49,7 @@ func enter(t *testing.T, b *browser.Browser, url, name string) *browser.Tab {
 
 func testTalk(t *testing.T, b *browser.Browser) {
 	t.Parallel()
-	s := browser.Serve(t, newChat)
+	s := browser.Serve(t, newUnkept)
 	ada, bob := enter(t, b, s.URL+"/r/general", "Ada"), enter(t, b, s.URL+"/r/general", "Bob")
 	cyn := enter(t, b, s.URL+"/r/design", "Cyn")
 	ada.WaitText(".people", "Bob")
@@ -46,7 +71,7 @@ func testTalk(t *testing.T, b *browser.Browser) {
 
 func testRestart(t *testing.T, b *browser.Browser) {
 	t.Parallel()
-	s := browser.Serve(t, newChat)
+	s := browser.Serve(t, newUnkept)
 	ada, bob := enter(t, b, s.URL, "Ada"), enter(t, b, s.URL, "Bob")
 	ada.MayLoseServer()
 	bob.MayLoseServer()
@@ -63,9 +88,122 @@ func testRestart(t *testing.T, b *browser.Browser) {
 	ada.WaitText(".messages", "Welcome back")
 }
 
+// program is the example as a process that can be killed.
+type program struct {
+	t          *testing.T
+	addr, file string
+	cmd        *exec.Cmd
+}
+
+func (p *program) start() {
+	p.t.Helper()
+	p.cmd = exec.Command(os.Args[0], "-addr", p.addr, "-history", p.file)
+	p.cmd.Env = append(os.Environ(), asProgram+"=1")
+	stderr, err := p.cmd.StderrPipe()
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	if err := p.cmd.Start(); err != nil {
+		p.t.Fatal(err)
+	}
+	line, err := bufio.NewReader(stderr).ReadString('\n')
+	_, url, ok := strings.Cut(strings.TrimSpace(line), "listening at http://")
+	if err != nil || !ok {
+		p.t.Fatalf("it says %q, %v", line, err)
+	}
+	p.addr = url
+}
+
+func (p *program) kill() {
+	_ = p.cmd.Process.Kill()
+	_ = p.cmd.Wait() // it was killed
+}
+
+// The server is killed under two windows and started again. Nothing is missing in them, not even what was said
+// before they were back, and nothing comes twice.
+func testKill(t *testing.T, b *browser.Browser) {
+	t.Parallel()
+	p := &program{t: t, addr: "127.0.0.1:0", file: filepath.Join(t.TempDir(), "chat.log")}
+	p.start()
+	t.Cleanup(func() { p.kill() })
+	url := "http://" + p.addr
+	ada, bob := enter(t, b, url, "Ada"), enter(t, b, url, "Bob")
+	ada.MayLoseServer()
+	bob.MayLoseServer()
+	ada.Write("textarea", "one")
+	bob.WaitText(".messages", "one")
+	bob.Write("textarea", "two")
+	ada.WaitText(".messages", "two")
+
+	p.kill()
+	for _, tab := range []*browser.Tab{ada, bob} {
+		tab.Wait(`document.querySelector(".state").dataset.state === "waiting"`)
+	}
+	ada.Write("textarea", "three")
+	ada.WaitText(".hint .note", "Messages wait")
+	ada.Freeze()
+	bob.Freeze()
+	p.start()
+	cyn := visitor{wsroomtest.Dial(t, nil, url+"/ws/general?name=Cyn&me=cyn")}
+	hello := cyn.next("hello")
+	if len(hello.Log) != 2 || len(hello.People) != 1 {
+		t.Errorf("the server knows %+v", hello)
+	}
+	for _, text := range []string{"four", "five", "six"} {
+		cyn.say(text, text)
+		cyn.next("text")
+	}
+	ada.Thaw()
+	bob.Thaw()
+
+	said := `[...document.querySelectorAll(".messages .said")].map((e) => e.innerText).join(" ")`
+	for _, tab := range []*browser.Tab{ada, bob} {
+		tab.WaitText(".state", "Connected")
+		tab.Wait(said + ` === "one two four five six three"`)
+		if n := browser.Eval[int](tab, `document.querySelectorAll(".gap, .outbox li").length`); n != 0 {
+			t.Error("the page says that something is missing, or not sent")
+		}
+	}
+	cyn.CloseNow()
+	bob.WaitText(".people", "Cyn")
+}
+
+// The connection breaks while the server goes on: the pages are sent what they have missed, and no hello.
+func testBreak(t *testing.T, b *browser.Browser) {
+	t.Parallel()
+	var hub *wsroom.Hub
+	s := browser.Serve(t, func() (*wsroom.Hub, http.Handler) {
+		h, handler := newUnkept()
+		hub = h
+		return h, handler
+	})
+	ada, bob := enter(t, b, s.URL, "Ada"), enter(t, b, s.URL, "Bob")
+	ada.Write("textarea", "one")
+	bob.WaitText(".messages", "one")
+	ada.WaitText(".people", "Bob")
+	for i := range 3 {
+		hub.ToAll().Close(websocket.StatusServiceRestart, "")
+		ada.Wait(`document.querySelector(".state").dataset.state === "waiting"`)
+		bob.WaitText(".state", "Connected")
+		text := fmt.Sprint("again ", i)
+		bob.Write("textarea", text)
+		ada.WaitText(".messages", text)
+		ada.WaitText(".state", "Connected")
+		ada.Write("textarea", "and "+text)
+		bob.WaitText(".messages", "and "+text)
+	}
+	for _, tab := range []*browser.Tab{ada, bob} {
+		tab.Wait(`document.querySelectorAll(".said").length === 7`)
+		if n := browser.Eval[int](tab, `document.querySelectorAll(".gap, .messages .left, .outbox li").length`); n != 0 {
+			t.Error("the page says that something is missing, that somebody has left, or that a text isn't sent")
+		}
+		tab.WaitText(".count", "2")
+	}
+}
+
 func testHostile(t *testing.T, b *browser.Browser) {
 	t.Parallel()
-	s := browser.Serve(t, newChat)
+	s := browser.Serve(t, newUnkept)
 	ada, eve := enter(t, b, s.URL, "Ada"), enter(t, b, s.URL, "Eve")
 	for _, hostile := range browser.Hostile {
 		name := string([]rune(hostile)[:min(32, len([]rune(hostile)))])

@@ -51,7 +51,7 @@ class Room {
   inView = true;
 
   #you = "";
-  #ready = false; // the hello has come, so what we send is heard
+  #ready = false; // we are in the room as it is now, so what we send is heard
   #last = 0; // the newest event that is shown
   #lastText = 0;
   #people = new Map(); // by whom: {name, conns, timer}
@@ -71,6 +71,8 @@ class Room {
     for (const item of this.#outbox) this.#queue(item);
     this.#socket = new Socket(() => this.#url(), {
       onmessage: (data) => this.#event(JSON.parse(data)),
+      onroom: (_, resumed) => resumed && this.#begin(), // otherwise a hello comes
+      ongap: () => this.#gap(),
       onstate: (_, why) => {
         this.#why = why;
         this.#state();
@@ -239,7 +241,7 @@ class Room {
     this.#you = by;
     this.el.scroll.ariaBusy = "true";
     if (this.#lastText && !log.some((e) => e.id === this.#lastText)) {
-      this.#note("gap", "You were away. Some messages may be missing here.");
+      this.#gap();
     }
     for (const e of log) if (e.id > this.#last) this.#text(e);
     this.#last = id;
@@ -249,7 +251,15 @@ class Room {
     for (const e of people) this.#join(e, true);
     for (const [who, p] of this.#people) if (!p.conns.size) this.#leave(who, "", restart);
     this.#census();
+    this.#begin();
+  }
 
+  #gap() {
+    this.#note("gap", "You were away. Some messages may be missing here.");
+  }
+
+  // begin sends what waits. A text that the server has already counts once.
+  #begin() {
     this.#ready = true;
     this.#state();
     for (const item of this.#outbox) this.#send(item);

@@ -1,13 +1,21 @@
-// Chat is a web chat: a room for each URL, who is there, the last messages for newcomers.
+// Chat is a web chat: a room for each URL, who is there, the last messages for newcomers. A page that was away
+// gets what it has missed; with a file, also after the server was killed.
 //
 //	go run ./examples/chat
+//	go run ./examples/chat -history chat.log
 package main
 
 import (
+	"bufio"
 	"crypto/sha256"
 	"embed"
+	"encoding/json"
+	"flag"
 	"fmt"
+	"io"
+	"log"
 	"net/http"
+	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -26,6 +34,7 @@ var files embed.FS
 
 type event struct {
 	Type   string  `json:"type"` // text, join, leave; hello to a newcomer
+	Room   string  `json:"room"`
 	ID     int64   `json:"id"`   // grows; microseconds since 1970
 	By     string  `json:"by"`   // a browser
 	Conn   string  `json:"conn"` // one of its connections
@@ -41,16 +50,25 @@ type chat struct {
 	mu   sync.Mutex // guards what follows, also while sending: a log has the order of the wire
 	logs map[string][]event
 	last int64
+	file *json.Encoder // a text a line; it only grows, so a large chat takes a database
 }
 
-func newChat() (*wsroom.Hub, http.Handler) {
-	c := &chat{logs: map[string][]event{}}
+// newChat returns a chat that has the texts of the file, and keeps its own there.
+func newChat(file io.ReadWriter) (*wsroom.Hub, http.Handler) {
+	c := &chat{logs: map[string][]event{}, file: json.NewEncoder(file)}
 	c.hub = wsroom.New(
 		wsroom.WithRoom(wsroom.ByPathValue("room")), wsroom.OnConnect(c.enter), wsroom.OnJSON(c.say),
 		wsroom.OnClose(func(conn *wsroom.Conn, _ error) { c.send(conn, "leave", "", "") }),
 		wsroom.WithMaxRooms(keepRooms), wsroom.WithMaxMembers(1000), wsroom.WithMaxMessageSize(16<<10),
-		wsroom.WithRateLimit(5, 20), wsroom.WithDrain(2*time.Second),
+		wsroom.WithRateLimit(5, 20), wsroom.WithDrain(2*time.Second), wsroom.WithHistory(500, 1<<20, 2*time.Minute),
 	)
+	for lines := bufio.NewScanner(file); lines.Scan(); {
+		var e event
+		if json.Unmarshal(lines.Bytes(), &e) == nil { // a crash may have cut a line
+			c.remember(e)
+		}
+	}
+	fmt.Fprintln(file) // ends such a line
 	mux := http.NewServeMux()
 	mux.Handle("GET /ws/{room}", c.hub)
 	mux.Handle("GET /r/{rooms}", web.File(files, "index.html"))
@@ -69,8 +87,12 @@ func (c *chat) enter(conn *wsroom.Conn, r *http.Request) error {
 	me := event{By: fmt.Sprintf("%.8x", hash), Conn: conn.ID(), Name: name}
 	conn.Set("me", me)
 	c.send(conn, "join", "", "")
+	if conn.Resumed() {
+		return nil // the page is sent what it has missed: texts, and who came and went
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	conn.DropHeld() // the hello has these
 	me.Type, me.ID, me.Log = "hello", c.last, c.logs[conn.Room()]
 	for _, m := range c.hub.Members(conn.Room()) {
 		if v, ok := m.Get("me"); ok {
@@ -101,20 +123,37 @@ func (c *chat) send(conn *wsroom.Conn, kind, text, key string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.last = max(c.last+1, time.Now().UnixMicro())
-	e.Type, e.ID, e.Text, e.Key = kind, c.last, text, key
-	texts := c.logs[conn.Room()]
-	again := slices.ContainsFunc(texts, func(o event) bool { return key != "" && o.Key == key && o.By == e.By })
-	if again || conn.SendJSONToThisRoom(e) != nil || kind != "text" {
-		return
+	e.Type, e.Room, e.ID, e.Text, e.Key = kind, conn.Room(), c.last, text, key
+	if kind == "text" { // it is kept before it is sent: what somebody has seen isn't lost
+		again := func(o event) bool { return key != "" && o.Key == key && o.By == e.By }
+		if slices.ContainsFunc(c.logs[e.Room], again) {
+			return
+		}
+		if c.file.Encode(e) != nil {
+			conn.Close(websocket.StatusInternalError, "") // the page will send it again
+			return
+		}
+		c.remember(e)
 	}
-	c.logs[conn.Room()] = append(texts[max(0, len(texts)+1-keepTexts):], e)
+	conn.SendJSONToThisRoom(e)
+}
+
+func (c *chat) remember(e event) {
+	texts := c.logs[e.Room]
+	c.logs[e.Room], c.last = append(texts[max(0, len(texts)+1-keepTexts):], e), max(c.last, e.ID)
 	for room := range c.logs { // forget a room that was left, if there are too many
-		if len(c.logs) > keepRooms && len(c.hub.Members(room)) == 0 {
+		if len(c.logs) > keepRooms && room != e.Room && len(c.hub.Members(room)) == 0 {
 			delete(c.logs, room)
 		}
 	}
 }
 
 func main() {
-	web.Run(newChat())
+	name := flag.String("history", os.DevNull, "file that keeps the texts when the server ends")
+	flag.Parse()
+	file, err := os.OpenFile(*name, os.O_RDWR|os.O_CREATE|os.O_APPEND, 0o600)
+	if err != nil {
+		log.Fatal(err)
+	}
+	web.Run(newChat(file))
 }

@@ -2,9 +2,12 @@ package main
 
 import (
 	"fmt"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -14,6 +17,12 @@ import (
 	"github.com/wsroom/wsroom/wsroomtest"
 )
 
+// nowhere is a file that keeps nothing.
+var nowhere = struct {
+	io.Reader
+	io.Writer
+}{strings.NewReader(""), io.Discard}
+
 type site struct {
 	t   *testing.T
 	hub *wsroom.Hub
@@ -22,16 +31,17 @@ type site struct {
 
 func newSite(t *testing.T) site {
 	t.Parallel()
-	hub, handler := newChat()
+	hub, handler := newChat(nowhere)
 	return site{t, wsroomtest.CheckHub(t, hub), handler}
 }
 
 type visitor struct{ *wsroomtest.Client }
 
-func (s site) visit(room, name string) visitor {
+func (s site) visit(room, name string, opts ...wsroomtest.Option) visitor {
 	s.t.Helper()
 	query := url.Values{"name": {name}, "me": {"secret of " + name}}
-	return visitor{wsroomtest.Dial(s.t, s, "/ws/"+room+"?"+query.Encode(), wsroomtest.WithName(name))}
+	opts = append(opts, wsroomtest.WithName(name))
+	return visitor{wsroomtest.Dial(s.t, s, "/ws/"+room+"?"+query.Encode(), opts...)}
 }
 
 // next is the next event of one of the types.
@@ -140,6 +150,53 @@ func TestSnapshotThenLive(t *testing.T) {
 		}
 	}
 	<-spoken
+}
+
+// A page that was away for a moment gets what it has missed, and no hello.
+func TestReturnGetsWhatItHasMissed(t *testing.T) {
+	s := newSite(t)
+	ada, bob := s.visit("general", "Ada", wsroomtest.WithCursor("")), s.visit("general", "Bob")
+	bob.say("before", "")
+	ada.next("text")
+	ada.CloseNow()
+	bob.say("missed", "")
+	bob.next("text")
+	bob.next("text")
+	ada = s.visit("general", "Ada", wsroomtest.WithCursor(ada.Cursor()))
+	for _, want := range []string{"missed", "after"} {
+		if e := ada.next("hello", "text"); e.Text != want {
+			t.Errorf("got %+v, want %s", e, want)
+		}
+		if want == "missed" {
+			bob.say("after", "")
+		}
+	}
+}
+
+// The next process knows the texts, but for one that was cut.
+func TestTextsOutliveTheProcess(t *testing.T) {
+	name := filepath.Join(t.TempDir(), "chat.log")
+	for i := range 3 {
+		file, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE|os.O_APPEND, 0o600)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { file.Close() })
+		hub, handler := newChat(file)
+		s := site{t, wsroomtest.CheckHub(t, hub), handler}
+		ada := s.visit("general", "Ada")
+		hello := ada.next("hello")
+		if len(hello.Log) != i {
+			t.Fatalf("process %d knows %+v", i, hello.Log)
+		}
+		if i > 0 && (hello.Log[i-1].Text != fmt.Sprint(i-1) || hello.ID < hello.Log[i-1].ID) {
+			t.Errorf("process %d knows %+v", i, hello)
+		}
+		ada.say(fmt.Sprint(i), fmt.Sprint(i))
+		ada.next("text")
+		ada.say(fmt.Sprint(i), fmt.Sprint(i)) // again
+		fmt.Fprint(file, `{"type":"text","ro`)
+	}
 }
 
 func TestTextSentAgainCountsOnce(t *testing.T) {

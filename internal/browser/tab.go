@@ -217,7 +217,23 @@ func (tab *Tab) minimize(hidden bool) {
 // Back goes back to the page before, which the browser may have kept.
 func (tab *Tab) Back() {
 	tab.t.Helper()
+	ctx, cancel := context.WithTimeout(tab.ctx, patience)
+	defer cancel()
+	there := make(chan struct{}, 1)
+	chromedp.ListenTarget(ctx, func(event any) {
+		if _, ok := event.(*page.EventFrameNavigated); ok {
+			select {
+			case there <- struct{}{}:
+			default:
+			}
+		}
+	})
 	tab.Do(chromedp.Evaluate("setTimeout(() => history.back()), undefined", nil))
+	select {
+	case <-there:
+	case <-ctx.Done():
+		tab.t.Fatal("there is no way back")
+	}
 }
 
 // Wait waits until the JavaScript expression is truthy. While it throws, it isn't.

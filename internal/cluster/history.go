@@ -69,11 +69,16 @@ type past struct {
 	at   uint64 // position of the last envelope
 }
 
+// awaitEnding waits until Hooks.Ended has been called for a room's last subscription.
+func (n *Node) awaitEnding() {
+	n.ending.Lock()
+	defer n.ending.Unlock()
+}
+
 // follow subscribes to a room whose messages are kept.
 func (s *subscription) follow(ctx context.Context) (stop func(), err error) {
 	n, f := s.node, &following{sub: s}
-	n.ending.Lock() // until Hooks.Ended has been called for the room's last subscription
-	n.ending.Unlock()
+	n.awaitEnding()
 
 	s.mu.Lock()
 	s.following, s.seen, s.at = f, map[nodeID]seen{}, 0

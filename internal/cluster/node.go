@@ -76,40 +76,52 @@ func (n *Node) publish(ctx context.Context, room string, data []byte) error {
 }
 
 // Subscribe makes sure that what is published for these rooms from now on is received, until
-// [Node.Unsubscribe] has been called as often. It calls ctx for its context if it has to wait. On an error
+// [Node.Unsubscribe] has been called as often. It subscribes to all of them at the same time. It calls ctx for its context if it has to wait. On an error
 // it subscribes to none of the rooms. The error is [ErrClosed], or [ErrAway] if the broker takes no
 // subscription within [Config].Bridge. With [Config].Local the room then does without a subscription until
 // the broker is back. With [Config].History it returns once the rooms' logs have what the broker keeps.
 func (n *Node) Subscribe(ctx func() context.Context, rooms ...string) error {
-	for i, room := range rooms {
-		if err := n.subscribe(ctx, room); err != nil {
-			n.Unsubscribe(rooms[:i]...)
+	subs, err := n.use(rooms)
+	if err != nil {
+		return err
+	}
+
+	deadline := time.Time{} // one for all rooms, because all wait at the same time
+	for _, s := range subs {
+		if s.isReady() {
+			continue
+		}
+		if deadline.IsZero() {
+			deadline = time.Now().Add(n.cfg.Bridge)
+		}
+		if err := s.wait(ctx, deadline); err != nil {
+			n.Unsubscribe(rooms...)
 			return err
 		}
 	}
 	return nil
 }
 
-func (n *Node) subscribe(ctx func() context.Context, room string) error {
+// use returns the rooms' subscriptions, each with one user more. It starts those that there aren't yet.
+func (n *Node) use(rooms []string) ([]*subscription, error) {
 	n.mu.Lock()
+	defer n.mu.Unlock()
 	if n.closed {
-		n.mu.Unlock()
-		return ErrClosed
+		return nil, ErrClosed
 	}
-	s := n.subs[room]
-	if s == nil {
-		s = newSubscription(n, room)
-		n.subs[room] = s
-		n.wg.Go(s.run)
-	}
-	s.users++
-	n.mu.Unlock()
 
-	err := s.wait(ctx)
-	if err != nil {
-		n.unsubscribe(room)
+	subs := make([]*subscription, len(rooms))
+	for i, room := range rooms {
+		s := n.subs[room]
+		if s == nil {
+			s = newSubscription(n, room)
+			n.subs[room] = s
+			n.wg.Go(s.run)
+		}
+		s.users++
+		subs[i] = s
 	}
-	return err
+	return subs, nil
 }
 
 // Unsubscribe undoes [Node.Subscribe]. An unused subscription is kept for a short time, for rooms that fill

@@ -166,15 +166,19 @@ func (s *subscription) doWithout() error {
 	return nil
 }
 
-// wait returns when the subscription is subscribed, or when members do without it.
-func (s *subscription) wait(ctx func() context.Context) error {
+// isReady reports whether the subscription is subscribed, or members do without it.
+func (s *subscription) isReady() bool {
 	select {
 	case <-s.ready:
-		return nil
+		return true
 	default:
+		return false
 	}
+}
 
-	timeout := time.NewTimer(s.node.cfg.Bridge)
+// wait returns once the subscription is ready, or with an error: after the deadline, or when the context is done.
+func (s *subscription) wait(ctx func() context.Context, deadline time.Time) error {
+	timeout := time.NewTimer(time.Until(deadline))
 	defer timeout.Stop()
 	select {
 	case <-s.ready:

@@ -43,6 +43,9 @@ type Hidden struct {
 	Rooms []string // their members got the message there
 }
 
+// from reports whether the sender has left out the connection with this tag. h may be nil.
+func (h *Hidden) from(conn uint64) bool { return h != nil && slices.Contains(h.Conns, conn) }
+
 // Limits bound each log.
 type Limits struct {
 	Messages int
@@ -73,7 +76,8 @@ type Log struct {
 }
 
 // New returns an empty log of the room with this id. What comes before the first message is named start; it
-// may be zero. birth distinguishes the log from others of the same room.
+// may be zero. birth distinguishes the log from others of the same room. It is 0 for a log whose messages come
+// with their positions. Otherwise the log numbers its messages itself: their positions follow each other.
 func New(limits *Limits, room, birth uint64, start Position) *Log {
 	return &Log{limits: limits, room: room, birth: birth, last: 1, lastAt: start, base: start}
 }
@@ -179,6 +183,9 @@ func (l *Log) Lose() (number uint64) {
 	l.clear()
 	l.last++
 	l.base = Position{}
+	if l.birth != 0 {
+		l.lastAt.Stream++
+	}
 	return l.last
 }
 
@@ -221,16 +228,26 @@ func (l *Log) Find(at Position, n uint64) (number uint64, ok bool) {
 	if at == (Position{}) || n > l.last {
 		return 0, false
 	}
-
-	switch i, found := l.search(at); {
-	case found:
-		number = l.oldest() + uint64(i) + n
-	case at == l.base:
-		number = l.oldest() - 1 + n
-	default:
-		return 0, false
+	number, ok = l.numberOf(at)
+	number += n
+	first := l.oldest()
+	if l.base != (Position{}) {
+		first--
 	}
-	return number, number <= l.last
+	return number, ok && first <= number && number <= l.last
+}
+
+// numberOf returns the number of the message at that position. A log that numbers its messages itself knows
+// that of messages that it doesn't keep, too. Another one knows only the one right before the oldest.
+func (l *Log) numberOf(at Position) (number uint64, ok bool) {
+	if l.birth != 0 {
+		behind := l.lastAt.Stream - at.Stream
+		return l.last - behind, at.Letter == 0 && at.Stream <= l.lastAt.Stream && behind < l.last
+	}
+	if i, found := l.search(at); found {
+		return l.oldest() + uint64(i), true
+	}
+	return l.oldest() - 1, at == l.base
 }
 
 // oldest returns the number of the oldest message that is kept.
@@ -281,13 +298,15 @@ func (l *Log) After(number uint64, f func(*frame.Message, *Place)) {
 	}
 }
 
-// Tail returns the last n kept messages whose number is at most last and that aren't empty, the oldest first.
-func (l *Log) Tail(n int, last uint64) []*frame.Message {
+// Tail returns the last n kept messages whose number is at most last, the oldest first. It leaves out those that
+// are empty, and those that aren't for the connection with this tag.
+func (l *Log) Tail(n int, last, conn uint64) []*frame.Message {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	var tail []*frame.Message
 	for i := l.len - 1; i >= 0 && len(tail) < n; i-- {
-		if m := l.at(i); placeOf(m).Number <= last && m.Size() > 0 {
+		m := l.at(i)
+		if place := placeOf(m); place.Number <= last && m.Size() > 0 && !place.Hidden.from(conn) {
 			tail = append(tail, m)
 		}
 	}

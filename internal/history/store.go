@@ -32,8 +32,8 @@ type Store struct {
 
 	mu       sync.Mutex // guards the rest
 	logs     map[string]*Log
-	lastRoom uint64 // the id of the room whose log was begun last
-	sweeping bool   // a sweep is due
+	lastRoom uint64      // the id of the room whose log was begun last
+	sweeping *time.Timer // calls sweep; nil if none is due
 	closed   bool
 }
 
@@ -74,7 +74,7 @@ func (s *Store) open(room string) *Log {
 	}
 	s.lastRoom++
 	log = New(&s.cfg.Limits, s.lastRoom, birth, start)
-	log.store = s
+	log.store, log.over = s, s.closed
 	s.logs[room] = log
 	s.sweepLater()
 	return log
@@ -104,6 +104,9 @@ func (s *Store) end(room string) {
 func (s *Store) Close() {
 	s.mu.Lock()
 	s.closed = true
+	if s.sweeping != nil {
+		s.sweeping.Stop()
+	}
 	for room := range s.logs {
 		s.end(room)
 	}
@@ -131,9 +134,8 @@ func (s *Store) Settle() {
 
 // sweepLater has sweep called if it isn't due already. mu is locked.
 func (s *Store) sweepLater() {
-	if !s.sweeping && !s.closed {
-		s.sweeping = true
-		time.AfterFunc(max(s.cfg.Age/4, time.Second), s.sweep)
+	if s.sweeping == nil && !s.closed {
+		s.sweeping = time.AfterFunc(max(s.cfg.Age/4, time.Second), s.sweep)
 	}
 }
 
@@ -159,7 +161,7 @@ func (s *Store) sweepLogs(now int64) (unnamed []string) {
 			unnamed = append(unnamed, room)
 		}
 	}
-	if s.sweeping = false; len(s.logs) > 0 {
+	if s.sweeping = nil; len(s.logs) > 0 {
 		s.sweepLater()
 	}
 	return unnamed
@@ -185,6 +187,9 @@ func (s *Store) trim() {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.bytes.Load() <= s.cfg.Total { // another call has trimmed meanwhile
+		return
+	}
 
 	type candidate struct {
 		log    *Log

@@ -96,9 +96,7 @@ func (l *Line) IsMute(b *Heartbeat, now int64) bool {
 
 // Beat sends a peer something when nothing else is sent.
 func (l *Line) Beat() {
-	if l.PushAnswer(resume.Beat).Refused == outbound.Slow {
-		l.end(TooSlow)
-	}
+	l.PushBeat(resume.Beat)
 }
 
 // leastAsking is the shortest time between two pings while nobody reads. See EmptyFrameRate.

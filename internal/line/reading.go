@@ -181,13 +181,14 @@ func (l *Line) Receive(buf *[]byte) (websocket.MessageType, error) {
 		return 0, l.cause()
 	}
 
-	if typ == websocket.MessageText && l.Session() != nil && l.isControl(buf) {
+	valid := typ != websocket.MessageText || utf8.Valid(*buf)
+	if typ == websocket.MessageText && valid && l.Session() != nil && l.isControl(buf) {
 		return 0, frame.ErrIdle
 	}
 
 	size := len(*buf)
 	l.owner().Received(size)
-	if typ == websocket.MessageText && !utf8.Valid(*buf) {
+	if !valid {
 		l.end(notUTF8)
 		return 0, l.cause()
 	}

@@ -69,8 +69,8 @@ func (b *batch) bytes(q *Queue) []byte {
 	return append(append(p, b.ping...), b.closeFrame...)
 }
 
-// fill takes what fits into space from f, one of q's. The messages in f have this many bytes.
-func (b *batch) fill(f *fifo, bytes *int64, q *Queue, space int64) {
+// fill takes what fits into space from f, one of q's.
+func (b *batch) fill(f *fifo, q *Queue, space int64) {
 	for b.n < batchFrames && f.len > 0 {
 		next := int64(len(f.first().Bytes(q.Deflate)))
 		size := next
@@ -88,16 +88,13 @@ func (b *batch) fill(f *fifo, bytes *int64, q *Queue, space int64) {
 		b.frames[b.n] = m
 		b.n++
 		b.size += size
-		*bytes -= next
 		if q.told == nil || !isControl(m) {
 			b.messages++
 		}
-		if q.told != nil && f == &q.ready {
-			b.resent = q.told.popped(m, next) || b.resent
-		}
-		if s := q.snapshot; s != nil && s.moved > 0 && f == &s.messages {
-			s.moved--
-			s.movedBytes = max(0, s.movedBytes-next)
+		if f == &q.ready {
+			b.resent = q.count(m, -1) || b.resent
+		} else {
+			q.snapshot.popped(m, next, q.told)
 		}
 	}
 }

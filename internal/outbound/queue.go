@@ -60,6 +60,7 @@ type snapshot struct {
 	moved      int   // messages that Hold has moved here; they count as if they were others'
 	movedBytes int64
 	by         goroutine.ID  // the goroutine that sends the snapshot
+	known      bool          // by was set by Hold; otherwise the snapshot begins after Start
 	room       uint64        // that the goroutine is entering; 0: none
 	released   chan struct{} // closed when the queue isn't held any more; nil: nobody waits for that
 	space      chan struct{} // closed when the writer has taken something; nil: the goroutine doesn't wait
@@ -223,19 +224,34 @@ func (q *Queue) makeRoom(size int64) (p Pushed) {
 	if q.limits.Policy != DropOldest {
 		return q.refuse()
 	}
-	var kept []*frame.Message // they hold no message of the application
+	var kept []*frame.Message // without a frame
 	for q.ready.len > 0 && q.isReadyFull(size) {
-		if m := q.popReady(); isEmpty(m) {
-			kept = append(kept, m)
-		} else {
-			p.Dropped++
+		m := q.popReady()
+		if isEmpty(m) {
+			kept = keepEmpty(kept, m)
+			continue
 		}
+		p.Dropped++
+		kept = slices.DeleteFunc(kept, func(k *frame.Message) bool { // m's loss moves the position, too
+			_, ok := k.Tag.(*resume.Skip)
+			return ok && roomOf(k) == roomOf(m)
+		})
 	}
 	for _, m := range slices.Backward(kept) {
-		q.ready.pushFirst(m)
-		q.told.empty++
+		q.pushReadyFirst(m)
+	}
+	if q.isReadyFull(size) { // Hold has moved what fills it
+		return Pushed{Refused: Full, Dropped: p.Dropped + 1}
 	}
 	return p
+}
+
+// keepEmpty appends a message without a frame.
+func keepEmpty(kept []*frame.Message, m *frame.Message) []*frame.Message {
+	if mergeSkip(len(kept), func(i int) **frame.Message { return &kept[i] }, m) {
+		return kept
+	}
+	return append(kept, m)
 }
 
 // popReady removes the oldest message.
@@ -244,11 +260,7 @@ func (q *Queue) popReady() *frame.Message {
 	if q.rare != nil {
 		q.popped(m)
 	}
-	size := q.sizeOf(m)
-	q.bytes -= size
-	if q.told != nil {
-		q.told.popped(m, size)
-	}
+	q.count(m, -1)
 	return m
 }
 
@@ -306,7 +318,7 @@ func (q *Queue) pushSnapshot(m *frame.Message, by goroutine.ID) (p Pushed, space
 	if q.closing || q.broken {
 		return Pushed{Refused: Closed}, nil, 0
 	}
-	if !q.held || !q.started || q.snapshot.by != by {
+	if !q.held || q.snapshot.by != by || !q.started && !q.snapshot.known {
 		return Pushed{Refused: Held}, nil, 0
 	}
 
@@ -342,6 +354,18 @@ func (q *Queue) unhold() {
 	if s := q.snapshot; s != nil && s.released != nil {
 		close(s.released)
 		s.released = nil
+	}
+}
+
+// popped notes that a message of this size was taken from the snapshot. t is nil if the client isn't told of rooms.
+func (s *snapshot) popped(m *frame.Message, size int64, t *told) {
+	s.bytes -= size
+	if s.moved > 0 {
+		s.moved--
+		s.movedBytes = max(0, s.movedBytes-size)
+	}
+	if t != nil && isEmpty(m) {
+		t.emptyAll--
 	}
 }
 
@@ -422,9 +446,10 @@ func (q *Queue) CloseWith(closeFrame string, drop bool) (lost int, attached bool
 }
 
 func (q *Queue) dropReady() (lost int) {
-	if lost = int(q.ready.len); q.told != nil {
-		lost -= q.told.empty
-		q.told.empty, q.told.ahead, q.told.resent, q.told.resentBytes = 0, 0, 0, 0
+	lost = q.applications(&q.ready)
+	if t := q.told; t != nil {
+		t.emptyAll -= t.empty
+		t.empty, t.resent, t.resentBytes, t.missed = 0, 0, 0, nil
 	}
 	q.ready.clear()
 	q.moveMark()
@@ -432,13 +457,30 @@ func (q *Queue) dropReady() (lost int) {
 	return lost
 }
 
+// applications returns how many of the messages are the application's.
+func (q *Queue) applications(f *fifo) int {
+	n := int(f.len)
+	if q.told == nil {
+		return n
+	}
+	for i := range f.len {
+		if isControl(*f.at(i)) {
+			n--
+		}
+	}
+	return n
+}
+
 // dropAll drops everything, including the snapshot.
 func (q *Queue) dropAll() (lost int) {
 	lost = q.dropReady()
 	if s := q.snapshot; s != nil {
-		lost += int(s.messages.len)
+		lost += q.applications(&s.messages)
 		s.messages.clear()
 		s.bytes = 0
+		if q.told != nil {
+			q.told.emptyAll = 0
+		}
 		q.freeWaiter()
 		q.endSnapshot()
 	}
@@ -471,12 +513,9 @@ func (q *Queue) Waiting() (messages int, bytes int64) {
 	if q.closing {
 		return 0, 0
 	}
-	messages, bytes = int(q.ready.len), q.bytes
-	if q.told != nil {
-		messages -= q.told.empty
-	}
+	messages, bytes = q.applications(&q.ready), q.bytes
 	if s := q.snapshot; s != nil {
-		messages, bytes = messages+int(s.messages.len), bytes+s.bytes
+		messages, bytes = messages+q.applications(&s.messages), bytes+s.bytes
 	}
 	return messages, bytes
 }
@@ -544,15 +583,17 @@ func (q *Queue) take(b *batch, data bool) bool {
 // takeMessages takes the snapshot and, once the queue is released, the messages that follow.
 func (q *Queue) takeMessages(b *batch) {
 	if s := q.snapshot; s != nil {
-		b.fill(&s.messages, &s.bytes, q, batchSpace)
+		b.fill(&s.messages, q, batchSpace)
 		s.taken = b.size
 		q.freeWaiter()
 		q.endSnapshot()
 	}
 	if !q.held && q.snapshot == nil && !q.paused {
-		b.fill(&q.ready, &q.bytes, q, q.space(b))
+		b.fill(&q.ready, q, q.space(b))
 	}
-	b.used = max(b.used, b.n)
+	if b.used = max(b.used, b.n); b.n > 0 && q.told != nil {
+		q.told.beats = false
+	}
 	if q.limits.Unread > 0 && b.n > 0 {
 		q.rare.receipts.sent += b.size
 		q.pace()

@@ -1,6 +1,7 @@
 package outbound
 
 import (
+	"slices"
 	"sync/atomic"
 
 	"github.com/wsroom/wsroom/internal/frame"
@@ -15,35 +16,82 @@ type told struct {
 	session *resume.Session // belongs to the writer
 	spokeAt atomic.Int64    // when a message was last written, by frame.Now
 
-	empty       int   // messages without a frame in ready
-	ahead       int   // messages in ready before those that are sent again
-	resent      int   // messages in ready that are sent again; they take no room
-	resentBytes int64 // of their frames
+	empty       int      // messages without a frame in ready
+	emptyAll    int      // and in the snapshot
+	resent      int      // messages in ready that are sent again; they take no room
+	resentBytes int64    // of their frames
+	missed      []missed // which messages are sent again; nil if there is none in ready
+	beats       bool     // a beat waits
 }
 
-// Tell makes the queue tell its client of rooms and positions. It is called before the first push. first is
-// the first message.
-func (q *Queue) Tell(session *resume.Session, first *frame.Message) {
+// missed are the messages of a room that were sent before a client came back to it: those up to a number.
+type missed struct{ room, number uint64 }
+
+// maxEmpty bounds the messages without a frame that wait, beyond the limit on the others. A client that has more
+// of them waiting enters and leaves rooms without reading.
+const maxEmpty = 4096
+
+// Tell makes the queue tell its client of rooms and positions. It is called before the first push.
+func (q *Queue) Tell(session *resume.Session) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	q.told = new(told)
 	q.told.session = session
 	q.told.spokeAt.Store(frame.Now())
-	q.pushFirstOf(first)
 }
 
-// pushFirstOf appends m before everything that is held. mu is locked.
+// pushFirstOf appends m before everything that is held. mu is locked, and the client is told of rooms.
 func (q *Queue) pushFirstOf(m *frame.Message) {
-	if q.held {
-		q.snapshot.messages.push(m)
-		q.snapshot.bytes += q.sizeOf(m)
+	if !q.held {
+		q.pushReady(m)
 		return
 	}
-	q.ready.push(m)
-	if q.bytes += q.sizeOf(m); isEmpty(m) {
-		q.told.empty++
+	q.snapshot.messages.push(m)
+	q.snapshot.bytes += q.sizeOf(m)
+	if isEmpty(m) {
+		q.told.emptyAll++
 	}
 }
+
+// pushReady appends a message of any kind to ready.
+func (q *Queue) pushReady(m *frame.Message) {
+	q.ready.push(m)
+	q.count(m, 1)
+}
+
+// count counts a message that comes to ready, or goes from there if n is -1.
+func (q *Queue) count(m *frame.Message, n int) (resent bool) {
+	size := int64(n) * q.sizeOf(m)
+	q.bytes += size
+	switch t := q.told; {
+	case t == nil:
+	case isEmpty(m):
+		t.empty += n
+		t.emptyAll += n
+	case t.isResent(m):
+		t.resent += n
+		t.resentBytes += size
+		if t.resent == 0 {
+			t.missed = nil
+		}
+		return true
+	}
+	return false
+}
+
+// isResent reports whether a message in ready is sent again.
+func (t *told) isResent(m *frame.Message) bool {
+	if len(t.missed) == 0 {
+		return false
+	}
+	place, ok := m.Tag.(*history.Place)
+	return ok && slices.ContainsFunc(t.missed, func(r missed) bool {
+		return r.room == place.Room && place.Number <= r.number
+	})
+}
+
+// hasTooMany reports whether too many messages without a frame wait.
+func (q *Queue) hasTooMany() bool { return q.told.emptyAll >= q.limits.Messages+maxEmpty }
 
 // Session returns the session of a client that is told of rooms and positions. It is nil for others.
 func (q *Queue) Session() *resume.Session {
@@ -74,33 +122,75 @@ func isControl(m *frame.Message) bool {
 	return control || isEmpty(m)
 }
 
-// popped notes that a message was removed from ready. It reports whether that was sent again.
-func (t *told) popped(m *frame.Message, size int64) (resent bool) {
+// PushEmpty appends a message without a frame. The queue's client is told of rooms and positions. If too many of
+// them wait, the message is refused as Slow under each policy.
+func (q *Queue) PushEmpty(m *frame.Message) Pushed {
+	q.mu.Lock()
+	defer q.mu.Unlock()
 	switch {
-	case isEmpty(m):
-		t.empty--
-	case t.ahead > 0:
-		t.ahead--
-	case t.resent > 0:
-		t.resent--
-		t.resentBytes -= size
-		return true
+	case q.closing || q.broken:
+		return Pushed{Refused: Closed}
+	case q.mergeLast(m):
+		return Pushed{Wake: q.wakeLocked()}
+	case q.hasTooMany():
+		return Pushed{Refused: Slow}
+	}
+	q.pushReady(m)
+	return Pushed{Wake: q.wakeLocked()}
+}
+
+// Leave tells the client that it has left a room. What is held back of the room goes first.
+func (q *Queue) Leave(l *resume.Leave) Pushed {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	switch {
+	case q.closing || q.broken:
+		return Pushed{Refused: Closed}
+	case q.hasTooMany():
+		return Pushed{Refused: Slow}
+	case q.holds(l.Room):
+		q.pushReady(&frame.Message{Tag: l})
+	default:
+		q.forget(l.Room)
+		q.pushFirstOf(&frame.Message{Tag: l})
+	}
+	return Pushed{Wake: q.wakeLocked()}
+}
+
+// holds reports whether messages of the room are held back, or that the client has left it.
+func (q *Queue) holds(room uint64) bool {
+	if !q.held {
+		return false
+	}
+	for i := range q.ready.len {
+		m := *q.ready.at(i)
+		if _, isStart := m.Tag.(*resume.Start); !isStart && roomOf(m) == room {
+			return true
+		}
 	}
 	return false
 }
 
-// PushEmpty appends a message without a frame. The queue's client is told of rooms and positions.
-func (q *Queue) PushEmpty(m *frame.Message) Pushed {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	if q.closing || q.broken {
-		return Pushed{Refused: Closed}
+// roomOf returns the room that a message belongs to; 0: none.
+func roomOf(m *frame.Message) uint64 {
+	switch t := m.Tag.(type) {
+	case *history.Place:
+		return t.Room
+	case *resume.Latest:
+		return t.Room
+	case *resume.Skip:
+		return t.Place.Room
+	case *resume.Start:
+		return t.Room
+	case *resume.Enter:
+		return t.Room
+	case *resume.Leave:
+		return t.Room
+	case *resume.Gap:
+		return t.Room
+	default:
+		return 0
 	}
-	if !q.merge(m) {
-		q.ready.push(m)
-		q.told.empty++
-	}
-	return Pushed{Wake: q.wakeLocked()}
 }
 
 // PushAnswer appends a message of the protocol, and wakes the queue itself. If the queue is full it drops the
@@ -118,57 +208,76 @@ func (q *Queue) pushAnswer(m *frame.Message) Pushed {
 	return q.push(m)
 }
 
-// merge makes a Skip of the same room that waits among the last ones stand for m, too, if m is a Skip. So
+// PushBeat appends a beat, unless one waits already, and wakes the queue itself. A beat isn't held back.
+func (q *Queue) PushBeat(m *frame.Message) { q.awake(q.pushBeat(m)) }
+
+func (q *Queue) pushBeat(m *frame.Message) Pushed {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.closing || q.broken || q.told.beats {
+		return Pushed{}
+	}
+	q.told.beats = true
+	q.pushFirstOf(m)
+	return Pushed{Wake: q.wakeLocked()}
+}
+
+// mergeLast makes a Skip of the same room that waits among the last ones stand for m, too, if m is a Skip. So
 // messages that aren't for a client don't pile up.
-func (q *Queue) merge(m *frame.Message) bool {
+func (q *Queue) mergeLast(m *frame.Message) bool {
+	return mergeSkip(int(q.ready.len), func(i int) **frame.Message { return q.ready.at(uint32(i)) }, m)
+}
+
+// mergeSkip makes a Skip of the same room stand for m, too, if m is a Skip. It looks for one among the last of n
+// messages. What is missing between the two remains missing; then the earlier one isn't needed any more.
+func mergeSkip(n int, at func(int) **frame.Message, m *frame.Message) bool {
 	skip, ok := m.Tag.(*resume.Skip)
 	if !ok {
 		return false
 	}
-	for i := q.ready.len; i > 0; i-- {
-		place := q.ready.at(i - 1)
+	for i := n - 1; i >= 0; i-- {
+		place := at(i)
 		earlier, ok := (*place).Tag.(*resume.Skip)
 		if !ok {
 			return false
 		}
-		if earlier.Place.Room == skip.Place.Room {
-			if earlier.Place.Number+1 != skip.First {
-				return false
-			}
-			*place = &frame.Message{Tag: &resume.Skip{First: earlier.First, Place: skip.Place}}
-			return true
+		if earlier.Place.Room != skip.Place.Room {
+			continue
 		}
+		if *place = m; earlier.Place.Number+1 == skip.First {
+			*place = &frame.Message{Tag: &resume.Skip{First: earlier.First, Place: skip.Place}}
+		}
+		return true
 	}
 	return false
 }
 
 // Enter tells the client that it has entered a room. What it has missed follows, and takes no room. Then
-// comes start, unless it is nil.
-func (q *Queue) Enter(e *resume.Enter, missed []*frame.Message, start *resume.Start) Pushed {
+// comes start, unless it is nil. If too many messages without a frame wait, Enter is refused as Slow.
+func (q *Queue) Enter(e *resume.Enter, again []*frame.Message, start *resume.Start) Pushed {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if q.closing || q.broken {
 		return Pushed{Refused: Closed}
 	}
-
-	q.pushFirstOf(&frame.Message{Tag: e})
-	t := q.told
-	if t.resent == 0 {
-		t.ahead = int(q.ready.len) - t.empty
+	if q.hasTooMany() {
+		return Pushed{Refused: Slow}
 	}
-	for _, m := range missed {
-		q.ready.push(m)
-		if isEmpty(m) {
-			t.empty++
-			continue
-		}
-		t.resent++
-		t.resentBytes += q.sizeOf(m)
-		q.bytes += q.sizeOf(m)
+
+	if entered := (&frame.Message{Tag: e}); q.holds(e.Room) { // it has left the room, but isn't told of that yet
+		q.pushReady(entered)
+	} else {
+		q.pushFirstOf(entered)
+	}
+	if n := len(again); n > 0 {
+		place, _ := resume.PlaceOf(again[n-1].Tag)
+		q.told.missed = append(q.told.missed, missed{e.Room, place.Number})
+	}
+	for _, m := range again {
+		q.pushReady(m)
 	}
 	if start != nil {
-		q.ready.push(&frame.Message{Tag: start})
-		t.empty++
+		q.pushReady(&frame.Message{Tag: start})
 	}
 	return Pushed{Wake: q.wakeLocked()}
 }
@@ -195,7 +304,7 @@ func (q *Queue) Hold(by goroutine.ID) (nested bool, busy <-chan struct{}) {
 	if q.snapshot == nil {
 		q.snapshot = new(snapshot)
 	}
-	q.held, q.snapshot.by = true, by
+	q.held, q.snapshot.by, q.snapshot.known = true, by, true
 	q.moveReady()
 	return false, nil
 }
@@ -207,7 +316,7 @@ func (q *Queue) moveReady() {
 	if t := q.told; t != nil {
 		moved -= t.empty + t.resent
 		movedBytes -= t.resentBytes
-		t.empty, t.ahead, t.resent, t.resentBytes = 0, 0, 0, 0
+		t.empty, t.resent, t.resentBytes, t.missed = 0, 0, 0, nil
 	}
 	s.moved += moved
 	s.movedBytes += movedBytes
@@ -295,57 +404,58 @@ func (q *Queue) DropHeld() {
 		return
 	}
 	for i := len(starts) - 1; i >= 0; i-- {
-		q.ready.pushFirst(&frame.Message{Tag: starts[i]})
-		q.told.empty++
+		q.pushReadyFirst(&frame.Message{Tag: starts[i]})
 	}
 }
 
-// Forget removes the room's messages that are held back.
+// Forget removes the messages that are held back of a room that the client has left. Only that it has left is
+// told.
 func (q *Queue) Forget(room uint64) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
+	for _, m := range q.forget(room) {
+		q.pushFirstOf(m)
+	}
+}
+
+// forget removes what is held back of the room. It returns those messages that say that the client has left it.
+func (q *Queue) forget(room uint64) (left []*frame.Message) {
 	if !q.held {
-		return
+		return nil
 	}
 	q.filter(func(m *frame.Message) bool {
-		switch t := m.Tag.(type) {
-		case *history.Place:
-			return t.Room != room
-		case *resume.Latest:
-			return t.Room != room
-		case *resume.Skip:
-			return t.Place.Room != room
-		case *resume.Start:
-			return t.Room != room
+		if _, ok := m.Tag.(*resume.Leave); ok && roomOf(m) == room {
+			left = append(left, m)
 		}
-		return true
+		return roomOf(m) != room
 	})
+	return left
 }
 
 // filter removes the messages of ready that keep doesn't want.
 func (q *Queue) filter(keep func(*frame.Message) bool) {
 	defer q.forgetValues() // those that are left have other numbers
 	defer q.moveMark()
-	resent, resentBytes := 0, int64(0)
+	var known []missed
 	if q.told != nil {
-		resent, resentBytes = q.told.resent, q.told.resentBytes
+		known = q.told.missed
 	}
-
 	for range q.ready.len {
 		m := q.popReady()
 		if !keep(m) {
 			continue
 		}
-		q.ready.push(m)
-		if q.bytes += q.sizeOf(m); isEmpty(m) {
-			q.told.empty++
+		if q.told != nil {
+			q.told.missed = known // it is gone if nothing else is sent again
 		}
+		q.pushReady(m)
 	}
+}
 
-	if t := q.told; t != nil { // what is left may be sent again: then it takes no room
-		t.resent = min(resent, int(q.ready.len)-t.empty)
-		t.resentBytes = min(resentBytes, q.bytes)
-	}
+// pushReadyFirst puts a message before all others of ready.
+func (q *Queue) pushReadyFirst(m *frame.Message) {
+	q.ready.pushFirst(m)
+	q.count(m, 1)
 }
 
 // FirstHeld returns the number of the first of the room's messages that are held back. ok is false if none
@@ -357,11 +467,18 @@ func (q *Queue) FirstHeld(room uint64) (number uint64, ok bool) {
 		return 0, false
 	}
 	for i := range q.ready.len {
-		if p, ok := (*q.ready.at(i)).Tag.(*history.Place); ok && p.Room == room {
-			return p.Number, true
+		if p, first := resume.PlaceOf((*q.ready.at(i)).Tag); p != nil && p.Room == room {
+			return first, true
 		}
 	}
 	return 0, false
+}
+
+// IsHeldBy reports whether the goroutine has messages of others held back.
+func (q *Queue) IsHeldBy(by goroutine.ID) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.held && q.snapshot.by == by
 }
 
 // IsHeld reports whether messages of others are held back.

@@ -2,6 +2,7 @@ package resume_test
 
 import (
 	"testing"
+	"time"
 
 	"github.com/wsroom/wsroom/internal/frame"
 	"github.com/wsroom/wsroom/internal/history"
@@ -11,7 +12,8 @@ import (
 // A newest value is announced at the position that the client has. A client that has none is told no
 // position, so that it doesn't present one.
 func TestLatestLeavesThePosition(t *testing.T) {
-	s := resume.NewSession(resume.NewKey("", [][]byte{make([]byte, 32)}), "", nil)
+	limits := &history.Limits{Messages: 1000, Bytes: 1 << 20, Age: time.Hour}
+	s := resume.NewSession(resume.NewKey("", [][]byte{make([]byte, 32)}), "", nil, 0, limits)
 	text := func(tag any) *frame.Message {
 		m := frame.NewMessage(frame.Text, "x", false)
 		m.Tag = tag

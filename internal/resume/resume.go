@@ -143,12 +143,22 @@ type Key struct {
 // NewKey returns the [Key] of the hub of that name. The first of the keys signs, all of them verify.
 func NewKey(hub string, keys [][]byte) *Key { return &Key{hub: hub, keys: keys} }
 
-// ConnTag returns the number by which tokens name a connection.
+// ConnTag returns the number by which tokens name a connection. The id may be one of HolderID.
 func ConnTag(id string) uint64 {
+	if hex, ok := strings.CutPrefix(id, holderPrefix); ok {
+		if tag, err := strconv.ParseUint(hex, 16, 64); err == nil {
+			return tag
+		}
+	}
 	h := fnv.New64a()
 	_, _ = h.Write([]byte(id))
 	return h.Sum64()
 }
+
+// HolderID returns an id that stands for the connection with this number. No connection has it.
+func HolderID(tag uint64) string { return holderPrefix + strconv.FormatUint(tag, 16) }
+
+const holderPrefix = "#"
 
 // roomTag returns the number by which tokens name a room.
 func (k *Key) roomTag(key []byte, room string) uint64 {

@@ -17,10 +17,13 @@ const (
 	maxRun = 128
 	// maxUnnamed bounds the messages of a room that follow on without a position.
 	maxUnnamed = 64
+	// unnamedPart is the part of a room's history that may follow on without a position: so where the client
+	// is can be found in the history, although some of that has gone meanwhile.
+	unnamedPart = 4
 )
 
-// Session is what a hub knows of one client that speaks this protocol. Claim, WasIn and Resumed may be called
-// concurrently. The other methods belong to the writer of the connection.
+// Session is what a hub knows of one client that speaks this protocol. Claim, SetEntered, Has, Holders and Resumed may be
+// called concurrently. The other methods belong to the writer of the connection.
 type Session struct {
 	// Subprotocol is the application's own, "" if the client asked for none.
 	Subprotocol string
@@ -30,10 +33,13 @@ type Session struct {
 
 	key    *Key
 	offers []Offer
+	limits *history.Limits // of each room's history; zero: there is none
 
-	mu      sync.Mutex // guards claimed
-	claimed []string   // rooms for which Claim has found an offer
+	mu      sync.Mutex          // guards claimed and holders
+	claimed map[string]comeback // rooms for which Claim has found an offer
+	holders map[uint64]int64    // see Holders; until when each may be presented again, by frame.Now
 
+	hello []byte // the first message; nil once it is written
 	rooms []*room
 	next  int   // the number of the next room that is entered
 	last  *room // that the last run was of; nil: messages to this connection alone
@@ -47,12 +53,17 @@ type room struct {
 	name    string           // for tokens
 	number  uint64           // of the last message that was written or accounted for; 0: no history
 	at      history.Position // of that message; zero: the client has no position, and the next message must be named
-	unnamed int              // messages written since the last position
+	unnamed history.Limits   // what was written since the last position
+	namedAt int64            // when the message at that position was made, by frame.Now; 0: it isn't known
 }
 
-// NewSession returns the session of a client that presents these positions.
-func NewSession(key *Key, subprotocol string, offers []Offer) *Session {
-	return &Session{Subprotocol: subprotocol, key: key, offers: offers}
+// NewSession returns the session of a client that presents these positions. Something is written to it at least
+// once in beat. limits are those of each room's history. Both may be zero.
+func NewSession(key *Key, subprotocol string, offers []Offer, beat time.Duration, limits *history.Limits) *Session {
+	return &Session{
+		Subprotocol: subprotocol, key: key, offers: offers, limits: limits,
+		hello: Hello(beat, limits.Age).Bytes(false),
+	}
 }
 
 // Claimed is the position that a client presents for a room.
@@ -68,31 +79,101 @@ type Claimed struct {
 func (s *Session) Claim(room string) Claimed {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if slices.Contains(s.claimed, room) {
+	if _, ok := s.claimed[room]; ok {
 		return Claimed{Index: -1}
 	}
 	i, claim, ok := s.key.find(s.offers, room)
 	if i < 0 {
 		return Claimed{Index: -1}
 	}
-	s.claimed = append(s.claimed, room)
+	if s.claimed == nil {
+		s.claimed = map[string]comeback{}
+	}
+	s.claimed[room] = comebackBegun
 	o := s.offers[i]
 	return Claimed{Index: i, Claim: claim, At: o.at, N: o.n, Valid: ok && !o.at.Before(claim.Floor)}
 }
 
-// WasIn reports whether the client presents a position of one of the rooms, so that it was in it.
-func (s *Session) WasIn(rooms []string) bool {
-	return slices.ContainsFunc(rooms, func(room string) bool {
-		_, _, ok := s.key.find(s.offers, room)
-		return ok
-	})
+// SetEntered notes that the client has entered a room for which Claim has found an offer. If it has resumed the room,
+// that was with the token of this holder.
+func (s *Session) SetEntered(room string, resumed bool, holder uint64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.claimed[room] = comebackFresh; !resumed {
+		return
+	}
+	s.claimed[room] = comebackResumed
+	if s.holders == nil {
+		s.holders = map[uint64]int64{}
+	}
+	s.holders[holder] = frame.Now() + int64(handover)
+}
+
+// comeback is how a client has come back to a room.
+type comeback uint8
+
+const (
+	comebackNone  comeback = iota
+	comebackBegun          // its position is read
+	comebackResumed
+	comebackFresh
+)
+
+// handover is how long a client may come back once more with the token that it has resumed a room with: its line
+// may break again before the new token comes.
+const handover = time.Minute
+
+// Holders returns the earlier connections, by ConnTag, whose tokens the client may present again. What isn't for
+// this connection isn't for them.
+func (s *Session) Holders() (tags []uint64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now := frame.Now()
+	for tag, until := range s.holders {
+		if now < until {
+			tags = append(tags, tag)
+		}
+	}
+	return tags
+}
+
+// Having says whether a client has all that was sent to a room, or gets it when it comes back to the room.
+type Having uint8
+
+// The answers of [Session.Has].
+const (
+	HasNot Having = iota
+	HasMaybe
+	HasAll
+)
+
+// Has reports whether the client has what was sent to a room while a connection was in another one. holder is that
+// connection, by ConnTag.
+func (s *Session) Has(room string, holder uint64) Having {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch s.claimed[room] {
+	case comebackResumed:
+		return HasAll
+	case comebackFresh:
+		return HasNot
+	}
+
+	switch _, claim, ok := s.key.find(s.offers, room); {
+	case !ok:
+		return HasNot
+	case claim.Holder == holder: // it was in both rooms, and comes back to this one, too
+		return HasAll
+	default: // it was in this room at some time
+		return HasMaybe
+	}
 }
 
 // Control is the [frame.Message.Tag] of messages that are sent as they are, with no run.
 type Control struct{}
 
-// Latest is the tag of a message that isn't kept, because it is only the newest value of its key. A client is
-// sent it at the position that it has.
+// Latest is the tag of a message that isn't kept, because it is only the newest value of its key. A client is sent
+// it at the position that it has.
 type Latest struct {
 	Room uint64 // 0: to all connections
 	Key  string
@@ -181,6 +262,7 @@ type run struct {
 
 // Append appends what is written for these messages: their frames, and the control messages between them.
 func (s *Session) Append(b []byte, messages []*frame.Message, deflate bool) []byte {
+	b = s.appendHello(b)
 	var space [8]run
 	runs, first, count := space[:0], 0, 0
 	flush := func(end int) {
@@ -192,16 +274,17 @@ func (s *Session) Append(b []byte, messages []*frame.Message, deflate bool) []by
 	}
 
 	for i, m := range messages {
-		if text, ok := s.control(m.Tag); ok {
-			flush(i)
-			if first = i + 1; len(text) > 0 {
-				b = appendText(b, text)
-			}
-			continue
-		}
-		if _, ok := m.Tag.(Control); ok {
+		switch m.Tag.(type) {
+		case Control:
 			flush(i)
 			b, first = append(b, m.Bytes(deflate)...), i+1
+			continue
+		case *Enter, *Start, *Leave, *Gap:
+			flush(i) // before the control message, which may leave a room
+			first = i + 1
+			if text := s.control(m.Tag); text != nil {
+				b = appendText(b, text)
+			}
 			continue
 		}
 
@@ -220,6 +303,7 @@ func (s *Session) Append(b []byte, messages []*frame.Message, deflate bool) []by
 
 // Announce appends what must stand before a message that goes out by itself: the control message for it.
 func (s *Session) Announce(b []byte, m *frame.Message) []byte {
+	b = s.appendHello(b)
 	if _, ok := m.Tag.(Control); ok {
 		return b
 	}
@@ -232,22 +316,29 @@ func (s *Session) Announce(b []byte, m *frame.Message) []byte {
 
 // Foreign returns what must stand before a message of which the hub knows nothing.
 func (s *Session) Foreign() []byte {
-	return s.appendRuns(nil, []run{{count: 1}})
+	return s.appendRuns(s.appendHello(nil), []run{{count: 1}})
 }
 
-// control returns the control message that a tag stands for. ok is false if the tag is of another kind.
-func (s *Session) control(tag any) (text []byte, ok bool) {
+// appendHello appends the first message to the client, if it isn't written yet.
+func (s *Session) appendHello(b []byte) []byte {
+	b = append(b, s.hello...)
+	s.hello = nil
+	return b
+}
+
+// control returns the control message that a tag stands for. It returns nil if there is nothing to say.
+func (s *Session) control(tag any) []byte {
 	switch t := tag.(type) {
 	case *Enter:
-		return s.enter(t), true
+		return s.enter(t)
 	case *Start:
-		return s.start(t), true
+		return s.start(t)
 	case *Leave:
-		return s.leave(t), true
+		return s.leave(t)
 	case *Gap:
-		return s.gap(t), true
+		return s.gap(t)
 	default:
-		return nil, false
+		return nil
 	}
 }
 
@@ -283,7 +374,7 @@ func (s *Session) start(t *Start) []byte {
 
 // appendStart appends from where the client may resume the room, and with which token.
 func (s *Session) appendStart(b []byte, r *room, at history.Position, c *Claim) []byte {
-	r.unnamed, r.at = 0, at
+	r.unnamed, r.namedAt, r.at = history.Limits{}, 0, at
 	if at != (history.Position{}) {
 		b = appendPosition(append(b, `,"at":"`...), at)
 		b = append(b, '"')
@@ -318,7 +409,7 @@ func (s *Session) gap(g *Gap) []byte {
 // missing returns the control message for messages that are missing before this one. It returns nil if none
 // are: what isn't for this client has been accounted for.
 func (s *Session) missing(tag any) []byte {
-	place, first := placeOf(tag)
+	place, first := PlaceOf(tag)
 	if place == nil || place.Number == 0 {
 		return nil
 	}
@@ -332,9 +423,9 @@ func (s *Session) missing(tag any) []byte {
 	return r.miss(first-1, place.Prev)
 }
 
-// placeOf returns the place of a message, or nil if it has none, and the number of the first message that is
-// accounted for with it.
-func placeOf(tag any) (place *history.Place, first uint64) {
+// PlaceOf returns the place of a message with this tag, or nil if it has none, and the number of the first message
+// that is accounted for with it.
+func PlaceOf(tag any) (place *history.Place, first uint64) {
 	switch t := tag.(type) {
 	case *history.Place:
 		return t, t.Number
@@ -347,7 +438,7 @@ func placeOf(tag any) (place *history.Place, first uint64) {
 
 // miss notes that the room's messages up to this one are missing, and returns the control message for it.
 func (r *room) miss(number uint64, at history.Position) []byte {
-	r.number, r.unnamed, r.at = number, maxUnnamed, at
+	r.number, r.unnamed.Messages, r.at = number, maxUnnamed, at
 	b := strconv.AppendInt([]byte(`{"gap":`), int64(r.index), 10)
 	if at != (history.Position{}) {
 		b = append(appendPosition(append(b, `,"at":"`...), at), '"')
@@ -357,7 +448,7 @@ func (r *room) miss(number uint64, at history.Position) []byte {
 
 // account adds a message to the runs.
 func (s *Session) account(runs []run, m *frame.Message) []run {
-	place, _ := placeOf(m.Tag)
+	place, _ := PlaceOf(m.Tag)
 	var r *room
 	if place != nil {
 		r = s.room(place.Room)
@@ -373,8 +464,8 @@ func (s *Session) account(runs []run, m *frame.Message) []run {
 	}
 	if r != nil && place.Number > 0 {
 		next.at = place.At
-		next.named = empty || r.at == history.Position{} || r.unnamed >= maxUnnamed
-		r.advance(place, next.named)
+		next.named = empty || r.at == history.Position{} || s.isDue(r, place)
+		r.advance(m, place, next.named)
 	}
 	if latest, ok := m.Tag.(*Latest); ok {
 		next = s.latest(latest)
@@ -394,8 +485,15 @@ func (s *Session) account(runs []run, m *frame.Message) []run {
 	return append(runs, next)
 }
 
-// latest returns the run of a newest value. It leaves the client's position as it is. Without a position the
-// value is announced as one to this connection alone.
+// isDue reports whether the message at that place must be named.
+func (s *Session) isDue(r *room, place *history.Place) bool {
+	return r.unnamed.Messages >= min(maxUnnamed, s.limits.Messages/unnamedPart) ||
+		r.unnamed.Bytes >= s.limits.Bytes/unnamedPart ||
+		r.namedAt != 0 && place.Made-r.namedAt >= int64(s.limits.Age/unnamedPart)
+}
+
+// latest returns the run of a newest value. It leaves the client's position as it is. Without a position the value is
+// announced as one to this connection alone.
 func (s *Session) latest(l *Latest) run {
 	r := s.room(l.Room)
 	switch {
@@ -404,15 +502,20 @@ func (s *Session) latest(l *Latest) run {
 	case r.at == history.Position{}:
 		return run{count: 1}
 	}
-	r.unnamed = 0
+	r.unnamed = history.Limits{}
 	return run{count: 1, room: r, at: r.at, named: true}
 }
 
 // advance notes that the client is told of a message.
-func (r *room) advance(place *history.Place, named bool) {
+func (r *room) advance(m *frame.Message, place *history.Place, named bool) {
 	r.number, r.at = place.Number, place.At
-	if r.unnamed++; named {
-		r.unnamed = 0
+	r.unnamed.Messages++
+	r.unnamed.Bytes += m.Size()
+	if r.namedAt == 0 {
+		r.namedAt = place.Made
+	}
+	if named {
+		r.unnamed, r.namedAt = history.Limits{}, place.Made
 	}
 }
 

@@ -40,8 +40,8 @@ export class Account {
   }
 
   // faults are the messages that are missing without a word, that came twice, or too late, or were for others:
-  // excluded has these, as "<room> <number>".
-  faults(excluded) {
+  // excluded has these, as "<room> <number>". Those in either may have come or not.
+  faults(excluded, either = new Set()) {
     const faults = [];
     const state = new Map();
     for (const { room, kind, number } of this.#log) {
@@ -50,7 +50,7 @@ export class Account {
       else if (kind === "snapshot") state.set(room, { last: number, free: false });
       else if (kind === "message") {
         let next = last + 1;
-        while (excluded.has(`${room} ${next}`)) next++;
+        while (excluded.has(`${room} ${next}`) || (next < number && either.has(`${room} ${next}`))) next++;
         if (number <= last) faults.push(`${room} ${number} comes after ${last}`);
         else if (excluded.has(`${room} ${number}`)) faults.push(`${room} ${number} is for others`);
         else if (number !== next && !free) faults.push(`${room} ${next} is missing before ${number}`);

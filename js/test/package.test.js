@@ -10,17 +10,19 @@ import { transform } from "esbuild";
 import ts from "typescript";
 
 const at = (path) => fileURLToPath(new URL(path, import.meta.url));
-const most = 2_560; // bytes
+const sizes = { "wsroom.js": 2_560, "request.js": 1_024 }; // bytes, at most
 
-test(`minified and gzipped it has at most ${most} bytes`, async (t) => {
-  const { code } = await transform(readFileSync(at("../wsroom.js")), { minify: true, format: "esm", target: "esnext" });
-  const size = gzipSync(code, { level: 9 }).length;
-  t.diagnostic(`${size} bytes`);
-  assert.ok(size <= most, `${size} bytes`);
-});
+for (const [file, most] of Object.entries(sizes)) {
+  test(`minified and gzipped ${file} has at most ${most} bytes`, async (t) => {
+    const { code } = await transform(readFileSync(at(`../${file}`)), { minify: true, format: "esm", target: "esnext" });
+    const size = gzipSync(code, { level: 9 }).length;
+    t.diagnostic(`${size} bytes`);
+    assert.ok(size <= most, `${size} bytes`);
+  });
+}
 
-test("its types hold, strictly, for an example", () => {
-  const program = ts.createProgram([at("example.ts")], {
+test("its types hold, strictly, for the examples", () => {
+  const program = ts.createProgram([at("example.ts"), at("request.ts")], {
     strict: true,
     noEmit: true,
     target: ts.ScriptTarget.ES2022,
@@ -37,6 +39,9 @@ test("its types hold, strictly, for an example", () => {
 test("it depends on nothing, and publishes its own files only", () => {
   const { dependencies, files } = JSON.parse(readFileSync(at("../package.json")));
   assert.equal(dependencies, undefined);
-  const [packed] = JSON.parse(execFileSync("npm", ["pack", "--dry-run", "--json"], { cwd: at(".."), encoding: "utf8", stdio: ["ignore", "pipe", "ignore"] }));
-  assert.deepEqual(packed.files.map(({ path }) => path).sort(), ["README.md", "package.json", ...files].sort());
+  const pack = { cwd: at(".."), encoding: "utf8", stdio: ["ignore", "pipe", "ignore"] };
+  const [packed] = JSON.parse(execFileSync("npm", ["pack", "--dry-run", "--json"], pack));
+  const published = packed.files.map(({ path }) => path).sort();
+  assert.deepEqual(published, ["LICENSE", "README.md", "package.json", ...files].sort());
+  assert.equal(readFileSync(at("../LICENSE"), "utf8"), readFileSync(at("../../LICENSE"), "utf8"));
 });

@@ -38,7 +38,8 @@ async function next({ tick }, ws = FakeWebSocket.last) {
 
 test("what is offered: the application's names with wsroom.v1, the plain ones, no token twice", async (t) => {
   const { come } = await start(t, { protocols: ["chat", "bearer.c2VjcmV0"] });
-  assert.deepEqual((await come("chat+wsroom.v1")).protocols, ["chat+wsroom.v1", "wsroom.v1", "chat", "bearer.c2VjcmV0"]);
+  const { protocols } = await come("chat+wsroom.v1");
+  assert.deepEqual(protocols, ["chat+wsroom.v1", "wsroom.v1", "chat", "bearer.c2VjcmV0"]);
 });
 
 test("protocols may be a function that is asked before each attempt", async (t) => {
@@ -54,7 +55,8 @@ test("messages go to their rooms, and the position moves with them", async (t) =
   const ws = await s.come();
   ws.says({ in: 0, room: "a", at: "10", token: A }, { in: 1, room: "b", at: "20", token: B });
   ws.says([[2, 0, "11"], [1], [1, 1, "25"]], "a1", "a2", "mine", "b1");
-  assert.deepEqual(s.seen, [["room", "a", false], ["room", "b", false], ["a1", "a"], ["a2", "a"], ["mine", undefined], ["b1", "b"]]);
+  assert.deepEqual(s.seen.slice(0, 2), [["room", "a", false], ["room", "b", false]]);
+  assert.deepEqual(s.seen.slice(2), [["a1", "a"], ["a2", "a"], ["mine", undefined], ["b1", "b"]]);
   assert.deepEqual(await next(s), [`${A}.11.1`, `${B}.25.0`]);
 });
 
@@ -62,7 +64,8 @@ test("a number goes on where the last run was; one for this connection alone, to
   const s = await start(t);
   const ws = await s.come();
   ws.says({ in: 0, room: "a", at: "10", token: A }, [[1, 0, "11"]], "a1", 2, "a2", "a3", [[1]], "mine", 1, "mine too");
-  assert.deepEqual(s.seen.slice(1), [["a1", "a"], ["a2", "a"], ["a3", "a"], ["mine", undefined], ["mine too", undefined]]);
+  assert.deepEqual(s.seen.slice(1, 4), [["a1", "a"], ["a2", "a"], ["a3", "a"]]);
+  assert.deepEqual(s.seen.slice(4), [["mine", undefined], ["mine too", undefined]]);
   assert.deepEqual(await next(s), [`${A}.11.2`]);
 });
 
@@ -231,8 +234,10 @@ test("an ack is answered when the handlers before it have returned", async (t) =
 test("control that isn't understood is ignored", async (t) => {
   const s = await start(t);
   const ws = await s.come();
-  ws.says("not JSON", null, true, "\"text\"", 0, -1, [], [5], [[]], {}, { future: [1] }, { gap: 9 }, { start: 9 }, { out: 9 }, new ArrayBuffer(2));
-  ws.says({ in: 0, room: "a", at: "1", token: A, future: 1 }, [[1, 0, "2"]], "a1", [[1, 77, "5"]], "to a room unheard of");
+  ws.says("not JSON", null, true, "\"text\"", 0, -1, [], [5], [[]], {}, new ArrayBuffer(2));
+  ws.says({ future: [1] }, { gap: 9 }, { start: 9 }, { out: 9 });
+  ws.says({ in: 0, room: "a", at: "1", token: A, future: 1 }, [[1, 0, "2"]], "a1");
+  ws.says([[1, 77, "5"]], "to a room unheard of");
   assert.deepEqual(s.seen, [["room", "a", false], ["a1", "a"], ["to a room unheard of", undefined]]);
   assert.deepEqual(await next(s), [`${A}.2.0`]);
 });
@@ -249,7 +254,8 @@ test("the cursor of a page goes to its successor; nonsense is ignored", async (t
     return resumes(FakeWebSocket.last);
   };
   assert.deepEqual(await offers(cursor), [`${A}.2-1.1`]);
-  for (const text of ["", "{", "null", "[null]", "7", "{}", '"x"', `[{"token":"a b","at":"1","n":0}]`, `[{"token":"ab","at":"x","n":0}]`, null]) {
+  const odd = [`[{"token":"a b","at":"1","n":0}]`, `[{"token":"ab","at":"x","n":0}]`];
+  for (const text of ["", "{", "null", "[null]", "7", "{}", '"x"', null, ...odd]) {
     assert.deepEqual(await offers(text), [], text);
   }
   await s.tick(130_000);

@@ -1,6 +1,7 @@
 // When it connects, how long it waits, and when it gives up, by a clock that stands still.
 
 import assert from "node:assert/strict";
+import { readFileSync } from "node:fs";
 import { test } from "node:test";
 import { Socket } from "../wsroom.js";
 import { clock, FakeWebSocket, page } from "./fake.js";
@@ -8,7 +9,8 @@ import { clock, FakeWebSocket, page } from "./fake.js";
 function start(t, options, url = "ws://server") {
   const tick = clock(t);
   const states = [];
-  const socket = new Socket(url, { WebSocket: FakeWebSocket, onstate: (state, why) => states.push(why ? [state, why] : state), ...options });
+  const onstate = (state, why) => states.push(why ? [state, why] : state);
+  const socket = new Socket(url, { WebSocket: FakeWebSocket, onstate, ...options });
   t.after(() => socket.close());
   const open = async (protocol) => {
     socket.open();
@@ -54,7 +56,8 @@ test("ten seconds open make the waits short again; less doesn't", async (t) => {
 });
 
 test("each close code has its floor", async (t) => {
-  for (const [code, floor] of [[1005, 0], [1006, 0], [1011, 0], [3000, 0], [4500, 0], [1001, 500], [1012, 500], [1008, 10_000], [1013, 5_000], [4408, 5_000], [4429, 5_000]]) {
+  const floors = [[1001, 500], [1012, 500], [1008, 10_000], [1013, 5_000], [4408, 5_000], [4429, 5_000]];
+  for (const [code, floor] of [[1005, 0], [1006, 0], [1011, 0], [3000, 0], [4500, 0], ...floors]) {
     await t.test(String(code), async (t) => {
       const s = start(t);
       const ws = await s.open();
@@ -81,6 +84,24 @@ test("these codes are final", async (t) => {
       await s.open(); // who wants to, may try again
       assert.equal(s.socket.state, "open");
     });
+  }
+});
+
+test("docs/browsers.md says what follows each code", async (t) => {
+  const page = readFileSync(new URL("../../docs/browsers.md", import.meta.url), "utf8");
+  const rows = [...page.matchAll(/^\| ([\d, to]*\d{4}).*? \| (stops|comes back after) ?([\d.]*)/gm)];
+  assert.equal(rows.length, 5);
+  for (const [, codes, what, seconds] of rows) {
+    for (const code of codes.match(/\d{4}/g)) {
+      await t.test(`${code} ${what} ${seconds}`, async (t) => {
+        const s = start(t);
+        const ws = await s.open();
+        Math.random.mock.mockImplementation(() => 0);
+        ws.ends(Number(code));
+        if (what === "stops") assert.equal(s.socket.state, "stopped");
+        else assert.equal(delayOf(s), seconds * 1_000);
+      });
+    }
   }
 });
 
@@ -139,7 +160,14 @@ test("a renew that throws is asked again; one that returns false ends it", async
 });
 
 test("an url that rejects, throws or never comes is asked for again", async (t) => {
-  const urls = [() => Promise.reject(new Error("no ticket")), () => { throw new Error("no idea"); }, () => new Promise(() => {}), async () => new URL("ws://server/?ticket=4")];
+  const urls = [
+    () => Promise.reject(new Error("no ticket")),
+    () => {
+      throw new Error("no idea");
+    },
+    () => new Promise(() => {}),
+    async () => new URL("ws://server/?ticket=4"),
+  ];
   const s = start(t, {}, () => urls.shift()());
   s.socket.open();
   await s.tick();

@@ -26,7 +26,8 @@ import { Socket } from "/wsroom.js"
 const { got = [], cursor } = JSON.parse(sessionStorage.saved ?? "{}")
 Object.assign(window, { got, rooms: [], states: [], shown: [] })
 addEventListener("pageshow", (e) => shown.push(e.persisted))
-window.socket = new Socket("/live/a", {
+const paths = ["/live/a", ...(new URLSearchParams(location.search)).getAll("first")]
+window.socket = new Socket(() => paths.length > 1 ? paths.pop() : paths[0], {
 	cursor,
 	timeout: 2_000,
 	onmessage(data, room) {
@@ -39,6 +40,12 @@ window.socket = new Socket("/live/a", {
 })
 socket.open()
 </script>`
+
+// countingWorker counts for several pages, that ask it what it has got.
+const countingWorker = `import { Socket } from "/wsroom.js"
+const got = []
+new Socket("/live/a", { onmessage: (data) => got.push(Number(data)) }).open()
+onconnect = ({ ports: [port] }) => { port.onmessage = () => port.postMessage(got) }`
 
 // counter serves the page, and a hub that sends it numbers.
 type counter struct {
@@ -53,11 +60,17 @@ type counter struct {
 func newCounter(t *testing.T) *counter {
 	t.Helper()
 	k := &counter{t: t}
+	// Beats are so rare that no page notices by them that its connection has died.
 	k.hub = wsroom.New(wsroom.WithRoom(wsroom.ByPathValue("room")), wsroom.OnConnect(k.enter),
-		wsroom.WithHistory(100, 1<<20, time.Minute))
+		wsroom.WithHistory(100, 1<<20, time.Minute), wsroom.WithHeartbeat(time.Hour, 10*time.Second))
 	mux := http.NewServeMux()
 	mux.Handle("/live/{room}", k.hub)
 	mux.Handle("/wsroom.js", wsroomjs.Handler())
+	mux.HandleFunc("/worker.js", func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "text/javascript")
+		_, _ = io.WriteString(w, countingWorker)
+	})
+	mux.HandleFunc("/hang", func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() })
 	for path, text := range map[string]string{"/page": counting, "/other": `<!doctype html><link rel="icon" href="data:,"><title>Other</title>`} {
 		mux.HandleFunc("GET "+path, func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Content-Type", "text/html; charset=utf-8")
@@ -197,6 +210,41 @@ func (l *wire) goDead() {
 	defer l.mu.Unlock()
 	for _, c := range l.conns {
 		l.dead[c] = true
+	}
+}
+
+// A handshake that hangs is given up, and doesn't hold up the next one: a browser makes one at a time with an address.
+func TestPageGoesOnAfterAHandshakeThatHangs(t *testing.T) {
+	k := newCounter(t)
+	tab := browser.Start(t).Person(t).Open(k.site + "/page?first=/hang")
+	tab.MayLoseServer()
+	tab.Wait(`socket.state === "open" && socket.resumable`)
+	if states := fmt.Sprint(browser.Eval[[]string](tab, "states")); states != "[connecting  waiting timeout connecting  open ]" {
+		t.Errorf("states: %s", states)
+	}
+}
+
+// The client needs no page: in a SharedWorker it has one connection for all tabs.
+func TestSharedWorkerCountsForTwoTabs(t *testing.T) {
+	k := newCounter(t)
+	somebody := browser.Start(t).Person(t)
+	tabs := []*browser.Tab{somebody.Open(k.site + "/other"), somebody.Open(k.site + "/other")}
+	await := func(tab *browser.Tab, last int) []int {
+		return browser.Eval[[]int](tab, fmt.Sprintf(`new Promise((tell) => {
+			const { port } = new SharedWorker("/worker.js", { type: "module" })
+			port.onmessage = ({ data }) => data.at(-1) === %d ? tell(data) : setTimeout(() => port.postMessage(0), 10)
+			port.postMessage(0)
+		})`, last))
+	}
+	await(tabs[0], 0)
+	k.count(5)
+	for _, tab := range tabs {
+		if got := await(tab, 5); len(got) != 6 {
+			t.Errorf("got %v", got)
+		}
+	}
+	if n := k.hub.Len(); n != 1 {
+		t.Errorf("%d connections", n)
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"os/exec"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -27,6 +28,7 @@ type feed struct {
 	mu       sync.Mutex
 	sent     map[string]int // the last number by room
 	excluded []string       // "room number" of what isn't for the client
+	either   []string       // of what may have been for it
 	direct   int
 	client   map[string]int // what it has, as it says
 	over     bool
@@ -96,11 +98,22 @@ func (f *feed) say(c *wsroom.Conn, text string, err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	room := strings.TrimPrefix(text, "say ")
-	if f.send(room, c) == nil {
-		f.excluded = append(f.excluded, fmt.Sprintf("%s %d", room, f.sent[room]))
+	// Not for c, but for the connection that the client may have in place of it already.
+	succeeded := f.hasOther(room, c)
+	sent := f.send(room, c) == nil
+	id := fmt.Sprintf("%s %d", room, f.sent[room])
+	if sent && (succeeded || f.hasOther(room, c)) {
+		f.either = append(f.either, id)
+	} else if sent {
+		f.excluded = append(f.excluded, id)
 	}
 	f.direct++
 	_ = c.SendText("direct " + strconv.Itoa(f.direct)) // it may be gone
+}
+
+// hasOther reports whether the room has a member besides c.
+func (f *feed) hasOther(room string, c *wsroom.Conn) bool {
+	return slices.ContainsFunc(f.hub.Members(room), func(other *wsroom.Conn) bool { return other != c })
 }
 
 // send needs mu.
@@ -143,7 +156,7 @@ func (f *feed) end(w http.ResponseWriter, _ *http.Request) {
 	for _, room := range feedRooms {
 		errs = append(errs, f.send(room))
 	}
-	answer(w, errors.Join(errs...), map[string]any{"sent": f.sent, "excluded": f.excluded})
+	answer(w, errors.Join(errs...), map[string]any{"sent": f.sent, "excluded": f.excluded, "either": f.either})
 }
 
 func answer(w http.ResponseWriter, err error, v any) {

@@ -12,7 +12,6 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/coder/websocket"
 	"github.com/wsroom/wsroom/internal/tests/kit"
@@ -345,5 +344,3 @@ func (c *v1) say(text string) {
 }
 
 func (c *v1) cut() { c.ws.CloseNow() }
-
-var _ = time.Second

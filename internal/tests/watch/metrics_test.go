@@ -142,6 +142,7 @@ func endings() []trigger {
 			go hub.Shutdown(c.T.Context())
 		}),
 		onConn("ended expired", waits(time.Hour), kit.AdmitFor(time.Minute), wsroom.WithHeartbeat(0, 0)),
+		onConn("ended max_age", waits(time.Hour), wsroom.WithMaxAge(time.Minute), wsroom.WithHeartbeat(0, 0)),
 		onConn("ended error", waits(0), wsroom.OnConnect(func(*wsroom.Conn, *http.Request) error { return errors.New("no") })),
 		onConn("ended panic", sends(kit.RawFrame(0x81, "x")), wsroom.OnText(func(*wsroom.Conn, string, error) { panic("boom") })),
 		onConn("ended lost", func(*kit.RawConn, *wsroom.Hub) {}),
