@@ -12,6 +12,7 @@ import (
 
 	"github.com/wsroom/wsroom"
 	"github.com/wsroom/wsroom/adapters/brokertest"
+	"github.com/wsroom/wsroom/internal/tests/kit"
 	"github.com/wsroom/wsroom/wsroomtest"
 )
 
@@ -128,4 +129,29 @@ func TestAccountWithLatest(t *testing.T) {
 			c.cut()
 		})
 	}
+}
+
+// A ping behind messages says that a client of wsroom.v1 has read them, as it does for any client.
+func TestDeliveredToV1(t *testing.T) {
+	hub := newHub(t, wsroom.WithHistory(100, 1<<20, time.Minute), wsroom.WithFreshness(1024))
+	s := serve(t, hub)
+	c := newV1(t, "/a")
+	if err := c.dial(s, -1); err != nil {
+		t.Fatal(err)
+	}
+	delivered := make(chan error, 1)
+	for i := range 300 {
+		hub.SendTextToRoom("/a", fmt.Sprint(i))
+	}
+	hub.Members("/a")[0].Delivered(func(err error) { delivered <- err })
+	c.until("all come", func() bool { return len(c.got["/a"]) == 300 })
+	c.ask(1)
+	if err := kit.Await(t, delivered, "the answer"); err != nil {
+		t.Error(err)
+	}
+	contiguous(t, c.log)
+	if len(c.gaps) > 0 {
+		t.Errorf("gaps %v", c.gaps)
+	}
+	c.cut()
 }
