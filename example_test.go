@@ -514,8 +514,8 @@ func (g *relay) text(c *wsroom.Conn, text string, err error) {
 	}
 }
 
-// Where a player stands is sent under a key of the player, so that a slow client has one position of each player
-// waiting, the newest. What is said in the room stays complete.
+// Where a player stands is sent under a key of the player, so that a slow client has one position of each
+// player waiting, the newest. What is said in the room stays complete.
 func ExampleTarget_Latest() {
 	type move struct{ Player, X, Y int }
 	hub := wsroom.New()
@@ -545,8 +545,8 @@ func ExampleTarget_Latest() {
 	// go!
 }
 
-// The server learns when a client has what was sent to it, without any code of the client: by the answer to a ping
-// behind it.
+// The server learns when a client has what was sent to it, without any code of the client: by the answer to a
+// ping behind it.
 func ExampleConn_Delivered() {
 	delivered := make(chan error, 1)
 	hub := wsroom.New(wsroom.OnConnect(func(c *wsroom.Conn, _ *http.Request) error {

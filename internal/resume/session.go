@@ -172,8 +172,8 @@ func (s *Session) Has(room string, holder uint64) Having {
 // Control is the [frame.Message.Tag] of messages that are sent as they are, with no run.
 type Control struct{}
 
-// Latest is the tag of a message that isn't kept, because it is only the newest value of its key. A client is sent
-// it at the position that it has.
+// Latest is the tag of a message that isn't kept, because it is only the newest value of its key. A client is
+// sent it at the position that it has.
 type Latest struct {
 	Room uint64 // 0: to all connections
 	Key  string
@@ -492,8 +492,8 @@ func (s *Session) isDue(r *room, place *history.Place) bool {
 		r.namedAt != 0 && place.Made-r.namedAt >= int64(s.limits.Age/unnamedPart)
 }
 
-// latest returns the run of a newest value. It leaves the client's position as it is. Without a position the value is
-// announced as one to this connection alone.
+// latest returns the run of a newest value. It leaves the client's position as it is. Without a position the
+// value is announced as one to this connection alone.
 func (s *Session) latest(l *Latest) run {
 	r := s.room(l.Room)
 	switch {

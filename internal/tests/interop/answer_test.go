@@ -27,8 +27,8 @@ ws.onmessage = ({ data }) => {
 }
 </script>`
 
-// What docs/slow-clients.md says of the answer to a ping: programs that use these libraries have been handed the
-// messages before. Chromium answers for a page that is busy.
+// What docs/slow-clients.md says of the answer to a ping: programs that use these libraries have been handed
+// the messages before. Chromium answers for a page that is busy.
 func TestWhatAnAnswerProves(t *testing.T) {
 	for name, client := range map[string]struct {
 		run    func(t *testing.T, site string)
