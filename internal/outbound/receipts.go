@@ -126,7 +126,9 @@ func (q *Queue) askAgain() {
 	q.mu.Lock()
 	r := q.rare.receipts
 	r.pausing = false
-	r.wanted = len(r.next) > 0 && !q.closing && !q.broken
+	if !q.closing && !q.broken {
+		r.wanted = len(r.next) > 0
+	}
 	wake := q.wakeLocked()
 	q.mu.Unlock()
 
@@ -184,8 +186,8 @@ func (q *Queue) Answer(payload []byte) (ours bool) {
 	wake := q.wakeLocked()
 	q.mu.Unlock()
 
-	if wake {
-		q.Wake()
+	if wake { // on a goroutine of its own, because the caller may hold the reader's lock
+		go q.writer()
 	}
 	return ours
 }

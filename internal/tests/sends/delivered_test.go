@@ -192,7 +192,8 @@ func TestDeliveredJustBeforeTheEnd(t *testing.T) {
 		do   func(c *wsroom.Conn)
 		want string
 	}{
-		"closed": {func(c *wsroom.Conn) { c.Close(4000, "") }, "<nil>"},
+		"closed":        {func(c *wsroom.Conn) { c.Close(4000, "") }, "<nil>"},
+		"closed, later": {func(c *wsroom.Conn) { c.Close(4000, ""); time.Sleep(time.Second) }, "<nil>"},
 		"slow": {func(c *wsroom.Conn) {
 			for c.SendText("x") == nil {
 			}
@@ -208,6 +209,7 @@ func TestDeliveredJustBeforeTheEnd(t *testing.T) {
 				first := delivered(c)
 				pings(raw, true)
 				c.SendText("2")
+				synctest.Wait() // it is being written
 				c.SendText("3")
 				second := delivered(c)
 				end.do(c)
