@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/coder/websocket"
+	"github.com/wsroom/wsroom/internal/frame"
+	"github.com/wsroom/wsroom/internal/lifecycle"
 	"github.com/wsroom/wsroom/internal/line"
 )
 
@@ -21,6 +23,9 @@ type callbacks struct {
 	onClose            func(c *Conn, err error)
 	onJoin, onLeave    func(c *Conn, room string)
 	onExpire           func(c *Conn) (time.Time, error)
+	onRoomOpen         func(room string)
+	onRoomClose        func(room string)
+	onRoomMessage      func(room string, typ websocket.MessageType, p []byte)
 	text, binary, last *messageFunc // set by choose; last gets the cause of the end
 	ignored            []string     // names of the callbacks that choose left out
 }
@@ -184,6 +189,78 @@ func OnLeave(f func(c *Conn, room string)) Option {
 	}
 }
 
+// OnRoomOpen calls f before the first member of a room is let in. Requests and calls of [Conn.Join] for the room wait
+// until f returns, requests for at most the time of [WithHandshakeTimeout]. So f may load what the members need.
+//
+// Calls of OnRoomOpen, [OnRoomMessage] and [OnRoomClose] for one room come one at a time, and each open is followed by
+// one close. Calls for different rooms run concurrently. All run outside of any connection's callbacks. If the
+// connections that f was called for are refused or end, the room closes without having had a member. With a broker, a
+// room opens and closes on each node, and this node receives the room's messages before f is called: what f loads and
+// what OnRoomMessage gets then overlap, and nothing is missing between them. f may send, but must not wait for a call of
+// Conn.Join that names the same room.
+func OnRoomOpen(f func(room string)) Option {
+	return func(c *config) error {
+		c.onRoomOpen = f
+		return notNil("OnRoomOpen", f == nil)
+	}
+}
+
+// OnRoomClose calls f when the last member of a room has left, once OnRoomMessage has had what was sent until then, and
+// [OnLeave] and [OnClose] of the members have returned. If somebody comes before f is called, the room stays open. If
+// somebody comes while f runs, they wait until it has returned and [OnRoomOpen] was called again. So f must not wait for
+// a call of [Conn.Join] that names the same room. [Hub.Shutdown] waits for f.
+func OnRoomClose(f func(room string)) Option {
+	return func(c *config) error {
+		c.onRoomClose = f
+		return notNil("OnRoomClose", f == nil)
+	}
+}
+
+// OnRoomMessage calls f with each message to a room that has members on this node, in the room's order: those of this
+// node and, with a broker, those of all others. Each node with members calls its own f. f gets what [Hub.To] and all that
+// is like it sends to rooms, once for each room, whether [Target.Except] leaves out members or not. Messages to all and to
+// one connection belong to no room. f may keep p. If f sends to the room, it is called with that, too.
+//
+// The members don't wait for f, nor does the sender. So f may be behind: a newcomer's snapshot isn't to be taken from what
+// f has stored (see [Conn.Rewind] and [Conn.DropHeld]). If f is slow, up to as much as [WithSendQueue] allows one
+// connection waits for each room. Of further messages f doesn't get any until half of that is done; in their place f is
+// called once, with type 0 and no data. They are counted as dropped.
+func OnRoomMessage(f func(room string, typ websocket.MessageType, p []byte)) Option {
+	return func(c *config) error {
+		c.onRoomMessage = f
+		return notNil("OnRoomMessage", f == nil)
+	}
+}
+
+// newLives returns what calls OnRoomOpen, OnRoomClose and OnRoomMessage, nil if none of them is set.
+func newLives(h *Hub) *lifecycle.Rooms {
+	open, closed, message := h.cfg.onRoomOpen, h.cfg.onRoomClose, h.cfg.onRoomMessage
+	if open == nil && closed == nil && message == nil {
+		return nil
+	}
+
+	limits := h.cfg.outboundQueue
+	cfg := lifecycle.Config{Messages: limits.Messages, Bytes: limits.Bytes}
+	if open != nil {
+		cfg.Open = func(room string) { h.guard("OnRoomOpen", room, func() { open(room) }) }
+	}
+	if closed != nil {
+		cfg.Close = func(room string) { h.guard("OnRoomClose", room, func() { closed(room) }) }
+	}
+	if message != nil {
+		cfg.Message = func(room string, m *frame.Message, trace string) {
+			opcode, p := m.Payload()
+			h.guardTraced("OnRoomMessage", room, trace, func() { message(room, websocket.MessageType(opcode), bytes.Clone(p)) })
+		}
+		cfg.Lost = func(room string, messages int) {
+			h.counters.dropped.Add(int64(messages))
+			h.observer.Add(MetricDropped, "", "room", messages)
+			h.guard("OnRoomMessage", room, func() { message(room, 0, nil) })
+		}
+	}
+	return lifecycle.New(cfg)
+}
+
 // OnDrop calls f with the number of messages that [DropOldest] or [DropNewest] has dropped for c since the
 // last call. If f sends to c and messages are dropped again, f is called again.
 func OnDrop(f func(c *Conn, messages int)) Option {
@@ -308,11 +385,14 @@ func (c *Conn) guard(name string, f func() error) {
 }
 
 // guard runs a function of the application that belongs to no connection.
-func (h *Hub) guard(name, room string, f func()) {
+func (h *Hub) guard(name, room string, f func()) { h.guardTraced(name, room, "", f) }
+
+// guardTraced is guard for a callback whose message belongs to a trace, unless that is "".
+func (h *Hub) guardTraced(name, room, trace string, f func()) {
 	guard(name, func() error { f(); return nil }, func(v any) {
 		h.cfg.logger.Error("wsroom: callback panicked", "callback", name, "room", room,
 			"panic", v, "stack", string(debug.Stack()))
-	}, h.trace(name))
+	}, h.trace(name, trace))
 }
 
 // guard runs f. If f panics or ends the goroutine, guard calls failed with the value of the panic, or with
@@ -365,7 +445,7 @@ func endingAborted() line.Ending { return endingPanic("admission", "the Observer
 // event is something that a callback has yet to handle: a join, a leave, an expiry or drops.
 type event struct {
 	room string
-	name string
+	name string // of the callback; "" for the hub's own function, which doesn't panic
 	run  func(c *Conn, room string)
 }
 
@@ -504,6 +584,10 @@ func (c *Conn) runEvents() {
 // events.
 func (c *Conn) report() {
 	for e, ok := c.nextEvent(); ok; e, ok = c.nextEvent() {
+		if e.name == "" { // it is the hub's own
+			e.run(c, e.room)
+			continue
+		}
 		c.guard(e.name, func() error { e.run(c, e.room); return nil })
 	}
 }

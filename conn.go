@@ -482,6 +482,28 @@ func (c *Conn) leftLocked(room string) {
 	if c.hub.cfg.onLeave != nil {
 		c.mailbox.post(event{room: room, run: c.hub.cfg.onLeave, name: "OnLeave"})
 	}
+	if c.hub.lives != nil { // the room is in use until the callbacks that run now, and OnLeave, have returned
+		c.hub.lives.Hold(c.id, room)
+		c.mailbox.post(event{room: room, run: (*Conn).doneWith})
+	}
+}
+
+// doneWith ends the use of a room that the connection has left. Once the connection is ending, doneWithAll does that:
+// OnClose is still to come.
+func (c *Conn) doneWith(room string) {
+	if !c.isEnded() && c.hub.lives.Let(c.id, room) {
+		c.hub.unsubscribe(room)
+	}
+}
+
+// doneWithAll ends the use of all rooms that the connection has left.
+func (c *Conn) doneWithAll() {
+	if c.hub.lives == nil {
+		return
+	}
+	for _, room := range c.hub.lives.LetAll(c.id) {
+		c.hub.unsubscribe(room)
+	}
 }
 
 var errNotServe = errors.New("wsroom: reading belongs to Serve; other callbacks are handed what is read")

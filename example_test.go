@@ -13,6 +13,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -209,6 +210,134 @@ func ExampleConn() {
 	// ann is in [/desk topic:go]
 	// ann is in [/desk topic:chess topic:go]
 	// ann is in [/desk topic:chess]
+}
+
+// archive is an application's own store of what was said. In a database it is a table. With several nodes each node
+// with members adds a message, so a message needs a unique key of its own there.
+type archive struct {
+	mu    sync.Mutex
+	texts map[string][]string // by room
+}
+
+func (a *archive) add(room, text string) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.texts == nil {
+		a.texts = map[string][]string{}
+	}
+	a.texts[room] = append(a.texts[room], text)
+}
+
+func (a *archive) last(room string, n int) []string {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	texts := a.texts[room]
+	return slices.Clone(texts[max(0, len(texts)-n):])
+}
+
+// newArchived is a chat whose messages outlive the process. The hub's history has the newest, and the archive all.
+func newArchived(store *archive) *wsroom.Hub {
+	return wsroom.New(
+		wsroom.WithHistory(50, 1<<20, time.Minute),
+		wsroom.OnRoomMessage(func(room string, typ websocket.MessageType, p []byte) {
+			if typ == 0 {
+				log.Print("the archive is too slow: messages are missing in ", room)
+				return
+			}
+			store.add(room, string(p))
+		}),
+		wsroom.OnConnect(func(c *wsroom.Conn, r *http.Request) error {
+			if c.Resumed() || c.Rewind(c.Room(), 50) > 0 {
+				return nil // the hub still has what was said last
+			}
+			for _, text := range store.last(c.Room(), 50) {
+				if err := c.SendText(text); err != nil {
+					return err
+				}
+			}
+			return nil
+		}),
+		wsroom.OnText(func(c *wsroom.Conn, text string, err error) {
+			if err == nil {
+				c.SendTextToThisRoom(text)
+			}
+		}),
+	)
+}
+
+// A server keeps what is said in its rooms in a store of its own.
+func ExampleOnRoomMessage() {
+	var store archive
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	enter := func(hub *wsroom.Hub) *websocket.Conn {
+		srv := httptest.NewServer(hub)
+		defer srv.Close() // connections live on
+		ws, _, err := websocket.Dial(ctx, srv.URL+"/lounge", nil)
+		if err != nil {
+			log.Fatal(err)
+		}
+		return ws
+	}
+
+	before := newArchived(&store)
+	ann := enter(before)
+	ann.Write(ctx, websocket.MessageText, []byte("remember me"))
+	ann.Read(ctx)
+	ann.Close(websocket.StatusNormalClosure, "")
+	before.Shutdown(ctx) // it waits until the archive has all
+
+	after := newArchived(&store)
+	defer after.Shutdown(ctx)
+	bob := enter(after)
+	defer bob.CloseNow()
+	_, p, err := bob.Read(ctx)
+	fmt.Println(string(p), err)
+	// Output: remember me <nil>
+}
+
+// A bot hears a room and takes part in it. What it says itself is heard, too, and isn't a command.
+func ExampleOnRoomMessage_bot() {
+	var hub *wsroom.Hub
+	greeted := map[string]int{} // by room; the calls of one room come one at a time
+	var mu sync.Mutex           // those of two rooms don't
+	hub = wsroom.New(
+		wsroom.OnRoomMessage(func(room string, _ websocket.MessageType, p []byte) {
+			name, ok := strings.CutPrefix(string(p), "/greet ")
+			if !ok {
+				return
+			}
+			mu.Lock()
+			greeted[room]++
+			n := greeted[room]
+			mu.Unlock()
+			hub.SendTextToRoom(room, fmt.Sprintf("bot: hello %s, you are the %d. here", name, n))
+		}),
+		wsroom.OnText(func(c *wsroom.Conn, text string, err error) {
+			if err == nil {
+				c.SendTextToThisRoom(text)
+			}
+		}),
+	)
+	srv := httptest.NewServer(hub)
+	defer srv.Close()
+	defer hub.Shutdown(context.Background())
+
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	ann, _, err := websocket.Dial(ctx, srv.URL+"/lounge", nil)
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer ann.CloseNow()
+	ann.Write(ctx, websocket.MessageText, []byte("/greet ann"))
+	for range 2 {
+		_, p, _ := ann.Read(ctx)
+		fmt.Println(string(p))
+	}
+	// Output:
+	// /greet ann
+	// bot: hello ann, you are the 1. here
 }
 
 // newSite has rooms below /chat/, and a page from which a notice goes to one of them.

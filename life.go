@@ -191,8 +191,10 @@ func (c *Conn) fail(err error) {
 	}
 }
 
-// hangUp completes the close handshake, closes the socket, and releases what the connection holds.
+// hangUp completes the close handshake, closes the socket, and releases what the connection holds. The rooms need none
+// of its callbacks any more.
 func (c *Conn) hangUp() {
+	c.doneWithAll()
 	c.line.HangUp()
 	c.line.Abandon(c.cause())
 	c.hub.release(c)

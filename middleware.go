@@ -289,6 +289,8 @@ func (g *gate) giveBackConn(held hold) {
 	if g.wire != nil {
 		g.wire.Kill()
 	}
+	_ = g.conn.cause() // by then the connection has left every room, whoever ended it
+	g.conn.doneWithAll()
 }
 
 // WriteHeader passes on the status of a refusal by coder/websocket. It doesn't send the 101, which open sends.
@@ -569,7 +571,10 @@ func (g *gate) enter(until time.Time) error {
 	}
 
 	if err := h.subscribe(g.request.Context, cluster.EveryRoom, room); err != nil {
-		return errAway
+		if errors.Is(err, ErrOutage) || errors.Is(err, ErrShutdown) {
+			return errAway
+		}
+		return errTooLate // OnRoomOpen hasn't returned
 	}
 	g.held = holdsSubscription
 

@@ -364,23 +364,44 @@ func (h *Hub) mark(room string) {
 	if h.node == nil {
 		return
 	}
-	_ = cluster.Publish(h.node, []string{room}, nil, "", cluster.Mark, "")
+	_ = cluster.Publish(h.node, cluster.Labels{}, []string{room}, nil, cluster.Mark, "")
 }
 
-// subscribe makes this node receive what other nodes send to the rooms from now on, until unsubscribe. Its
-// errors are those of cluster.Node.Subscribe.
+// subscribe makes this node receive what other nodes send to the rooms from now on, until unsubscribe, and has
+// OnRoomOpen called for the rooms that aren't open. OnRoomMessage gets what comes meanwhile, after that. Its errors are
+// those of cluster.Node.Subscribe and lifecycle.Rooms.Use.
 func (h *Hub) subscribe(ctx func() context.Context, rooms ...string) error {
-	if h.node == nil {
+	if h.node != nil {
+		if err := h.node.Subscribe(ctx, rooms...); err != nil {
+			return err
+		}
+	}
+	if h.lives == nil {
 		return nil
 	}
-	return h.node.Subscribe(ctx, rooms...)
+	err := h.lives.Use(ctx, withoutEveryRoom(rooms)...)
+	if err != nil && h.node != nil {
+		h.node.Unsubscribe(rooms...)
+	}
+	return err
 }
 
 // unsubscribe undoes subscribe.
 func (h *Hub) unsubscribe(rooms ...string) {
+	if h.lives != nil {
+		h.lives.Release(withoutEveryRoom(rooms)...)
+	}
 	if h.node != nil {
 		h.node.Unsubscribe(rooms...)
 	}
+}
+
+// withoutEveryRoom returns the rooms that are rooms. EveryRoom may be the first.
+func withoutEveryRoom(rooms []string) []string {
+	if rooms[0] == cluster.EveryRoom {
+		return rooms[1:]
+	}
+	return rooms
 }
 
 // publish sends a message to the target's members on all nodes.
@@ -396,11 +417,11 @@ func publish[P string | []byte](t Target, opcode byte, payload P) error {
 		}
 	}
 
-	key := t.key.name
+	labels := cluster.Labels{Trace: t.trace, Key: t.key.name}
 	if opcode == frame.Close {
-		key = ""
+		labels.Key = ""
 	}
-	return cluster.Publish(t.hub.node, t.topics(), except, key, opcode, payload)
+	return cluster.Publish(t.hub.node, labels, t.topics(), except, opcode, payload)
 }
 
 // topics returns the rooms whose topics carry messages to the target.
@@ -416,7 +437,7 @@ func (t Target) topics() []string {
 // no member here yet.
 func (h *Hub) receive(d cluster.Delivery) {
 	to := audience{all: d.Rooms == nil, rooms: d.Rooms}
-	omit, at := omission{conns: skipOf(d)}, history.Position(d.At)
+	omit, from := omission{conns: skipOf(d)}, origin{at: history.Position(d.At), trace: d.Trace, key: d.Key}
 	switch kept := h.store.histories != nil; {
 	case d.Kind == frame.Close:
 		e := frame.CloseErrorOf(d.Payload)
@@ -424,7 +445,7 @@ func (h *Hub) receive(d cluster.Delivery) {
 		return
 	case d.Kind == cluster.Mark:
 		if kept && len(d.Rooms) > 0 {
-			h.store.mark(d.Rooms[0], at)
+			h.store.mark(d.Rooms[0], from.at)
 		}
 		return
 	case kept && omit.conns != nil:
@@ -432,10 +453,10 @@ func (h *Hub) receive(d cluster.Delivery) {
 	}
 
 	if d.Past {
-		h.store.send(to, omit, at, encode(h, d.Kind, d.Payload, h.store.deflated.Load() > 0))
+		h.store.send(to, omit, from, encode(h, d.Kind, d.Payload, h.store.deflated.Load() > 0))
 		return
 	}
-	deliver(h, to, omit, at, d.Key, d.Kind, d.Payload)
+	deliver(h, to, omit, from, d.Kind, d.Payload)
 }
 
 // connTags returns the numbers by which positions name these connections.

@@ -179,11 +179,11 @@ func (h *Hub) countRefusal(r *http.Request, cause string) {
 }
 
 // Tracer is an optional interface of an [Observer], for tracing what a hub does. To use one Observer's metrics
-// with another's tracing, pass [WithObserver] a struct{ Observer; Tracer } that embeds both.
+// with another's tracing, pass [WithObserver] a struct{ Observer; Tracer; Propagator } that embeds them.
 type Tracer interface {
 	// Start is called when an upgrade or a callback begins. name is "upgrade", or the name of the option that
-	// registered the callback, such as "OnConnect" or "OnJSON". route is the same as for an [Observer]. Start
-	// must return at once and may be called concurrently.
+	// registered the callback, such as "OnConnect" or "OnJSON", or "deliver" for a message of [Target.Context]. route
+	// is the same as for an [Observer]. Start must return at once and may be called concurrently.
 	//
 	// end is called once, on the same goroutine, when the upgrade or callback is over. Its err is nil or one of
 	// these: the refusal or failure of an upgrade, [ErrPanic], the error by which a callback ended the
@@ -194,6 +194,21 @@ type Tracer interface {
 	// it in their request's context, and all code finds them in Conn.Context. So a callback can be linked to
 	// its connection's upgrade. The context that Start returns for a callback isn't used.
 	Start(ctx context.Context, name, route string) (traced context.Context, end func(err error))
+}
+
+// Propagator is an optional interface of a [Tracer], for traces that go on behind a message; see [Target.Context]. Its
+// methods must return at once, must not call the hub, and may be called concurrently.
+type Propagator interface {
+	// Inject returns the trace in ctx as text of up to 255 bytes, such as a traceparent of W3C Trace Context, or "" if
+	// there is none. A longer text counts as "".
+	Inject(ctx context.Context) string
+	// Extract returns ctx with the trace that Inject has returned, maybe on another node.
+	Extract(ctx context.Context, trace string) context.Context
+}
+
+// extract returns a context with the trace of a message. There is a Propagator.
+func (h *Hub) extract(trace string) context.Context {
+	return h.propagator.Extract(context.Background(), trace)
 }
 
 // errAborted ends the trace of an upgrade in which something panicked.
@@ -234,10 +249,16 @@ func (c *Conn) trace(name string) (end func(error)) {
 	return end
 }
 
-// trace starts the trace of a callback that belongs to no connection.
-func (h *Hub) trace(name string) (end func(error)) {
-	if h.tracer != nil {
-		_, end = h.tracer.Start(context.Background(), name, "")
+// trace starts the trace of a callback that belongs to no connection. message is the trace of its message, "" if there
+// is none.
+func (h *Hub) trace(name, message string) (end func(error)) {
+	if h.tracer == nil {
+		return nil
 	}
+	ctx := context.Background()
+	if message != "" && h.propagator != nil {
+		ctx = h.extract(message)
+	}
+	_, end = h.tracer.Start(ctx, name, "")
 	return end
 }

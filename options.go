@@ -641,9 +641,9 @@ func WithHistory(n int, bytes int64, age time.Duration) Option {
 	}
 }
 
-// WithHistoryTotal bounds what the histories of all rooms keep on this node, 64 MiB by default. Beyond it the
-// room's history goes first whose last message is the oldest. Its clients then aren't resumed, except those that
-// have missed nothing.
+// WithHistoryTotal bounds the memory that the histories of all rooms take on this node, 64 MiB by default: the
+// messages' frames, and 160 bytes for each message. Beyond it the room's history goes first whose last message is the
+// oldest. Its clients then aren't resumed, except those that have missed nothing (with a broker, only some of those).
 func WithHistoryTotal(bytes int64) Option {
 	return func(c *config) error {
 		c.historyTotal = bytes

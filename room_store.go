@@ -10,6 +10,7 @@ import (
 	"github.com/wsroom/wsroom/internal/frame"
 	"github.com/wsroom/wsroom/internal/goroutine"
 	"github.com/wsroom/wsroom/internal/history"
+	"github.com/wsroom/wsroom/internal/lifecycle"
 	"github.com/wsroom/wsroom/internal/line"
 	"github.com/wsroom/wsroom/internal/lookup"
 	"github.com/wsroom/wsroom/internal/outbound"
@@ -37,7 +38,8 @@ type store struct {
 
 	maxRooms, maxMembers int // 0: no limit
 	observer             Observer
-	histories            *history.Store // nil without WithHistory
+	histories            *history.Store   // nil without WithHistory
+	lives                *lifecycle.Rooms // nil unless the application is told of rooms
 }
 
 // shard is a part of the store: the rooms whose names belong to it, and some of the connections.
@@ -90,8 +92,8 @@ func (r *room) each(f func(*Conn)) {
 	}
 }
 
-func (s *store) init(cfg *config, o Observer, mark func(room string)) {
-	s.seed, s.observer = maphash.MakeSeed(), o
+func (s *store) init(cfg *config, o Observer, mark func(room string), lives *lifecycle.Rooms) {
+	s.seed, s.observer, s.lives = maphash.MakeSeed(), o, lives
 	s.maxRooms, s.maxMembers = cfg.maxRooms, cfg.maxMembers
 	for i := range s.shards {
 		s.shards[i].rooms = map[string]*room{}
@@ -474,7 +476,7 @@ func (sh *shard) each(name string, f func(*Conn)) {
 
 // send appends m to the queues of the audience, in the rooms' order, and to the rooms' histories. It leaves out
 // the connections that omit names. Once the locks are free, send starts the writers that are needed.
-func (s *store) send(to audience, omit omission, at history.Position, m *frame.Message) (receivers int) {
+func (s *store) send(to audience, omit omission, from origin, m *frame.Message) (receivers int) {
 	t := tallies.Get().(*tally)
 	_, latest := m.Tag.(*resume.Latest)
 	switch {
@@ -488,10 +490,10 @@ func (s *store) send(to audience, omit omission, at history.Position, m *frame.M
 	case len(to.rooms) == 1:
 		sh := s.shardOf(to.rooms[0])
 		sh.mu.Lock()
-		receivers = s.sendLocked(sh, to.rooms[0], s.tagging.Load() > 0, omit, at, m, t)
+		receivers = s.sendLocked(sh, to.rooms[0], s.tagging.Load() > 0, omit, from, m, t)
 		sh.mu.Unlock()
 	default:
-		receivers = s.sendToSeveral(to, omit, at, m, t)
+		receivers = s.sendToSeveral(to, omit, from, m, t)
 	}
 
 	t.settle()
@@ -503,7 +505,7 @@ func (s *store) send(to audience, omit omission, at history.Position, m *frame.M
 }
 
 // sendToSeveral is send to several rooms. A member of more than one gets the message in the first.
-func (s *store) sendToSeveral(to audience, omit omission, at history.Position, m *frame.Message, t *tally) (receivers int) {
+func (s *store) sendToSeveral(to audience, omit omission, from origin, m *frame.Message, t *tally) (receivers int) {
 	locked := s.lock(to)
 	defer s.unlock(&locked)
 
@@ -517,24 +519,27 @@ func (s *store) sendToSeveral(to audience, omit omission, at history.Position, m
 				m = m.With(nil)
 			}
 		}
-		receivers += s.sendLocked(s.shardOf(name), name, tagged, omit, at, m, t)
+		receivers += s.sendLocked(s.shardOf(name), name, tagged, omit, from, m, t)
 	}
 	return receivers
 }
 
 // sendLocked is send to one room. The shard is locked. tagged is placeLocked's.
-func (s *store) sendLocked(sh *shard, name string, tagged bool, omit omission, at history.Position, m *frame.Message, t *tally) (receivers int) {
+func (s *store) sendLocked(sh *shard, name string, tagged bool, omit omission, from origin, m *frame.Message, t *tally) (receivers int) {
 	r := sh.rooms[name]
 	key, latest := m.Tag.(*resume.Latest)
 	var place *history.Place // the values of Latest have none
-	if !latest {
-		place = s.placeLocked(name, r, tagged, m, at, omit)
+	switch {
+	case !latest:
+		place = s.placeLocked(name, r, tagged, m, from.at, omit)
+	case r != nil:
+		m.Tag = &resume.Latest{Room: r.id, Key: key.Key}
+	}
+	if s.lives != nil { // what the broker has kept comes before the room is in use, and isn't taken
+		s.lives.Take(name, m, from.trace)
 	}
 	if r == nil {
 		return 0
-	}
-	if latest {
-		m.Tag = &resume.Latest{Room: r.id, Key: key.Key}
 	}
 
 	var skip *frame.Message // for connections that are told of positions and don't get m
@@ -584,6 +589,13 @@ func (s *store) placeLocked(name string, r *room, tagged bool, m *frame.Message,
 	}
 	m.Tag = r.tag
 	return r.tag
+}
+
+// origin says where a message comes from. The zero value is this node, without a broker.
+type origin struct {
+	at    history.Position // the broker's
+	trace string           // that it belongs to; "" for none
+	key   string           // of Target.Latest; "" for none
 }
 
 // omission says who of an audience doesn't get a message. The zero value omits nobody.

@@ -33,6 +33,9 @@
 // [OnConnect] to its own connection may wait; see [WithSendQueue].) [WithOverflow] sets what happens when a
 // queue is full.
 //
+// [OnRoomOpen], [OnRoomMessage] and [OnRoomClose] tell the application of rooms on this node and of their messages.
+// Package route, on top of this one, gives messages types and replies.
+//
 // # Lifetime
 //
 // [Hub.ServeHTTP] returns after the upgrade and OnConnect. The connection lives on, whatever middleware then
@@ -77,6 +80,7 @@ import (
 	"github.com/wsroom/wsroom/internal/frame"
 	"github.com/wsroom/wsroom/internal/goroutine"
 	"github.com/wsroom/wsroom/internal/history"
+	"github.com/wsroom/wsroom/internal/lifecycle"
 	"github.com/wsroom/wsroom/internal/line"
 	"github.com/wsroom/wsroom/internal/lookup"
 	"github.com/wsroom/wsroom/internal/outbound"
@@ -87,15 +91,17 @@ import (
 // Hub is an [http.Handler] that upgrades requests to connections and keeps the connections in rooms. [New]
 // makes it. All methods may be called concurrently.
 type Hub struct {
-	cfg      *config
-	observer Observer
-	tracer   Tracer // nil unless the observer is one
-	store    store
-	node     *cluster.Node  // nil without WithBroker
-	presence *presence.Book // nil without WithIdentity
-	counters counters
-	ended    sums
-	refused  sums
+	cfg        *config
+	observer   Observer
+	tracer     Tracer     // nil unless the observer is one
+	propagator Propagator // nil unless the observer is one and a Tracer
+	store      store
+	node       *cluster.Node    // nil without WithBroker
+	presence   *presence.Book   // nil without WithIdentity
+	lives      *lifecycle.Rooms // nil without OnRoomOpen, OnRoomClose and OnRoomMessage
+	counters   counters
+	ended      sums
+	refused    sums
 
 	resumeKey *resume.Key
 	heartbeat line.Heartbeat
@@ -121,9 +127,12 @@ func New(opts ...Option) *Hub {
 	if h.observer == nil {
 		h.observer = noObserver{}
 	}
-	h.tracer, _ = cfg.observer.(Tracer)
+	if h.tracer, _ = cfg.observer.(Tracer); h.tracer != nil {
+		h.propagator, _ = cfg.observer.(Propagator)
+	}
 	h.resumeKey = resume.NewKey(cfg.name, cfg.resumeKeys)
-	h.store.init(cfg, h.observer, h.mark)
+	h.lives = newLives(h)
+	h.store.init(cfg, h.observer, h.mark, h.lives)
 	h.heartbeat.Init(cfg.heartbeat, cfg.pongTimeout, h.checkPeers, func() bool { return h.Len() > 0 })
 	if cfg.broker != nil {
 		h.node = newNode(h)
@@ -278,6 +287,9 @@ func (h *Hub) Shutdown(ctx context.Context) error {
 	finished := make(chan struct{})
 	go func() {
 		h.wg.Wait()
+		if h.lives != nil {
+			h.lives.Wait(ctx)
+		}
 		h.leaveNodes(ctx)
 		close(finished)
 	}()
@@ -392,12 +404,14 @@ func (h *Hub) appear(c *Conn, room string) {
 	}
 }
 
-// left undoes appear and ends the subscription that the connection held for the room.
+// left undoes appear and ends the connection's use of the room, unless doneWith does that later.
 func (h *Hub) left(c *Conn, room string) {
 	if h.presence != nil {
 		h.presence.Count(room, c.Identity(), -1)
 	}
-	h.unsubscribe(room)
+	if h.lives == nil {
+		h.unsubscribe(room)
+	}
 }
 
 // Target is a set of receivers: the members of some rooms, or all connections. [Hub.To] and [Hub.ToAll] make
@@ -407,6 +421,7 @@ type Target struct {
 	to     audience
 	except []*Conn
 	key    latestKey
+	trace  string // "" for none
 }
 
 // To returns the members of these rooms as a target. A connection that is in several of them gets one copy.
@@ -463,6 +478,23 @@ func (k latestKey) check() error {
 	return nil
 }
 
+// Context returns the target for messages that belong to the trace in ctx: that trace goes on where they are delivered,
+// on all nodes. The hub's [Observer] must be a [Tracer] and a [Propagator]; otherwise Context has no effect. For each such
+// message Start is called with the name "deliver" on each node that receives it, once for each room if there is a broker,
+// and [OnRoomMessage] is traced as a part of it, too. Context doesn't keep ctx, whose end and deadline have no effect.
+//
+// Nodes of a version without Context don't understand such messages, and report a gap. So update all nodes first.
+func (t Target) Context(ctx context.Context) Target {
+	if t.hub.propagator != nil {
+		if t.trace = t.hub.propagator.Inject(ctx); len(t.trace) > maxTrace {
+			t.trace = ""
+		}
+	}
+	return t
+}
+
+const maxTrace = 255 // bytes
+
 // SendText queues a text message for every connection of the target. All members of a room see its messages
 // in the same order, and the messages of one sender in the order sent.
 //
@@ -497,7 +529,7 @@ func send[P string | []byte](t Target, opcode byte, payload P, err error) error 
 	if t.hub.node != nil {
 		return publish(t, opcode, payload)
 	}
-	deliver(t.hub, t.to, t.omission(), history.Position{}, t.key.name, opcode, payload)
+	deliver(t.hub, t.to, t.omission(), origin{trace: t.trace, key: t.key.name}, opcode, payload)
 	return nil
 }
 
@@ -513,14 +545,17 @@ func (t Target) omission() omission {
 	return o
 }
 
-// deliver sends a message to the connections on this node, and to the histories of its rooms. at is the broker's
-// position of the message, zero without a broker. key is that of Target.Latest, or "".
-func deliver[P string | []byte](h *Hub, to audience, omit omission, at history.Position, key string, opcode byte, payload P) {
-	m := encode(h, opcode, payload, h.store.deflated.Load() > 0)
-	if key != "" {
-		m.Tag = &resume.Latest{Key: key} // its rooms are set as it is sent to them
+// deliver sends a message to the connections on this node, and to the histories of its rooms.
+func deliver[P string | []byte](h *Hub, to audience, omit omission, from origin, opcode byte, payload P) {
+	if from.trace != "" && h.propagator != nil {
+		_, end := h.tracer.Start(h.extract(from.trace), "deliver", "")
+		defer end(nil)
 	}
-	n := h.store.send(to, omit, at, m)
+	m := encode(h, opcode, payload, h.store.deflated.Load() > 0)
+	if from.key != "" {
+		m.Tag = &resume.Latest{Key: from.key} // its rooms are set as it is sent to them
+	}
+	n := h.store.send(to, omit, from, m)
 	h.observer.Record(MetricFanOut, "", "", float64(n))
 }
 

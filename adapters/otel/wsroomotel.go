@@ -19,6 +19,7 @@ import (
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/codes"
 	"go.opentelemetry.io/otel/metric"
+	"go.opentelemetry.io/otel/propagation"
 	"go.opentelemetry.io/otel/trace"
 )
 
@@ -155,13 +156,14 @@ func (l labels) attributes() attribute.Set {
 type upgradeKey struct{}
 
 // Start begins a span. The span of an upgrade is a child of the request's. The span of a callback begins a
-// trace of its own, because a connection may last for days, and is linked to the upgrade's span.
+// trace of its own, because a connection may last for days, and is linked to the upgrade's span. The spans behind a
+// message of Target.Context, "wsroom deliver" and "wsroom OnRoomMessage", are children of the message's.
 func (o *Observer) Start(ctx context.Context, name, route string) (context.Context, func(error)) {
 	var opts []trace.SpanStartOption
 	if route != "" {
 		opts = append(opts, trace.WithAttributes(attribute.String("http.route", route)))
 	}
-	if name != "upgrade" {
+	if name != "upgrade" && !trace.SpanContextFromContext(ctx).IsRemote() {
 		opts = append(opts, trace.WithNewRoot())
 		if upgrade, ok := ctx.Value(upgradeKey{}).(trace.SpanContext); ok {
 			opts = append(opts, trace.WithLinks(trace.Link{SpanContext: upgrade}))
@@ -178,3 +180,18 @@ func (o *Observer) Start(ctx context.Context, name, route string) (context.Conte
 		span.End()
 	}
 }
+
+// Inject returns the traceparent of the span in ctx, for messages of Target.Context.
+func (o *Observer) Inject(ctx context.Context) string {
+	carrier := propagation.MapCarrier{}
+	propagation.TraceContext{}.Inject(ctx, carrier)
+	return carrier[traceparent]
+}
+
+// Extract returns ctx with the remote span of the traceparent.
+func (o *Observer) Extract(ctx context.Context, trace string) context.Context {
+	return propagation.TraceContext{}.Extract(ctx, propagation.MapCarrier{traceparent: trace})
+}
+
+// traceparent is the header of W3C Trace Context.
+const traceparent = "traceparent"

@@ -11,7 +11,9 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/coder/websocket"
 	"github.com/wsroom/wsroom"
+	"github.com/wsroom/wsroom/adapters/brokertest"
 	wsroomotel "github.com/wsroom/wsroom/adapters/otel"
 	"github.com/wsroom/wsroom/wsroomtest"
 	"go.opentelemetry.io/otel"
@@ -24,8 +26,9 @@ import (
 )
 
 var (
-	_ wsroom.Observer = (*wsroomotel.Observer)(nil)
-	_ wsroom.Tracer   = (*wsroomotel.Observer)(nil)
+	_ wsroom.Observer   = (*wsroomotel.Observer)(nil)
+	_ wsroom.Tracer     = (*wsroomotel.Observer)(nil)
+	_ wsroom.Propagator = (*wsroomotel.Observer)(nil)
 )
 
 func Example() {
@@ -209,6 +212,44 @@ func TestUpgradesAndCallbacksAreSpans(t *testing.T) {
 		return s.Name() == "wsroom upgrade" && s.Status().Code == codes.Error
 	}) {
 		t.Error("the refused upgrade's span has no error")
+	}
+}
+
+// Behind a message of Target.Context the trace goes on, on another node: its spans are children of the message's.
+func TestTraceGoesOnBehindAMessage(t *testing.T) {
+	server := brokertest.NewMemory()
+	here, there := newTelemetry(t), newTelemetry(t)
+	heard := make(chan struct{}, 1)
+	sender := wsroomtest.CheckHub(t, wsroom.New(wsroom.WithBroker(server.Open()), wsroom.WithObserver(here)))
+	receiver := wsroom.New(wsroom.WithBroker(server.Open()), wsroom.WithObserver(there),
+		wsroom.OnRoomMessage(func(string, websocket.MessageType, []byte) { heard <- struct{}{} }))
+	client := wsroomtest.Dial(t, receiver, "/a")
+
+	ctx, span := here.tracer.Tracer("app").Start(t.Context(), "publish")
+	if err := sender.To("/a").Context(ctx).SendText("x"); err != nil {
+		t.Fatal(err)
+	}
+	span.End()
+	client.ExpectText("x")
+	<-heard
+	if err := receiver.Shutdown(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	found := 0
+	for _, s := range there.spans.Ended() {
+		if s.Name() != "wsroom deliver" && s.Name() != "wsroom OnRoomMessage" {
+			continue
+		}
+		found++
+		if s.Parent().SpanID() != span.SpanContext().SpanID() || s.SpanContext().TraceID() != span.SpanContext().TraceID() {
+			t.Errorf("%s: parent %v, want %v", s.Name(), s.Parent(), span.SpanContext())
+		}
+	}
+	if found != 2 {
+		t.Errorf("%d spans behind the message", found)
+	}
+	if got := here.Inject(t.Context()); got != "" {
+		t.Errorf("without a span: %q", got)
 	}
 }
 

@@ -339,7 +339,7 @@ func (s *subscription) take(envelope []byte) {
 		case past && (m.kind == frame.Close || m.key != ""): // it was for the members of then
 		default:
 			at := Position{s.at, letter}
-			s.node.cfg.Receive(Delivery{s.rooms, m.kind, payload, m.except, m.besides, m.key, at, past})
+			s.node.cfg.Receive(Delivery{s.rooms, m.kind, payload, m.except, m.besides, Labels{m.trace, m.key}, at, past})
 		}
 	}
 	s.signalEcho(node)

@@ -26,6 +26,18 @@ func (m *Message) With(tag any) *Message {
 	return &Message{plain: m.plain, deflated: m.deflated, Tag: tag, Made: m.Made}
 }
 
+// Payload returns the message's opcode and its payload, which mustn't be changed. The message must have a frame.
+func (m *Message) Payload() (opcode byte, payload []byte) {
+	size := 2
+	switch m.plain[1] {
+	case 126:
+		size += 2
+	case 127:
+		size += 8
+	}
+	return m.plain[0] &^ finBit, m.plain[size:]
+}
+
 // Size returns how many bytes the message holds: those of its frame, and of the compressed one.
 func (m *Message) Size() int64 { return int64(len(m.plain) + len(m.deflated)) }
 

@@ -61,7 +61,7 @@ type Log struct {
 	birth  uint64 // see Birth
 	store  *Store // nil if it belongs to none
 
-	mu     sync.Mutex       // guards the rest; nothing is locked under it
+	mu     sync.Mutex       // guards the rest; under it only what f of After locks
 	over   bool             // the store has ended it
 	ring   []*frame.Message // its size is a power of two
 	head   int              // of the oldest message, in ring
@@ -156,7 +156,7 @@ func (l *Log) newest() int64 { return placeOf(l.at(l.len - 1)).Made }
 func (l *Log) Append(m *frame.Message, at Position, hidden *Hidden, now int64) *Place {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	before := l.bytes
+	before := l.used()
 	prev := l.endLocked()
 	if at == (Position{}) {
 		at.Stream = l.lastAt.Stream + 1
@@ -171,7 +171,7 @@ func (l *Log) Append(m *frame.Message, at Position, hidden *Hidden, now int64) *
 		l.drop()
 	}
 	l.expire(now)
-	l.count(l.bytes - before)
+	l.count(l.used() - before)
 	return place
 }
 
@@ -197,7 +197,7 @@ func (l *Log) Clear() {
 }
 
 func (l *Log) clear() {
-	before := l.bytes
+	before := l.used()
 	for l.len > 0 {
 		l.drop()
 	}
@@ -209,9 +209,9 @@ func (l *Log) clear() {
 func (l *Log) Expire(now int64) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	before := l.bytes
+	before := l.used()
 	l.expire(now)
-	l.count(l.bytes - before)
+	l.count(l.used() - before)
 }
 
 func (l *Log) expire(now int64) {
@@ -313,6 +313,12 @@ func (l *Log) Tail(n int, last, conn uint64) []*frame.Message {
 	slices.Reverse(tail)
 	return tail
 }
+
+// overhead is what a kept message takes besides its frames: itself, its Place, and its share of the ring.
+const overhead = 160
+
+// used returns how much memory the kept messages take.
+func (l *Log) used() int64 { return l.bytes + overhead*int64(l.len) }
 
 // count tells the store by how many bytes the log has grown.
 func (l *Log) count(bytes int64) {

@@ -14,7 +14,7 @@ import (
 // Config configures a [Store]. All fields but Mark are required.
 type Config struct {
 	Limits       // of each log
-	Total  int64 // bytes of all logs
+	Total  int64 // bytes of memory of all logs: their messages' frames, and some more for each message
 	Shared bool  // a broker keeps and numbers the messages, too; a log ends by [Store.End] only
 	// Count is called with the number of bytes by which all logs have grown, with no lock held.
 	Count func(bytes int)
@@ -27,7 +27,7 @@ type Config struct {
 // concurrently.
 type Store struct {
 	cfg       Config
-	bytes     atomic.Int64 // of all logs
+	bytes     atomic.Int64 // that all logs use
 	uncounted atomic.Int64 // the part of it that Config.Count hasn't been told yet
 
 	mu       sync.Mutex // guards the rest
@@ -172,9 +172,9 @@ func (s *Store) sweepLogs(now int64) (unnamed []string) {
 func (l *Log) sweep(now int64) (over, mark bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	before := l.bytes
+	before := l.used()
 	l.expire(now)
-	l.count(l.bytes - before)
+	l.count(l.used() - before)
 	over = l.idle != 0 && now-l.idle > int64(l.limits.Age)
 	return over, l.told > 0 && l.markLocked(now, l.limits.Age/2)
 }

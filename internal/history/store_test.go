@@ -2,6 +2,7 @@ package history_test
 
 import (
 	"fmt"
+	"runtime"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -26,7 +27,8 @@ func say(log *history.Log, text string) {
 // the oldest. Once all messages are too old, nothing is kept, and once nobody can come back, no log.
 func TestTotal(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		const rooms, total = 10_000, 200_000
+		const rooms, overhead = 10_000, 160
+		const total = 16_000 * (overhead + 12)
 		limits := history.Limits{Messages: 100, Bytes: 1 << 20, Age: time.Minute}
 		s, bytes := newStore(history.Config{Limits: limits, Total: total})
 		defer s.Close()
@@ -55,7 +57,7 @@ func TestTotal(t *testing.T) {
 		kept := int64(0)
 		firstHalf, secondHalf := 0, 0
 		for i, log := range logs {
-			kept += log.Bytes()
+			kept += log.Bytes() + overhead*int64(log.Len())
 			if i < rooms/2 {
 				firstHalf += min(log.Len(), 1)
 			} else {
@@ -92,6 +94,30 @@ func TestTotal(t *testing.T) {
 	})
 }
 
+// What a log counts for a message is about what that takes.
+func TestMemoryIsCounted(t *testing.T) {
+	const n = 100_000
+	used := func() int64 {
+		runtime.GC()
+		var m runtime.MemStats
+		runtime.ReadMemStats(&m)
+		return int64(m.HeapAlloc)
+	}
+	s, bytes := newStore(history.Config{Limits: history.Limits{Messages: n, Bytes: 1 << 30, Age: time.Hour}, Total: 1 << 30})
+	defer s.Close()
+	log := s.Open("a")
+	before := used()
+	for range n {
+		say(log, "0123456789")
+	}
+	s.Settle()
+	took, counted := (used()-before)/n, bytes.Load()/n
+	if took < counted/2 || took > counted*3/2 {
+		t.Errorf("a message takes %d bytes, and counts %d", took, counted)
+	}
+	runtime.KeepAlive(log)
+}
+
 // A closed store keeps nothing, and leaves no timer.
 func TestClosedStoreKeepsNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -115,7 +141,10 @@ func TestClosedStoreKeepsNothing(t *testing.T) {
 		marked.Store(0)
 		say(log, "three") // somebody still has the log
 		s.Settle()
-		s.Find("b").AddTold(1)
+		late := s.Find("b")
+		late.AddTold(1)
+		say(late, "four")
+		s.Settle()
 		time.Sleep(time.Hour)
 		synctest.Wait()
 		if bytes.Load() != 0 || marked.Load() != 0 {

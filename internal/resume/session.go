@@ -22,8 +22,8 @@ const (
 	unnamedPart = 4
 )
 
-// Session is what a hub knows of one client that speaks this protocol. Claim, SetEntered, Has, Holders and Resumed may be
-// called concurrently. The other methods belong to the writer of the connection.
+// Session is what a hub knows of one client that speaks this protocol. Claim, SetEntered, Has, Holders and Resumed
+// may be called concurrently. The other methods belong to the writer of the connection.
 type Session struct {
 	// Subprotocol is the application's own, "" if the client asked for none.
 	Subprotocol string

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -25,6 +26,7 @@ type trap struct {
 	at   string
 	fail func()
 	hit  bool
+	open atomic.Int32 // rooms
 }
 
 func (p *trap) step(at string) {
@@ -74,6 +76,8 @@ func trapped(p *trap, w wsroom.Broker, opts ...wsroom.Option) *wsroom.Hub {
 		}),
 		wsroom.WithIdentity(func(*http.Request) string { p.step("WithIdentity"); return "ann" }),
 		wsroom.OnConnect(func(*wsroom.Conn, *http.Request) error { p.step("OnConnect"); return nil }),
+		wsroom.OnRoomOpen(func(string) { p.open.Add(1); p.step("OnRoomOpen") }),
+		wsroom.OnRoomClose(func(string) { p.open.Add(-1); p.step("OnRoomClose") }),
 		wsroom.OnJoin(func(*wsroom.Conn, string) { p.step("OnJoin") }),
 		wsroom.OnClose(func(*wsroom.Conn, error) { p.step("OnClose") }),
 		wsroom.OnMemberJoin(func(string, wsroom.Member) { p.step("OnMemberJoin") }))...)
@@ -84,6 +88,7 @@ func trapped(p *trap, w wsroom.Broker, opts ...wsroom.Option) *wsroom.Hub {
 func TestNothingIsLeftOfAnAdmissionThatPanics(t *testing.T) {
 	steps := []string{
 		"WithMaxConnsPer", "WithRoom", "WithAuthorize", "WithIdentity", "OnConnect", "OnJoin", "OnClose", "OnMemberJoin", "Hijack", "Write",
+		"OnRoomOpen", "OnRoomClose",
 		"Tracer upgrade", "Tracer's end of upgrade", "Tracer OnConnect",
 		"Observer rooms", "Observer joins", "Observer conns", "Observer refused",
 	}
@@ -138,6 +143,9 @@ func wantNothingLeft(t *testing.T, step string, fail func(*wsroom.Hub)) {
 		}
 		if hub.Len() != 0 || len(hub.Rooms()) != 0 || hub.Stats().Rooms != 0 || len(hub.Members("/a")) != 0 {
 			t.Errorf("%d connections, rooms %q", hub.Len(), hub.Rooms())
+		}
+		if n := p.open.Load(); n != 0 {
+			t.Errorf("%d rooms weren't closed", n)
 		}
 		w.Mu.Lock()
 		for topic, n := range w.Subs {

@@ -37,10 +37,11 @@ var imports = map[string][]string{
 		module + "/internal/outbound", module + "/internal/frame", module + "/internal/bucket", module + "/internal/resume",
 		"github.com/coder/websocket",
 	},
-	"request":  {"github.com/go-chi/chi/v5"},
-	"route":    {"github.com/go-chi/chi/v5"},
-	"cluster":  {module + "/internal/frame", module + "/internal/serial"},
-	"presence": {module + "/internal/serial"},
+	"request":   {"github.com/go-chi/chi/v5"},
+	"route":     {"github.com/go-chi/chi/v5"},
+	"cluster":   {module + "/internal/frame", module + "/internal/serial"},
+	"lifecycle": {module + "/internal/frame"},
+	"presence":  {module + "/internal/serial"},
 
 	// for tests only
 	"loopback":  {},

@@ -170,6 +170,9 @@ func testAccount(t *testing.T, seed uint64) {
 			t.Errorf("%q ends with %d, want %d; log: …%q", room, a.have[room], st.last[room], c.log[max(0, len(c.log)-30):])
 		}
 	}
+	if len(c.gaps) > 0 {
+		t.Errorf("gaps %v, where nothing was lost", c.gaps)
+	}
 	t.Logf("history %d: resumed %d, fresh %v, gaps %v, sent %v", size, c.resumed, c.fresh, c.gaps, st.last)
 	c.cut()
 }

@@ -22,7 +22,7 @@ import (
 // somebody out, what it would have got without that: never one that left it out, never one twice, and everything
 // else in order. So it does when it comes to another node each time.
 func TestAccountOfTargets(t *testing.T) {
-	for seed := range uint64(12) {
+	for seed := range uint64(8) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) { testAccountOfTargets(t, seed, 1+2*int(seed%2)) })
 	}
 }
@@ -256,11 +256,11 @@ func TestFormerRoomHidesNothing(t *testing.T) {
 		c.cut()
 		hub.To("a", "/b").SendText("both")
 		hub.SendTextToRoom("/b", "b2")
+		before := c.resumed
 		c.connect(s)
+		resumed := c.resumed > before
 		hub.SendTextToRoom("/b", "b3")
 		c.until("the last comes", func() bool { return slices.Contains(c.got["/b"], "b3") })
-
-		resumed := strings.HasSuffix(c.log[slices.IndexFunc(c.log, func(e string) bool { return e == "/b:b3" })-1], "b2")
 		if resumed && !slices.Contains(c.got["/b"], "both") {
 			t.Errorf("it was resumed without a message; log: %q", c.log)
 		}

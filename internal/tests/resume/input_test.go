@@ -7,6 +7,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/coder/websocket"
@@ -171,7 +172,7 @@ func TestBannedGetsNothing(t *testing.T) {
 	hub.SendTextToRoom("/a", "a")
 	c.connect(s)
 	c.ask(1)
-	if len(c.got["b"]) != 1 || len(c.got["/a"]) != 2 {
+	if len(c.got["b"]) != 1 || len(c.got["/a"]) != 2 || len(c.got[""]) > 0 {
 		t.Errorf("got %q", c.got)
 	}
 	c.cut()
@@ -234,6 +235,34 @@ func TestWithoutHistory(t *testing.T) {
 				t.Errorf("round %d: %v, hello %+v, %d beats", round, c.rooms, c.hello, c.beats)
 			}
 			c.cut()
+		}
+	})
+}
+
+// A position of another process isn't resumed, even where both have the same key, and numbered their messages alike.
+func TestPositionOfAnotherProcess(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var servers []*server
+		var clients []*v1
+		for range 2 { // in the bubble both begin at the same time
+			hub := newHub(t, wsroom.WithHistory(10, 1<<20, time.Minute), wsroom.WithResumeKey(key))
+			s := serve(t, hub)
+			c := newV1(t, "/a")
+			c.connect(s)
+			hub.SendTextToRoom("/a", "one")
+			hub.SendTextToRoom("/a", "two")
+			c.await("/a", 2)
+			servers, clients = append(servers, s), append(clients, c)
+		}
+		c := clients[0]
+		if c.rooms["/a"].at != clients[1].rooms["/a"].at {
+			t.Fatalf("the positions are %v and %v", c.rooms["/a"], clients[1].rooms["/a"])
+		}
+		c.cut()
+		c.connect(servers[1])
+		c.ask(1)
+		if c.resumed != 0 || c.fresh["/a"] != 2 {
+			t.Errorf("resumed %d, fresh %v", c.resumed, c.fresh)
 		}
 	})
 }

@@ -18,6 +18,7 @@ func (c *v1) connect(s *server) {
 	if err := c.dial(s, -1); err != nil {
 		c.t.Fatal(err)
 	}
+	c.t.Cleanup(c.cut)
 	before := c.resumed + c.fresh[c.path]
 	c.until("it is in its room", func() bool { return c.resumed+c.fresh[c.path] > before })
 }

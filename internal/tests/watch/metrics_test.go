@@ -17,6 +17,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/coder/websocket"
 	"github.com/wsroom/wsroom"
 	"github.com/wsroom/wsroom/adapters/brokertest"
 	"github.com/wsroom/wsroom/internal/tests/kit"
@@ -192,6 +193,14 @@ func drops() []trigger {
 		onConn("dropped oldest", fills, wsroom.WithSendQueue(1, 1), wsroom.WithOverflow(wsroom.DropOldest)),
 		onConn("dropped newest", fills, wsroom.WithSendQueue(1, 1), wsroom.WithOverflow(wsroom.DropNewest)),
 		onConn("dropped replaced", func(c *kit.RawConn, hub *wsroom.Hub) { fillLatest(hub, 3) }),
+		onConn("dropped room", func(c *kit.RawConn, hub *wsroom.Hub) {
+			go c.CloseFrame()
+			for i := range 3 {
+				hub.SendTextToRoom("/a", fmt.Sprint(i))
+				synctest.Wait()
+			}
+			time.Sleep(time.Minute)
+		}, wsroom.WithSendQueue(1, 1), wsroom.OnRoomMessage(func(string, websocket.MessageType, []byte) { time.Sleep(time.Second) })),
 		onConn("dropped ended", func(c *kit.RawConn, hub *wsroom.Hub) { fill(hub, 1) }), // while it is being written
 		onConn("dropped ended", func(c *kit.RawConn, hub *wsroom.Hub) { // while OnConnect holds it back
 			hub.SendTextToAll("x")
