@@ -454,7 +454,7 @@ func (t Target) Except(conns ...*Conn) Target {
 // stands where the first of those that waited stood. A replacement needs no further place in the queue. If it
 // is larger than the message before and the bytes are too many for the queue, it is queued as any message is,
 // and [WithOverflow] sets what happens. The [Observer] counts messages that were replaced as dropped, with
-// the cause "replaced"; [OnDrop] and [Stats] don't.
+// the cause "replaced"; [OnDrop] and [Stats] don't. [OnRoomMessage] gets each value.
 //
 // With [WithHistory] the values aren't kept: a client that comes back isn't sent those that it has missed,
 // and is told of no gap. Send it the present values from [OnConnect], also when [Conn.Resumed] is true.

@@ -10,6 +10,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/coder/websocket"
 	"github.com/wsroom/wsroom"
 	"github.com/wsroom/wsroom/internal/tests/kit"
 	"github.com/wsroom/wsroom/wsroomtest"
@@ -271,6 +272,27 @@ func TestLatestIsNoScan(t *testing.T) {
 	if took[waiting] > 20*took[1] {
 		t.Errorf("a send takes %v where 1 waits, %v where %d do", took[1], took[waiting], waiting)
 	}
+}
+
+// A server that hears its own room hears every value, in the room's order.
+func TestRoomMessagesHaveEveryValue(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var heard []string
+		hub := wsroomtest.CheckHub(t, wsroom.New(wsroom.WithHeartbeat(0, 0), wsroom.OnRoomMessage(func(room string, _ websocket.MessageType, p []byte) {
+			heard = append(heard, room+" "+string(p))
+		})))
+		c := stalled(t, hub)
+		for i := range 3 {
+			latest(t, hub, "/a", "k", fmt.Sprint(i))
+		}
+		synctest.Wait()
+		if got, want := heard[1:], []string{"/a 0", "/a 1", "/a 2"}; !slices.Equal(got, want) {
+			t.Errorf("heard %q", got)
+		}
+		if got := texts(c); !slices.Equal(got, []string{"2"}) {
+			t.Errorf("got %q", got)
+		}
+	})
 }
 
 // Values sent while OnConnect runs are replaced, too, and come after the snapshot.
