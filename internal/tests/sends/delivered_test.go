@@ -152,7 +152,7 @@ func TestDeliveredAtTheEnd(t *testing.T) {
 		do   func(raw *kit.RawConn, c *wsroom.Conn)
 		want string
 	}{
-		"lost":      {func(raw *kit.RawConn, c *wsroom.Conn) { raw.Close() }, "EOF"},
+		"lost":      {func(raw *kit.RawConn, c *wsroom.Conn) { raw.Close() }, "wsroom: "}, // of reading or writing
 		"by itself": {func(raw *kit.RawConn, c *wsroom.Conn) { c.Close(4000, "bye"); time.Sleep(time.Minute) }, "4000"},
 		"answered": {func(raw *kit.RawConn, c *wsroom.Conn) {
 			c.Close(4000, "bye")
