@@ -73,9 +73,12 @@ func (q *Queue) Confirm(f func(error), by goroutine.ID) bool {
 	}
 	r := q.receipts()
 	r.next = append(r.next, f)
+	before := r.behind
 	r.behind = q.end()
-	if q.held && q.snapshot.by == by {
-		r.behind.ready = q.ready.head
+	if q.held && q.snapshot.by == by { // the ping may be for others, too
+		if r.behind.ready = q.ready.head; len(r.next) > 1 {
+			r.behind.ready = before.ready
+		}
 	}
 	if !r.wanted && !r.pausing {
 		q.ask(r)
