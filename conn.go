@@ -404,6 +404,56 @@ func (c *Conn) isKnown() bool { return c.line.Attached() != nil }
 // 0.
 func (c *Conn) Queued() (messages int, bytes int64) { return c.line.Waiting() }
 
+// WaitQueue returns nil once at most so many bytes wait to be written to this connection, as [Conn.Queued]
+// counts them. So a program that sends much, such as a file, can send as fast as the client reads. Messages
+// of others that [OnConnect] or [Conn.Enter] holds back count, too. WaitQueue returns the context's cause if
+// ctx is done first, and [ErrClosed] once the connection is ending.
+func (c *Conn) WaitQueue(ctx context.Context, bytes int64) error {
+	for {
+		drained, closed := c.line.Drained(bytes)
+		switch {
+		case closed:
+			return ErrClosed
+		case drained == nil:
+			return nil
+		}
+		select {
+		case <-drained:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-c.Context().Done():
+			return ErrClosed
+		}
+	}
+}
+
+// Delivered calls f once: with nil when the client has answered a ping that stands behind everything that was
+// queued for it before, or with the cause of the connection's end if that comes first. What was dropped
+// ([WithOverflow]) or replaced ([Target.Latest]) isn't waited for. docs/slow-clients.md says what the answer
+// proves, by client.
+//
+// The hub sends at most 5 such pings a second to a connection; calls in between share one. The answer is read
+// where messages are read: while a callback of c runs, or the function of [Serve] doesn't read, none is seen.
+// So a callback of c must not wait for f. f has a goroutine of its own and may run at the same time as
+// callbacks of c, also after [OnClose]. A panic in it ends the connection. If c is ending already, f is
+// called at once with [ErrClosed], before Delivered returns.
+//
+// With a broker, messages to rooms and to all aren't queued yet when their send returns: see
+// [Target.Delivered].
+func (c *Conn) Delivered(f func(error)) {
+	call := func(err error) { // a connection counts in wg until Abandon has been called
+		c.hub.wg.Go(func() { c.guard("Delivered", func() error { f(err); return nil }) })
+	}
+	if !c.line.Confirm(call, goroutine.Current()) {
+		f(ErrClosed)
+	}
+}
+
+// Lag returns how long the client took to answer the last ping that stood behind messages: of
+// [Conn.Delivered], [Target.Delivered] or [WithFreshness]. It includes what lies in the kernels and on the
+// line before the ping. It is 0 if no such ping has been answered.
+func (c *Conn) Lag() time.Duration { return c.line.Lag() }
+
 // Close ends the connection. Queued messages are still written (while [OnConnect] runs, only those that it
 // sent itself), then a close frame with this code and reason. The socket is closed after 5 s at the latest,
 // whatever the peer does. Close returns at once. The cause of the end is a [websocket.CloseError]. A reason

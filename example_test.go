@@ -643,6 +643,68 @@ func (g *relay) text(c *wsroom.Conn, text string, err error) {
 	}
 }
 
+// Where a player stands is sent under a key of the player, so that a slow client has one position of each
+// player waiting, the newest. What is said in the room stays complete.
+func ExampleTarget_Latest() {
+	type move struct{ Player, X, Y int }
+	hub := wsroom.New()
+	srv := httptest.NewServer(hub)
+	defer srv.Close()
+	defer hub.Shutdown(context.Background())
+
+	ws, _, err := websocket.Dial(context.Background(), srv.URL+"/game", nil)
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer ws.CloseNow()
+
+	position := func(m move) error { return hub.To("/game").Latest(fmt.Sprint("player ", m.Player)).SendJSON(m) }
+	if err := errors.Join(position(move{1, 10, 20}), hub.SendTextToRoom("/game", "go!")); err != nil {
+		log.Fatal(err)
+	}
+	for range 2 {
+		_, p, err := ws.Read(context.Background())
+		if err != nil {
+			log.Fatal(err)
+		}
+		fmt.Printf("%s\n", p)
+	}
+	// Output:
+	// {"Player":1,"X":10,"Y":20}
+	// go!
+}
+
+// The server learns when a client has what was sent to it, without any code of the client: by the answer to a
+// ping behind it.
+func ExampleConn_Delivered() {
+	delivered := make(chan error, 1)
+	hub := wsroom.New(wsroom.OnConnect(func(c *wsroom.Conn, _ *http.Request) error {
+		err := c.SendText("your order is taken")
+		c.Delivered(func(err error) { delivered <- err })
+		return err
+	}))
+	srv := httptest.NewServer(hub)
+	defer srv.Close()
+	defer hub.Shutdown(context.Background())
+
+	ws, _, err := websocket.Dial(context.Background(), srv.URL, nil)
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer ws.CloseNow()
+	_, text, err := ws.Read(context.Background())
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Printf("the client has read: %s\n", text)
+	ws.CloseRead(context.Background()) // it goes on reading, and so answers
+
+	fmt.Println("delivered:", <-delivered == nil)
+	// Output:
+	// the client has read: your order is taken
+	// delivered: true
+}
+
 // Messages for everyone but the sender, then for several rooms, and a kick.
 func ExampleTarget() {
 	var g relay

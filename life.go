@@ -196,6 +196,7 @@ func (c *Conn) fail(err error) {
 func (c *Conn) hangUp() {
 	c.doneWithAll()
 	c.line.HangUp()
+	c.line.Abandon(c.cause())
 	c.hub.release(c)
 }
 

@@ -285,6 +285,7 @@ func (g *gate) giveBackConn(held hold) {
 	}()
 
 	g.conn.end(line.Lost("upgrade", net.ErrClosed)) // a send to all may have ended it already
+	g.conn.line.Abandon(ErrClosed)
 	if g.wire != nil {
 		g.wire.Kill()
 	}

@@ -364,7 +364,7 @@ func (h *Hub) mark(room string) {
 	if h.node == nil {
 		return
 	}
-	_ = cluster.Publish(h.node, []string{room}, nil, cluster.Mark, "")
+	_ = cluster.Publish(h.node, cluster.Labels{}, []string{room}, nil, cluster.Mark, "")
 }
 
 // subscribe makes this node receive what other nodes send to the rooms from now on, until unsubscribe, and has
@@ -406,11 +406,6 @@ func withoutEveryRoom(rooms []string) []string {
 
 // publish sends a message to the target's members on all nodes.
 func publish[P string | []byte](t Target, opcode byte, payload P) error {
-	rooms := t.to.rooms
-	if t.to.all {
-		rooms = []string{cluster.EveryRoom}
-	}
-
 	var except []string
 	for _, c := range t.except {
 		except = append(except, c.id)
@@ -422,7 +417,19 @@ func publish[P string | []byte](t Target, opcode byte, payload P) error {
 		}
 	}
 
-	return cluster.PublishTraced(t.hub.node, t.trace, rooms, except, opcode, payload)
+	labels := cluster.Labels{Trace: t.trace, Key: t.key.name}
+	if opcode == frame.Close {
+		labels.Key = ""
+	}
+	return cluster.Publish(t.hub.node, labels, t.topics(), except, opcode, payload)
+}
+
+// topics returns the rooms whose topics carry messages to the target.
+func (t Target) topics() []string {
+	if t.to.all {
+		return []string{cluster.EveryRoom}
+	}
+	return t.to.rooms
 }
 
 // receive takes a message that came from a node, this one included, and only queues it for the members
@@ -430,7 +437,7 @@ func publish[P string | []byte](t Target, opcode byte, payload P) error {
 // no member here yet.
 func (h *Hub) receive(d cluster.Delivery) {
 	to := audience{all: d.Rooms == nil, rooms: d.Rooms}
-	omit, from := omission{conns: skipOf(d)}, origin{history.Position(d.At), d.Trace}
+	omit, from := omission{conns: skipOf(d)}, origin{at: history.Position(d.At), trace: d.Trace, key: d.Key}
 	switch kept := h.store.histories != nil; {
 	case d.Kind == frame.Close:
 		e := frame.CloseErrorOf(d.Payload)

@@ -364,6 +364,33 @@ func WithOverflow(o Overflow) Option {
 	}
 }
 
+// WithFreshness bounds what is on its way to each client, so that what the client reads is fresh: no more
+// than about this many bytes are written that the client hasn't read. What comes beyond it waits in the send
+// queue, where [WithOverflow] drops and [Target.Latest] replaces what is stale. By default there is no bound,
+// and the kernels and proxies between hold from 100 KB to several MB for a client that reads slowly: at 30 KB
+// a second that is at least 3 s.
+//
+// The hub finds out what the client has read by pings that stand behind the messages, one for each half of
+// the bytes. So a client gets at most this many bytes in the time that a ping takes there and back, and pongs
+// are its answer: 32 KiB at 100 ms is 320 KB a second. A single message may be larger than bytes, and so may
+// be what [OnConnect] sends. bytes is at least 1024.
+//
+// The answer is read where messages are read. So while a callback of the connection runs, or the function of
+// [Serve] doesn't read, the client gets no more than these bytes. A client that doesn't answer within the
+// time of [WithWriteTimeout] while messages wait for it, and while the hub reads, is treated as one that
+// doesn't read.
+func WithFreshness(bytes int64) Option {
+	return func(c *config) error {
+		c.outboundQueue.Unread = bytes
+		if bytes < leastUnread {
+			return fmt.Errorf("WithFreshness: must be at least %d bytes, not %d", leastUnread, bytes)
+		}
+		return nil
+	}
+}
+
+const leastUnread = 1 << 10
+
 // WithHeartbeat pings a peer that has been silent for interval (randomly a little less), and ends the
 // connection with [ErrHeartbeat] if nothing arrives within timeout. The defaults are 25 s and 10 s. Any data
 // from the peer shows that it is alive. An interval of 0 turns heartbeats off.

@@ -478,12 +478,13 @@ func (sh *shard) each(name string, f func(*Conn)) {
 // the connections that omit names. Once the locks are free, send starts the writers that are needed.
 func (s *store) send(to audience, omit omission, from origin, m *frame.Message) (receivers int) {
 	t := tallies.Get().(*tally)
+	_, latest := m.Tag.(*resume.Latest)
 	switch {
 	case to.all:
 		s.visit(to, func(c *Conn) {
 			if !omit.omits(c) {
 				receivers++
-				t.note(c, c.line.Push(m))
+				t.note(c, push(c, m, latest))
 			}
 		})
 	case len(to.rooms) == 1:
@@ -512,7 +513,9 @@ func (s *store) sendToSeveral(to audience, omit omission, from origin, m *frame.
 	for i, name := range to.rooms {
 		if i > 0 {
 			omit.names, omit.first = &names, i
-			if m.Tag != nil {
+			if _, latest := m.Tag.(*resume.Latest); latest {
+				m = m.With(m.Tag)
+			} else if m.Tag != nil {
 				m = m.With(nil)
 			}
 		}
@@ -524,7 +527,14 @@ func (s *store) sendToSeveral(to audience, omit omission, from origin, m *frame.
 // sendLocked is send to one room. The shard is locked. tagged is placeLocked's.
 func (s *store) sendLocked(sh *shard, name string, tagged bool, omit omission, from origin, m *frame.Message, t *tally) (receivers int) {
 	r := sh.rooms[name]
-	place := s.placeLocked(name, r, tagged, m, from.at, omit)
+	key, latest := m.Tag.(*resume.Latest)
+	var place *history.Place // the values of Latest have none
+	switch {
+	case !latest:
+		place = s.placeLocked(name, r, tagged, m, from.at, omit)
+	case r != nil:
+		m.Tag = &resume.Latest{Room: r.id, Key: key.Key}
+	}
 	if s.lives != nil { // what the broker has kept comes before the room is in use, and isn't taken
 		s.lives.Take(name, m, from.trace)
 	}
@@ -537,7 +547,7 @@ func (s *store) sendLocked(sh *shard, name string, tagged bool, omit omission, f
 		c := r.members[i].conn
 		if !omit.omits(c) {
 			receivers++
-			t.note(c, c.line.Push(m))
+			t.note(c, push(c, m, latest))
 			continue
 		}
 		if place == nil || place.Number == 0 || c.line.Session() == nil {
@@ -549,6 +559,14 @@ func (s *store) sendLocked(sh *shard, name string, tagged bool, omit omission, f
 		t.note(c, c.line.PushEmpty(skip))
 	}
 	return receivers
+}
+
+// push queues a message for one of many receivers. latest says that it is one of Target.Latest.
+func push(c *Conn, m *frame.Message, latest bool) outbound.Pushed {
+	if latest {
+		return c.line.PushLatest(m)
+	}
+	return c.line.Push(m)
 }
 
 // placeLocked gives a message to the room its place: in the room's history if there is one, otherwise just in
@@ -577,6 +595,7 @@ func (s *store) placeLocked(name string, r *room, tagged bool, m *frame.Message,
 type origin struct {
 	at    history.Position // the broker's
 	trace string           // that it belongs to; "" for none
+	key   string           // of Target.Latest; "" for none
 }
 
 // omission says who of an audience doesn't get a message. The zero value omits nobody.
@@ -657,9 +676,10 @@ func (s *store) len() int {
 
 // tally collects the work that a send leaves until its locks are free.
 type tally struct {
-	idle    []*outbound.Queue // to wake
-	dropped []drops
-	slow    []*Conn // to end
+	idle     []*outbound.Queue // to wake
+	dropped  []drops
+	replaced []*Conn // for which a message was replaced, if somebody counts that
+	slow     []*Conn // to end
 }
 
 // drops are messages that were dropped for one connection.
@@ -678,6 +698,9 @@ func (t *tally) note(c *Conn, p outbound.Pushed) {
 	if p.Dropped > 0 {
 		t.dropped = append(t.dropped, drops{c, int(p.Dropped)})
 	}
+	if p.Replaced && c.hub.cfg.observer != nil {
+		t.replaced = append(t.replaced, c)
+	}
 	if p.Refused == outbound.Slow {
 		t.slow = append(t.slow, c)
 	}
@@ -689,14 +712,18 @@ func (t *tally) settle() {
 	for _, d := range t.dropped {
 		d.conn.noteDrops(d.messages)
 	}
+	for _, c := range t.replaced {
+		c.hub.observer.Add(MetricDropped, c.route, "replaced", 1)
+	}
 	for _, c := range t.slow {
 		c.end(line.TooSlow)
 	}
 
 	clear(t.idle)
 	clear(t.dropped)
+	clear(t.replaced)
 	clear(t.slow)
-	t.idle, t.dropped, t.slow = t.idle[:0], t.dropped[:0], t.slow[:0]
+	t.idle, t.dropped, t.replaced, t.slow = t.idle[:0], t.dropped[:0], t.replaced[:0], t.slow[:0]
 }
 
 // memberships are the rooms of one connection, by name. Most connections are in one room, which needs no

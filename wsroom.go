@@ -64,6 +64,7 @@ package wsroom
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"iter"
 	mathrand "math/rand/v2"
@@ -419,6 +420,7 @@ type Target struct {
 	hub    *Hub
 	to     audience
 	except []*Conn
+	key    latestKey
 	trace  string // "" for none
 }
 
@@ -437,6 +439,43 @@ func (h *Hub) ToAll() Target { return Target{hub: h, to: everyone} }
 func (t Target) Except(conns ...*Conn) Target {
 	t.except = slices.DeleteFunc(slices.Concat(t.except, conns), func(c *Conn) bool { return c == nil })
 	return t
+}
+
+// Latest returns the target for the newest values of a key, such as where a player stands, or a price. A
+// message that is sent with it replaces, for each receiver, the message of the same key and room that still
+// waits in the receiver's queue, and takes its place there. So a client that keeps up gets every value, and
+// one that doesn't gets the newest ones; for no key more than one waits, if the values are of one size.
+//
+// A key has 1 to 255 bytes; with another one each send returns an error. Keys of messages to all are those of
+// a room of their own. A connection in several of the rooms gets the message in the first of them, as ever.
+// Latest has no effect on [Target.Close].
+//
+// Values of different keys, and other messages, may overtake a value that has been replaced: the new one
+// stands where the first of those that waited stood. A replacement needs no further place in the queue. If it
+// is larger than the message before and the bytes are too many for the queue, it is queued as any message is,
+// and [WithOverflow] sets what happens. The [Observer] counts messages that were replaced as dropped, with
+// the cause "replaced"; [OnDrop] and [Stats] don't. [OnRoomMessage] gets each value.
+//
+// With [WithHistory] the values aren't kept: a client that comes back isn't sent those that it has missed,
+// and is told of no gap. Send it the present values from [OnConnect], also when [Conn.Resumed] is true.
+func (t Target) Latest(key string) Target {
+	t.key = latestKey{key, true}
+	return t
+}
+
+// latestKey is the key of Target.Latest. The zero value is none.
+type latestKey struct {
+	name string
+	set  bool
+}
+
+const maxLatestKey = 255 // bytes
+
+func (k latestKey) check() error {
+	if k.set && (k.name == "" || len(k.name) > maxLatestKey) {
+		return fmt.Errorf("wsroom: Latest: a key has 1 to %d bytes, not %d", maxLatestKey, len(k.name))
+	}
+	return nil
 }
 
 // Context returns the target for messages that belong to the trace in ctx: that trace goes on where they are delivered,
@@ -484,13 +523,13 @@ func send[P string | []byte](t Target, opcode byte, payload P, err error) error 
 	if err != nil {
 		return err
 	}
-	if err := t.check(); err != nil || t.to.nobody() {
+	if err := errors.Join(t.check(), t.key.check()); err != nil || t.to.nobody() {
 		return err
 	}
 	if t.hub.node != nil {
 		return publish(t, opcode, payload)
 	}
-	deliver(t.hub, t.to, t.omission(), origin{trace: t.trace}, opcode, payload)
+	deliver(t.hub, t.to, t.omission(), origin{trace: t.trace, key: t.key.name}, opcode, payload)
 	return nil
 }
 
@@ -513,6 +552,9 @@ func deliver[P string | []byte](h *Hub, to audience, omit omission, from origin,
 		defer end(nil)
 	}
 	m := encode(h, opcode, payload, h.store.deflated.Load() > 0)
+	if from.key != "" {
+		m.Tag = &resume.Latest{Key: from.key} // its rooms are set as it is sent to them
+	}
 	n := h.store.send(to, omit, from, m)
 	h.observer.Record(MetricFanOut, "", "", float64(n))
 }
@@ -532,6 +574,52 @@ func (t Target) Close(code websocket.StatusCode, reason string) error {
 	}
 	t.hub.closeConns(t.to, t.skip(), code, reason)
 	return nil
+}
+
+// Delivered waits until every connection of the target on this node has everything that was sent to it
+// before, in the sense of [Conn.Delivered], or until ctx is done. It returns the connections that haven't:
+// they have ended, or haven't answered in time. With a broker it waits first for what this node has sent to
+// the target's rooms to be queued here. It returns nothing for a name that can't be a room's.
+//
+// It must not be called in a callback of a connection of the target, whose answer isn't read meanwhile.
+func (t Target) Delivered(ctx context.Context) (missing []*Conn) {
+	if t.check() != nil || t.to.nobody() {
+		return nil
+	}
+	if t.hub.node != nil {
+		t.hub.node.Await(ctx, t.topics()...)
+	}
+
+	conns := t.hub.store.snapshot(t.to)
+	if skip := t.skip(); skip != nil {
+		conns = slices.DeleteFunc(conns, skip)
+	}
+	type answer struct {
+		index int
+		err   error
+	}
+	answers := make(chan answer, len(conns)) // so that nobody waits to send one
+	for i, c := range conns {
+		if !c.line.Confirm(func(err error) { answers <- answer{i, err} }, goroutine.Current()) {
+			answers <- answer{i, ErrClosed}
+		}
+	}
+
+	delivered := make([]bool, len(conns))
+	for n := 0; n < len(conns); n++ {
+		select {
+		case a := <-answers:
+			delivered[a.index] = a.err == nil
+		case <-ctx.Done():
+			n = len(conns)
+		}
+	}
+	for i, c := range conns {
+		if !delivered[i] {
+			missing = append(missing, c)
+		}
+	}
+	return missing
 }
 
 // closeConns ends the connections on this node, without those that skip selects. A nil skip selects none.

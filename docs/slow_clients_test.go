@@ -1,9 +1,11 @@
 package docs_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -78,6 +80,84 @@ func TestDropOldestDoesNotKeepTheDead(t *testing.T) {
 		}
 		if cause := <-a.causes; !errors.Is(cause, os.ErrDeadlineExceeded) {
 			t.Errorf("ended by %v", cause)
+		}
+	})
+}
+
+// receipts counts what was confirmed.
+type receipts struct{ confirmed atomic.Int64 }
+
+// order is the page's: its sender learns when the client has it.
+func (a *receipts) order(c *wsroom.Conn, order any) {
+	c.SendJSON(order)
+	c.Delivered(func(err error) {
+		if err == nil {
+			a.confirmed.Add(1)
+		}
+	})
+}
+
+// sendParts is the page's: it sends as fast as the client reads.
+func sendParts(ctx context.Context, c *wsroom.Conn, parts [][]byte) error {
+	for _, part := range parts {
+		if err := c.WaitQueue(ctx, 256<<10); err != nil {
+			return err
+		}
+		c.SendBinary(part)
+	}
+	return nil
+}
+
+// Much more than the queue holds reaches a client that reads slowly, and then it is confirmed.
+func TestPartsAreSentAsFastAsTheClientReads(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := newAccount()
+		var got receipts
+		hub := wsroomtest.CheckHub(t, wsroom.New(wsroom.OnClose(func(_ *wsroom.Conn, err error) { a.causes <- err })))
+		client := wsroomtest.Dial(t, hub, "/")
+		c := hub.Members("/")[0]
+		client.Stall()
+		sent := make(chan error, 1)
+		go func() {
+			sent <- sendParts(t.Context(), c, slices.Repeat([][]byte{make([]byte, 64<<10)}, 100))
+			got.order(c, "order")
+		}()
+		synctest.Wait()
+		if _, bytes := c.Queued(); bytes > 320<<10 || len(sent) > 0 {
+			t.Errorf("%d bytes wait, it returned: %d", bytes, len(sent))
+		}
+		client.Resume()
+		if err := <-sent; err != nil {
+			t.Error(err)
+		}
+		if texts := client.Drain(); len(texts) != 101 {
+			t.Errorf("%d messages came", len(texts))
+		}
+		synctest.Wait()
+		if n := got.confirmed.Load(); n != 1 {
+			t.Errorf("%d confirmed", n)
+		}
+	})
+}
+
+// Of each key at most one value waits, and what has no key is complete.
+func TestOnlyTheNewestValueWaits(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		hub := wsroomtest.CheckHub(t, wsroom.New(wsroom.WithHeartbeat(0, 0)))
+		client := wsroomtest.Dial(t, hub, "/")
+		c := hub.Members("/")[0]
+		client.Stall()
+		hub.SendTextToRoom("/", strings.Repeat("x", 1000)) // is being written
+		synctest.Wait()
+		for move := range 100 {
+			hub.To(c.Room()).Latest("position " + c.ID()).SendJSON(move)
+			if move%50 == 0 {
+				hub.SendTextToRoom("/", "chat")
+			}
+		}
+		client.Resume()
+		if got := strings.Join(client.Drain()[1:], " "); got != "99 chat chat" {
+			t.Errorf("got %s", got)
 		}
 	})
 }

@@ -89,6 +89,12 @@ type Hooks struct {
 	Queued func(bytes int)
 }
 
+// Labels are what a message may have besides. The zero value is none.
+type Labels struct {
+	Trace string // the trace that it belongs to
+	Key   string // it takes the place of a message of this key that still waits for a member
+}
+
 // Delivery is a message for members on this node.
 type Delivery struct {
 	Rooms   []string // their members get it; nil: all connections get it
@@ -96,7 +102,7 @@ type Delivery struct {
 	Payload []byte
 	Except  []string // ids of connections that don't get it
 	Besides []string // rooms whose members don't get it, because they got it there
-	Trace   string   // the trace that it belongs to, "" for none
+	Labels
 
 	// With Config.History, for messages to a room:
 	At   Position

@@ -20,7 +20,8 @@ import (
 //	  kind     1 byte: frame.Text, frame.Binary, frame.Close, Mark or kindLost, and the bits below
 //	  besides  if the bit is set: number (uvarint) and names of rooms, each after its length
 //	  except   if the bit is set: the same for connections' ids; at most maxNames of both in an envelope
-//	  trace    if the bit is set: the trace that the message belongs to, after its length
+//	  trace    if the bit is set: the trace that the message belongs to, after its length; it may be empty
+//	  key      with the same bit: the key of a newest value, after its length; it may be empty
 //	  payload  the rest
 //
 // That is 22 bytes around a message, and 5 around each further one in the same envelope. A node drops what
@@ -39,7 +40,7 @@ const (
 	kindLost    = 0    // messages up to this one were given up; no payload
 	withBesides = 0x10 // skips members of these rooms, which got it there
 	withExcept  = 0x20 // skips the connections with these ids
-	withTrace   = 0x40 // belongs to this trace
+	withLabels  = 0x40 // belongs to this trace, and takes the place of a message of this key that still waits
 )
 
 // nodeID identifies a node among those that share a broker.
@@ -55,7 +56,7 @@ type message struct {
 	sequence, back  uint64
 	kind            byte
 	besides, except []string
-	trace           string
+	trace, key      string // "": none
 }
 
 var (
@@ -81,9 +82,11 @@ func appendMessage[P string | []byte](b []byte, m message, payload P) []byte {
 		head[kind] |= withExcept
 		head = appendNames(head, m.except)
 	}
-	if m.trace != "" {
-		head[kind] |= withTrace
-		head = append(binary.AppendUvarint(head, uint64(len(m.trace))), m.trace...)
+	if m.trace != "" || m.key != "" {
+		head[kind] |= withLabels
+		for _, label := range []string{m.trace, m.key} {
+			head = append(binary.AppendUvarint(head, uint64(len(label))), label...)
+		}
 	}
 	b = binary.AppendUvarint(b, uint64(len(head)+len(payload)))
 	return append(append(b, head...), payload...)
@@ -127,13 +130,13 @@ func (r *reader) message(names *budget) (m message, payload []byte, err error) {
 	if m.kind&withExcept != 0 {
 		m.except = body.names(names)
 	}
-	if m.kind&withTrace != 0 {
-		m.trace = string(body.bytes())
+	if m.kind&withLabels != 0 {
+		m.trace, m.key = string(body.bytes()), string(body.bytes())
 	}
 	if body == nil || m.back > m.sequence {
 		return m, nil, errMalformed
 	}
-	m.kind &^= withBesides | withExcept | withTrace
+	m.kind &^= withBesides | withExcept | withLabels
 	switch m.kind {
 	case frame.Text:
 		if !utf8.Valid(body) {
@@ -202,12 +205,18 @@ func (r *reader) names(left *budget) []string {
 	*left -= budget(n)
 	names := make([]string, n)
 	for i := range names {
-		name := r.bytes()
-		if len(name) == 0 {
-			*r = nil
+		if names[i] = r.name(); *r == nil {
 			return nil
 		}
-		names[i] = string(name)
 	}
 	return names
+}
+
+// name reads a name, which may not be empty.
+func (r *reader) name() string {
+	name := r.bytes()
+	if len(name) == 0 {
+		*r = nil
+	}
+	return string(name)
 }

@@ -208,6 +208,15 @@ func (n *Node) Settle(ctx context.Context) {
 	}
 }
 
+// Await waits until what this node has published for the rooms has been delivered here, or until ctx is done.
+func (n *Node) Await(ctx context.Context, rooms ...string) {
+	for _, room := range rooms {
+		if s := n.subscription(room); s != nil {
+			s.waitFor(ctx, n.outbox.lastSequenceOf(room))
+		}
+	}
+}
+
 // Close waits until the broker has taken every message, or until ctx is done, and ends all subscriptions.
 // From then on [Publish] and [Node.Subscribe] return [ErrClosed]. Once Close has returned, no hook is
 // called, except that Gap may still be called if ctx was done.

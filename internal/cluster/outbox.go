@@ -63,16 +63,12 @@ const (
 )
 
 // Publish takes a message for the rooms' members on all nodes, except for the connections with these ids.
-// It copies the payload, and returns before the message is delivered. It returns [ErrClosed], or [ErrAway]
-// unless [Config].Local is set, or an error for a message that nodes or the broker can never take. On an
-// error no room gets the message. There must be at least one room; it may be [EveryRoom].
-func Publish[P string | []byte](n *Node, rooms, except []string, kind byte, payload P) error {
-	return PublishTraced(n, "", rooms, except, kind, payload)
-}
-
-// PublishTraced is [Publish] for a message that belongs to a trace, if trace isn't "".
-func PublishTraced[P string | []byte](n *Node, trace string, rooms, except []string, kind byte, payload P) error {
-	m := message{kind: kind, except: except, trace: trace}
+// With labels that aren't empty it belongs to a trace, and is the newest value of a key; see [Delivery]. Publish
+// copies the payload, and returns before the message is delivered. It returns [ErrClosed], or [ErrAway] unless
+// [Config].Local is set, or an error for a message that nodes or the broker can never take. On an error no room
+// gets the message. There must be at least one room; it may be [EveryRoom].
+func Publish[P string | []byte](n *Node, l Labels, rooms, except []string, kind byte, payload P) error {
+	m := message{kind: kind, except: except, trace: l.Trace, key: l.Key}
 	if err := n.checkSize(rooms, m, len(payload)); err != nil {
 		return err
 	}
@@ -102,9 +98,9 @@ func (n *Node) checkSize(rooms []string, m message, size int) error {
 			len(m.except), limit)
 	}
 
-	overhead := envelopeHead + 6*maxUvarint // at most, without names and trace
-	if m.trace != "" {
-		overhead += maxUvarint + len(m.trace)
+	overhead := envelopeHead + 6*maxUvarint // at most, without names and labels
+	if m.trace != "" || m.key != "" {
+		overhead += maxUvarint + len(m.trace) + len(m.key) // both lengths fit into maxUvarint: they are at most 255
 	}
 	for _, names := range [][]string{rooms[:len(rooms)-1], m.except} {
 		for _, name := range names {
@@ -265,6 +261,16 @@ func (o *outbox) lastSequence() uint64 {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	return o.sequence
+}
+
+// lastSequenceOf returns the sequence of the room's last message, or 0.
+func (o *outbox) lastSequenceOf(room string) uint64 {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if t := o.topics[room]; t != nil {
+		return t.last
+	}
+	return 0
 }
 
 // lastSequences returns the sequence of each room's last message.

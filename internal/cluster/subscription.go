@@ -336,10 +336,10 @@ func (s *subscription) take(envelope []byte) {
 			s.gap("malformed", err)
 		case m.kind == kindLost:
 			s.givenUp(node)
-		case past && m.kind == frame.Close: // it was for the members of then
+		case past && (m.kind == frame.Close || m.key != ""): // it was for the members of then
 		default:
 			at := Position{s.at, letter}
-			s.node.cfg.Receive(Delivery{s.rooms, m.kind, payload, m.except, m.besides, m.trace, at, past})
+			s.node.cfg.Receive(Delivery{s.rooms, m.kind, payload, m.except, m.besides, Labels{m.trace, m.key}, at, past})
 		}
 	}
 	s.signalEcho(node)

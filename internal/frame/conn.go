@@ -17,6 +17,9 @@ type Owner interface {
 	// the time caughtUp, by [Now], everything that the peer had sent before was read. What was read since
 	// may have arrived at any time since.
 	EmptyFrame(caughtUp int64)
+	// Pong takes the payload of a pong, which is valid until it returns. It reports whether the pong is
+	// known; then coder/websocket doesn't get it, and there is no call of EmptyFrame.
+	Pong(payload []byte) (known bool)
 	// Oversized reports a data frame whose announced length exceeds [Limits].Frame, or a compressed message
 	// that is longer than [Limits].Size.
 	Oversized()

@@ -151,6 +151,7 @@ type hub struct {
 	closed   int
 	readErr  error         // of ReadFailed, the first
 	empty    int           // calls of EmptyFrame
+	pongs    []string      // that Pong knew
 	oversize int           // calls of Oversized
 	free     chan struct{} // gets a token for each call of MessageSent
 }
@@ -184,6 +185,17 @@ func (h *hub) Oversized() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.oversize++
+}
+
+// Pong knows the payloads that begin with "known".
+func (h *hub) Pong(payload []byte) bool {
+	if !bytes.HasPrefix(payload, []byte("known")) {
+		return false
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.pongs = append(h.pongs, string(payload))
+	return true
 }
 
 func (h *hub) Unmasked() {}

@@ -86,8 +86,8 @@ func (c *Conn) Whole() bool {
 	return s.between()
 }
 
-// Wait returns once there is something to read. It drops empty pongs, which answer our pings, so that an
-// idle connection stays here, where the stack is small.
+// Wait returns once there is something to read. It drops empty pongs, which answer our pings, and those that
+// the owner knows, so that an idle connection stays here, where the stack is small.
 func (c *Conn) Wait() error {
 	c.readMu.Lock()
 	defer c.readMu.Unlock()
@@ -102,7 +102,7 @@ func (c *Conn) Wait() error {
 				return err
 			}
 		}
-		if !c.skipEmptyPong() {
+		if !c.skipEmptyPong() && !c.skipKnownPong() {
 			c.waited = true
 			return nil
 		}
@@ -120,6 +120,33 @@ func (c *Conn) skipEmptyPong() bool {
 	c.consume(emptyPong)
 	c.owner.EmptyFrame(c.caughtUp.Load())
 	return true
+}
+
+// skipKnownPong drops a pong that the owner knows, if a whole one comes next.
+func (c *Conn) skipKnownPong() bool {
+	p := c.buf[c.r:c.w]
+	if c.in.have > 0 || len(p) <= emptyPong || p[0] != finBit|Pong || p[1] <= maskBit || isCutControl(p) {
+		return false
+	}
+	length := int(p[1] &^ maskBit)
+	if length > MaxControl {
+		return false
+	}
+	payload, mask := p[emptyPong:emptyPong+length], p[2:emptyPong]
+	xor(payload, mask)
+	if !c.owner.Pong(payload) {
+		xor(payload, mask)
+		return false
+	}
+	c.consume(emptyPong + length)
+	return true
+}
+
+// xor masks or unmasks a payload (RFC 6455, section 5.3).
+func xor(payload, mask []byte) {
+	for i := range payload {
+		payload[i] ^= mask[i&3]
+	}
 }
 
 // Read is for coder/websocket. It returns bytes of one frame only. After [Conn.Wait] it returns [ErrIdle]
@@ -172,9 +199,22 @@ func (c *Conn) readBuffered(p []byte) (int, error) {
 	return n, nil
 }
 
-// next waits until there is something to pass on. A control frame is passed on whole: coder/websocket waits
-// 5 s for the rest of one, whatever Limits say, and then drops the connection without a close frame.
+// next waits until there is something to pass on, which isn't a pong that the owner knows. A control frame is
+// passed on whole: coder/websocket waits 5 s for the rest of one, whatever Limits say, and then drops the
+// connection without a close frame.
 func (c *Conn) next() error {
+	for {
+		if err := c.nextFrame(); err != nil || !c.skipKnownPong() {
+			return err
+		}
+		if c.r == c.w && c.waited && c.in.between() {
+			c.waited = false
+			return ErrIdle
+		}
+	}
+}
+
+func (c *Conn) nextFrame() error {
 	if c.r == c.w {
 		if err := c.fill(nil); err != nil {
 			return err
@@ -424,15 +464,16 @@ const drainPause = time.Millisecond
 func (c *Conn) Drain() {
 	c.readMu.Lock()
 	defer c.readMu.Unlock()
+	c.waited = false
 	for again := false; !c.peerClosed.Load(); again = true {
 		if c.r == c.w {
 			if again && c.caughtUp.Load() != c.lastRead.Load() { // there was no pause
 				time.Sleep(drainPause)
 			}
-			c.timed, c.armed = true, false // no deadline; Kill ends the wait
-			if c.fill(nil) != nil {
-				return
-			}
+		}
+		c.timed, c.armed = true, false // no deadline; Kill ends the wait
+		if c.next() != nil {
+			return
 		}
 		c.consume(c.scanIn(c.buf[c.r:c.w]))
 	}

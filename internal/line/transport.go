@@ -26,6 +26,9 @@ func (t *transport) EmptyFrame(caughtUp int64) {
 	}
 }
 
+// Pong takes the answers to the pings that stand behind messages.
+func (t *transport) Pong(payload []byte) (known bool) { return t.Answer(payload) }
+
 // Oversized ends the line of a peer that announces a larger message than it may send.
 func (t *transport) Oversized() { (*Line)(t).end(tooBig) }
 

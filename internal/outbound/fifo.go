@@ -9,6 +9,8 @@ import (
 // fifo is a queue of messages. A single message, which is all that most connections ever have waiting, is
 // kept in one. Several are kept in a ring, whose size is a power of two and which is borrowed while it is
 // needed. So a queue that fills and empties all the time allocates nothing.
+//
+// The message with i older ones before it has the number head+i. That doesn't change until it is removed.
 type fifo struct {
 	one  *frame.Message   // the only message if there is no ring
 	ring []*frame.Message // places without a message are nil
@@ -51,17 +53,17 @@ func (f *fifo) pushFirst(m *frame.Message) {
 // grow moves the messages to a ring, or to a ring of twice the size.
 func (f *fifo) grow() {
 	if f.ring == nil {
-		f.ring, f.head = rings.Get().(*[lentRing]*frame.Message)[:], 0
-		f.ring[0], f.one = f.one, nil
+		f.ring = rings.Get().(*[lentRing]*frame.Message)[:]
+		*f.at(0), f.one = f.one, nil
 		return
 	}
-	ring := make([]*frame.Message, 2*len(f.ring))
-	first := int(f.head) & (len(f.ring) - 1)
-	n := copy(ring, f.ring[first:])
-	copy(ring[n:], f.ring[:first])
+	grown := fifo{ring: make([]*frame.Message, 2*len(f.ring)), head: f.head, len: f.len}
+	for i := range f.len {
+		*grown.at(i) = *f.at(i)
+	}
 	clear(f.ring)
 	f.giveBack()
-	f.ring, f.head = ring, 0
+	f.ring = grown.ring
 }
 
 // at returns the place of the message with i older messages before it.
@@ -71,6 +73,9 @@ func (f *fifo) at(i uint32) **frame.Message {
 	}
 	return &f.ring[int(f.head+i)&(len(f.ring)-1)]
 }
+
+// end returns the number of the next message that is pushed.
+func (f *fifo) end() uint32 { return f.head + f.len }
 
 // first returns the oldest message. There must be one.
 func (f *fifo) first() *frame.Message { return *f.at(0) }

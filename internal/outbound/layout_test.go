@@ -11,7 +11,7 @@ func TestHotFieldsShareACacheLine(t *testing.T) {
 	if unsafe.Sizeof(uintptr(0)) != 8 {
 		t.Skip("for 64 bits")
 	}
-	if end := unsafe.Offsetof(q.settled) + unsafe.Sizeof(q.settled); end > 64 {
+	if end := unsafe.Offsetof(q.started) + unsafe.Sizeof(q.started); end > 64 {
 		t.Errorf("the hot fields end after %d bytes, not 64", end)
 	}
 }

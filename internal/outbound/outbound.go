@@ -11,6 +11,10 @@ type Limits struct {
 	Messages int   // how many messages at most
 	Bytes    int64 // bytes of their frames at most; a single message may be larger
 	Policy   Policy
+
+	// Unread bounds the bytes that are written and that the peer hasn't read, as far as its pongs show. What
+	// is in the way beyond it waits in the queue. A single message may be larger. 0: no limit.
+	Unread int64
 }
 
 // Policy says what happens to a message when the [Queue] is full.
@@ -57,7 +61,8 @@ const (
 
 // Pushed says what happened to a message.
 type Pushed struct {
-	Refused Refusal
-	Wake    bool  // the caller must call the queue's Wake, or WakeAll, once it holds no lock
-	Dropped int32 // messages dropped, this one included
+	Refused  Refusal
+	Wake     bool  // the caller must call the queue's Wake, or WakeAll, once it holds no lock
+	Replaced bool  // the message took the place of another; see Queue.PushLatest
+	Dropped  int32 // messages dropped, this one included
 }

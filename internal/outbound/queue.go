@@ -30,19 +30,21 @@ type Queue struct {
 
 	held    bool // the messages in ready wait for Release
 	writing bool // there is a writer, or the caller that must wake the queue becomes it; true before Start
-	started bool // Start was called
 	closing bool // nothing is taken any more
 	broken  bool // a write failed: nothing is taken any more
-	pinged  bool // control ends with one of our pings
-	settled bool // done is closed
 	moved   bool // Hold has moved messages into the snapshot
+	paused  bool // the messages in ready wait for an answer of the peer; see Limits.Unread
+	started bool // Start was called
+
+	settled bool // done is closed
+	pinged  bool // control ends with one of our pings
 
 	limits   *Limits
 	owner    Owner
 	snapshot *snapshot // nil unless the queue is held, or a part of the snapshot isn't written yet
 	told     *told     // nil unless the client is told of rooms and positions
 	control  []byte
-	end      *end // nil until CloseWith
+	rare     *rare // nil until it is needed
 
 	wire    *frame.Conn  // set by Attach; read without mu where it is known to be set
 	writer  func()       // q.write; starting a stored func doesn't allocate
@@ -64,10 +66,25 @@ type snapshot struct {
 	space      chan struct{} // closed when the writer has taken something; nil: the goroutine doesn't wait
 }
 
-// end is what follows the last message.
-type end struct {
-	closeFrame string        // "" once taken, or if there is none
-	done       chan struct{} // closed once there is no writer and none can follow
+// rare is what few queues need.
+type rare struct {
+	// values are the numbers in ready of the messages of newest values, if many messages wait. They are nil
+	// as long as nobody has looked for one among many.
+	values map[resume.Latest]uint32
+
+	receipts *receipts     // nil until there is one
+	drained  chan struct{} // closed when the writer takes something; nil: nobody waits
+
+	closeFrame string        // follows the last message; "" once taken, or if there is none
+	done       chan struct{} // closed once there is no writer and none can follow; nil until CloseWith
+}
+
+// seldom returns the queue's rare, which it makes if there is none. mu is locked.
+func (q *Queue) seldom() *rare {
+	if q.rare == nil {
+		q.rare = new(rare)
+	}
+	return q.rare
 }
 
 // Init prepares a queue. If held is set, messages wait for [Queue.Release], except those of
@@ -77,6 +94,9 @@ func (q *Queue) Init(limits *Limits, owner Owner, held bool) {
 	q.writing = true
 	if held {
 		q.held, q.snapshot = true, new(snapshot)
+	}
+	if limits.Unread > 0 {
+		q.receipts()
 	}
 }
 
@@ -181,7 +201,13 @@ func (q *Queue) isReadyFull(size int64) bool {
 		return false
 	}
 
-	messages, bytes := int(q.ready.len), q.bytes
+	messages, bytes := q.counted()
+	return messages > 0 && q.limits.exceeded(messages, bytes, size)
+}
+
+// counted returns what counts against the limits of the messages of others.
+func (q *Queue) counted() (messages int, bytes int64) {
+	messages, bytes = int(q.ready.len), q.bytes
 	if t := q.told; t != nil {
 		messages -= t.empty + t.resent
 		bytes -= t.resentBytes
@@ -190,7 +216,7 @@ func (q *Queue) isReadyFull(size int64) bool {
 		messages += q.snapshot.moved
 		bytes += q.snapshot.movedBytes
 	}
-	return messages > 0 && q.limits.exceeded(messages, bytes, size)
+	return messages, bytes
 }
 
 // makeRoom makes room for a message, or refuses it.
@@ -231,6 +257,9 @@ func keepEmpty(kept []*frame.Message, m *frame.Message) []*frame.Message {
 // popReady removes the oldest message.
 func (q *Queue) popReady() *frame.Message {
 	m := q.ready.pop()
+	if q.rare != nil {
+		q.popped(m)
+	}
 	q.count(m, -1)
 	return m
 }
@@ -392,7 +421,8 @@ func (q *Queue) Resume() {
 func (q *Queue) CloseWith(closeFrame string, drop bool) (lost int, attached bool) {
 	q.mu.Lock()
 	q.closing = true
-	q.end = &end{closeFrame, make(chan struct{})}
+	r := q.seldom()
+	r.closeFrame, r.done = closeFrame, make(chan struct{})
 
 	switch {
 	case drop:
@@ -404,6 +434,7 @@ func (q *Queue) CloseWith(closeFrame string, drop bool) (lost int, attached bool
 	q.unhold()
 	q.freeWaiter()
 	q.endSnapshot()
+	q.askLast(lost)
 	attached = q.wire != nil
 	wake := q.wakeOrSettle()
 	q.mu.Unlock()
@@ -421,6 +452,7 @@ func (q *Queue) dropReady() (lost int) {
 		t.empty, t.resent, t.resentBytes, t.missed = 0, 0, 0, nil
 	}
 	q.ready.clear()
+	q.moveMark()
 	q.bytes = 0
 	return lost
 }
@@ -460,10 +492,10 @@ func (q *Queue) dropAll() (lost int) {
 func (q *Queue) Done() <-chan struct{} {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if q.end == nil {
+	if q.rare == nil {
 		return nil
 	}
-	return q.end.done
+	return q.rare.done
 }
 
 // IsDone reports whether the channel of [Queue.Done] is closed.
@@ -498,8 +530,8 @@ func (q *Queue) wakeLocked() bool {
 
 // hasWork reports whether there is something to write.
 func (q *Queue) hasWork() bool {
-	return q.ready.len > 0 && !q.held || len(q.control) > 0 || q.closing && q.end.closeFrame != "" ||
-		q.snapshot != nil && q.snapshot.messages.len > 0
+	return q.ready.len > 0 && !q.held && !q.paused || len(q.control) > 0 || q.closing && q.rare.closeFrame != "" ||
+		q.snapshot != nil && q.snapshot.messages.len > 0 || q.isAsking()
 }
 
 // wakeOrSettle is wakeLocked for a queue that may be closed. If nothing is left to be written, the queue is
@@ -515,7 +547,7 @@ func (q *Queue) wakeOrSettle() (wake bool) {
 func (q *Queue) settle() {
 	if !q.settled {
 		q.settled = true
-		close(q.end.done)
+		close(q.rare.done)
 	}
 }
 
@@ -524,7 +556,7 @@ func (q *Queue) settle() {
 func (q *Queue) take(b *batch, data bool) bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	b.n, b.messages, b.resent, b.closeFrame, b.lost = 0, 0, false, "", 0
+	b.n, b.messages, b.resent, b.ping, b.closeFrame, b.lost = 0, 0, false, "", "", 0
 	b.control, b.pinged = q.control, q.pinged
 	b.size = int64(len(b.control))
 	q.control, q.pinged = nil, false
@@ -532,13 +564,16 @@ func (q *Queue) take(b *batch, data bool) bool {
 	if data {
 		q.takeMessages(b)
 	}
+	if b.size <= batchSpace && q.isAsking() {
+		b.ping = q.takePing()
+	}
 
 	if q.closing && b.size <= batchSpace && (!data || q.ready.len == 0 && q.snapshot == nil) {
-		b.closeFrame, q.end.closeFrame = q.end.closeFrame, ""
+		b.closeFrame, q.rare.closeFrame = q.rare.closeFrame, ""
 		b.lost = q.dropAll()
 	}
 
-	if b.n == 0 && len(b.control) == 0 && len(b.closeFrame) == 0 {
+	if b.n == 0 && len(b.control)+len(b.ping)+len(b.closeFrame) == 0 {
 		q.endWriter()
 		return false
 	}
@@ -548,16 +583,23 @@ func (q *Queue) take(b *batch, data bool) bool {
 // takeMessages takes the snapshot and, once the queue is released, the messages that follow.
 func (q *Queue) takeMessages(b *batch) {
 	if s := q.snapshot; s != nil {
-		b.fill(&s.messages, q)
+		b.fill(&s.messages, q, batchSpace)
 		s.taken = b.size
 		q.freeWaiter()
 		q.endSnapshot()
 	}
-	if !q.held && q.snapshot == nil {
-		b.fill(&q.ready, q)
+	if !q.held && q.snapshot == nil && !q.paused {
+		b.fill(&q.ready, q, q.space(b))
 	}
 	if b.used = max(b.used, b.n); b.n > 0 && q.told != nil {
 		q.told.beats = false
+	}
+	if q.limits.Unread > 0 && b.n > 0 {
+		q.rare.receipts.sent += b.size
+		q.pace()
+	}
+	if q.rare != nil {
+		q.signalDrained()
 	}
 }
 
@@ -568,7 +610,7 @@ func (q *Queue) fail() (lost int) {
 	q.broken = true
 	lost = q.dropAll()
 	if q.control = nil; q.closing {
-		q.end.closeFrame = ""
+		q.rare.closeFrame = ""
 	}
 	q.endWriter()
 	return lost

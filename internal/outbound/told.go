@@ -176,6 +176,8 @@ func roomOf(m *frame.Message) uint64 {
 	switch t := m.Tag.(type) {
 	case *history.Place:
 		return t.Room
+	case *resume.Latest:
+		return t.Room
 	case *resume.Skip:
 		return t.Place.Room
 	case *resume.Start:
@@ -320,6 +322,8 @@ func (q *Queue) moveReady() {
 	s.movedBytes += movedBytes
 	s.bytes += q.bytes
 	q.bytes, q.moved = 0, s.moved > 0
+	q.forgetValues()
+	defer q.moveMark()
 
 	if s.messages.len == 0 {
 		s.messages, q.ready = q.ready, fifo{}
@@ -377,6 +381,8 @@ func (q *Queue) DropHeld() {
 				s.Number, s.At = t.Number, t.At
 			}
 			return false
+		case *resume.Latest:
+			return others(t.Room)
 		case *resume.Skip:
 			if others(t.Place.Room) {
 				return true
@@ -428,6 +434,8 @@ func (q *Queue) forget(room uint64) (left []*frame.Message) {
 
 // filter removes the messages of ready that keep doesn't want.
 func (q *Queue) filter(keep func(*frame.Message) bool) {
+	defer q.forgetValues() // those that are left have other numbers
+	defer q.moveMark()
 	var known []missed
 	if q.told != nil {
 		known = q.told.missed

@@ -49,12 +49,12 @@ type Session struct {
 // room is a room that the client knows to be in.
 type room struct {
 	id      uint64
-	index   int            // the number by which the client knows the room
-	name    string         // for tokens
-	number  uint64         // of the last message that was written or accounted for; 0: no history
-	unnamed history.Limits // what was written since the last position
-	namedAt int64          // when the message at that position was made, by frame.Now; 0: it isn't known
-	unknown bool           // the client has no position: the next message must be named
+	index   int              // the number by which the client knows the room
+	name    string           // for tokens
+	number  uint64           // of the last message that was written or accounted for; 0: no history
+	at      history.Position // of that message; zero: the client has no position, and the next message must be named
+	unnamed history.Limits   // what was written since the last position
+	namedAt int64            // when the message at that position was made, by frame.Now; 0: it isn't known
 }
 
 // NewSession returns the session of a client that presents these positions. Something is written to it at least
@@ -171,6 +171,13 @@ func (s *Session) Has(room string, holder uint64) Having {
 
 // Control is the [frame.Message.Tag] of messages that are sent as they are, with no run.
 type Control struct{}
+
+// Latest is the tag of a message that isn't kept, because it is only the newest value of its key. A client is
+// sent it at the position that it has.
+type Latest struct {
+	Room uint64 // 0: to all connections
+	Key  string
+}
 
 // Enter is the tag of a message without a frame, which tells the client that it has entered a room.
 type Enter struct {
@@ -336,7 +343,7 @@ func (s *Session) control(tag any) []byte {
 }
 
 func (s *Session) enter(e *Enter) []byte {
-	r := &room{id: e.Room, index: s.next, name: e.Name, number: e.Number, unknown: e.Pending}
+	r := &room{id: e.Room, index: s.next, name: e.Name, number: e.Number}
 	s.next++
 	s.rooms = append(s.rooms, r)
 
@@ -367,8 +374,8 @@ func (s *Session) start(t *Start) []byte {
 
 // appendStart appends from where the client may resume the room, and with which token.
 func (s *Session) appendStart(b []byte, r *room, at history.Position, c *Claim) []byte {
-	r.unnamed, r.namedAt, r.unknown = history.Limits{}, 0, at == history.Position{}
-	if !r.unknown {
+	r.unnamed, r.namedAt, r.at = history.Limits{}, 0, at
+	if at != (history.Position{}) {
 		b = appendPosition(append(b, `,"at":"`...), at)
 		b = append(b, '"')
 	}
@@ -431,9 +438,9 @@ func PlaceOf(tag any) (place *history.Place, first uint64) {
 
 // miss notes that the room's messages up to this one are missing, and returns the control message for it.
 func (r *room) miss(number uint64, at history.Position) []byte {
-	r.number, r.unnamed.Messages, r.unknown = number, maxUnnamed, at == history.Position{}
+	r.number, r.unnamed.Messages, r.at = number, maxUnnamed, at
 	b := strconv.AppendInt([]byte(`{"gap":`), int64(r.index), 10)
-	if !r.unknown {
+	if at != (history.Position{}) {
 		b = append(appendPosition(append(b, `,"at":"`...), at), '"')
 	}
 	return append(b, '}')
@@ -457,8 +464,12 @@ func (s *Session) account(runs []run, m *frame.Message) []run {
 	}
 	if r != nil && place.Number > 0 {
 		next.at = place.At
-		next.named = empty || r.unknown || s.isDue(r, place)
+		next.named = empty || r.at == history.Position{} || s.isDue(r, place)
 		r.advance(m, place, next.named)
+	}
+	if latest, ok := m.Tag.(*Latest); ok {
+		next = s.latest(latest)
+		r = next.room
 	}
 
 	if last := len(runs) - 1; last >= 0 && runs[last].room == r {
@@ -481,9 +492,23 @@ func (s *Session) isDue(r *room, place *history.Place) bool {
 		r.namedAt != 0 && place.Made-r.namedAt >= int64(s.limits.Age/unnamedPart)
 }
 
+// latest returns the run of a newest value. It leaves the client's position as it is. Without a position the
+// value is announced as one to this connection alone.
+func (s *Session) latest(l *Latest) run {
+	r := s.room(l.Room)
+	switch {
+	case r == nil || r.number == 0:
+		return run{count: 1, room: r}
+	case r.at == history.Position{}:
+		return run{count: 1}
+	}
+	r.unnamed = history.Limits{}
+	return run{count: 1, room: r, at: r.at, named: true}
+}
+
 // advance notes that the client is told of a message.
 func (r *room) advance(m *frame.Message, place *history.Place, named bool) {
-	r.number, r.unknown = place.Number, false
+	r.number, r.at = place.Number, place.At
 	r.unnamed.Messages++
 	r.unnamed.Bytes += m.Size()
 	if r.namedAt == 0 {

@@ -2,6 +2,7 @@ package cluster_test
 
 import (
 	"context"
+	"fmt"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -44,5 +45,26 @@ func TestTraceCountsTowardsWhatTheBrokerTakes(t *testing.T) {
 			t.Errorf("%d of %d came", len(got), taken)
 		}
 		wantGaps(t, gaps)
+	})
+}
+
+// A message with a trace and a key has both on its way.
+func TestTraceAndKeyTogether(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		hub := kit.Nodes(t, kit.NewWire(), 1, wsroom.WithObserver(propagating("trace")))[0]
+		c := wsroomtest.Dial(t, hub, "/a")
+		c.Stall()
+		hub.SendTextToRoom("/a", strings.Repeat("x", 1000)) // is being written
+		synctest.Wait()
+		for i := range 3 {
+			if err := hub.To("/a").Latest(strings.Repeat("k", 255)).Context(t.Context()).SendText(fmt.Sprint(i)); err != nil {
+				t.Fatal(err)
+			}
+			synctest.Wait()
+		}
+		c.Resume()
+		if got := c.Drain(); len(got) != 2 || got[1] != "2" {
+			t.Errorf("%d come", len(got))
+		}
 	})
 }
