@@ -122,12 +122,11 @@ func (c *Conn) Join(rooms ...string) error {
 	}
 
 	entered, err := c.hub.store.joinAll(c, names)
-	for i, name := range names {
-		if entered[i] {
-			c.hub.entered(c, name)
-		} else {
-			c.hub.unsubscribe(name)
-		}
+	for _, name := range names[:entered] {
+		c.hub.entered(c, name)
+	}
+	if rest := names[entered:]; len(rest) > 0 {
+		c.hub.unsubscribe(rest...)
 	}
 	c.runEventsAsync()
 	return owned(err)

@@ -198,7 +198,7 @@ type gate struct {
 	deflate string            // the answer to an offer of permessage-deflate; "" for none
 	session *resume.Session   // nil unless the client speaks wsroom.v1
 	room    string            // "" until the RoomFunc has named it
-	named   *named            // nil until the RoomFunc was called
+	named   named             // what the RoomFunc has returned
 	wire    *frame.Conn       // nil until the socket is hijacked
 	reader  *bufio.Reader     // coder/websocket reads from it
 
@@ -211,10 +211,11 @@ type gate struct {
 	counted bool // as refused
 }
 
-// named is what the RoomFunc returned.
+// named is what the RoomFunc has returned.
 type named struct {
-	room string
-	err  error
+	called bool
+	room   string
+	err    error
 }
 
 // phase is how far the answer to a request is.
@@ -613,9 +614,9 @@ func (g *gate) ask() (until time.Time, cause string, err error) {
 
 // nameRoom calls the RoomFunc, once.
 func (g *gate) nameRoom() (string, error) {
-	if g.named == nil {
+	if !g.named.called {
 		room, err := g.hub.cfg.room(g.request)
-		g.named = &named{room, err}
+		g.named = named{true, room, err}
 	}
 	return g.named.room, g.named.err
 }

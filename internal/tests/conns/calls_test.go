@@ -2,6 +2,7 @@ package conns_test
 
 import (
 	"bytes"
+	"encoding/json"
 	"errors"
 	"net/http"
 	"slices"
@@ -284,5 +285,37 @@ func TestDecodeErrorHasTheMessage(t *testing.T) {
 		if bad := kit.Await(t, got, "the error"); !bytes.Equal(bad.Message, []byte(want)) {
 			t.Errorf("got %d bytes: %q", len(bad.Message), kit.Short(string(bad.Message)))
 		}
+	}
+}
+
+// A client that is told of its rooms is told of each that it joins, under its own name, and of no other.
+func TestJoinTellsEachRoomOnce(t *testing.T) {
+	hub := wsroomtest.CheckHub(t, wsroom.New(wsroom.WithHistory(10, 1<<20, time.Minute), wsroom.WithMaxRooms(4)))
+	client := wsroomtest.Dial(t, hub, "/a", wsroomtest.WithSubprotocols("wsroom.v1"))
+	c := kit.Member(t, hub, "/a")
+	if err := c.Join("x", "y", "z", "one too many"); err == nil {
+		t.Error("it is in more rooms than there may be")
+	}
+	if err := c.Join("/a", "b", "/a", "c"); err != nil {
+		t.Fatal(err)
+	}
+	c.SendText("the end")
+	var rooms []string
+	for {
+		text := client.NextText()
+		if text == "the end" {
+			break
+		}
+		var it struct {
+			In   *int
+			Room string
+		}
+		if json.Unmarshal([]byte(text), &it) == nil && it.In != nil && it.Room != "" {
+			rooms = append(rooms, it.Room)
+		}
+	}
+	slices.Sort(rooms)
+	if !slices.Equal(rooms, []string{"/a", "b", "c"}) {
+		t.Errorf("it was told of %q", rooms)
 	}
 }
