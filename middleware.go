@@ -30,9 +30,9 @@ const retryAfter = 5 * time.Second
 // Middleware upgrades WebSocket requests and passes all other requests to next, unchanged. It is a
 // func(http.Handler) http.Handler, which chi's Use takes.
 //
-// A WebSocket request goes to next, too, if the function of [WithRoom] returns [ErrPass]. So several hubs, or other
-// handlers of WebSockets, can stand behind each other. Middleware calls that function once the handshake is found
-// valid, and before all other checks.
+// A WebSocket request goes to next, too, if the function of [WithRoom] returns [ErrPass]. So several hubs, or
+// other handlers of WebSockets, can stand behind each other. Middleware calls that function once the
+// handshake is found valid, and before all other checks.
 func (h *Hub) Middleware(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if !request.IsUpgrade(r) || h.serve(w, r, true) == errPassed {
@@ -133,8 +133,8 @@ func ByAddr(r *http.Request) string { return request.AddrKey(r.RemoteAddr) }
 func BearerToken(r *http.Request) (token string, ok bool) { return request.BearerToken(r.Header) }
 
 // upgrade turns the request into a connection in its room. If the request is refused, upgrade answers it and
-// returns the reason. OnConnect gets the request that upgrade returns. With mayPass, a request that isn't for this
-// hub gets no answer, and upgrade returns errPassed.
+// returns the reason. OnConnect gets the request that upgrade returns. With mayPass, a request that isn't for
+// this hub gets no answer, and upgrade returns errPassed.
 func (h *Hub) upgrade(w http.ResponseWriter, r *http.Request, mayPass bool) (*Conn, *http.Request, error) {
 	if r.ProtoMajor >= 2 {
 		return nil, nil, h.refuseProtocol(w, r)
@@ -347,8 +347,8 @@ func (g *gate) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	return g.wire, bufio.NewReadWriter(g.reader, bufio.NewWriterSize(g.wire, 16)), nil
 }
 
-// passes reports whether the function of WithRoom says that the request isn't for this hub. If so, the gate leaves
-// the ResponseWriter as it found it.
+// passes reports whether the function of WithRoom says that the request isn't for this hub. If so, the gate
+// leaves the ResponseWriter as it found it.
 func (g *gate) passes() bool {
 	_, err := g.nameRoom()
 	if !errors.Is(err, ErrPass) {
@@ -359,7 +359,8 @@ func (g *gate) passes() bool {
 	return true
 }
 
-// Header returns the header of the answer. What coder/websocket sets for a request that is passed on is dropped.
+// Header returns the header of the answer. What coder/websocket sets for a request that is passed on is
+// dropped.
 func (g *gate) Header() http.Header {
 	if g.phase == gatePassed {
 		return http.Header{}

@@ -175,8 +175,8 @@ func (s *store) join(c *Conn, name string) (j joined, err error) {
 	return j, err
 }
 
-// joinAll makes c a member of all the rooms, or of none. The names are distinct. Those of the rooms that c wasn't in
-// before are moved to the front; entered is their number.
+// joinAll makes c a member of all the rooms, or of none. The names are distinct. Those of the rooms that c
+// wasn't in before are moved to the front; entered is their number.
 func (s *store) joinAll(c *Conn, names []string) (entered int, err error) {
 	var entries []*entry // of the names, if there are any
 	if c.line.Session() != nil {
@@ -230,8 +230,8 @@ func (s *store) enterAll(c *Conn, names []string, entries []*entry) (entered, op
 	return entered, opened, nil
 }
 
-// openLocked opens those of the rooms that don't exist, and returns how many these are. All of them then have space for
-// one more member. On an error it opens none. The rooms' shards are locked.
+// openLocked opens those of the rooms that don't exist, and returns how many these are. All of them then have
+// space for one more member. On an error it opens none. The rooms' shards are locked.
 func (s *store) openLocked(names []string) (opened int, err error) {
 	for i, name := range names {
 		r, err := s.roomLocked(s.shardOf(name), name)

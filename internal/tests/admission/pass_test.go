@@ -24,7 +24,8 @@ func under(prefix string) wsroom.Option {
 	})
 }
 
-// With ErrPass each of several hubs behind each other gets its own sockets, whatever the others' limits and origins.
+// With ErrPass each of several hubs behind each other gets its own sockets, whatever the others' limits and
+// origins.
 func TestPassedRequestsReachTheNextHub(t *testing.T) {
 	seen := &kit.Observer{Sums: map[string]float64{}}
 	first := wsroomtest.CheckHub(t, wsroom.New(under("/a/"), wsroom.WithMaxConns(1), wsroom.WithObserver(seen),

@@ -83,8 +83,8 @@ func TestRoomsAreHeardOnEachNodeWithMembers(t *testing.T) {
 	})
 }
 
-// OnRoomOpen is called on each node, once the node receives the room's messages: what others send meanwhile comes to
-// OnRoomMessage after it. So nothing is missing between what it loads and what comes.
+// OnRoomOpen is called on each node, once the node receives the room's messages: what others send meanwhile
+// comes to OnRoomMessage after it. So nothing is missing between what it loads and what comes.
 func TestNothingIsMissingBetweenOpenAndMessages(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		server := brokertest.NewMemory()
@@ -161,7 +161,8 @@ func TestKeptMessagesAreNotHeardAgain(t *testing.T) {
 	})
 }
 
-// If the broker takes no subscription, the room doesn't open. If its opening is given up, the subscription ends.
+// If the broker takes no subscription, the room doesn't open. If its opening is given up, the subscription
+// ends.
 func TestRoomsOpenOnceSubscribed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		broker := &distant{Wire: kit.NewWire()}

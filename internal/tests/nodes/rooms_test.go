@@ -42,8 +42,8 @@ func (h *hearing) change(f func()) {
 	}
 }
 
-// Over each broker every node with members hears its rooms, each message once and in the members' order, and many rooms
-// are joined in one call.
+// Over each broker every node with members hears its rooms, each message once and in the members' order, and
+// many rooms are joined in one call.
 func TestRoomsAreHeardOverEachBroker(t *testing.T) {
 	for name, kind := range brokers {
 		t.Run(name, func(t *testing.T) {
