@@ -189,15 +189,16 @@ func OnLeave(f func(c *Conn, room string)) Option {
 	}
 }
 
-// OnRoomOpen calls f before the first member of a room is let in. Requests and calls of [Conn.Join] for the room wait
-// until f returns, requests for at most the time of [WithHandshakeTimeout]. So f may load what the members need.
+// OnRoomOpen calls f before the first member of a room is let in. Requests and calls of [Conn.Join] for the
+// room wait until f returns, requests for at most the time of [WithHandshakeTimeout]. So f may load what the
+// members need.
 //
-// Calls of OnRoomOpen, [OnRoomMessage] and [OnRoomClose] for one room come one at a time, and each open is followed by
-// one close. Calls for different rooms run concurrently. All run outside of any connection's callbacks. If the
-// connections that f was called for are refused or end, the room closes without having had a member. With a broker, a
-// room opens and closes on each node, and this node receives the room's messages before f is called: what f loads and
-// what OnRoomMessage gets then overlap, and nothing is missing between them. f may send, but must not wait for a call of
-// Conn.Join that names the same room.
+// Calls of OnRoomOpen, [OnRoomMessage] and [OnRoomClose] for one room come one at a time, and each open is
+// followed by one close. Calls for different rooms run concurrently. All run outside of any connection's
+// callbacks. If the connections that f was called for are refused or end, the room closes without having had
+// a member. With a broker, a room opens and closes on each node, and this node receives the room's messages
+// before f is called: what f loads and what OnRoomMessage gets then overlap, and nothing is missing between
+// them. f may send, but must not wait for a call of Conn.Join that names the same room.
 func OnRoomOpen(f func(room string)) Option {
 	return func(c *config) error {
 		c.onRoomOpen = f
@@ -205,10 +206,11 @@ func OnRoomOpen(f func(room string)) Option {
 	}
 }
 
-// OnRoomClose calls f when the last member of a room has left, once OnRoomMessage has had what was sent until then, and
-// [OnLeave] and [OnClose] of the members have returned. If somebody comes before f is called, the room stays open. If
-// somebody comes while f runs, they wait until it has returned and [OnRoomOpen] was called again. So f must not wait for
-// a call of [Conn.Join] that names the same room. [Hub.Shutdown] waits for f.
+// OnRoomClose calls f when the last member of a room has left, once OnRoomMessage has had what was sent until
+// then, and [OnLeave] and [OnClose] of the members have returned. If somebody comes before f is called, the
+// room stays open. If somebody comes while f runs, they wait until it has returned and [OnRoomOpen] was
+// called again. So f must not wait for a call of [Conn.Join] that names the same room. [Hub.Shutdown] waits
+// for f.
 func OnRoomClose(f func(room string)) Option {
 	return func(c *config) error {
 		c.onRoomClose = f
@@ -216,15 +218,16 @@ func OnRoomClose(f func(room string)) Option {
 	}
 }
 
-// OnRoomMessage calls f with each message to a room that has members on this node, in the room's order: those of this
-// node and, with a broker, those of all others. Each node with members calls its own f. f gets what [Hub.To] and all that
-// is like it sends to rooms, once for each room, whether [Target.Except] leaves out members or not. Messages to all and to
-// one connection belong to no room. f may keep p. If f sends to the room, it is called with that, too.
+// OnRoomMessage calls f with each message to a room that has members on this node, in the room's order: those
+// of this node and, with a broker, those of all others. Each node with members calls its own f. f gets what
+// [Hub.To] and all that is like it sends to rooms, once for each room, whether [Target.Except] leaves out
+// members or not. Messages to all and to one connection belong to no room. f may keep p. If f sends to the
+// room, it is called with that, too.
 //
-// The members don't wait for f, nor does the sender. So f may be behind: a newcomer's snapshot isn't to be taken from what
-// f has stored (see [Conn.Rewind] and [Conn.DropHeld]). If f is slow, up to as much as [WithSendQueue] allows one
-// connection waits for each room. Of further messages f doesn't get any until half of that is done; in their place f is
-// called once, with type 0 and no data. They are counted as dropped.
+// The members don't wait for f, nor does the sender. So f may be behind: a newcomer's snapshot isn't to be
+// taken from what f has stored (see [Conn.Rewind] and [Conn.DropHeld]). If f is slow, up to as much as
+// [WithSendQueue] allows one connection waits for each room. Of further messages f doesn't get any until half
+// of that is done; in their place f is called once, with type 0 and no data. They are counted as dropped.
 func OnRoomMessage(f func(room string, typ websocket.MessageType, p []byte)) Option {
 	return func(c *config) error {
 		c.onRoomMessage = f

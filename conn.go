@@ -105,13 +105,13 @@ func (c *Conn) Rooms() []string {
 	return names
 }
 
-// Join adds the connection to these rooms: to all of them or, if it returns an error, to none. If the connection
-// is in some of them already, it stays there. Join returns [ErrClosed] once the connection is ending. It returns a
-// [*StatusError] for an invalid name or a limit that is reached.
+// Join adds the connection to these rooms: to all of them or, if it returns an error, to none. If the
+// connection is in some of them already, it stays there. Join returns [ErrClosed] once the connection is
+// ending. It returns a [*StatusError] for an invalid name or a limit that is reached.
 //
-// With a broker, the first connection to join a room on this node waits for the broker, for all rooms at the same
-// time. If that takes longer than [WithBrokerBuffer] bridges, Join returns [ErrOutage]; with [DeliverLocally] it
-// joins the rooms without the broker instead.
+// With a broker, the first connection to join a room on this node waits for the broker, for all rooms at the
+// same time. If that takes longer than [WithBrokerBuffer] bridges, Join returns [ErrOutage]; with
+// [DeliverLocally] it joins the rooms without the broker instead.
 func (c *Conn) Join(rooms ...string) error {
 	names, err := roomNames(rooms)
 	if err != nil || len(names) == 0 {
@@ -122,19 +122,18 @@ func (c *Conn) Join(rooms ...string) error {
 	}
 
 	entered, err := c.hub.store.joinAll(c, names)
-	for i, name := range names {
-		if entered[i] {
-			c.hub.entered(c, name)
-		} else {
-			c.hub.unsubscribe(name)
-		}
+	for _, name := range names[:entered] {
+		c.hub.entered(c, name)
+	}
+	if rest := names[entered:]; len(rest) > 0 {
+		c.hub.unsubscribe(rest...)
 	}
 	c.runEventsAsync()
 	return owned(err)
 }
 
-// roomNames returns each of the names once, or an error if one can't be a room's. The names are copies, because
-// they are kept and may be parts of longer strings of a request.
+// roomNames returns each of the names once, or an error if one can't be a room's. The names are copies,
+// because they are kept and may be parts of longer strings of a request.
 func roomNames(names []string) ([]string, error) {
 	for _, name := range names {
 		if err := checkRoomName(name); err != nil {
@@ -342,15 +341,16 @@ func (c *Conn) Delete(key any) {
 	delete(c.values, key)
 }
 
-// Value is a key for values of type T that connections keep, see [Conn.Set]. It is usually a package's variable:
+// Value is a key for values of type T that connections keep, see [Conn.Set]. It is usually a package's
+// variable:
 //
 //	var user wsroom.Value[User]
 //
 //	user.Set(c, u)
 //	u, ok := user.Get(c)
 //
-// The zero Value is ready to use. Each Value is a key of its own, so it must not be copied. All methods may be
-// called concurrently, for the same and for different connections.
+// The zero Value is ready to use. Each Value is a key of its own, so it must not be copied. All methods may
+// be called concurrently, for the same and for different connections.
 type Value[T any] struct {
 	_ noCopy
 	_ byte // so that no two Values have one address
@@ -488,8 +488,8 @@ func (c *Conn) leftLocked(room string) {
 	}
 }
 
-// doneWith ends the use of a room that the connection has left. Once the connection is ending, doneWithAll does that:
-// OnClose is still to come.
+// doneWith ends the use of a room that the connection has left. Once the connection is ending, doneWithAll
+// does that: OnClose is still to come.
 func (c *Conn) doneWith(room string) {
 	if !c.isEnded() && c.hub.lives.Let(c.id, room) {
 		c.hub.unsubscribe(room)

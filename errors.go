@@ -314,8 +314,8 @@ func (g *gate) noteRefusal(cause string, err error) *StatusError {
 	return refused
 }
 
-// roomError turns a RoomFunc's error into a refusal. An error that isn't a StatusError becomes a 404 or 400 without
-// its text.
+// roomError turns a RoomFunc's error into a refusal. An error that isn't a StatusError becomes a 404 or 400
+// without its text.
 func roomError(err error) error {
 	if refused := (*StatusError)(nil); errors.As(err, &refused) {
 		return err

@@ -212,8 +212,8 @@ func ExampleConn() {
 	// ann is in [/desk topic:chess]
 }
 
-// archive is an application's own store of what was said. In a database it is a table. With several nodes each node
-// with members adds a message, so a message needs a unique key of its own there.
+// archive is an application's own store of what was said. In a database it is a table. With several nodes
+// each node with members adds a message, so a message needs a unique key of its own there.
 type archive struct {
 	mu    sync.Mutex
 	texts map[string][]string // by room
@@ -235,7 +235,8 @@ func (a *archive) last(room string, n int) []string {
 	return slices.Clone(texts[max(0, len(texts)-n):])
 }
 
-// newArchived is a chat whose messages outlive the process. The hub's history has the newest, and the archive all.
+// newArchived is a chat whose messages outlive the process. The hub's history has the newest, and the archive
+// all.
 func newArchived(store *archive) *wsroom.Hub {
 	return wsroom.New(
 		wsroom.WithHistory(50, 1<<20, time.Minute),

@@ -191,8 +191,8 @@ func (c *Conn) fail(err error) {
 	}
 }
 
-// hangUp completes the close handshake, closes the socket, and releases what the connection holds. The rooms need none
-// of its callbacks any more.
+// hangUp completes the close handshake, closes the socket, and releases what the connection holds. The rooms
+// need none of its callbacks any more.
 func (c *Conn) hangUp() {
 	c.doneWithAll()
 	c.line.HangUp()

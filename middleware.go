@@ -30,9 +30,9 @@ const retryAfter = 5 * time.Second
 // Middleware upgrades WebSocket requests and passes all other requests to next, unchanged. It is a
 // func(http.Handler) http.Handler, which chi's Use takes.
 //
-// A WebSocket request goes to next, too, if the function of [WithRoom] returns [ErrPass]. So several hubs, or other
-// handlers of WebSockets, can stand behind each other. Middleware calls that function once the handshake is found
-// valid, and before all other checks.
+// A WebSocket request goes to next, too, if the function of [WithRoom] returns [ErrPass]. So several hubs, or
+// other handlers of WebSockets, can stand behind each other. Middleware calls that function once the
+// handshake is found valid, and before all other checks.
 func (h *Hub) Middleware(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if !request.IsUpgrade(r) || h.serve(w, r, true) == errPassed {
@@ -133,8 +133,8 @@ func ByAddr(r *http.Request) string { return request.AddrKey(r.RemoteAddr) }
 func BearerToken(r *http.Request) (token string, ok bool) { return request.BearerToken(r.Header) }
 
 // upgrade turns the request into a connection in its room. If the request is refused, upgrade answers it and
-// returns the reason. OnConnect gets the request that upgrade returns. With mayPass, a request that isn't for this
-// hub gets no answer, and upgrade returns errPassed.
+// returns the reason. OnConnect gets the request that upgrade returns. With mayPass, a request that isn't for
+// this hub gets no answer, and upgrade returns errPassed.
 func (h *Hub) upgrade(w http.ResponseWriter, r *http.Request, mayPass bool) (*Conn, *http.Request, error) {
 	if r.ProtoMajor >= 2 {
 		return nil, nil, h.refuseProtocol(w, r)
@@ -198,7 +198,7 @@ type gate struct {
 	deflate string            // the answer to an offer of permessage-deflate; "" for none
 	session *resume.Session   // nil unless the client speaks wsroom.v1
 	room    string            // "" until the RoomFunc has named it
-	named   *named            // nil until the RoomFunc was called
+	named   named             // what the RoomFunc has returned
 	wire    *frame.Conn       // nil until the socket is hijacked
 	reader  *bufio.Reader     // coder/websocket reads from it
 
@@ -211,10 +211,11 @@ type gate struct {
 	counted bool // as refused
 }
 
-// named is what the RoomFunc returned.
+// named is what the RoomFunc has returned.
 type named struct {
-	room string
-	err  error
+	called bool
+	room   string
+	err    error
 }
 
 // phase is how far the answer to a request is.
@@ -347,8 +348,8 @@ func (g *gate) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	return g.wire, bufio.NewReadWriter(g.reader, bufio.NewWriterSize(g.wire, 16)), nil
 }
 
-// passes reports whether the function of WithRoom says that the request isn't for this hub. If so, the gate leaves
-// the ResponseWriter as it found it.
+// passes reports whether the function of WithRoom says that the request isn't for this hub. If so, the gate
+// leaves the ResponseWriter as it found it.
 func (g *gate) passes() bool {
 	_, err := g.nameRoom()
 	if !errors.Is(err, ErrPass) {
@@ -359,7 +360,8 @@ func (g *gate) passes() bool {
 	return true
 }
 
-// Header returns the header of the answer. What coder/websocket sets for a request that is passed on is dropped.
+// Header returns the header of the answer. What coder/websocket sets for a request that is passed on is
+// dropped.
 func (g *gate) Header() http.Header {
 	if g.phase == gatePassed {
 		return http.Header{}
@@ -615,9 +617,9 @@ func (g *gate) ask() (until time.Time, cause string, err error) {
 
 // nameRoom calls the RoomFunc, once.
 func (g *gate) nameRoom() (string, error) {
-	if g.named == nil {
+	if !g.named.called {
 		room, err := g.hub.cfg.room(g.request)
-		g.named = &named{room, err}
+		g.named = named{true, room, err}
 	}
 	return g.named.room, g.named.err
 }

@@ -367,9 +367,9 @@ func (h *Hub) mark(room string) {
 	_ = cluster.Publish(h.node, cluster.Labels{}, []string{room}, nil, cluster.Mark, "")
 }
 
-// subscribe makes this node receive what other nodes send to the rooms from now on, until unsubscribe, and has
-// OnRoomOpen called for the rooms that aren't open. OnRoomMessage gets what comes meanwhile, after that. Its errors are
-// those of cluster.Node.Subscribe and lifecycle.Rooms.Use.
+// subscribe makes this node receive what other nodes send to the rooms from now on, until unsubscribe, and
+// has OnRoomOpen called for the rooms that aren't open. OnRoomMessage gets what comes meanwhile, after that.
+// Its errors are those of cluster.Node.Subscribe and lifecycle.Rooms.Use.
 func (h *Hub) subscribe(ctx func() context.Context, rooms ...string) error {
 	if h.node != nil {
 		if err := h.node.Subscribe(ctx, rooms...); err != nil {

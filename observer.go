@@ -182,12 +182,14 @@ func (h *Hub) countRefusal(r *http.Request, cause string) {
 // with another's tracing, pass [WithObserver] a struct{ Observer; Tracer; Propagator } that embeds them.
 type Tracer interface {
 	// Start is called when an upgrade or a callback begins. name is "upgrade", or the name of the option that
-	// registered the callback, such as "OnConnect" or "OnJSON", or "deliver" for a message of [Target.Context]. route
-	// is the same as for an [Observer]. Start must return at once and may be called concurrently.
+	// registered the callback, such as "OnConnect" or "OnJSON", or "deliver" for a message of
+	// [Target.Context]. route is the same as for an [Observer]. Start must return at once and may be called
+	// concurrently.
 	//
-	// end is called once, on the same goroutine, when the upgrade or callback is over. Its err is nil or one of
-	// these: the refusal or failure of an upgrade, [ErrPanic], the error by which a callback ended the
-	// connection, a [*DecodeError]. It is nil for a request that [Hub.Middleware] passes on because of [ErrPass].
+	// end is called once, on the same goroutine, when the upgrade or callback is over. Its err is nil or one
+	// of these: the refusal or failure of an upgrade, [ErrPanic], the error by which a callback ended the
+	// connection, a [*DecodeError]. It is nil for a request that [Hub.Middleware] passes on because of
+	// [ErrPass].
 	//
 	// ctx is the request's context for an upgrade, and [Conn.Context] for a connection's callback. The
 	// functions of [WithRoom], [WithAuthorize] and [OnConnect] find the values that an upgrade's Start adds to
@@ -196,11 +198,11 @@ type Tracer interface {
 	Start(ctx context.Context, name, route string) (traced context.Context, end func(err error))
 }
 
-// Propagator is an optional interface of a [Tracer], for traces that go on behind a message; see [Target.Context]. Its
-// methods must return at once, must not call the hub, and may be called concurrently.
+// Propagator is an optional interface of a [Tracer], for traces that go on behind a message; see
+// [Target.Context]. Its methods must return at once, must not call the hub, and may be called concurrently.
 type Propagator interface {
-	// Inject returns the trace in ctx as text of up to 255 bytes, such as a traceparent of W3C Trace Context, or "" if
-	// there is none. A longer text counts as "".
+	// Inject returns the trace in ctx as text of up to 255 bytes, such as a traceparent of W3C Trace Context,
+	// or "" if there is none. A longer text counts as "".
 	Inject(ctx context.Context) string
 	// Extract returns ctx with the trace that Inject has returned, maybe on another node.
 	Extract(ctx context.Context, trace string) context.Context
@@ -249,8 +251,8 @@ func (c *Conn) trace(name string) (end func(error)) {
 	return end
 }
 
-// trace starts the trace of a callback that belongs to no connection. message is the trace of its message, "" if there
-// is none.
+// trace starts the trace of a callback that belongs to no connection. message is the trace of its message, ""
+// if there is none.
 func (h *Hub) trace(name, message string) (end func(error)) {
 	if h.tracer == nil {
 		return nil

@@ -505,10 +505,10 @@ func WithMaxConnsPer(key func(*http.Request) string, n int) Option {
 	}
 }
 
-// WithMaxAge limits how long a connection lives. It ends with [ErrMaxAge] and close code 1012 at an age between 80 %
-// and 100 % of d, chosen at random. So the connections that came together after a deploy don't all end at once: with
-// an hour, they end spread over 12 minutes. Clients that reconnect come back; they can be balanced over the nodes
-// anew, and their requests are authorized again. There is no limit by default.
+// WithMaxAge limits how long a connection lives. It ends with [ErrMaxAge] and close code 1012 at an age
+// between 80 % and 100 % of d, chosen at random. So the connections that came together after a deploy don't
+// all end at once: with an hour, they end spread over 12 minutes. Clients that reconnect come back; they can
+// be balanced over the nodes anew, and their requests are authorized again. There is no limit by default.
 func WithMaxAge(d time.Duration) Option {
 	return func(c *config) error {
 		c.maxAge = d

@@ -176,81 +176,85 @@ func (s *store) join(c *Conn, name string) (j joined, err error) {
 	return j, err
 }
 
-// joinAll makes c a member of all the rooms, or of none. The names are distinct. entered says which of them c wasn't
-// in before.
-func (s *store) joinAll(c *Conn, names []string) (entered []bool, err error) {
-	entries := make([]*entry, len(names))
-	for i, name := range names {
-		entries[i] = newEntry(c, name)
+// joinAll makes c a member of all the rooms, or of none. The names are distinct. Those of the rooms that c
+// wasn't in before are moved to the front; entered is their number.
+func (s *store) joinAll(c *Conn, names []string) (entered int, err error) {
+	var entries []*entry // of the names, if there are any
+	if c.line.Session() != nil {
+		for _, name := range names {
+			entries = append(entries, newEntry(c, name))
+		}
 	}
 
 	entered, opened, err := s.enterAll(c, names, entries)
-	if opened != 0 {
+	if opened > 0 {
 		s.observer.Add(MetricRooms, "", "", opened)
 	}
-	for i, e := range entries {
-		if entered[i] && e != nil {
-			e.settle(c)
-		}
+	for _, e := range entries[:min(entered, len(entries))] {
+		e.settle(c)
 	}
 	return entered, err
 }
 
-// enterAll is joinAll with the entry into each room. It returns how many rooms it has opened, too.
-func (s *store) enterAll(c *Conn, names []string, entries []*entry) (entered []bool, opened int, err error) {
+// enterAll is joinAll with the entries. It returns how many rooms it has opened, too.
+func (s *store) enterAll(c *Conn, names []string, entries []*entry) (entered, opened int, err error) {
 	locked := s.lock(audience{rooms: names})
 	defer s.unlock(&locked)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 
-	entered = make([]bool, len(names))
 	if c.isEnded() {
-		return entered, 0, ErrClosed
+		return 0, 0, ErrClosed
 	}
-	rooms, opened, err := s.roomsLocked(c, names)
-	if err != nil {
-		return entered, 0, err
-	}
-
-	for i, r := range rooms {
-		if r == nil {
-			continue
-		}
-		r.add(c, c.rooms.add(names[i]))
-		if entries[i] != nil {
-			entries[i].enter(c, r)
-		}
-		c.enteredLocked(names[i])
-		entered[i] = true
-	}
-	return entered, opened, nil
-}
-
-// roomsLocked returns the rooms as roomLocked does, nil for those that c is in already, and how many of them it has
-// opened. On an error it opens none.
-func (s *store) roomsLocked(c *Conn, names []string) (rooms []*room, opened int, err error) {
-	rooms = make([]*room, len(names))
 	for i, name := range names {
 		if c.rooms.get(name) != nil {
 			continue
 		}
-		if rooms[i], err = s.roomLocked(s.shardOf(name), name); err != nil {
-			break
+		names[entered], names[i] = name, names[entered]
+		if entries != nil {
+			entries[entered], entries[i] = entries[i], entries[entered]
 		}
-		if len(rooms[i].members) == 0 {
+		entered++
+	}
+	if opened, err = s.openLocked(names[:entered]); err != nil {
+		return 0, 0, err
+	}
+
+	for i, name := range names[:entered] {
+		r := s.shardOf(name).rooms[name]
+		r.add(c, c.rooms.add(name))
+		if entries != nil {
+			entries[i].enter(c, r)
+		}
+		c.enteredLocked(name)
+	}
+	return entered, opened, nil
+}
+
+// openLocked opens those of the rooms that don't exist, and returns how many these are. All of them then have
+// space for one more member. On an error it opens none. The rooms' shards are locked.
+func (s *store) openLocked(names []string) (opened int, err error) {
+	for i, name := range names {
+		r, err := s.roomLocked(s.shardOf(name), name)
+		if err != nil {
+			s.closeEmptyLocked(names[:i])
+			return 0, err
+		}
+		if len(r.members) == 0 {
 			opened++
 		}
 	}
-	if err == nil {
-		return rooms, opened, nil
-	}
+	return opened, nil
+}
 
-	for _, r := range rooms {
-		if r != nil && len(r.members) == 0 {
-			s.closeLocked(s.shardOf(r.name), r)
+// closeEmptyLocked closes those of the rooms that have no member. The rooms' shards are locked.
+func (s *store) closeEmptyLocked(names []string) {
+	for _, name := range names {
+		sh := s.shardOf(name)
+		if r := sh.rooms[name]; len(r.members) == 0 {
+			s.closeLocked(sh, r)
 		}
 	}
-	return nil, 0, err
 }
 
 // joined is the outcome of a join.

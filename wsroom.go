@@ -33,8 +33,8 @@
 // [OnConnect] to its own connection may wait; see [WithSendQueue].) [WithOverflow] sets what happens when a
 // queue is full.
 //
-// [OnRoomOpen], [OnRoomMessage] and [OnRoomClose] tell the application of rooms on this node and of their messages.
-// Package route, on top of this one, gives messages types and replies.
+// [OnRoomOpen], [OnRoomMessage] and [OnRoomClose] tell the application of rooms on this node and of their
+// messages. Package route, on top of this one, gives messages types and replies.
 //
 // # Lifetime
 //
@@ -161,7 +161,8 @@ func New(opts ...Option) *Hub {
 // [WithRejectMode] can have clients told by a close frame instead.
 func (h *Hub) ServeHTTP(w http.ResponseWriter, r *http.Request) { _ = h.serve(w, r, false) }
 
-// serve upgrades the request and runs OnConnect, or answers it and returns the reason. See upgrade for mayPass.
+// serve upgrades the request and runs OnConnect, or answers it and returns the reason. See upgrade for
+// mayPass.
 func (h *Hub) serve(w http.ResponseWriter, r *http.Request, mayPass bool) error {
 	c, admitted, err := h.tracedUpgrade(w, r, mayPass)
 	if c != nil {
@@ -214,10 +215,10 @@ func (h *Hub) Members(room string) []*Conn {
 	return slices.DeleteFunc(h.store.snapshot(audience{rooms: []string{room}}), func(c *Conn) bool { return !c.isKnown() })
 }
 
-// Conns returns an iterator over the connections on this node that aren't ending, in no order. No lock is held
-// while the loop's body runs, so the body may call anything and take any time. A connection that comes or goes
-// meanwhile may be left out. None comes twice. Like [Hub.Members], Conns leaves out connections whose clients
-// don't have the answer to the handshake yet.
+// Conns returns an iterator over the connections on this node that aren't ending, in no order. No lock is
+// held while the loop's body runs, so the body may call anything and take any time. A connection that comes
+// or goes meanwhile may be left out. None comes twice. Like [Hub.Members], Conns leaves out connections whose
+// clients don't have the answer to the handshake yet.
 func (h *Hub) Conns() iter.Seq[*Conn] {
 	return func(yield func(*Conn) bool) {
 		for i := range shardCount {
@@ -478,12 +479,14 @@ func (k latestKey) check() error {
 	return nil
 }
 
-// Context returns the target for messages that belong to the trace in ctx: that trace goes on where they are delivered,
-// on all nodes. The hub's [Observer] must be a [Tracer] and a [Propagator]; otherwise Context has no effect. For each such
-// message Start is called with the name "deliver" on each node that receives it, once for each room if there is a broker,
-// and [OnRoomMessage] is traced as a part of it, too. Context doesn't keep ctx, whose end and deadline have no effect.
+// Context returns the target for messages that belong to the trace in ctx: that trace goes on where they are
+// delivered, on all nodes. The hub's [Observer] must be a [Tracer] and a [Propagator]; otherwise Context has
+// no effect. For each such message Start is called with the name "deliver" on each node that receives it,
+// once for each room if there is a broker, and [OnRoomMessage] is traced as a part of it, too. Context
+// doesn't keep ctx, whose end and deadline have no effect.
 //
-// Nodes of a version without Context don't understand such messages, and report a gap. So update all nodes first.
+// Nodes of a version without Context don't understand such messages, and report a gap. So update all nodes
+// first.
 func (t Target) Context(ctx context.Context) Target {
 	if t.hub.propagator != nil {
 		if t.trace = t.hub.propagator.Inject(ctx); len(t.trace) > maxTrace {

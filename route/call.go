@@ -17,16 +17,16 @@ import (
 const maxCalls = 64
 
 var (
-	// ErrInHandler is returned by [Call] in a handler of the same connection. The answer couldn't be read before the
-	// handler returns.
+	// ErrInHandler is returned by [Call] in a handler of the same connection. The answer couldn't be read
+	// before the handler returns.
 	ErrInHandler = errors.New("route: a handler can't wait for its own client")
 
 	// ErrTooManyCalls is returned by [Call] while 64 questions wait for the client's answer.
 	ErrTooManyCalls = errors.New("route: too many questions wait for the client's answer")
 )
 
-// PeerError is the error by which a client answers a question. It isn't an [*Error], so a handler that returns it
-// doesn't show another client what this one has said.
+// PeerError is the error by which a client answers a question. It isn't an [*Error], so a handler that
+// returns it doesn't show another client what this one has said.
 type PeerError struct {
 	Code    string
 	Message string
@@ -36,17 +36,17 @@ func (e *PeerError) Error() string {
 	return "route: the client answers: " + describe(e.Code, e.Message)
 }
 
-// Call asks the client a question and returns its answer, decoded into a Resp. An answer without data is the zero
-// Resp. Call waits until the answer has come, ctx is done, the time of [WithTimeout] has passed, or the connection is
-// ending. All questions to a connection end with it. The error then is ctx's cause, [context.DeadlineExceeded], or the
-// cause of the connection's end, wrapped. It is a [*PeerError] if the client answers with an error, and a
-// [*wsroom.DecodeError] if the answer doesn't decode. Call also returns the errors of [wsroom.Conn.SendJSON],
-// [ErrInHandler] and [ErrTooManyCalls].
+// Call asks the client a question and returns its answer, decoded into a Resp. An answer without data is the
+// zero Resp. Call waits until the answer has come, ctx is done, the time of [WithTimeout] has passed, or the
+// connection is ending. All questions to a connection end with it. The error then is ctx's cause,
+// [context.DeadlineExceeded], or the cause of the connection's end, wrapped. It is a [*PeerError] if the
+// client answers with an error, and a [*wsroom.DecodeError] if the answer doesn't decode. Call also returns
+// the errors of [wsroom.Conn.SendJSON], [ErrInHandler] and [ErrTooManyCalls].
 //
-// Call may be used concurrently. In a handler of the same connection it returns [ErrInHandler] at once: ask on a
-// goroutine of your own. In another callback of the same connection, such as [wsroom.OnConnect]'s, it would wait in
-// vain for its whole time. For the sake of all that wait, don't have a handler of one connection wait for another
-// connection whose handlers may wait for the first.
+// Call may be used concurrently. In a handler of the same connection it returns [ErrInHandler] at once: ask
+// on a goroutine of your own. In another callback of the same connection, such as [wsroom.OnConnect]'s, it
+// would wait in vain for its whole time. For the sake of all that wait, don't have a handler of one
+// connection wait for another connection whose handlers may wait for the first.
 func Call[Resp any](ctx context.Context, r *Router, c *wsroom.Conn, typ string, req any) (resp Resp, err error) {
 	data, err := r.ask(ctx, c, typ, req)
 	if err == nil {

@@ -1,5 +1,5 @@
-// Package route gives messages types: it calls a typed handler by the type that a message names, sends back what the
-// handler returns, and lets the server ask clients questions.
+// Package route gives messages types: it calls a typed handler by the type that a message names, sends back
+// what the handler returns, and lets the server ask clients questions.
 //
 //	messages := route.New()
 //	route.Handle(messages, "join", func(c *wsroom.Conn, req Join) (Joined, error) { … })
@@ -51,16 +51,16 @@ func WithFields(f Fields) Option { return func(r *Router) { r.fields = f } }
 // WithTimeout limits the time that [Call] waits if its context has no earlier deadline. The default is 10 s.
 func WithTimeout(d time.Duration) Option { return func(r *Router) { r.timeout = d } }
 
-// WithUnmarshal replaces encoding/json for the data of messages. f must not keep the bytes that it is given, and may
-// be called concurrently. The rest of a message is decoded, and all of it encoded, by what the hub uses
-// ([wsroom.WithJSON]).
+// WithUnmarshal replaces encoding/json for the data of messages. f must not keep the bytes that it is given,
+// and may be called concurrently. The rest of a message is decoded, and all of it encoded, by what the hub
+// uses ([wsroom.WithJSON]).
 func WithUnmarshal(f func([]byte, any) error) Option { return func(r *Router) { r.unmarshal = f } }
 
-// OnError calls f with each error that the client isn't told, or is told without its text: an error of a handler that
-// isn't an [*Error], data or a message that doesn't decode ([*wsroom.DecodeError]), a type without a handler
-// ([ErrUnknownType]), a reply that can't be encoded or sent, and each error of the handler of a message that wants no
-// reply. typ is the message's type, "" if there is none. f runs in the callback of the connection that [wsroom.OnJSON]
-// is.
+// OnError calls f with each error that the client isn't told, or is told without its text: an error of a
+// handler that isn't an [*Error], data or a message that doesn't decode ([*wsroom.DecodeError]), a type
+// without a handler ([ErrUnknownType]), a reply that can't be encoded or sent, and each error of the handler
+// of a message that wants no reply. typ is the message's type, "" if there is none. f runs in the callback of
+// the connection that [wsroom.OnJSON] is.
 func OnError(f func(c *wsroom.Conn, typ string, err error)) Option {
 	return func(r *Router) { r.onError = f }
 }
@@ -117,14 +117,14 @@ func New(opts ...Option) *Router {
 	return r
 }
 
-// Handle calls f with each message of that type, decoded into a Req, and sends the client what f returns. An error
-// that is an [*Error] is sent as it is. Any other error is told as the code "internal", with no text, and goes to
-// [OnError]. Data that doesn't decode gets the code "bad_data", and f isn't called. If the client wants no reply, it
-// gets none.
+// Handle calls f with each message of that type, decoded into a Req, and sends the client what f returns. An
+// error that is an [*Error] is sent as it is. Any other error is told as the code "internal", with no text,
+// and goes to [OnError]. Data that doesn't decode gets the code "bad_data", and f isn't called. If the client
+// wants no reply, it gets none.
 //
-// Handlers are callbacks as that of [wsroom.OnJSON]: one at a time for each connection, in the order of the messages.
-// A panic ends the connection. Handle panics for an empty type, for one that has a handler, and once the Router is in
-// use.
+// Handlers are callbacks as that of [wsroom.OnJSON]: one at a time for each connection, in the order of the
+// messages. A panic ends the connection. Handle panics for an empty type, for one that has a handler, and
+// once the Router is in use.
 func Handle[Req, Resp any](r *Router, typ string, f func(c *wsroom.Conn, req Req) (Resp, error)) {
 	r.add(typ, f == nil, func(c *wsroom.Conn, data json.RawMessage) (any, bool, error) {
 		var req Req
@@ -136,8 +136,8 @@ func Handle[Req, Resp any](r *Router, typ string, f func(c *wsroom.Conn, req Req
 	})
 }
 
-// On is [Handle] for messages with nothing to reply. If the client wants a reply, it is told that f has returned, or
-// its error.
+// On is [Handle] for messages with nothing to reply. If the client wants a reply, it is told that f has
+// returned, or its error.
 func On[T any](r *Router, typ string, f func(c *wsroom.Conn, msg T) error) {
 	r.add(typ, f == nil, func(c *wsroom.Conn, data json.RawMessage) (any, bool, error) {
 		var msg T
@@ -160,8 +160,9 @@ func (r *Router) add(typ string, isNil bool, h handler) {
 	r.handlers[typ] = h
 }
 
-// OnJSON returns the option of [wsroom.New] that gives the Router a hub's messages. From then on it takes no further
-// handlers. A message that isn't a JSON object ends its connection unless [wsroom.WithBadJSON] is set.
+// OnJSON returns the option of [wsroom.New] that gives the Router a hub's messages. From then on it takes no
+// further handlers. A message that isn't a JSON object ends its connection unless [wsroom.WithBadJSON] is
+// set.
 func (r *Router) OnJSON() wsroom.Option {
 	r.inUse.Store(true)
 	return wsroom.OnJSON(func(c *wsroom.Conn, m map[string]json.RawMessage, err error) {
@@ -173,8 +174,8 @@ func (r *Router) OnJSON() wsroom.Option {
 	})
 }
 
-// Message returns a message with a type, for SendJSON and all that are like it: of [wsroom.Conn], [wsroom.Hub] and
-// [wsroom.Target].
+// Message returns a message with a type, for SendJSON and all that are like it: of [wsroom.Conn],
+// [wsroom.Hub] and [wsroom.Target].
 func (r *Router) Message(typ string, data any) any {
 	return map[string]any{r.fields.Type: typ, r.fields.Data: data}
 }
@@ -281,8 +282,8 @@ func (r *Router) decode(data json.RawMessage, v any) error {
 // badData is an error of decode. What a handler returns isn't one.
 type badData struct{ error }
 
-// shown returns what the client is told of a handler's error, nil if there is none or the client wants no reply. It
-// reports what the client isn't told.
+// shown returns what the client is told of a handler's error, nil if there is none or the client wants no
+// reply. It reports what the client isn't told.
 func (r *Router) shown(c *wsroom.Conn, typ string, id json.RawMessage, err error) map[string]any {
 	if err == nil {
 		return nil
@@ -318,7 +319,8 @@ func (r *Router) errorFields(code, message string) map[string]any {
 	return fields
 }
 
-// reply sends what a handler has returned. If that can't be encoded, it tells the client that the handler failed.
+// reply sends what a handler has returned. If that can't be encoded, it tells the client that the handler
+// failed.
 func (r *Router) reply(c *wsroom.Conn, typ string, id json.RawMessage, data any) {
 	switch err := r.send(c, typ, map[string]any{r.fields.ID: id, r.fields.Data: data}); {
 	case err == nil, errors.Is(err, wsroom.ErrClosed), errors.Is(err, wsroom.ErrQueueFull), errors.Is(err, wsroom.ErrSlow):

@@ -328,8 +328,8 @@ func TestQuestionsEndInTime(t *testing.T) {
 	})
 }
 
-// A handler can't wait for an answer of its own client, and is told so at once. It may ask another client, and a
-// goroutine that it starts may ask its own.
+// A handler can't wait for an answer of its own client, and is told so at once. It may ask another client,
+// and a goroutine that it starts may ask its own.
 func TestAskingInAHandlerFailsAtOnce(t *testing.T) {
 	r := newRouter()
 	var bob *wsroom.Conn
@@ -451,8 +451,8 @@ func TestUnmarshalIsTheApplications(t *testing.T) {
 	client.ExpectJSON(text(`{"id":1,"error":{"code":"bad_data"}}`))
 }
 
-// Package route stands on the public API: it imports no package of wsroom's below internal but the one that tells
-// goroutines apart.
+// Package route stands on the public API: it imports no package of wsroom's below internal but the one that
+// tells goroutines apart.
 func TestRouteUsesThePublicAPIAlone(t *testing.T) {
 	paths, err := filepath.Glob("*.go")
 	if err != nil || len(paths) < 2 {

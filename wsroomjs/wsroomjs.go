@@ -7,8 +7,8 @@
 //	new Socket("/chat/general", { onmessage: (data) => console.log(data) }).open()
 //	</script>
 //
-// The files are those of the npm package @wsroom/client of the same version; wsroom.d.ts documents them. request.js adds
-// the messages of package route to it.
+// The files are those of the npm package @wsroom/client of the same version; wsroom.d.ts documents them.
+// request.js adds the messages of package route to it.
 package wsroomjs
 
 import (
@@ -61,9 +61,10 @@ func load(name, contentType string) file {
 // path at which [Handler] is mounted, browsers may keep it for ever.
 func Path() string { return "wsroom." + files[script].hash + ".js" }
 
-// Handler serves wsroom.js, [Path], request.js and their types at whatever path it is mounted: only the last element of
-// the request's path counts. Browsers ask each time whether wsroom.js has changed (ETag), and never for [Path]. The
-// path of another version, which a page of another node may name, is served as wsroom.js. It answers GET and HEAD.
+// Handler serves wsroom.js, [Path], request.js and their types at whatever path it is mounted: only the last
+// element of the request's path counts. Browsers ask each time whether wsroom.js has changed (ETag), and
+// never for [Path]. The path of another version, which a page of another node may name, is served as
+// wsroom.js. It answers GET and HEAD.
 func Handler() http.Handler { return http.HandlerFunc(serve) }
 
 func serve(w http.ResponseWriter, r *http.Request) {

@@ -156,8 +156,9 @@ func (l labels) attributes() attribute.Set {
 type upgradeKey struct{}
 
 // Start begins a span. The span of an upgrade is a child of the request's. The span of a callback begins a
-// trace of its own, because a connection may last for days, and is linked to the upgrade's span. The spans behind a
-// message of Target.Context, "wsroom deliver" and "wsroom OnRoomMessage", are children of the message's.
+// trace of its own, because a connection may last for days, and is linked to the upgrade's span. The spans
+// behind a message of Target.Context, "wsroom deliver" and "wsroom OnRoomMessage", are children of the
+// message's.
 func (o *Observer) Start(ctx context.Context, name, route string) (context.Context, func(error)) {
 	var opts []trace.SpanStartOption
 	if route != "" {

@@ -215,7 +215,8 @@ func TestUpgradesAndCallbacksAreSpans(t *testing.T) {
 	}
 }
 
-// Behind a message of Target.Context the trace goes on, on another node: its spans are children of the message's.
+// Behind a message of Target.Context the trace goes on, on another node: its spans are children of the
+// message's.
 func TestTraceGoesOnBehindAMessage(t *testing.T) {
 	server := brokertest.NewMemory()
 	here, there := newTelemetry(t), newTelemetry(t)

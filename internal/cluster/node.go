@@ -76,10 +76,11 @@ func (n *Node) publish(ctx context.Context, room string, data []byte) error {
 }
 
 // Subscribe makes sure that what is published for these rooms from now on is received, until
-// [Node.Unsubscribe] has been called as often. It subscribes to all of them at the same time. It calls ctx for its context if it has to wait. On an error
-// it subscribes to none of the rooms. The error is [ErrClosed], or [ErrAway] if the broker takes no
-// subscription within [Config].Bridge. With [Config].Local the room then does without a subscription until
-// the broker is back. With [Config].History it returns once the rooms' logs have what the broker keeps.
+// [Node.Unsubscribe] has been called as often. It subscribes to all of them at the same time. It calls ctx
+// for its context if it has to wait. On an error it subscribes to none of the rooms. The error is
+// [ErrClosed], or [ErrAway] if the broker takes no subscription within [Config].Bridge. With [Config].Local
+// the room then does without a subscription until the broker is back. With [Config].History it returns once
+// the rooms' logs have what the broker keeps.
 func (n *Node) Subscribe(ctx func() context.Context, rooms ...string) error {
 	subs, err := n.use(rooms)
 	if err != nil {

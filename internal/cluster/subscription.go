@@ -176,7 +176,8 @@ func (s *subscription) isReady() bool {
 	}
 }
 
-// wait returns once the subscription is ready, or with an error: after the deadline, or when the context is done.
+// wait returns once the subscription is ready, or with an error: after the deadline, or when the context is
+// done.
 func (s *subscription) wait(ctx func() context.Context, deadline time.Time) error {
 	timeout := time.NewTimer(time.Until(deadline))
 	defer timeout.Stop()

@@ -26,7 +26,8 @@ func (m *Message) With(tag any) *Message {
 	return &Message{plain: m.plain, deflated: m.deflated, Tag: tag, Made: m.Made}
 }
 
-// Payload returns the message's opcode and its payload, which mustn't be changed. The message must have a frame.
+// Payload returns the message's opcode and its payload, which mustn't be changed. The message must have a
+// frame.
 func (m *Message) Payload() (opcode byte, payload []byte) {
 	size := 2
 	switch m.plain[1] {

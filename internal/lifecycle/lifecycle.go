@@ -1,6 +1,6 @@
-// Package lifecycle calls what an application wants to know of rooms: that one opens, its messages, that it closes.
-// The calls for one room come one at a time and in order, with no lock held. Calls for different rooms run
-// concurrently. It knows rooms and their users by their names, and doesn't know what users are.
+// Package lifecycle calls what an application wants to know of rooms: that one opens, its messages, that it
+// closes. The calls for one room come one at a time and in order, with no lock held. Calls for different
+// rooms run concurrently. It knows rooms and their users by their names, and doesn't know what users are.
 //
 // The life of a room:
 //
@@ -29,8 +29,8 @@ type Config struct {
 	Bytes    int64 // of the frames that may wait; a message is taken whatever its size when nothing waits
 }
 
-// Rooms calls the functions of its Config. [New] makes it. All methods may be called concurrently. Except for Use and
-// Wait they never wait, so they may be called with a lock held.
+// Rooms calls the functions of its Config. [New] makes it. All methods may be called concurrently. Except for
+// Use and Wait they never wait, so they may be called with a lock held.
 type Rooms struct {
 	cfg Config
 
@@ -65,8 +65,9 @@ func New(cfg Config) *Rooms {
 	return &Rooms{cfg: cfg, rooms: map[string]*life{}, held: map[string][]string{}}
 }
 
-// Use adds a user to each of the rooms, and returns once they are open: Config.Open has returned. It calls ctx for its
-// context if it has to wait. If that is done first, it adds no user and returns an error with the context's cause.
+// Use adds a user to each of the rooms, and returns once they are open: Config.Open has returned. It calls
+// ctx for its context if it has to wait. If that is done first, it adds no user and returns an error with the
+// context's cause.
 func (r *Rooms) Use(ctx func() context.Context, rooms ...string) error {
 	for _, opened := range r.use(rooms) {
 		select {
@@ -154,8 +155,8 @@ func (r *Rooms) LetAll(user string) []string {
 	return rooms
 }
 
-// Take has Config.Message called with a message to the room and its trace, after all that were taken before. A room without users has
-// no messages.
+// Take has Config.Message called with a message to the room and its trace, after all that were taken before.
+// A room without users has no messages.
 func (r *Rooms) Take(room string, m *frame.Message, trace string) {
 	if r.cfg.Message == nil {
 		return
@@ -249,8 +250,8 @@ func (r *Rooms) step(l *life) bool {
 	return true
 }
 
-// next returns the call that is due and what follows it, even if the call ends the goroutine. It returns nil if none is
-// due; then the goroutine ends.
+// next returns the call that is due and what follows it, even if the call ends the goroutine. It returns nil
+// if none is due; then the goroutine ends.
 func (r *Rooms) next(l *life) (call, after func()) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

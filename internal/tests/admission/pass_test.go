@@ -6,7 +6,10 @@ import (
 	"maps"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/wsroom/wsroom"
@@ -24,7 +27,8 @@ func under(prefix string) wsroom.Option {
 	})
 }
 
-// With ErrPass each of several hubs behind each other gets its own sockets, whatever the others' limits and origins.
+// With ErrPass each of several hubs behind each other gets its own sockets, whatever the others' limits and
+// origins.
 func TestPassedRequestsReachTheNextHub(t *testing.T) {
 	seen := &kit.Observer{Sums: map[string]float64{}}
 	first := wsroomtest.CheckHub(t, wsroom.New(under("/a/"), wsroom.WithMaxConns(1), wsroom.WithObserver(seen),
@@ -68,10 +72,10 @@ func TestPassedRequestsAreNotFound(t *testing.T) {
 
 // The RoomFunc is asked once, and no trace fails for a request that is passed on.
 func TestPassingAsksOnce(t *testing.T) {
-	calls := 0
+	var calls atomic.Int32
 	trace := new(traceEnds)
 	hub := wsroomtest.CheckHub(t, wsroom.New(wsroom.WithObserver(trace), wsroom.WithRoom(func(r *http.Request) (string, error) {
-		calls++
+		calls.Add(1)
 		if r.URL.Path == "/other" {
 			return "", wsroom.ErrPass
 		}
@@ -80,25 +84,24 @@ func TestPassingAsksOnce(t *testing.T) {
 	h := hub.Middleware(http.NotFoundHandler())
 	wsroomtest.Dial(t, h, "/a")
 	wsroomtest.Refused(t, h, "/other", http.StatusNotFound)
-	if calls != 2 {
-		t.Errorf("it was asked %d times for 2 requests", calls)
+	if n := calls.Load(); n != 2 {
+		t.Errorf("it was asked %d times for 2 requests", n)
 	}
-	for _, err := range trace.errs {
+	kit.Until(t, "both traces have ended", func() bool { return len(trace.all()) == 2 })
+	for _, err := range trace.all() {
 		if err != nil {
 			t.Errorf("a trace ended with %v", err)
 		}
 	}
-	if len(trace.errs) != 2 {
-		t.Errorf("%d traces", len(trace.errs))
-	}
 	h.ServeHTTP(httptest.NewRecorder(), httptest.NewRequest(http.MethodGet, "/other", nil))
-	if calls != 2 {
+	if calls.Load() != 2 {
 		t.Error("it was asked for a request that isn't a WebSocket's")
 	}
 }
 
 // traceEnds is a Tracer that collects what traces end with.
 type traceEnds struct {
+	mu   sync.Mutex
 	errs []error
 }
 
@@ -106,5 +109,15 @@ func (*traceEnds) Add(string, string, string, int)        {}
 func (*traceEnds) Record(string, string, string, float64) {}
 
 func (e *traceEnds) Start(ctx context.Context, _, _ string) (context.Context, func(error)) {
-	return ctx, func(err error) { e.errs = append(e.errs, err) }
+	return ctx, func(err error) {
+		e.mu.Lock()
+		defer e.mu.Unlock()
+		e.errs = append(e.errs, err)
+	}
+}
+
+func (e *traceEnds) all() []error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return slices.Clone(e.errs)
 }

@@ -61,6 +61,30 @@ func TestJoinSubscribesToAllRoomsAtOnce(t *testing.T) {
 	})
 }
 
+// A room that is joined again holds one subscription, which ends when it is left.
+func TestJoiningAgainHoldsNoSubscription(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		broker := &distant{Wire: kit.NewWire()}
+		hub := kit.Nodes(t, broker, 1)[0]
+		wsroomtest.Dial(t, hub, "/a")
+		c := kit.Member(t, hub, "/a")
+		for _, rooms := range [][]string{{"b"}, {"b"}, {"c", "b", "c", "/a"}} {
+			if err := c.Join(rooms...); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for _, room := range c.Rooms() {
+			c.Leave(room)
+		}
+		time.Sleep(time.Minute)
+		for _, room := range []string{"/a", "b", "c"} {
+			if n := broker.Subscribed(":room:" + room); n != 0 {
+				t.Errorf("%d subscriptions of %s are left", n, room)
+			}
+		}
+	})
+}
+
 // If the broker doesn't take one of the subscriptions, Join joins none, after the time for one room.
 func TestJoinOfManyRoomsWaitsForOneOutage(t *testing.T) {
 	for _, outage := range []wsroom.Outage{wsroom.Fail, wsroom.DeliverLocally} {

@@ -83,8 +83,8 @@ func TestRoomsAreHeardOnEachNodeWithMembers(t *testing.T) {
 	})
 }
 
-// OnRoomOpen is called on each node, once the node receives the room's messages: what others send meanwhile comes to
-// OnRoomMessage after it. So nothing is missing between what it loads and what comes.
+// OnRoomOpen is called on each node, once the node receives the room's messages: what others send meanwhile
+// comes to OnRoomMessage after it. So nothing is missing between what it loads and what comes.
 func TestNothingIsMissingBetweenOpenAndMessages(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		server := brokertest.NewMemory()
@@ -161,19 +161,20 @@ func TestKeptMessagesAreNotHeardAgain(t *testing.T) {
 	})
 }
 
-// If the broker takes no subscription, the room doesn't open. If its opening is given up, the subscription ends.
+// If the broker takes no subscription, the room doesn't open. If its opening is given up, the subscription
+// ends.
 func TestRoomsOpenOnceSubscribed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		broker := &distant{Wire: kit.NewWire()}
-		opened := 0
+		var opened atomic.Int32
 		block := make(chan struct{})
 		hub := kit.Nodes(t, broker, 1, wsroom.OnRoomOpen(func(room string) {
-			if opened++; room == "/slow" {
+			if opened.Add(1); room == "/slow" {
 				<-block
 			}
 		}))[0]
 		wsroomtest.Refused(t, hub, "/never", http.StatusServiceUnavailable)
-		if opened != 0 {
+		if opened.Load() != 0 {
 			t.Error("a room opened that isn't subscribed to")
 		}
 		wsroomtest.Refused(t, hub, "/slow", http.StatusServiceUnavailable, wsroomtest.WithTimeout(time.Minute))
@@ -182,8 +183,8 @@ func TestRoomsOpenOnceSubscribed(t *testing.T) {
 		}
 		close(block)
 		time.Sleep(time.Minute)
-		if n := broker.Subscribed(":room:/slow"); n != 0 || opened != 1 {
-			t.Errorf("%d subscriptions are left; opened %d times", n, opened)
+		if n := broker.Subscribed(":room:/slow"); n != 0 || opened.Load() != 1 {
+			t.Errorf("%d subscriptions are left; opened %d times", n, opened.Load())
 		}
 	})
 }

@@ -2,6 +2,7 @@ package conns_test
 
 import (
 	"bytes"
+	"encoding/json"
 	"errors"
 	"net/http"
 	"slices"
@@ -167,10 +168,10 @@ func TestValueKeepsWhatWasSet(t *testing.T) {
 
 // Join enters all rooms or none, whatever it is that fails.
 func TestJoinIsAllOrNothing(t *testing.T) {
-	var joined []string
+	var joined journal
 	seen := &kit.Observer{Sums: map[string]float64{}}
 	hub := wsroomtest.CheckHub(t, wsroom.New(wsroom.WithMaxRooms(5), wsroom.WithMaxMembers(2), wsroom.WithObserver(seen),
-		wsroom.OnJoin(func(c *wsroom.Conn, room string) { joined = append(joined, room) }),
+		wsroom.OnJoin(func(c *wsroom.Conn, room string) { joined.note("%s", room) }),
 		wsroom.OnText(func(c *wsroom.Conn, text string, err error) {
 			if err == nil {
 				c.SendJSON(map[string]bool{"ok": c.Join(strings.Fields(text)...) == nil})
@@ -209,9 +210,10 @@ func TestJoinIsAllOrNothing(t *testing.T) {
 		t.Errorf("after the end: %v", err)
 	}
 	kit.Shutdown(t, hub)
-	slices.Sort(joined)
-	if want := []string{"/a", "/full", "/full", "b", "c"}; !slices.Equal(joined, want) {
-		t.Errorf("OnJoin: %q, want %q", joined, want)
+	got := strings.Split(joined.take(), ", ")
+	slices.Sort(got)
+	if want := []string{"/a", "/full", "/full", "b", "c"}; !slices.Equal(got, want) {
+		t.Errorf("OnJoin: %q, want %q", got, want)
 	}
 }
 
@@ -284,5 +286,37 @@ func TestDecodeErrorHasTheMessage(t *testing.T) {
 		if bad := kit.Await(t, got, "the error"); !bytes.Equal(bad.Message, []byte(want)) {
 			t.Errorf("got %d bytes: %q", len(bad.Message), kit.Short(string(bad.Message)))
 		}
+	}
+}
+
+// A client that is told of its rooms is told of each that it joins, under its own name, and of no other.
+func TestJoinTellsEachRoomOnce(t *testing.T) {
+	hub := wsroomtest.CheckHub(t, wsroom.New(wsroom.WithHistory(10, 1<<20, time.Minute), wsroom.WithMaxRooms(4)))
+	client := wsroomtest.Dial(t, hub, "/a", wsroomtest.WithSubprotocols("wsroom.v1"))
+	c := kit.Member(t, hub, "/a")
+	if err := c.Join("x", "y", "z", "one too many"); err == nil {
+		t.Error("it is in more rooms than there may be")
+	}
+	if err := c.Join("/a", "b", "/a", "c"); err != nil {
+		t.Fatal(err)
+	}
+	c.SendText("the end")
+	var rooms []string
+	for {
+		text := client.NextText()
+		if text == "the end" {
+			break
+		}
+		var it struct {
+			In   *int
+			Room string
+		}
+		if json.Unmarshal([]byte(text), &it) == nil && it.In != nil && it.Room != "" {
+			rooms = append(rooms, it.Room)
+		}
+	}
+	slices.Sort(rooms)
+	if !slices.Equal(rooms, []string{"/a", "b", "c"}) {
+		t.Errorf("it was told of %q", rooms)
 	}
 }

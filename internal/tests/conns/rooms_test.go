@@ -49,8 +49,8 @@ func (j *journal) rooms() []wsroom.Option {
 	}
 }
 
-// A room opens before its first member is let in, once for all that come meanwhile. It closes when the last has left and
-// its callbacks have returned.
+// A room opens before its first member is let in, once for all that come meanwhile. It closes when the last
+// has left and its callbacks have returned.
 func TestRoomOpensAndCloses(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var j journal
@@ -101,7 +101,8 @@ func TestRoomOpensAndCloses(t *testing.T) {
 	})
 }
 
-// A connection that leaves a room by itself still needs it until its callbacks of then, and OnLeave, have returned.
+// A connection that leaves a room by itself still needs it until its callbacks of then, and OnLeave, have
+// returned.
 func TestRoomClosesAfterOnLeave(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var j journal
@@ -236,7 +237,8 @@ func TestRoomClosesAfterARefusal(t *testing.T) {
 	})
 }
 
-// OnRoomMessage gets what is sent to rooms, whoever is left out, once for each room and in the order that members see.
+// OnRoomMessage gets what is sent to rooms, whoever is left out, once for each room and in the order that
+// members see.
 func TestRoomsMessagesAreHeard(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var j journal
@@ -282,7 +284,8 @@ func TestRoomsMessagesAreHeard(t *testing.T) {
 	})
 }
 
-// A slow OnRoomMessage holds nobody up. What waits for it is bounded, and it is told where messages are missing.
+// A slow OnRoomMessage holds nobody up. What waits for it is bounded, and it is told where messages are
+// missing.
 func TestSlowListenerIsTold(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var j journal
@@ -430,8 +433,8 @@ func TestShutdownWaitsForRooms(t *testing.T) {
 	})
 }
 
-// Under a crowd that comes and goes, no two calls for a room run side by side, messages come only while it is open, and
-// each open has its close.
+// Under a crowd that comes and goes, no two calls for a room run side by side, messages come only while it is
+// open, and each open has its close.
 func TestRoomsCallbacksAreNeverSideBySide(t *testing.T) {
 	type state struct {
 		called, open   atomic.Bool

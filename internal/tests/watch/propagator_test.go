@@ -16,7 +16,8 @@ import (
 	"github.com/wsroom/wsroom/wsroomtest"
 )
 
-// propagator is an Observer, Tracer and Propagator that keeps the names of spans, with the trace that each is in.
+// propagator is an Observer, Tracer and Propagator that keeps the names of spans, with the trace that each is
+// in.
 type propagator struct {
 	kit.Observer
 	mu    sync.Mutex
