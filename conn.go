@@ -3,7 +3,6 @@ package wsroom
 import (
 	"bytes"
 	"context"
-	"crypto/rand"
 	"errors"
 	"net/http"
 	"slices"
@@ -38,6 +37,7 @@ type Conn struct {
 	key        string // of the request, by WithMaxConnsPer
 	remoteAddr string
 	request    request.Detached // the values of the request's context
+	identity   *identity        // nil if the request has none; set before the connection is in the store
 
 	home member // among all connections of the hub; guarded by the lock of its shard
 
@@ -64,7 +64,7 @@ type ownContext struct {
 // "".
 func newConn(h *Hub, r *http.Request, room, key string) *Conn {
 	c := &Conn{
-		hub: h, id: rand.Text(), room: room, route: route.Pattern(r), key: key,
+		hub: h, id: h.newConnID(), room: room, route: route.Pattern(r), key: key,
 		remoteAddr: strings.Clone(r.RemoteAddr),
 		request:    request.Detach(r.Context()),
 	}
@@ -72,7 +72,8 @@ func newConn(h *Hub, r *http.Request, room, key string) *Conn {
 	return c
 }
 
-// ID returns the connection's name. It is unique across nodes and can't be guessed.
+// ID returns the connection's name. It is unique across nodes, can't be guessed, and has letters and digits only.
+// [Hub.ToConn] takes it, on any node.
 func (c *Conn) ID() string { return c.id }
 
 // Room returns the room that the connection's route named, even after the connection has left it.

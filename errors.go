@@ -127,6 +127,10 @@ func badName() error {
 	return &StatusError{Status: http.StatusBadRequest, Message: "bad room name"}
 }
 
+func badIdentity() error {
+	return &StatusError{Status: http.StatusBadRequest, Message: "bad identity"}
+}
+
 func unavailable(cause, message string) *refusal {
 	return &refusal{cause, StatusError{Status: http.StatusServiceUnavailable, Message: message, RetryAfter: retryAfter}}
 }

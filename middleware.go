@@ -15,7 +15,6 @@ import (
 	"unicode/utf8"
 
 	"github.com/coder/websocket"
-	"github.com/wsroom/wsroom/internal/cluster"
 	"github.com/wsroom/wsroom/internal/frame"
 	"github.com/wsroom/wsroom/internal/line"
 	"github.com/wsroom/wsroom/internal/request"
@@ -245,7 +244,8 @@ func (g *gate) giveBack() {
 	}
 	switch {
 	case held == holdsSubscription:
-		g.hub.unsubscribe(cluster.EveryRoom, g.room)
+		g.hub.unsubscribe(g.room)
+		g.hub.unsubscribeConn()
 	case held > holdsSubscription:
 		g.giveBackConn(held)
 	}
@@ -514,7 +514,7 @@ func (g *gate) enter(until time.Time) error {
 		return errTooManyRooms
 	}
 
-	if err := h.subscribe(g.request.Context, cluster.EveryRoom, room); err != nil {
+	if err := h.subscribeConn(g.request.Context, room); err != nil {
 		return errAway
 	}
 	g.held = holdsSubscription

@@ -2,11 +2,15 @@ package wsroom
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
+	"sync"
 	"time"
+	"unicode/utf8"
 
 	"github.com/wsroom/wsroom/internal/cluster"
 	"github.com/wsroom/wsroom/internal/frame"
@@ -289,22 +293,49 @@ func (h *Hub) Presence(ctx context.Context, room string) ([]Member, error) {
 // Identity returns what the function of [WithIdentity] returned for the connection's request. Without that
 // option it returns "".
 func (c *Conn) Identity() string {
-	value, _ := c.Get(identityKey{})
-	identity, _ := value.(string)
-	return identity
+	if c.identity == nil {
+		return ""
+	}
+	return c.identity.name
 }
 
-// identityKey is the key of a connection's identity among its values.
-type identityKey struct{}
+// identity is a connection's identity.
+type identity struct {
+	name   string
+	member member // among all connections of the identity; guarded by the lock of the name's shard
+}
 
 // identify stores the identity of the connection's request.
 func (c *Conn) identify(r *http.Request) {
 	if c.hub.cfg.identity == nil {
 		return
 	}
-	if identity := c.hub.cfg.identity(r); identity != "" {
-		c.Set(identityKey{}, strings.Clone(identity))
+	if name := c.hub.cfg.identity(r); name != "" {
+		c.identity = &identity{name: strings.Clone(name)}
 	}
+}
+
+// isOneOf reports whether the connection's identity is in the list.
+func (c *Conn) isOneOf(identities *lookup.List[string]) bool {
+	return c.identity != nil && identities.Has(c.identity.name)
+}
+
+const maxIdentity = 255 // bytes, of an identity that a target may name
+
+// checkIdentity returns an error if a target may not name the identity.
+func checkIdentity(name string) error {
+	if name == "" || len(name) > maxIdentity || !utf8.ValidString(name) {
+		return badIdentity()
+	}
+	return nil
+}
+
+// newConnID returns an ID for a connection.
+func (h *Hub) newConnID() string {
+	if h.node == nil {
+		return rand.Text()
+	}
+	return h.node.NewConnID()
 }
 
 // newPresence makes the hub's [presence.Book], which counts its members.
@@ -364,7 +395,7 @@ func (h *Hub) mark(room string) {
 	if h.node == nil {
 		return
 	}
-	_ = cluster.Publish(h.node, []string{room}, nil, cluster.Mark, "")
+	_ = cluster.Publish(h.node, cluster.Audience{Rooms: []string{room}}, cluster.Mark, "")
 }
 
 // subscribe makes this node receive what other nodes send to the rooms from now on, until unsubscribe. Its
@@ -383,31 +414,44 @@ func (h *Hub) unsubscribe(rooms ...string) {
 	}
 }
 
+// subscribeConn makes this node receive what is for a connection in the room, until unsubscribe of the room and
+// unsubscribeConn.
+func (h *Hub) subscribeConn(ctx func() context.Context, room string) error {
+	if h.node == nil {
+		return nil
+	}
+	return h.node.Subscribe(ctx, cluster.EveryRoom, h.node.Own(), room)
+}
+
+// unsubscribeConn undoes subscribeConn, but for the room.
+func (h *Hub) unsubscribeConn() {
+	if h.node != nil {
+		h.node.Unsubscribe(cluster.EveryRoom, h.node.Own())
+	}
+}
+
 // publish sends a message to the target's members on all nodes.
 func publish[P string | []byte](t Target, opcode byte, payload P) error {
-	rooms := t.to.rooms
-	if t.to.all {
-		rooms = []string{cluster.EveryRoom}
+	to := cluster.Audience{
+		All: t.to.all, Rooms: t.to.rooms, Identities: t.to.identities, Conns: t.to.conns,
+		Except: t.except.allIDs(), ExceptIdentities: t.except.identities,
 	}
-
-	var except []string
-	for _, c := range t.except {
-		except = append(except, c.id)
-	}
-
-	return cluster.Publish(t.hub.node, rooms, except, opcode, payload)
+	return cluster.Publish(t.hub.node, to, opcode, payload)
 }
 
 // receive takes a message that came from a node, this one included, and only queues it for the members
 // here. What the broker has kept of before this node received the room is for the room's history only: it has
 // no member here yet.
 func (h *Hub) receive(d cluster.Delivery) {
-	to := audience{all: d.Rooms == nil, rooms: d.Rooms}
+	to := audience{all: d.All, rooms: d.Rooms, identities: d.Identities, conns: d.Conns}
 	omit, at := omission{conns: skipOf(d)}, history.Position(d.At)
 	switch kept := h.store.histories != nil; {
 	case d.Kind == frame.Close:
 		e := frame.CloseErrorOf(d.Payload)
 		h.closeConns(to, omit.conns, e.Code, e.Reason)
+		return
+	case d.Kind == cluster.Join || d.Kind == cluster.Leave:
+		h.moveSoon(to, omit.conns, d.Kind == cluster.Leave, cluster.Names(d.Payload))
 		return
 	case d.Kind == cluster.Mark:
 		if kept && len(d.Rooms) > 0 {
@@ -415,7 +459,7 @@ func (h *Hub) receive(d cluster.Delivery) {
 		}
 		return
 	case kept && omit.conns != nil:
-		omit.known = &history.Hidden{Conns: connTags(d.Except), Rooms: d.Besides}
+		omit.known = &history.Hidden{Conns: connTags(d.Except), Rooms: d.Besides, Identities: d.ExceptIdentities}
 	}
 
 	if d.Past {
@@ -437,12 +481,130 @@ func connTags(ids []string) []uint64 {
 // skipOf returns the function that reports which connections don't get a message. It returns nil if all get
 // it.
 func skipOf(d cluster.Delivery) func(*Conn) bool {
-	if len(d.Except)+len(d.Besides) == 0 {
-		return nil
+	e := exceptions{ids: d.Except, identities: d.ExceptIdentities}
+	skip := e.skip()
+	if len(d.Besides) == 0 {
+		return skip
 	}
+	besides := lookup.New(d.Besides)
+	return func(c *Conn) bool { return skip != nil && skip(c) || c.isWithin(&besides, len(d.Besides)) }
+}
 
-	except, besides := lookup.New(d.Except), lookup.New(d.Besides)
-	return func(c *Conn) bool {
-		return except.Has(c.id) || len(d.Besides) > 0 && c.isWithin(&besides, len(d.Besides))
+// move is a Join or Leave of a target, on one node.
+type move struct {
+	hub   *Hub
+	conns []*Conn
+	rooms []string
+	leave bool
+}
+
+// run has the connections enter or leave the rooms. No lock is held.
+func (m *move) run() {
+	for _, room := range m.rooms {
+		failed, why := 0, error(nil)
+		for _, c := range m.conns {
+			if err := m.one(c, room); err != nil && !c.isEnded() {
+				failed, why = failed+1, err
+			}
+		}
+		m.report(room, failed, why)
 	}
 }
+
+func (m *move) one(c *Conn, room string) error {
+	if m.leave {
+		return c.Leave(room)
+	}
+	return c.Join(room)
+}
+
+// report logs that connections don't enter a room.
+func (m *move) report(room string, failed int, err error) {
+	if failed > 0 {
+		m.hub.cfg.logger.Warn("wsroom: connections don't enter a room", "room", room, "conns", failed, "err", err)
+	}
+}
+
+// moves are those that targets of any node have asked for. They run in the order in which they came, each on a
+// goroutine of its own, so that the broker is asked for their rooms at the same time.
+type moves struct {
+	mu   sync.Mutex
+	last chan struct{} // closed when the last one has run; nil if there was none
+	n    int           // those that haven't run
+}
+
+// maxMoves bounds the moves that wait for their rooms.
+const maxMoves = 4096
+
+// moveSoon has the audience's connections on this node enter or leave the rooms, and returns at once.
+func (h *Hub) moveSoon(to audience, skip func(*Conn) bool, leave bool, rooms []string) {
+	m := &move{hub: h, conns: h.store.snapshot(to), rooms: rooms, leave: leave}
+	if skip != nil {
+		m.conns = slices.DeleteFunc(m.conns, skip)
+	}
+	if len(m.conns) == 0 {
+		return
+	}
+	before, done, ok := h.moves.begin()
+	if !ok {
+		go m.report(rooms[0], len(m.conns), errTooManyMoves)
+		return
+	}
+
+	go func() {
+		defer h.moves.end(done)
+		err := error(nil)
+		if !leave {
+			err = h.subscribe(context.Background, rooms...)
+		}
+		if before != nil {
+			<-before
+		}
+		switch {
+		case err == nil:
+			m.run()
+		case err != ErrShutdown:
+			m.report(rooms[0], len(m.conns), err)
+		}
+		if !leave && err == nil {
+			h.unsubscribe(rooms...)
+		}
+	}()
+}
+
+// begin adds a move. It returns what is closed when the one before has run, nil if there is none, and what the
+// caller passes to end. It returns false if there are too many.
+func (m *moves) begin() (before <-chan struct{}, done chan struct{}, ok bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.n >= maxMoves {
+		return nil, nil, false
+	}
+	m.n++
+	before, m.last = m.last, make(chan struct{})
+	return before, m.last, true
+}
+
+func (m *moves) end(done chan struct{}) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	close(done)
+	if m.n--; m.n == 0 {
+		m.last = nil
+	}
+}
+
+// wait returns when all moves have run, or when ctx is done. None begins meanwhile.
+func (m *moves) wait(ctx context.Context) {
+	m.mu.Lock()
+	last := m.last
+	m.mu.Unlock()
+	if last != nil {
+		select {
+		case <-last:
+		case <-ctx.Done():
+		}
+	}
+}
+
+var errTooManyMoves = fmt.Errorf("wsroom: more than %d calls of Join and Leave wait for the broker", maxMoves)

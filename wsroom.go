@@ -86,6 +86,7 @@ type Hub struct {
 	store    store
 	node     *cluster.Node  // nil without WithBroker
 	presence *presence.Book // nil without WithIdentity
+	moves    moves          // with a broker
 	counters counters
 	ended    sums
 	refused  sums
@@ -269,6 +270,7 @@ func (h *Hub) leaveNodes(ctx context.Context) {
 	}
 	if h.node != nil {
 		h.node.Close(ctx)
+		h.moves.wait(ctx)
 	}
 	if h.store.histories != nil {
 		h.store.histories.Close()
@@ -373,7 +375,7 @@ func (h *Hub) left(c *Conn, room string) {
 type Target struct {
 	hub    *Hub
 	to     audience
-	except []*Conn
+	except exceptions
 }
 
 // To returns the members of these rooms as a target. A connection that is in several of them gets one copy.
@@ -386,10 +388,43 @@ func (h *Hub) To(rooms ...string) Target {
 // ToAll returns all connections of the hub, on all nodes, as a target.
 func (h *Hub) ToAll() Target { return Target{hub: h, to: everyone} }
 
+// ToIdentity returns all connections of these identities, on all nodes, as a target; see [WithIdentity]. No URL
+// can name it, as it could name a room. An identity has 1 to 255 bytes of valid UTF-8: for any other the methods
+// that send return an error. An identity without connections is nobody, and no error. With no identities the
+// target is empty.
+//
+// What is sent to an identity has one order, as a room's messages have. It isn't kept by [WithHistory]. With a
+// broker it goes to all nodes, and the nodes without a connection of the identity drop it.
+func (h *Hub) ToIdentity(ids ...string) Target {
+	return Target{hub: h, to: audience{identities: lookup.Distinct(ids)}}
+}
+
+// ToConn returns the connections with these IDs as a target, wherever they are; see [Conn.ID]. An ID of no
+// connection is nobody, and no error. With no IDs the target is empty. With a broker a message goes only to the
+// nodes of the connections. It isn't kept by [WithHistory].
+func (h *Hub) ToConn(ids ...string) Target {
+	return Target{hub: h, to: audience{conns: lookup.Distinct(ids)}}
+}
+
 // Except returns the target without these connections. They may be on any node. A nil has no effect, nor has
 // a connection that has ended or that belongs to a hub that shares nothing with this one.
 func (t Target) Except(conns ...*Conn) Target {
-	t.except = slices.DeleteFunc(slices.Concat(t.except, conns), func(c *Conn) bool { return c == nil })
+	t.except.conns = slices.DeleteFunc(slices.Concat(t.except.conns, conns), func(c *Conn) bool { return c == nil })
+	return t
+}
+
+// ExceptIdentity returns the target without all connections of these identities, on any node. So "ann is typing"
+// reaches every tab but ann's own. With [WithHistory] the message stays hidden from an identity that comes back.
+// The identity "" has no effect. If another one can't be an identity (see [Hub.ToIdentity]), the methods that
+// send return an error.
+func (t Target) ExceptIdentity(ids ...string) Target {
+	t.except.identities = slices.DeleteFunc(slices.Concat(t.except.identities, ids), func(id string) bool { return id == "" })
+	return t
+}
+
+// ExceptConn is [Target.Except] for connections by their [Conn.ID]. An ID of no connection has no effect.
+func (t Target) ExceptConn(ids ...string) Target {
+	t.except.ids = slices.DeleteFunc(slices.Concat(t.except.ids, ids), func(id string) bool { return id == "" })
 	return t
 }
 
@@ -427,20 +462,8 @@ func send[P string | []byte](t Target, opcode byte, payload P, err error) error 
 	if t.hub.node != nil {
 		return publish(t, opcode, payload)
 	}
-	deliver(t.hub, t.to, t.omission(), history.Position{}, opcode, payload)
+	deliver(t.hub, t.to, t.except.omission(t.hub), history.Position{}, opcode, payload)
 	return nil
-}
-
-// omission returns whom of the target's audience Except leaves out.
-func (t Target) omission() omission {
-	o := omission{conns: t.skip()}
-	if t.hub.store.histories != nil && len(t.except) > 0 {
-		o.known = &history.Hidden{}
-		for _, c := range t.except {
-			o.known.Conns = append(o.known.Conns, resume.ConnTag(c.id))
-		}
-	}
-	return o
 }
 
 // deliver sends a message to the connections on this node, and to the histories of its rooms. at is the broker's
@@ -464,7 +487,43 @@ func (t Target) Close(code websocket.StatusCode, reason string) error {
 	if t.hub.node != nil {
 		return publish(t, frame.Close, frame.ClosePayload(code, line.CutReason(reason)))
 	}
-	t.hub.closeConns(t.to, t.skip(), code, reason)
+	t.hub.closeConns(t.to, t.except.skip(), code, reason)
+	return nil
+}
+
+// Join has every connection of the target enter these rooms, as by [Conn.Join], wherever it is. It returns an error
+// for a name that can't be a room's or an identity's, and with a broker the errors that [Target.SendText] returns
+// with one. A connection that finds a limit reached stays out of the room; the log has a line for that.
+//
+// Without a broker the connections are in the rooms when Join returns. With one they enter once their node has
+// the rooms' messages, in the order of the calls of Join and [Target.Leave] for the target. A message that is
+// sent to the room meanwhile may miss them: greet them in [OnJoin].
+func (t Target) Join(rooms ...string) error { return t.move(cluster.Join, rooms) }
+
+// Leave has every connection of the target leave these rooms, as by [Conn.Leave], wherever it is. Its errors, and
+// when it takes effect, are those of [Target.Join].
+func (t Target) Leave(rooms ...string) error { return t.move(cluster.Leave, rooms) }
+
+// move is Join or Leave.
+func (t Target) move(kind byte, rooms []string) error {
+	for _, room := range rooms {
+		if err := checkRoomName(room); err != nil {
+			return err
+		}
+	}
+	if err := t.check(); err != nil || t.to.nobody() || len(rooms) == 0 {
+		return err
+	}
+
+	rooms = lookup.Distinct(rooms)
+	if t.hub.node != nil {
+		return publish(t, kind, cluster.AppendNames(nil, rooms))
+	}
+	m := move{hub: t.hub, conns: t.hub.store.snapshot(t.to), rooms: rooms, leave: kind == cluster.Leave}
+	if skip := t.except.skip(); skip != nil {
+		m.conns = slices.DeleteFunc(m.conns, skip)
+	}
+	m.run()
 	return nil
 }
 
@@ -477,22 +536,61 @@ func (h *Hub) closeConns(to audience, skip func(*Conn) bool, code websocket.Stat
 	}
 }
 
-// skip returns the function that selects the connections of Except. It is nil if there are none.
-func (t Target) skip() func(*Conn) bool {
-	if len(t.except) == 0 {
-		return nil
-	}
-	except := lookup.New(t.except)
-	return except.Has
-}
-
 func (t Target) check() error {
 	for _, room := range t.to.rooms {
 		if err := checkRoomName(room); err != nil {
 			return err
 		}
 	}
+	for _, ids := range [...][]string{t.to.identities, t.except.identities} {
+		for _, id := range ids {
+			if err := checkIdentity(id); err != nil {
+				return err
+			}
+		}
+	}
 	return nil
+}
+
+// exceptions are the connections that a target leaves out.
+type exceptions struct {
+	conns      []*Conn
+	ids        []string // of connections
+	identities []string
+}
+
+// skip returns the function that selects the connections that are left out. It is nil if there are none.
+func (e *exceptions) skip() func(*Conn) bool {
+	if len(e.conns)+len(e.ids)+len(e.identities) == 0 {
+		return nil
+	}
+	conns := lookup.New(e.conns)
+	if len(e.ids)+len(e.identities) == 0 {
+		return conns.Has
+	}
+	ids, identities := lookup.New(e.ids), lookup.New(e.identities)
+	return func(c *Conn) bool { return conns.Has(c) || ids.Has(c.id) || c.isOneOf(&identities) }
+}
+
+// allIDs returns the IDs of the connections that are left out, without those of identities.
+func (e *exceptions) allIDs() []string {
+	if len(e.conns) == 0 {
+		return e.ids
+	}
+	ids := slices.Clone(e.ids)
+	for _, c := range e.conns {
+		ids = append(ids, c.id)
+	}
+	return ids
+}
+
+// omission returns what a send has to know of the exceptions.
+func (e *exceptions) omission(h *Hub) omission {
+	o := omission{conns: e.skip()}
+	if h.store.histories != nil && o.conns != nil {
+		o.known = &history.Hidden{Conns: connTags(e.allIDs()), Identities: e.identities}
+	}
+	return o
 }
 
 // SendText queues a text message for this connection. It returns nil only if the message was queued.

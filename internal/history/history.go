@@ -41,6 +41,13 @@ type Place struct {
 type Hidden struct {
 	Conns []uint64 // connections that the sender has left out, by their tags
 	Rooms []string // their members got the message there
+
+	Identities []string // that the sender has left out
+}
+
+// IsFrom reports whether the sender has left out the identity. h may be nil, and the identity "".
+func (h *Hidden) IsFrom(identity string) bool {
+	return h != nil && identity != "" && slices.Contains(h.Identities, identity)
 }
 
 // Limits bound each log.
@@ -281,13 +288,15 @@ func (l *Log) After(number uint64, f func(*frame.Message, *Place)) {
 	}
 }
 
-// Tail returns the last n kept messages whose number is at most last and that aren't empty, the oldest first.
-func (l *Log) Tail(n int, last uint64) []*frame.Message {
+// Tail returns the last n kept messages whose number is at most last, that aren't empty, and that aren't hidden
+// from the identity, the oldest first.
+func (l *Log) Tail(n int, last uint64, identity string) []*frame.Message {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	var tail []*frame.Message
 	for i := l.len - 1; i >= 0 && len(tail) < n; i-- {
-		if m := l.at(i); placeOf(m).Number <= last && m.Size() > 0 {
+		m := l.at(i)
+		if place := placeOf(m); place.Number <= last && m.Size() > 0 && !place.Hidden.IsFrom(identity) {
 			tail = append(tail, m)
 		}
 	}
