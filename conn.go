@@ -95,6 +95,9 @@ func (c *Conn) Rooms() []string {
 // With a broker, the first connection to join a room on this node waits for the broker. If that takes
 // longer than [WithBrokerBuffer] bridges, Join returns [ErrOutage]; with [DeliverLocally] it joins the room
 // without the broker instead.
+//
+// The rooms of URLs and those that the application names are the same rooms. So a room for messages to one user must
+// have a name that no URL leads to; see [ByPathValue]. [Hub.ToIdentity] needs none.
 func (c *Conn) Join(room string) error {
 	if err := checkRoomName(room); err != nil {
 		return err

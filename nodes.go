@@ -202,7 +202,8 @@ func WithBrokerBuffer(d time.Duration, bytes int64) Option {
 
 // OnGap calls f when the members of a room on this node may have missed messages. The causes are a lost
 // connection to the broker, a lost message, and a message of another node that this one doesn't understand.
-// For messages to all, room is "". Messages that were being published when the connection was lost may come
+// For messages to all, to identities and to connections, room is "": those to connections have gaps of their own.
+// Messages that were being published when the connection was lost may come
 // after the gap, later than to the members on other nodes.
 //
 // Calls come one at a time, and outside of any connection's callbacks. A room's first gap is reported at
@@ -223,7 +224,8 @@ type Member struct {
 
 // WithIdentity sets the function that returns a request's identity, such as a user name. Connections with
 // the identity "" aren't counted. f is called once the request is authorized, and may be called
-// concurrently. See [Hub.Presence], [OnMemberJoin], [OnMemberLeave] and [Conn.Identity].
+// concurrently. [Hub.ToIdentity] sends to an identity of up to 255 bytes of valid UTF-8. See also [Hub.Presence],
+// [OnMemberJoin], [OnMemberLeave] and [Conn.Identity].
 func WithIdentity(f func(*http.Request) string) Option {
 	return func(c *config) error {
 		c.identity = f

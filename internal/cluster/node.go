@@ -65,6 +65,14 @@ func (n *Node) Own() string { return n.own }
 // isRoom reports whether what a topic's key names is a room.
 func isRoom(key string) bool { return key != EveryRoom && key[0] != ownTopic[0] }
 
+// roomOf returns the room of a topic's key. What isn't to a room is reported as what is to all.
+func roomOf(key string) string {
+	if isRoom(key) {
+		return key
+	}
+	return EveryRoom
+}
+
 // topicName returns the topic of a room's messages. The hub's name is escaped, so it contains no colon.
 func (n *Node) topicName(room string) string {
 	name := url.QueryEscape(n.cfg.Name)
@@ -173,18 +181,15 @@ func (n *Node) deliver(room string, envelope []byte) {
 	}
 }
 
-// gap reports that members of the room may have missed messages. Those of the node's own topic are reported as
-// of no room, as those to all are.
+// gap reports that members of the room may have missed messages.
 func (n *Node) gap(room, cause string, err error) {
-	if !isRoom(room) {
-		room = EveryRoom
-	}
 	n.cfg.Missed(cause)
 	n.gaps.add(room, cause, err)
 }
 
 func (n *Node) reportGap(room string, err error) {
 	if f := n.cfg.Gap; f != nil {
+		room = roomOf(room)
 		n.reports.Add("gap "+room, func() { f(room, err) })
 	}
 }
@@ -192,13 +197,13 @@ func (n *Node) reportGap(room string, err error) {
 func (n *Node) logGaps(l digestLine) {
 	n.reports.AddFirst("gaps", func() {
 		n.cfg.Log.Warn("wsroom: messages of other nodes may be missing",
-			"room", l.room, "cause", l.cause, "err", l.err, "rooms", l.rooms, "gaps", l.count)
+			"room", roomOf(l.room), "cause", l.cause, "err", l.err, "rooms", l.rooms, "gaps", l.count)
 	})
 }
 
 func (n *Node) logRefused(l digestLine) {
 	n.reports.AddFirst("refused", func() {
-		n.cfg.Log.Warn("wsroom: broker takes no subscription", "room", l.room, "err", l.err, "rooms", l.rooms)
+		n.cfg.Log.Warn("wsroom: broker takes no subscription", "room", roomOf(l.room), "err", l.err, "rooms", l.rooms)
 	})
 }
 

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"strings"
 	"sync"
 	"time"
 
@@ -147,7 +146,7 @@ func (s *subscription) refused(err error, first bool) {
 	}
 	s.node.cfg.Failed("subscribe")
 	if first {
-		s.node.refused.add(strings.TrimPrefix(s.room, ownTopic), "", err)
+		s.node.refused.add(s.room, "", err)
 	}
 	_ = s.doWithout() // on an error, members wait for the next try
 }
