@@ -262,7 +262,7 @@ func (g *gate) giveBackConn(held hold) {
 		if !joined {
 			g.hub.unsubscribe(g.room)
 		} else if held < holdsPresence { // evens out that the connection's end has counted it as gone
-			g.hub.appear(g.conn, g.room)
+			g.conn.appear(g.room)
 		}
 	}()
 
@@ -366,7 +366,7 @@ func (g *gate) welcome(ws *websocket.Conn) error {
 	defer g.wire.Unlock()
 	g.conn.line.Attach(g.wire, ws)
 	g.held = holdsPresence
-	g.hub.appear(g.conn, g.room)
+	g.conn.appear(g.room)
 	return switchProtocols(g.wire.Conn, g.Header(), g.limit.At())
 }
 
@@ -464,7 +464,7 @@ func (g *gate) judge() (cause string, err error) {
 		return cause, err
 	}
 
-	return "", g.enter(until)
+	return g.enter(until)
 }
 
 // checkSite refuses hosts and origins that aren't allowed (RFC 6455, sections 4.2.2 and 10.2).
@@ -511,21 +511,23 @@ func (g *gate) reserve() error {
 }
 
 // enter makes the connection of an admitted request and puts it in its room. until is when the admission
-// expires; zero means never.
-func (g *gate) enter(until time.Time) error {
+// expires; zero means never. It returns what judge returns.
+func (g *gate) enter(until time.Time) (cause string, err error) {
 	h, room := g.hub, g.room
 	if !h.store.hasSpace(room) {
-		return errTooManyRooms
+		return "", errTooManyRooms
 	}
 
 	if err := h.subscribeConn(g.request.Context, room); err != nil {
-		return errAway
+		return "", errAway
 	}
 	g.held = holdsSubscription
 
 	g.request = g.request.WithContext(g.limit.Lift(g.request.Context())) // the application's values stay
 	conn := newConn(h, g.request, room, g.key)
-	conn.identify(g.request)
+	if err := conn.identify(g.request); err != nil {
+		return "identity", err
+	}
 	conn.line.Deflate = g.deflate != ""
 	if g.session != nil {
 		conn.line.Tell(g.session, resume.Hello(h.cfg.heartbeat, h.cfg.history.Age))
@@ -533,13 +535,13 @@ func (g *gate) enter(until time.Time) error {
 	g.conn, g.held = conn, holdsConn
 
 	if err := h.store.add(conn); err != nil {
-		return err
+		return "", err
 	}
 	g.held = holdsRoom
 
 	conn.expireAt(until)
 	h.observer.Add(MetricJoins, conn.route, "", 1)
-	return nil
+	return "", nil
 }
 
 // ask calls the application's functions, which name the room and authorize the request. until is when the

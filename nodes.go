@@ -3,6 +3,7 @@ package wsroom
 import (
 	"context"
 	"crypto/rand"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
@@ -118,6 +119,19 @@ type Keeper interface {
 // methods it enters and exits one member after the other: then in a room of thousands, members that come
 // back after a deploy are reported to have left.
 //
+// For [WithMemberInfo] and [Conn.SetInfo] a store needs these methods:
+//
+//	EnterInfo(ctx context.Context, entries [][3]string, node string) (first, changed []bool, err error)
+//	Infos(ctx context.Context, room string) (infos map[string]string, err error)
+//
+// EnterInfo does for each entry, which is a room, an identity and an info, what Enter does. From then on the identity
+// shows that info in the room, whatever it has shown through other nodes: the latest call counts. It does so until it is
+// in the room through no node any more. An empty info leaves what the identity shows. changed reports, in the order of
+// entries, whether the identity was in the room and the info isn't what it has shown. An info is up to 4 KiB of any
+// bytes. No two entries are of the same room and identity, and there are as many as for EnterAll. After an error each
+// entry may have been entered or not. Infos returns the identities that Identities returns, and what each shows, "" for
+// nothing.
+//
 // A store that may lose entries while the lease lasts, for example by eviction or a failover, should have
 // this method:
 //
@@ -219,7 +233,8 @@ func OnGap(f func(room string, err error)) Option {
 
 // Member is an identity that is present in a room through any number of connections.
 type Member struct {
-	Identity string
+	Identity string          `json:"identity"`
+	Info     json.RawMessage `json:"info,omitempty"` // what it shows; nil for nothing: see [WithMemberInfo]
 }
 
 // WithIdentity sets the function that returns a request's identity, such as a user name. Connections with
@@ -230,6 +245,20 @@ func WithIdentity(f func(*http.Request) string) Option {
 	return func(c *config) error {
 		c.identity = f
 		return notNil("WithIdentity", f == nil)
+	}
+}
+
+// WithMemberInfo sets the function that returns what a request's connection shows in presence, such as a display name:
+// [Member] has it as JSON, up to 4 KiB. nil is nothing. f is called after the function of [WithIdentity], if that returns
+// an identity, and may be called concurrently. If the value can't be encoded or is too large, the request gets 500.
+//
+// A member with several connections shows what the newest of them brought, or what was given to [Conn.SetInfo] since,
+// on whatever node. It shows that until it has left the room. With [WithPresenceStore] the store must have the methods
+// EnterInfo and Infos; see [PresenceStore].
+func WithMemberInfo(f func(*http.Request) any) Option {
+	return func(c *config) error {
+		c.memberInfo = f
+		return notNil("WithMemberInfo", f == nil)
 	}
 }
 
@@ -273,6 +302,17 @@ func OnMemberLeave(f func(room string, m Member)) Option {
 	}
 }
 
+// OnMemberUpdate calls f when a member that was present shows another [Member.Info], by [Conn.SetInfo] or by a further
+// connection, on the node of that connection. Its calls stand in one order with those of [OnMemberJoin] and
+// [OnMemberLeave]. While a call runs, the updates that wait are merged: f gets the newest info, and a member that waits
+// to be reported as joined is reported once. Where the store has failed meanwhile, f may be called again.
+func OnMemberUpdate(f func(room string, m Member)) Option {
+	return func(c *config) error {
+		c.onMemberUpdate = f
+		return notNil("OnMemberUpdate", f == nil)
+	}
+}
+
 // Presence returns the members that are present in the room, sorted, on all nodes that share the
 // [PresenceStore]. It leaves out members that are there only through a node whose lease of 30 s has lapsed.
 // If the store fails, Presence returns the members of this node and an error.
@@ -280,11 +320,11 @@ func (h *Hub) Presence(ctx context.Context, room string) ([]Member, error) {
 	if h.presence == nil {
 		return nil, nil
 	}
-	identities, err := h.presence.Members(ctx, room)
+	there, err := h.presence.Members(ctx, room)
 
-	members := make([]Member, len(identities))
-	for i, identity := range identities {
-		members[i].Identity = identity
+	members := make([]Member, len(there))
+	for i, m := range there {
+		members[i] = memberOf(m)
 	}
 	if err != nil {
 		return members, fmt.Errorf("wsroom: presence: %w", err)
@@ -305,16 +345,105 @@ func (c *Conn) Identity() string {
 type identity struct {
 	name   string
 	member member // among all connections of the identity; guarded by the lock of the name's shard
+
+	mu   sync.Mutex // guards info; held while presence is told of it
+	info string     // what the connection shows, as JSON; "" for nothing
 }
 
-// identify stores the identity of the connection's request.
-func (c *Conn) identify(r *http.Request) {
+// identify stores the identity of the connection's request, and what it shows.
+func (c *Conn) identify(r *http.Request) (err error) {
 	if c.hub.cfg.identity == nil {
+		return nil
+	}
+	name := c.hub.cfg.identity(r)
+	if name == "" {
+		return nil
+	}
+
+	c.identity = &identity{name: strings.Clone(name)}
+	if f := c.hub.cfg.memberInfo; f != nil {
+		if v := f(r); v != nil {
+			c.identity.info, err = c.hub.encodeInfo(v)
+		}
+	}
+	return err
+}
+
+const maxInfo = 4 << 10 // bytes
+
+// encodeInfo encodes what a member shows.
+func (h *Hub) encodeInfo(v any) (string, error) {
+	p, err := h.encodeJSON(v)
+	switch {
+	case err != nil:
+		return "", err
+	case len(p) > maxInfo:
+		return "", fmt.Errorf("wsroom: a member's info of %d bytes: the most is %d", len(p), maxInfo)
+	case !json.Valid(p):
+		return "", errors.New("wsroom: a member's info isn't JSON")
+	}
+	return string(p), nil
+}
+
+var (
+	errNoIdentity = errors.New("wsroom: SetInfo: the connection has no identity")
+	errNoInfos    = errors.New("wsroom: SetInfo: the PresenceStore has no EnterInfo and Infos")
+)
+
+// SetInfo sets what the connection's identity shows, in all rooms that the connection is in or enters later: see
+// [Member] and [WithMemberInfo]. v is encoded as JSON, to at most 4 KiB. The presence of all nodes has it soon after.
+//
+// SetInfo returns an error for a value that can't be encoded or is too large, for a connection without an identity,
+// and with a [PresenceStore] that keeps no info. It returns [ErrClosed] once the connection is ending.
+func (c *Conn) SetInfo(v any) error {
+	info, err := c.hub.encodeInfo(v)
+	switch {
+	case err != nil:
+		return err
+	case c.identity == nil:
+		return errNoIdentity
+	case !c.hub.cfg.keepsInfos():
+		return errNoInfos
+	case c.isEnded():
+		return ErrClosed
+	}
+
+	c.identity.mu.Lock()
+	defer c.identity.mu.Unlock()
+	c.identity.info = info
+	for _, room := range c.Rooms() {
+		c.hub.presence.Show(room, c.identity.name, info)
+	}
+	return nil
+}
+
+// appear counts the connection's identity as present in the room.
+func (c *Conn) appear(room string) {
+	if c.identity == nil {
 		return
 	}
-	if name := c.hub.cfg.identity(r); name != "" {
-		c.identity = &identity{name: strings.Clone(name)}
+	c.identity.mu.Lock()
+	defer c.identity.mu.Unlock()
+	c.hub.presence.Count(room, c.identity.name, c.identity.info, 1)
+}
+
+// disappear undoes appear.
+func (c *Conn) disappear(room string) {
+	if c.identity != nil {
+		c.hub.presence.Count(room, c.identity.name, "", -1)
 	}
+}
+
+// keepsInfos reports whether the members of all nodes can show something.
+func (c *config) keepsInfos() bool { return c.presence == nil || presence.KeepsInfos(c.presence) }
+
+// memberOf returns the member as callbacks get it. They may keep and change its Info.
+func memberOf(m presence.Member) Member {
+	own := Member{Identity: m.Identity}
+	if m.Info != "" {
+		own.Info = json.RawMessage(m.Info)
+	}
+	return own
 }
 
 // isOneOf reports whether the connection's identity is in the list.
@@ -343,22 +472,24 @@ func (h *Hub) newConnID() string {
 // newPresence makes the hub's [presence.Book], which counts its members.
 func newPresence(h *Hub) *presence.Book {
 	return presence.New(presence.Config{
-		Store:  h.cfg.presence,
-		Name:   h.cfg.name,
-		Grace:  h.cfg.grace,
-		Log:    h.cfg.logger,
-		Joined: h.memberHook("OnMemberJoin", h.cfg.onMemberJoin),
-		Left:   h.memberHook("OnMemberLeave", h.cfg.onMemberLeave),
+		Store:   h.cfg.presence,
+		Name:    h.cfg.name,
+		Grace:   h.cfg.grace,
+		Log:     h.cfg.logger,
+		Infos:   h.cfg.keepsInfos(),
+		Joined:  h.memberHook("OnMemberJoin", h.cfg.onMemberJoin),
+		Updated: h.memberHook("OnMemberUpdate", h.cfg.onMemberUpdate),
+		Left:    h.memberHook("OnMemberLeave", h.cfg.onMemberLeave),
 	})
 }
 
 // memberHook makes a hook of the callback f and guards it against panics. It returns nil if f is nil.
-func (h *Hub) memberHook(name string, f func(room string, m Member)) func(room, identity string) {
+func (h *Hub) memberHook(name string, f func(room string, m Member)) func(presence.Member) {
 	if f == nil {
 		return nil
 	}
-	return func(room, identity string) {
-		h.guard(name, room, func() { f(room, Member{Identity: identity}) })
+	return func(m presence.Member) {
+		h.guard(name, m.Room, func() { f(m.Room, memberOf(m)) })
 	}
 }
 

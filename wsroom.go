@@ -352,21 +352,12 @@ func (h *Hub) release(c *Conn) {
 // entered reports that the connection has joined the room, to the Observer and to presence.
 func (h *Hub) entered(c *Conn, room string) {
 	h.observer.Add(MetricJoins, c.route, "", 1)
-	h.appear(c, room)
-}
-
-// appear counts the connection's identity as present in the room.
-func (h *Hub) appear(c *Conn, room string) {
-	if h.presence != nil {
-		h.presence.Count(room, c.Identity(), 1)
-	}
+	c.appear(room)
 }
 
 // left undoes appear and ends the subscription that the connection held for the room.
 func (h *Hub) left(c *Conn, room string) {
-	if h.presence != nil {
-		h.presence.Count(room, c.Identity(), -1)
-	}
+	c.disappear(room)
 	h.unsubscribe(room)
 }
 

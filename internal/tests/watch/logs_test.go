@@ -174,7 +174,7 @@ func TestOnlyFaultsAreLogged(t *testing.T) {
 			}
 			seen[what] = true
 		}
-		fault := regexp.MustCompile("^$|panic|hijack|broker").MatchString(h.counts) && h.counts != "refused panic"
+		fault := regexp.MustCompile("^$|panic|hijack|broker|refused identity").MatchString(h.counts) && h.counts != "refused panic"
 		if (b.String() != "") != fault || strings.Contains(b.String(), "SECRET") {
 			t.Errorf("%s: logged %q", h.counts, b.String())
 		}
