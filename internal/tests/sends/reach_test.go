@@ -238,6 +238,54 @@ func TestCloseByIdentityAndByConn(t *testing.T) {
 	})
 }
 
+// Who has ended is found by no name any more: a message has no receivers, and none is counted.
+func TestNobodyIsLeftInTheIndexes(t *testing.T) {
+	observer := &kit.Observer{Sums: map[string]float64{}}
+	hereAndThere(t, func(t *testing.T, here, there *wsroom.Hub) {
+		c := wsroomtest.Dial(t, there, "/a?as=ann")
+		id := kit.Member(t, there, "/a").ID()
+		targets := []wsroom.Target{here.ToIdentity("ann"), here.ToConn(id), here.ToConn(id, "x")}
+		count := func() float64 {
+			before := observer.Sum(wsroom.MetricFanOut)
+			for _, target := range targets {
+				wantNil(t, target.SendText("x"))
+			}
+			synctest.Wait()
+			return observer.Sum(wsroom.MetricFanOut) - before
+		}
+		if n := count(); n != 3 {
+			t.Errorf("%v receivers of 3 messages", n)
+		}
+		c.CloseNow()
+		synctest.Wait()
+		if n := count(); n != 0 {
+			t.Errorf("%v receivers when nobody is left", n)
+		}
+	}, wsroom.WithObserver(observer))
+}
+
+// What can't be a connection's ID isn't published.
+func TestNonsenseIsNotPublished(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := kit.NewWire()
+		hub := kit.Nodes(t, w, 1)[0]
+		wsroomtest.Dial(t, hub, "/a")
+		id := kit.Member(t, hub, "/a").ID()
+		for _, bad := range []string{"x", id[1:], id + "A", strings.ToLower(id), "/" + id[1:], "\x00" + id[1:]} {
+			wantNil(t, hub.ToConn(bad).SendText("x"))
+		}
+		synctest.Wait()
+		if calls, _ := w.Traffic(); calls != 0 {
+			t.Errorf("%d calls", calls)
+		}
+		wantNil(t, hub.ToConn(strings.Repeat("A", len(id))).SendText("x")) // another node may have it
+		synctest.Wait()
+		if calls, _ := w.Traffic(); calls != 1 {
+			t.Errorf("%d calls for an ID", calls)
+		}
+	})
+}
+
 // Connections enter and leave rooms by what they are, wherever they are, in the order of the calls.
 func TestTargetsJoinAndLeave(t *testing.T) {
 	hereAndThere(t, func(t *testing.T, here, there *wsroom.Hub) {
