@@ -19,6 +19,7 @@ import (
 	"github.com/wsroom/wsroom/internal/lookup"
 	"github.com/wsroom/wsroom/internal/presence"
 	"github.com/wsroom/wsroom/internal/resume"
+	"github.com/wsroom/wsroom/internal/serial"
 )
 
 // Broker carries a hub's messages between the nodes that share it. Its methods use standard types only, so
@@ -234,7 +235,7 @@ func OnGap(f func(room string, err error)) Option {
 // Member is an identity that is present in a room through any number of connections.
 type Member struct {
 	Identity string          `json:"identity"`
-	Info     json.RawMessage `json:"info,omitempty"` // what it shows; nil for nothing: see [WithMemberInfo]
+	Info     json.RawMessage `json:"info,omitempty"` // what it shows; nil for nothing, and in OnMemberLeave: see [WithMemberInfo]
 }
 
 // WithIdentity sets the function that returns a request's identity, such as a user name. Connections with
@@ -634,13 +635,13 @@ type move struct {
 // run has the connections enter or leave the rooms. No lock is held.
 func (m *move) run() {
 	for _, room := range m.rooms {
-		failed, why := 0, error(nil)
+		f := failure{room: room}
 		for _, c := range m.conns {
 			if err := m.one(c, room); err != nil && !c.isEnded() {
-				failed, why = failed+1, err
+				f.conns, f.err = f.conns+1, err
 			}
 		}
-		m.report(room, failed, why)
+		f.log(m.hub)
 	}
 }
 
@@ -651,23 +652,33 @@ func (m *move) one(c *Conn, room string) error {
 	return c.Join(room)
 }
 
-// report logs that connections don't enter a room.
-func (m *move) report(room string, failed int, err error) {
-	if failed > 0 {
-		m.hub.cfg.logger.Warn("wsroom: connections don't enter a room", "room", room, "conns", failed, "err", err)
+// failure says that connections don't enter a room. The zero value says nothing.
+type failure struct {
+	room  string
+	conns int
+	err   error
+}
+
+func (f failure) log(h *Hub) {
+	if f.conns > 0 {
+		h.cfg.logger.Warn("wsroom: connections don't enter a room", "room", f.room, "conns", f.conns, "err", f.err)
 	}
 }
 
-// moves are those that targets of any node have asked for. They run in the order in which they came, each on a
-// goroutine of its own, so that the broker is asked for their rooms at the same time.
+// moves are those that targets of any node have asked for. They run in the order in which they came, and wait for
+// the broker at the same time.
 type moves struct {
-	mu   sync.Mutex
-	last chan struct{} // closed when the last one has run; nil if there was none
-	n    int           // those that haven't run
+	chain serial.Chain
+
+	mu     sync.Mutex // guards the rest
+	failed failure    // of the first that has failed since the last line of the log, and of how many connections
+	logged time.Time  // when that was
 }
 
 // maxMoves bounds the moves that wait for their rooms.
 const maxMoves = 4096
+
+var errTooManyMoves = fmt.Errorf("wsroom: more than %d calls of Join and Leave wait for the broker", maxMoves)
 
 // moveSoon has the audience's connections on this node enter or leave the rooms, and returns at once.
 func (h *Hub) moveSoon(to audience, skip func(*Conn) bool, leave bool, rooms []string) {
@@ -678,66 +689,48 @@ func (h *Hub) moveSoon(to audience, skip func(*Conn) bool, leave bool, rooms []s
 	if len(m.conns) == 0 {
 		return
 	}
-	before, done, ok := h.moves.begin()
-	if !ok {
-		go m.report(rooms[0], len(m.conns), errTooManyMoves)
-		return
-	}
 
-	go func() {
-		defer h.moves.end(done)
-		err := error(nil)
-		if !leave {
-			err = h.subscribe(context.Background, rooms...)
-		}
-		if before != nil {
-			<-before
-		}
-		switch {
-		case err == nil:
+	subscribe, unsubscribe := h.subscribe, h.unsubscribe
+	if leave {
+		subscribe = func(func() context.Context, ...string) error { return nil }
+		unsubscribe = func(...string) {}
+	}
+	ready := func() error { return subscribe(context.Background, rooms...) }
+	ok := h.moves.chain.Add(maxMoves, ready, func(err error) {
+		if err == nil {
 			m.run()
-		case err != ErrShutdown:
-			m.report(rooms[0], len(m.conns), err)
+			unsubscribe(rooms...)
+		} else if err != ErrShutdown {
+			h.moves.fail(m, err)
 		}
-		if !leave && err == nil {
-			h.unsubscribe(rooms...)
-		}
-	}()
-}
-
-// begin adds a move. It returns what is closed when the one before has run, nil if there is none, and what the
-// caller passes to end. It returns false if there are too many.
-func (m *moves) begin() (before <-chan struct{}, done chan struct{}, ok bool) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if m.n >= maxMoves {
-		return nil, nil, false
-	}
-	m.n++
-	before, m.last = m.last, make(chan struct{})
-	return before, m.last, true
-}
-
-func (m *moves) end(done chan struct{}) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	close(done)
-	if m.n--; m.n == 0 {
-		m.last = nil
+		h.moves.log(h)
+	})
+	if !ok {
+		h.moves.fail(m, errTooManyMoves) // those that are there log that
 	}
 }
 
-// wait returns when all moves have run, or when ctx is done. None begins meanwhile.
-func (m *moves) wait(ctx context.Context) {
-	m.mu.Lock()
-	last := m.last
-	m.mu.Unlock()
-	if last != nil {
-		select {
-		case <-last:
-		case <-ctx.Done():
-		}
+// fail notes that a move's connections don't enter its rooms.
+func (ms *moves) fail(m *move, err error) {
+	ms.mu.Lock()
+	defer ms.mu.Unlock()
+	if ms.failed.conns == 0 {
+		ms.failed = failure{room: m.rooms[0], err: err}
 	}
+	ms.failed.conns += len(m.conns)
 }
 
-var errTooManyMoves = fmt.Errorf("wsroom: more than %d calls of Join and Leave wait for the broker", maxMoves)
+// log logs what has failed: one line a second, and one at the end.
+func (ms *moves) log(h *Hub) {
+	ms.mu.Lock()
+	f, now := ms.failed, time.Now()
+	due := f.conns > 0 && (now.Sub(ms.logged) >= time.Second || ms.chain.Len() == 1)
+	if due {
+		ms.failed, ms.logged = failure{}, now
+	}
+	ms.mu.Unlock()
+
+	if due {
+		f.log(h)
+	}
+}

@@ -270,7 +270,7 @@ func (h *Hub) leaveNodes(ctx context.Context) {
 	}
 	if h.node != nil {
 		h.node.Close(ctx)
-		h.moves.wait(ctx)
+		h.moves.chain.Wait(ctx)
 	}
 	if h.store.histories != nil {
 		h.store.histories.Close()

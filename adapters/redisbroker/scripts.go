@@ -120,6 +120,7 @@ local nodes = all_nodes()
 for i = 2, #ARGV, 3 do
 	local room, identity, info = ARGV[i], ARGV[i + 1], ARGV[i + 2]
 	local first = enter(nodes, node, room, identity)
+	if first and info == '' then redis.call('HDEL', info_key(room), identity) end -- of an entry that Redis has lost
 	local changed = info ~= '' and redis.call('HGET', info_key(room), identity) ~= info
 	if changed then
 		redis.call('HSET', info_key(room), identity, info)
@@ -152,13 +153,15 @@ return answer
 `)
 	// infosScript answers an identity, and what it shows, for each that is in the room.
 	infosScript = rueidis.NewLuaScript(scriptBase + `
-local room, answer, seen = ARGV[1], {}, {}
+local room, answer, seen, infos = ARGV[1], {}, {}, {}
+local pairs_of = redis.call('HGETALL', info_key(room))
+for i = 1, #pairs_of, 2 do infos[pairs_of[i]] = pairs_of[i + 1] end
 for _, node in ipairs(live_nodes()) do
 	for _, identity in ipairs(redis.call('SMEMBERS', in_key(node, room))) do
 		if not seen[identity] then
 			seen[identity] = true
 			answer[#answer + 1] = identity
-			answer[#answer + 1] = redis.call('HGET', info_key(room), identity) or ''
+			answer[#answer + 1] = infos[identity] or ''
 		end
 	end
 end

@@ -2,10 +2,13 @@ package sends_test
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"log/slog"
 	"net/http"
+	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -348,6 +351,48 @@ func TestTargetJoinThatIsRefused(t *testing.T) {
 			t.Errorf("%d of 2 are in the room; log: %s", n, log.String())
 		}
 	}, wsroom.WithMaxMembers(2), logger)
+}
+
+// vague is a broker that lets nobody subscribe to the room x.
+type vague struct{ *kit.Wire }
+
+func (v vague) Subscribe(ctx context.Context, topic string, deliver func([]byte), lost func(error)) (func(), error) {
+	if strings.HasSuffix(topic, ":room:x") {
+		<-ctx.Done()
+		return nil, ctx.Err()
+	}
+	return v.Wire.Subscribe(ctx, topic, deliver, lost)
+}
+
+// What waits for the broker is bounded. What is too much, or waits for too long, is logged, and others go on.
+func TestJoinsThatWaitAreBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var log kit.LockedBuffer
+		hub := kit.Nodes(t, vague{kit.NewWire()}, 1, wsroom.WithIdentity(as), wsroom.WithBrokerBuffer(time.Second, 64<<20),
+			wsroom.WithLogger(slog.New(slog.NewTextHandler(&log, nil))))[0]
+		wsroomtest.Dial(t, hub, "/a?as=ann")
+		conn := kit.Member(t, hub, "/a")
+		for i := range 5000 {
+			wantNil(t, hub.ToIdentity("ann").Join("x"))
+			if i%100 == 0 {
+				synctest.Wait()
+			}
+		}
+		time.Sleep(5 * time.Second)
+		sum, lines := 0, regexp.MustCompile(`msg="wsroom: connections don't enter a room" room=x conns=(\d+) err="wsroom: `).FindAllStringSubmatch(log.String(), -1)
+		for _, line := range lines {
+			n, _ := strconv.Atoi(line[1])
+			sum += n
+		}
+		if sum != 5000 || len(lines) > 5 || !strings.Contains(log.String(), "more than 4096 calls of Join and Leave wait") {
+			t.Errorf("%d lines for %d connections; log: %s", len(lines), sum, kit.Short(log.String()))
+		}
+		wantNil(t, hub.ToIdentity("ann").Join("y"))
+		synctest.Wait()
+		if rooms := conn.Rooms(); !slices.Equal(rooms, []string{"/a", "y"}) {
+			t.Errorf("it is in %q", rooms)
+		}
+	})
 }
 
 // What can't be an identity's name is an error of each call, and reaches nobody.
