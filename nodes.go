@@ -314,7 +314,7 @@ func OnMemberUpdate(f func(room string, m Member)) Option {
 	}
 }
 
-// Presence returns the members that are present in the room, sorted, on all nodes that share the
+// Presence returns the members that are present in the room, and what they show, sorted, on all nodes that share the
 // [PresenceStore]. It leaves out members that are there only through a node whose lease of 30 s has lapsed.
 // If the store fails, Presence returns the members of this node and an error.
 func (h *Hub) Presence(ctx context.Context, room string) ([]Member, error) {

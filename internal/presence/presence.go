@@ -75,7 +75,7 @@ type member struct {
 
 	state
 	info       string        // what the newest connection here shows; "" if none has shown anything
-	shown      string        // the info that was stored last, by this node; "" if it has no entry
+	shown      string        // the info that this node stored last
 	newer      bool          // info is to be stored; it may be equal to shown, and another node has stored one since
 	conns      int           // may be negative for a moment: a leave can overtake its join
 	grace      *time.Timer   // since the last connection has left; nil if none ever has

@@ -98,8 +98,7 @@ func (b *Book) syncNext() {
 	}
 }
 
-// reportTask reports what a task has changed. A leave has the info that was shown, for the case that the member
-// comes back before that is reported. An update whose call failed may have taken effect.
+// reportTask reports what a task has changed. An update whose call failed may have taken effect.
 func (b *Book) reportTask(t *task) {
 	m := Member{t.room, t.identity, t.info}
 	switch {
@@ -107,7 +106,6 @@ func (b *Book) reportTask(t *task) {
 	case t.differs && t.onlyNode && t.began.present:
 		b.event(joined, m)
 	case t.differs && t.onlyNode:
-		m.Info = t.shown
 		b.event(left, m)
 	case t.last == enter && (t.changed || t.began.uncertain && t.info != t.shown):
 		b.event(updated, m)
@@ -299,11 +297,8 @@ func (b *Book) finish(tasks []*task, failed bool) {
 		if t.done {
 			m.entered, m.uncertain = t.began.present, false
 			m.limit, m.retryDelay = 0, 0
-			switch t.last {
-			case enter:
+			if t.last == enter {
 				m.shown = t.info
-			case exit:
-				m.shown = ""
 			}
 			b.dropIfUnused(m)
 			continue

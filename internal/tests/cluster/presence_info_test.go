@@ -1,12 +1,14 @@
 package cluster_test
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -237,6 +239,102 @@ func TestInfoOutlivesAnOutageOfTheStore(t *testing.T) {
 		memory.Up()
 		time.Sleep(time.Minute)
 		c.shown("entered again", "/a", "[{ann,49}]")
+	})
+}
+
+// gated is a store whose calls wait while it is shut, and fail as told.
+type gated struct {
+	*brokertest.Memory
+	mu            sync.Mutex
+	shut          chan struct{} // closed when it opens; nil: it is open
+	enters, exits error         // what the next EnterInfo returns, though it takes effect; what the next Exit returns, and has no effect
+}
+
+func (g *gated) close() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.shut = make(chan struct{})
+}
+
+// open lets all calls go on. The next ones fail with these errors.
+func (g *gated) open(enters, exits error) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.enters, g.exits = enters, exits
+	close(g.shut)
+	g.shut = nil
+}
+
+func (g *gated) wait(fault *error) error {
+	g.mu.Lock()
+	shut := g.shut
+	g.mu.Unlock()
+	if shut != nil {
+		<-shut
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	err := *fault
+	*fault = nil
+	return err
+}
+
+func (g *gated) EnterInfo(ctx context.Context, entries [][3]string, node string) (first, changed []bool, err error) {
+	fault := g.wait(&g.enters)
+	first, changed, err = g.Memory.EnterInfo(ctx, entries, node)
+	return first, changed, errors.Join(err, fault)
+}
+
+func (g *gated) Exit(ctx context.Context, room, identity, node string) (bool, error) {
+	if err := g.wait(&g.exits); err != nil {
+		return false, err
+	}
+	return g.Memory.Exit(ctx, room, identity, node)
+}
+
+// What was set on a node is listed there at once, while the store is slow. It isn't lost when another call fails
+// before it, and it is reported when its own call has taken effect and failed.
+func TestInfoSurvivesFaultsOfTheStore(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := &gated{Memory: brokertest.NewMemory()}
+		c := takeShow(t, 2, wsroom.WithPresenceStore(store), wsroom.WithPresenceGrace(0))
+		wsroomtest.Dial(t, c.hubs[0], "/a?as=ann&show=1")
+		ann := kit.Member(t, c.hubs[0], "/a")
+		bob := wsroomtest.Dial(t, c.hubs[0], "/b?as=bob")
+		c.want("they came", `0 +ann /a "1"`, "0 +bob /b")
+		listed := func(when, want string) {
+			t.Helper()
+			if members, err := c.hubs[0].Presence(t.Context(), "/a"); err != nil || len(members) != 1 || string(members[0].Info) != want {
+				t.Errorf("%s: %s, %v", when, members, err)
+			}
+		}
+
+		store.close()
+		set(t, ann, 2)
+		synctest.Wait()
+		listed("at once", "2")
+		store.open(nil, nil)
+		c.want("stored", "0 =ann /a 2")
+
+		store.close()
+		set(t, ann, 3)
+		synctest.Wait() // this call waits; the next one has what follows
+		bob.CloseNow()
+		time.Sleep(time.Millisecond)
+		set(t, ann, 4)
+		store.open(nil, kit.ErrDown)
+		c.want("an exit failed", "0 =ann /a 3")
+		time.Sleep(5 * time.Second)
+		c.shown("a call before its own failed", "/a", "[{ann,4}]")
+		c.want("an update later", "0 -bob /b", "0 =ann /a 4")
+
+		store.close()
+		set(t, ann, 5)
+		synctest.Wait()
+		store.open(kit.ErrDown, nil)
+		time.Sleep(5 * time.Second)
+		c.shown("its own call failed", "/a", "[{ann,5}]")
+		c.want("an update", "0 =ann /a 5")
 	})
 }
 

@@ -353,6 +353,28 @@ func TestTargetJoinThatIsRefused(t *testing.T) {
 	}, wsroom.WithMaxMembers(2), logger)
 }
 
+// A Join of a target keeps no subscription beyond the members' own, whether they can enter or not.
+func TestTargetJoinKeepsNoSubscription(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := kit.NewWire()
+		hub := kit.Nodes(t, w, 1, wsroom.WithIdentity(as), wsroom.WithMaxRooms(2))[0]
+		c := wsroomtest.Dial(t, hub, "/a?as=ann")
+		want := func(when string, x, y int) {
+			t.Helper()
+			if gotX, gotY := w.Subscribed(":room:x"), w.Subscribed(":room:y"); gotX != x || gotY != y {
+				t.Errorf("%s: %d and %d subscriptions, want %d and %d", when, gotX, gotY, x, y)
+			}
+		}
+		wantNil(t, hub.ToIdentity("ann").Join("x", "y")) // y is one too many
+		time.Sleep(10 * time.Second)
+		want("joined", 1, 0)
+		wantNil(t, hub.ToIdentity("ann").Leave("x"))
+		time.Sleep(10 * time.Second)
+		want("left", 0, 0)
+		c.CloseNow()
+	})
+}
+
 // vague is a broker that lets nobody subscribe to the room x.
 type vague struct{ *kit.Wire }
 
