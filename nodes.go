@@ -620,8 +620,8 @@ func skipOf(d cluster.Delivery) func(*Conn) bool {
 	if len(d.Besides) == 0 {
 		return skip
 	}
-	besides := lookup.New(d.Besides)
-	return func(c *Conn) bool { return skip != nil && skip(c) || c.isWithin(&besides, len(d.Besides)) }
+	besides, n := lookup.New(d.Besides), len(d.Besides) // d is large, and would be on the heap
+	return func(c *Conn) bool { return skip != nil && skip(c) || c.isWithin(&besides, n) }
 }
 
 // move is a Join or Leave of a target, on one node.
