@@ -72,8 +72,8 @@ func newConn(h *Hub, r *http.Request, room, key string) *Conn {
 	return c
 }
 
-// ID returns the connection's name. It is unique across nodes, can't be guessed, and has letters and digits only.
-// [Hub.ToConn] takes it, on any node.
+// ID returns the connection's name. It is unique across nodes, can't be guessed, and has letters and digits
+// only. [Hub.ToConn] takes it, on any node.
 func (c *Conn) ID() string { return c.id }
 
 // Room returns the room that the connection's route named, even after the connection has left it.
@@ -96,8 +96,8 @@ func (c *Conn) Rooms() []string {
 // longer than [WithBrokerBuffer] bridges, Join returns [ErrOutage]; with [DeliverLocally] it joins the room
 // without the broker instead.
 //
-// The rooms of URLs and those that the application names are the same rooms. So a room for messages to one user must
-// have a name that no URL leads to; see [ByPathValue]. [Hub.ToIdentity] needs none.
+// The rooms of URLs and those that the application names are the same rooms. So a room for messages to one
+// user must have a name that no URL leads to; see [ByPathValue]. [Hub.ToIdentity] needs none.
 func (c *Conn) Join(room string) error {
 	if err := checkRoomName(room); err != nil {
 		return err

@@ -75,8 +75,8 @@ func ByPattern(r *http.Request) (string, error) {
 // If the route has no such value, the RoomFunc returns an error and the client gets 500. Behind a router that
 // sets no path values, put a handler in between that calls [http.Request.SetPathValue].
 //
-// A client can so name any room. If the application itself names rooms, as in [Conn.Join] and [Hub.To], a client
-// that guesses the name enters them: GET /chat/user:bob is the room user:bob. Refuse such names in
+// A client can so name any room. If the application itself names rooms, as in [Conn.Join] and [Hub.To], a
+// client that guesses the name enters them: GET /chat/user:bob is the room user:bob. Refuse such names in
 // [WithAuthorize], or use [Hub.ToIdentity], behind which there is no room.
 func ByPathValue(name string) RoomFunc {
 	return func(r *http.Request) (string, error) {

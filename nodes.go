@@ -125,13 +125,13 @@ type Keeper interface {
 //	EnterInfo(ctx context.Context, entries [][3]string, node string) (first, changed []bool, err error)
 //	Infos(ctx context.Context, room string) (infos map[string]string, err error)
 //
-// EnterInfo does for each entry, which is a room, an identity and an info, what Enter does. From then on the identity
-// shows that info in the room, whatever it has shown through other nodes: the latest call counts. It does so until it is
-// in the room through no node any more. An empty info leaves what the identity shows. changed reports, in the order of
-// entries, whether the identity was in the room and the info isn't what it has shown. An info is up to 4 KiB of any
-// bytes. No two entries are of the same room and identity, and there are as many as for EnterAll. After an error each
-// entry may have been entered or not. Infos returns the identities that Identities returns, and what each shows, "" for
-// nothing.
+// EnterInfo does for each entry, which is a room, an identity and an info, what Enter does. From then on the
+// identity shows that info in the room, whatever it has shown through other nodes: the latest call counts. It
+// does so until it is in the room through no node any more. An empty info leaves what the identity shows.
+// changed reports, in the order of entries, whether the identity was in the room and the info isn't what it
+// has shown. An info is up to 4 KiB of any bytes. No two entries are of the same room and identity, and there
+// are as many as for EnterAll. After an error each entry may have been entered or not. Infos returns the
+// identities that Identities returns, and what each shows, "" for nothing.
 //
 // A store that may lose entries while the lease lasts, for example by eviction or a failover, should have
 // this method:
@@ -217,9 +217,9 @@ func WithBrokerBuffer(d time.Duration, bytes int64) Option {
 
 // OnGap calls f when the members of a room on this node may have missed messages. The causes are a lost
 // connection to the broker, a lost message, and a message of another node that this one doesn't understand.
-// For messages to all, to identities and to connections, room is "": those to connections have gaps of their own.
-// Messages that were being published when the connection was lost may come
-// after the gap, later than to the members on other nodes.
+// For messages to all, to identities and to connections, room is "": those to connections have gaps of their
+// own. Messages that were being published when the connection was lost may come after the gap, later than to
+// the members on other nodes.
 //
 // Calls come one at a time, and outside of any connection's callbacks. A room's first gap is reported at
 // once. Its gaps of the same cause within the next second are reported by one more call at the end of that
@@ -238,9 +238,9 @@ type Member struct {
 	Info     json.RawMessage `json:"info,omitempty"` // what it shows; nil for nothing, and in OnMemberLeave: see [WithMemberInfo]
 }
 
-// WithIdentity sets the function that returns a request's identity, such as a user name. Connections with
-// the identity "" aren't counted. f is called once the request is authorized, and may be called
-// concurrently. [Hub.ToIdentity] sends to an identity of up to 255 bytes of valid UTF-8. See also [Hub.Presence],
+// WithIdentity sets the function that returns a request's identity, such as a user name. Connections with the
+// identity "" aren't counted. f is called once the request is authorized, and may be called concurrently.
+// [Hub.ToIdentity] sends to an identity of up to 255 bytes of valid UTF-8. See also [Hub.Presence],
 // [OnMemberJoin], [OnMemberLeave] and [Conn.Identity].
 func WithIdentity(f func(*http.Request) string) Option {
 	return func(c *config) error {
@@ -249,13 +249,14 @@ func WithIdentity(f func(*http.Request) string) Option {
 	}
 }
 
-// WithMemberInfo sets the function that returns what a request's connection shows in presence, such as a display name:
-// [Member] has it as JSON, up to 4 KiB. nil is nothing. f is called after the function of [WithIdentity], if that returns
-// an identity, and may be called concurrently. If the value can't be encoded or is too large, the request gets 500.
+// WithMemberInfo sets the function that returns what a request's connection shows in presence, such as a
+// display name: [Member] has it as JSON, up to 4 KiB. nil is nothing. f is called after the function of
+// [WithIdentity], if that returns an identity, and may be called concurrently. If the value can't be encoded
+// or is too large, the request gets 500.
 //
-// A member with several connections shows what the newest of them brought, or what was given to [Conn.SetInfo] since,
-// on whatever node. It shows that until it has left the room. With [WithPresenceStore] the store must have the methods
-// EnterInfo and Infos; see [PresenceStore].
+// A member with several connections shows what the newest of them brought, or what was given to
+// [Conn.SetInfo] since, on whatever node. It shows that until it has left the room. With [WithPresenceStore]
+// the store must have the methods EnterInfo and Infos; see [PresenceStore].
 func WithMemberInfo(f func(*http.Request) any) Option {
 	return func(c *config) error {
 		c.memberInfo = f
@@ -303,10 +304,11 @@ func OnMemberLeave(f func(room string, m Member)) Option {
 	}
 }
 
-// OnMemberUpdate calls f when a member that was present shows another [Member.Info], by [Conn.SetInfo] or by a further
-// connection, on the node of that connection. Its calls stand in one order with those of [OnMemberJoin] and
-// [OnMemberLeave]. While a call runs, the updates that wait are merged: f gets the newest info, and a member that waits
-// to be reported as joined is reported once. Where the store has failed meanwhile, f may be called again.
+// OnMemberUpdate calls f when a member that was present shows another [Member.Info], by [Conn.SetInfo] or by
+// a further connection, on the node of that connection. Its calls stand in one order with those of
+// [OnMemberJoin] and [OnMemberLeave]. While a call runs, the updates that wait are merged: f gets the newest
+// info, and a member that waits to be reported as joined is reported once. Where the store has failed
+// meanwhile, f may be called again.
 func OnMemberUpdate(f func(room string, m Member)) Option {
 	return func(c *config) error {
 		c.onMemberUpdate = f
@@ -314,9 +316,9 @@ func OnMemberUpdate(f func(room string, m Member)) Option {
 	}
 }
 
-// Presence returns the members that are present in the room, and what they show, sorted, on all nodes that share the
-// [PresenceStore]. It leaves out members that are there only through a node whose lease of 30 s has lapsed.
-// If the store fails, Presence returns the members of this node and an error.
+// Presence returns the members that are present in the room, and what they show, sorted, on all nodes that
+// share the [PresenceStore]. It leaves out members that are there only through a node whose lease of 30 s has
+// lapsed. If the store fails, Presence returns the members of this node and an error.
 func (h *Hub) Presence(ctx context.Context, room string) ([]Member, error) {
 	if h.presence == nil {
 		return nil, nil
@@ -391,11 +393,13 @@ var (
 	errNoInfos    = errors.New("wsroom: SetInfo: the PresenceStore has no EnterInfo and Infos")
 )
 
-// SetInfo sets what the connection's identity shows, in all rooms that the connection is in or enters later: see
-// [Member] and [WithMemberInfo]. v is encoded as JSON, to at most 4 KiB. The presence of all nodes has it soon after.
+// SetInfo sets what the connection's identity shows, in all rooms that the connection is in or enters later:
+// see [Member] and [WithMemberInfo]. v is encoded as JSON, to at most 4 KiB. The presence of all nodes has it
+// soon after.
 //
-// SetInfo returns an error for a value that can't be encoded or is too large, for a connection without an identity,
-// and with a [PresenceStore] that keeps no info. It returns [ErrClosed] once the connection is ending.
+// SetInfo returns an error for a value that can't be encoded or is too large, for a connection without an
+// identity, and with a [PresenceStore] that keeps no info. It returns [ErrClosed] once the connection is
+// ending.
 func (c *Conn) SetInfo(v any) error {
 	info, err := c.hub.encodeInfo(v)
 	switch {
@@ -548,8 +552,8 @@ func (h *Hub) unsubscribe(rooms ...string) {
 	}
 }
 
-// subscribeConn makes this node receive what is for a connection in the room, until unsubscribe of the room and
-// unsubscribeConn.
+// subscribeConn makes this node receive what is for a connection in the room, until unsubscribe of the room
+// and unsubscribeConn.
 func (h *Hub) subscribeConn(ctx func() context.Context, room string) error {
 	if h.node == nil {
 		return nil
@@ -665,8 +669,8 @@ func (f failure) log(h *Hub) {
 	}
 }
 
-// moves are those that targets of any node have asked for. They run in the order in which they came, and wait for
-// the broker at the same time.
+// moves are those that targets of any node have asked for. They run in the order in which they came, and wait
+// for the broker at the same time.
 type moves struct {
 	chain serial.Chain
 

@@ -49,8 +49,8 @@ type shard struct {
 }
 
 // room is a room of a shard. It has at least one member: when the last one leaves, the room is removed from
-// the shard. The connections of an identity are kept as a room's are. A shard's everyone has the same type, but
-// may be empty.
+// the shard. The connections of an identity are kept as a room's are. A shard's everyone has the same type,
+// but may be empty.
 type room struct {
 	name    string
 	members []seat
@@ -435,8 +435,8 @@ func (sh *shard) visit(to *audience, name string, f func(*Conn)) {
 	}
 }
 
-// find returns the connection with that ID, nil if there is none. mu is locked. The first call makes the index,
-// so that hubs without such calls have none.
+// find returns the connection with that ID, nil if there is none. mu is locked. The first call makes the
+// index, so that hubs without such calls have none.
 func (sh *shard) find(id string) *Conn {
 	if sh.byID == nil {
 		sh.byID = make(map[string]*Conn, len(sh.everyone.members))

@@ -379,20 +379,20 @@ func (h *Hub) To(rooms ...string) Target {
 // ToAll returns all connections of the hub, on all nodes, as a target.
 func (h *Hub) ToAll() Target { return Target{hub: h, to: everyone} }
 
-// ToIdentity returns all connections of these identities, on all nodes, as a target; see [WithIdentity]. No URL
-// can name it, as it could name a room. An identity has 1 to 255 bytes of valid UTF-8: for any other the methods
-// that send return an error. An identity without connections is nobody, and no error. With no identities the
-// target is empty.
+// ToIdentity returns all connections of these identities, on all nodes, as a target; see [WithIdentity]. No
+// URL can name it, as it could name a room. An identity has 1 to 255 bytes of valid UTF-8: for any other the
+// methods that send return an error. An identity without connections is nobody, and no error. With no
+// identities the target is empty.
 //
-// What is sent to an identity has one order, as a room's messages have. It isn't kept by [WithHistory]. With a
-// broker it goes to all nodes, and the nodes without a connection of the identity drop it.
+// What is sent to an identity has one order, as a room's messages have. It isn't kept by [WithHistory]. With
+// a broker it goes to all nodes, and the nodes without a connection of the identity drop it.
 func (h *Hub) ToIdentity(ids ...string) Target {
 	return Target{hub: h, to: audience{identities: lookup.Distinct(ids)}}
 }
 
 // ToConn returns the connections with these IDs as a target, wherever they are; see [Conn.ID]. An ID of no
-// connection is nobody, and no error. With no IDs the target is empty. With a broker a message goes only to the
-// nodes of the connections. It isn't kept by [WithHistory].
+// connection is nobody, and no error. With no IDs the target is empty. With a broker a message goes only to
+// the nodes of the connections. It isn't kept by [WithHistory].
 func (h *Hub) ToConn(ids ...string) Target {
 	return Target{hub: h, to: audience{conns: lookup.Distinct(ids)}}
 }
@@ -404,10 +404,10 @@ func (t Target) Except(conns ...*Conn) Target {
 	return t
 }
 
-// ExceptIdentity returns the target without all connections of these identities, on any node. So "ann is typing"
-// reaches every tab but ann's own. With [WithHistory] the message stays hidden from an identity that comes back.
-// The identity "" has no effect. If another one can't be an identity (see [Hub.ToIdentity]), the methods that
-// send return an error.
+// ExceptIdentity returns the target without all connections of these identities, on any node. So "ann is
+// typing" reaches every tab but ann's own. With [WithHistory] the message stays hidden from an identity that
+// comes back. The identity "" has no effect. If another one can't be an identity (see [Hub.ToIdentity]), the
+// methods that send return an error.
 func (t Target) ExceptIdentity(ids ...string) Target {
 	t.except.identities = slices.DeleteFunc(slices.Concat(t.except.identities, ids), func(id string) bool { return id == "" })
 	return t
@@ -422,11 +422,11 @@ func (t Target) ExceptConn(ids ...string) Target {
 // SendText queues a text message for every connection of the target. All members of a room see its messages
 // in the same order, and the messages of one sender in the order sent.
 //
-// SendText returns an error for text that isn't valid UTF-8 and for a name that can't be a room's. No
-// connection gets the message then. With a broker it also returns [ErrOutage], [ErrShutdown], and errors for a
-// message that is larger, or names more rooms or connections, than the broker's messages may. An empty room is
-// no error. Nor is a member whose queue is full: [WithOverflow] sets what happens to that member, and [OnClose]
-// or [OnDrop] reports it.
+// SendText returns an error for text that isn't valid UTF-8 and for a name that can't be a room's or an
+// identity's. No connection gets the message then. With a broker it also returns [ErrOutage], [ErrShutdown],
+// and errors for a message that is larger, or names more rooms, identities or connections, than the broker's
+// messages may. An empty room is no error. Nor is a member whose queue is full: [WithOverflow] sets what
+// happens to that member, and [OnClose] or [OnDrop] reports it.
 func (t Target) SendText(text string) error {
 	return send(t, frame.Text, text, checkText(text))
 }
@@ -465,9 +465,10 @@ func deliver[P string | []byte](h *Hub, to audience, omit omission, at history.P
 	h.observer.Record(MetricFanOut, "", "", float64(n))
 }
 
-// Close ends every connection of the target as [Conn.Close] does, and returns at once. It returns an error for
-// a code or reason that can't be sent (RFC 6455, sections 7.4 and 5.5.1) and for a name that can't be a
-// room's. With a broker it also returns the errors that [Target.SendText] returns with one.
+// Close ends every connection of the target as [Conn.Close] does, and returns at once. It returns an error
+// for a code or reason that can't be sent (RFC 6455, sections 7.4 and 5.5.1) and for a name that can't be a
+// room's or an identity's. With a broker it also returns the errors that [Target.SendText] returns with one.
+// A client that is connecting may come in right after: to ban it, have [WithAuthorize] refuse it first.
 func (t Target) Close(code websocket.StatusCode, reason string) error {
 	if err := frame.CheckClose(code, reason); err != nil {
 		return err
@@ -482,17 +483,18 @@ func (t Target) Close(code websocket.StatusCode, reason string) error {
 	return nil
 }
 
-// Join has every connection of the target enter these rooms, as by [Conn.Join], wherever it is. It returns an error
-// for a name that can't be a room's or an identity's, and with a broker the errors that [Target.SendText] returns
-// with one. A connection that finds a limit reached stays out of the room; the log has a line for that.
+// Join has every connection of the target enter these rooms, as by [Conn.Join], wherever it is. It returns an
+// error for a name that can't be a room's or an identity's, and with a broker the errors that
+// [Target.SendText] returns with one. A connection that finds a limit reached stays out of the room; the log
+// has a line for that.
 //
-// Without a broker the connections are in the rooms when Join returns. With one they enter once their node has
-// the rooms' messages, in the order of the calls of Join and [Target.Leave] for the target. A message that is
-// sent to the room meanwhile may miss them: greet them in [OnJoin].
+// Without a broker the connections are in the rooms when Join returns. With one they enter once their node
+// has the rooms' messages, in the order of the calls of Join and [Target.Leave] for the target. A message
+// that is sent to the room meanwhile may miss them: greet them in [OnJoin].
 func (t Target) Join(rooms ...string) error { return t.move(cluster.Join, rooms) }
 
-// Leave has every connection of the target leave these rooms, as by [Conn.Leave], wherever it is. Its errors, and
-// when it takes effect, are those of [Target.Join].
+// Leave has every connection of the target leave these rooms, as by [Conn.Leave], wherever it is. Its errors,
+// and when it takes effect, are those of [Target.Join].
 func (t Target) Leave(rooms ...string) error { return t.move(cluster.Leave, rooms) }
 
 // move is Join or Leave.

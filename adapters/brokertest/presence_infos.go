@@ -25,7 +25,8 @@ func (p *presenceTest) keepsInfos() bool {
 	return ok
 }
 
-// show enters one member with an info. It returns what EnterInfo answers: "first", "changed", both or neither.
+// show enters one member with an info. It returns what EnterInfo answers: "first", "changed", both or
+// neither.
 func (p *presenceTest) show(room, identity, info, node string) string {
 	p.t.Helper()
 	ctx, cancel := p.context()
@@ -69,8 +70,8 @@ func (p *presenceTest) shown(room, want string) {
 	p.expect(room, identities...)
 }
 
-// infosOfMembers: an identity shows in a room the info of the latest call, by way of whatever node. EnterInfo answers
-// as Enter does, and whether the identity was there and has shown something else.
+// infosOfMembers: an identity shows in a room the info of the latest call, by way of whatever node. EnterInfo
+// answers as Enter does, and whether the identity was there and has shown something else.
 func infosOfMembers(t testing.TB, p *presenceTest) {
 	if !p.keepsInfos() {
 		return
@@ -141,7 +142,8 @@ func infosEnd(t testing.TB, p *presenceTest) {
 	p.shown("unseen", "") // although nobody has renewed since
 }
 
-// manyInfos: EnterInfo takes as many entries as EnterAll, with infos of any bytes, and answers in their order.
+// manyInfos: EnterInfo takes as many entries as EnterAll, with infos of any bytes, and answers in their
+// order.
 func manyInfos(t testing.TB, p *presenceTest) {
 	if !p.keepsInfos() {
 		return

@@ -101,7 +101,8 @@ func (p *Presence) EnterAll(ctx context.Context, entries [][2]string, node strin
 	return first, err
 }
 
-// EnterInfo does what [Presence.EnterAll] does, and has each identity show the info that is its entry's third part.
+// EnterInfo does what [Presence.EnterAll] does, and has each identity show the info that is its entry's third
+// part.
 func (p *Presence) EnterInfo(ctx context.Context, entries [][3]string, node string) (first, changed []bool, err error) {
 	err = p.bucket.do(ctx, "enter", func(kv jetstream.KeyValue) error {
 		first, changed = make([]bool, len(entries)), make([]bool, len(entries))
@@ -131,8 +132,8 @@ func (p *Presence) EnterInfo(ctx context.Context, entries [][3]string, node stri
 	return first, changed, nil
 }
 
-// enter adds a holder to an entry, or gives it the number of its lease, and sets the info unless that is "". changed
-// says that the entry had a holder and another info.
+// enter adds a holder to an entry, or gives it the number of its lease, and sets the info unless that is "".
+// changed says that the entry had a holder and another info.
 func enter(ctx context.Context, kv jetstream.KeyValue, of [3]string, by holder) (first, changed bool, err error) {
 	key, own := entryKey(of[0], of[1]), entry{Room: []byte(of[0]), Identity: []byte(of[1]), Holders: []holder{by}, Info: []byte(of[2])}
 	_, err = put(ctx, kv, stored[entry]{key: key, value: own}) // mostly there is none

@@ -59,7 +59,8 @@ func (p *Presence) ExitAll(ctx context.Context, entries [][2]string, node string
 	return p.change(ctx, exitScript, "exit", entries, node)
 }
 
-// EnterInfo does what [Presence.EnterAll] does, and has each identity show the info that is its entry's third part.
+// EnterInfo does what [Presence.EnterAll] does, and has each identity show the info that is its entry's third
+// part.
 func (p *Presence) EnterInfo(ctx context.Context, entries [][3]string, node string) (first, changed []bool, err error) {
 	for some := range slices.Chunk(entries, infoEntries) {
 		args := make([]string, 0, 1+3*len(some))

@@ -111,8 +111,8 @@ local nodes = all_nodes()
 for i = 2, #ARGV, 2 do answer[#answer + 1] = enter(nodes, node, ARGV[i], ARGV[i + 1]) and 1 or 0 end
 return answer
 `)
-	// infoScript takes a node, rooms, identities and infos. It answers for each entry 1 if it is the first, 2 if it shows
-	// something else than before, and 0 otherwise.
+	// infoScript takes a node, rooms, identities and infos. It answers for each entry 1 if it is the first, 2
+	// if it shows something else than before, and 0 otherwise.
 	infoScript = rueidis.NewLuaScript(scriptBase + `
 local node, answer = ARGV[1], {}
 begin(node)

@@ -21,8 +21,8 @@ const (
 // String returns the node's name in ids and topics.
 func (id nodeID) String() string { return base32.StdEncoding.EncodeToString(id[:nodeName*5/8]) }
 
-// NewConnID returns an id for a connection of the node. It is unique, can't be guessed, and leads other nodes to
-// this one. It has letters and digits only.
+// NewConnID returns an id for a connection of the node. It is unique, can't be guessed, and leads other nodes
+// to this one. It has letters and digits only.
 func (n *Node) NewConnID() string {
 	var id [nodeName + connSecret]byte
 	secret := id[nodeName:]
@@ -34,7 +34,8 @@ func (n *Node) NewConnID() string {
 	return string(id[:])
 }
 
-// nodeOf returns the key of the topic of a connection's node. It returns "" for what can't be a connection's id.
+// nodeOf returns the key of the topic of a connection's node. It returns "" for what can't be a connection's
+// id.
 func nodeOf(conn string) string {
 	isOther := func(c rune) bool { return !strings.ContainsRune(base32Letters, c) }
 	if len(conn) != nodeName+connSecret || strings.ContainsFunc(conn, isOther) {
@@ -46,8 +47,8 @@ func nodeOf(conn string) string {
 // everyRoom is the topic of what isn't for rooms or connections.
 var everyRoom = []string{EveryRoom}
 
-// topics returns the keys of the topics on which a message reaches the audience. There is none for nobody. If it
-// is for connections, conns has them by topic.
+// topics returns the keys of the topics on which a message reaches the audience. There is none for nobody. If
+// it is for connections, conns has them by topic.
 func (a *Audience) topics() (topics []string, conns map[string][]string) {
 	switch {
 	case len(a.Rooms) > 0:

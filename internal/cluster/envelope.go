@@ -24,8 +24,8 @@ import (
 //	  unless   with the same bit: the same for identities that don't get it
 //	  payload  the rest
 //
-// An envelope has at most maxNames names. That is 22 bytes around a message, and 5 around each further one in the same envelope. A node drops what
-// has an unknown version, kind or bit, and reports a gap.
+// An envelope has at most maxNames names. That is 22 bytes around a message, and 5 around each further one in
+// the same envelope. A node drops what has an unknown version, kind or bit, and reports a gap.
 const (
 	envelopeVersion = 1
 	published       = 0x80 // the envelope may have been published before; only on topics that are kept

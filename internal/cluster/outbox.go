@@ -60,9 +60,9 @@ const (
 	retrying                // a timer queues it again: after a failure, or once other nodes have subscribed again
 )
 
-// Publish takes a message for the audience on all nodes. It copies the payload, and returns before the message
-// is delivered. It returns [ErrClosed], or [ErrAway] unless [Config].Local is set, or an error for a message
-// that nodes or the broker can never take. On an error nobody gets the message.
+// Publish takes a message for the audience on all nodes. It copies the payload, and returns before the
+// message is delivered. It returns [ErrClosed], or [ErrAway] unless [Config].Local is set, or an error for a
+// message that nodes or the broker can never take. On an error nobody gets the message.
 func Publish[P string | []byte](n *Node, to Audience, kind byte, payload P) error {
 	topics, conns := to.topics()
 	if len(topics) == 0 {

@@ -288,8 +288,8 @@ func (l *Log) After(number uint64, f func(*frame.Message, *Place)) {
 	}
 }
 
-// Tail returns the last n kept messages whose number is at most last, that aren't empty, and that aren't hidden
-// from the identity, the oldest first.
+// Tail returns the last n kept messages whose number is at most last, that aren't empty, and that aren't
+// hidden from the identity, the oldest first.
 func (l *Log) Tail(n int, last uint64, identity string) []*frame.Message {
 	l.mu.Lock()
 	defer l.mu.Unlock()

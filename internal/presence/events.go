@@ -7,8 +7,8 @@ import (
 	"github.com/wsroom/wsroom/internal/serial"
 )
 
-// events are what is still to be reported, in order, one at a time. They have a goroutine of their own, so that a
-// slow report delays no call of the store.
+// events are what is still to be reported, in order, one at a time. They have a goroutine of their own, so
+// that a slow report delays no call of the store.
 //
 // While a report runs, a member has at most one event waiting: a further one is merged with it.
 type events struct {

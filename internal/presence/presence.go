@@ -29,9 +29,9 @@ type Config struct {
 	Infos bool
 	// Log gets one line when the store begins to fail.
 	Log *slog.Logger
-	// Joined and Left report a member's first connection of all nodes, and the end of its last one's grace. Updated
-	// reports that a member that was there shows another info. They are called one at a time, with no lock held.
-	// Each may be nil.
+	// Joined and Left report a member's first connection of all nodes, and the end of its last one's grace.
+	// Updated reports that a member that was there shows another info. They are called one at a time, with no
+	// lock held. Each may be nil.
 	Joined, Updated, Left func(Member)
 }
 
@@ -114,8 +114,8 @@ func New(c Config) *Book {
 	return b
 }
 
-// Count adds n connections of the identity to those in the room. They show info, unless that is "". Count ignores the
-// identity "". It calls neither the store nor a hook, so the caller may hold locks.
+// Count adds n connections of the identity to those in the room. They show info, unless that is "". Count
+// ignores the identity "". It calls neither the store nor a hook, so the caller may hold locks.
 func (b *Book) Count(room, identity, info string, n int) {
 	if identity == "" {
 		return
@@ -159,9 +159,9 @@ func (b *Book) show(m *member, info string) {
 	m.info, m.newer = info, b.shared || info != m.shown
 }
 
-// Members returns who is present in the room on all nodes, each once, sorted. That includes members of this node that
-// the store doesn't know yet, and what those show. If the store fails, Members returns those of this node and the
-// store's error.
+// Members returns who is present in the room on all nodes, each once, sorted. That includes members of this
+// node that the store doesn't know yet, and what those show. If the store fails, Members returns those of
+// this node and the store's error.
 func (b *Book) Members(ctx context.Context, room string) ([]Member, error) {
 	infos, err := b.infos(ctx, b.key(room))
 
@@ -184,7 +184,8 @@ func (b *Book) Members(ctx context.Context, room string) ([]Member, error) {
 	return members, err
 }
 
-// infos returns who is in a room of the store, and what each shows, as far as the store keeps that. The map isn't nil.
+// infos returns who is in a room of the store, and what each shows, as far as the store keeps that. The map
+// isn't nil.
 func (b *Book) infos(ctx context.Context, key string) (infos map[string]string, err error) {
 	if store, ok := b.store.(infoStore); ok && b.config.Infos {
 		infos, err = store.Infos(ctx, key)

@@ -5,9 +5,9 @@ import (
 	"sync"
 )
 
-// Chain runs calls one after the other that must first wait for something: all wait at the same time, each on a
-// goroutine of its own, and then run in the order in which they were added. The zero value is ready to use. All
-// methods may be called concurrently.
+// Chain runs calls one after the other that must first wait for something: all wait at the same time, each on
+// a goroutine of its own, and then run in the order in which they were added. The zero value is ready to use.
+// All methods may be called concurrently.
 type Chain struct {
 	mu   sync.Mutex    // guards the rest
 	last chan struct{} // closed when the last call has run; nil if there is none
