@@ -353,6 +353,44 @@ func TestTargetJoinThatIsRefused(t *testing.T) {
 	}, wsroom.WithMaxMembers(2), logger)
 }
 
+// Users and connections cost the broker nothing: a node subscribes to what is for all, to its own topic and to its
+// rooms. What is for an identity is published once, and what is for connections once for each of their nodes.
+func TestManyIdentitiesAreThreeSubscriptions(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := kit.NewWire()
+		hubs := kit.Nodes(t, w, 2, wsroom.WithIdentity(as))
+		for i := range 300 {
+			wsroomtest.Dial(t, hubs[0], fmt.Sprintf("/a?as=%d", i))
+		}
+		w.Mu.Lock()
+		n := 0
+		for _, subscriptions := range w.Subs {
+			n += subscriptions
+		}
+		w.Mu.Unlock()
+		if n != 3 {
+			t.Errorf("%d subscriptions", n)
+		}
+
+		wsroomtest.Dial(t, hubs[1], "/a?as=7")
+		w.Traffic()
+		wantNil(t, hubs[1].ToIdentity("7", "8").SendText("x"))
+		synctest.Wait()
+		if calls, _ := w.Traffic(); calls != 1 {
+			t.Errorf("%d calls for a message to two identities", calls)
+		}
+		var ids []string
+		for _, c := range append(hubs[0].Members("/a")[:10], hubs[1].Members("/a")...) {
+			ids = append(ids, c.ID())
+		}
+		wantNil(t, hubs[1].ToConn(ids...).SendText("x"))
+		synctest.Wait()
+		if calls, _ := w.Traffic(); calls != 2 {
+			t.Errorf("%d calls for a message to 11 connections of two nodes", calls)
+		}
+	})
+}
+
 // A Join of a target keeps no subscription beyond the members' own, whether they can enter or not.
 func TestTargetJoinKeepsNoSubscription(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
