@@ -3,7 +3,6 @@ package wsroom
 import (
 	"bytes"
 	"context"
-	"crypto/rand"
 	"errors"
 	"net/http"
 	"slices"
@@ -38,6 +37,7 @@ type Conn struct {
 	key        string // of the request, by WithMaxConnsPer
 	remoteAddr string
 	request    request.Detached // the values of the request's context
+	identity   *identity        // nil if the request has none; set before the connection is in the store
 
 	home member // among all connections of the hub; guarded by the lock of its shard
 
@@ -79,7 +79,7 @@ func (t *timers) stop() {
 // "".
 func newConn(h *Hub, r *http.Request, room, key string) *Conn {
 	c := &Conn{
-		hub: h, id: rand.Text(), room: room, route: route.Pattern(r), key: key,
+		hub: h, id: h.newConnID(), room: room, route: route.Pattern(r), key: key,
 		remoteAddr: strings.Clone(r.RemoteAddr),
 		request:    request.Detach(r.Context()),
 	}
@@ -87,7 +87,8 @@ func newConn(h *Hub, r *http.Request, room, key string) *Conn {
 	return c
 }
 
-// ID returns the connection's name. It is unique across nodes and can't be guessed.
+// ID returns the connection's name. It is unique across nodes, can't be guessed, and has letters and digits
+// only. [Hub.ToConn] takes it, on any node.
 func (c *Conn) ID() string { return c.id }
 
 // Hub returns the hub that the connection belongs to.
@@ -112,6 +113,9 @@ func (c *Conn) Rooms() []string {
 // With a broker, the first connection to join a room on this node waits for the broker, for all rooms at the
 // same time. If that takes longer than [WithBrokerBuffer] bridges, Join returns [ErrOutage]; with
 // [DeliverLocally] it joins the rooms without the broker instead.
+//
+// The rooms of URLs and those that the application names are the same rooms. So a room for messages to one
+// user must have a name that no URL leads to; see [ByPathValue]. [Hub.ToIdentity] needs none.
 func (c *Conn) Join(rooms ...string) error {
 	names, err := roomNames(rooms)
 	if err != nil || len(names) == 0 {

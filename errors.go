@@ -36,9 +36,9 @@ var (
 	// ErrShutdown ends the connections at [Hub.Shutdown] (close code 1012, or that of [WithShutdownCode]).
 	ErrShutdown = cluster.ErrClosed // "wsroom: hub is shut down"
 
-	// ErrOutage is returned by the methods of [Target] that send or close, and by [Conn.Join], while the broker
-	// is away or slow, beyond what [WithBrokerBuffer] bridges. It doesn't occur under [WithOutage] with
-	// [DeliverLocally].
+	// ErrOutage is returned by the methods of [Target] that send, close, join or leave, and by [Conn.Join],
+	// while the broker is away or slow, beyond what [WithBrokerBuffer] bridges. It doesn't occur under
+	// [WithOutage] with [DeliverLocally].
 	ErrOutage = cluster.ErrAway // "wsroom: broker is away"
 
 	// ErrHeartbeat ends a connection whose peer no longer answers. No close frame is sent.
@@ -141,6 +141,10 @@ func owned(err error) error {
 
 func badName() error {
 	return &StatusError{Status: http.StatusBadRequest, Message: "bad room name"}
+}
+
+func badIdentity() error {
+	return &StatusError{Status: http.StatusBadRequest, Message: "bad identity"}
 }
 
 func unavailable(cause, message string) *refusal {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/base64"
 	"encoding/binary"
+	"encoding/json"
 	"errors"
 	"expvar"
 	"fmt"
@@ -503,33 +504,79 @@ func ExampleWithOverflow() {
 // visitor says who makes the request; a site with logins takes it from the session.
 func visitor(r *http.Request) string { return r.FormValue("name") }
 
-// Ann has two tabs open and is one member; that she came is told once.
+// Ann has two tabs open and is one member; that she came is told once. Members show a name and what they do.
 func ExampleHub_Presence() {
 	joined := make(chan string, 10)
 	hub := wsroom.New(
 		wsroom.WithIdentity(visitor),
+		wsroom.WithMemberInfo(func(r *http.Request) any { return map[string]string{"from": r.FormValue("from")} }),
 		wsroom.OnMemberJoin(func(room string, m wsroom.Member) { joined <- m.Identity + " is in " + room }),
+		wsroom.OnMemberUpdate(func(room string, m wsroom.Member) { joined <- fmt.Sprintf("%s: %s", m.Identity, m.Info) }),
 	)
 	srv := httptest.NewServer(hub)
 	defer srv.Close()
 	defer hub.Shutdown(context.Background())
 
 	ctx := context.Background()
-	for _, name := range []string{"ann", "ann", "bob"} {
-		ws, _, err := websocket.Dial(ctx, srv.URL+"/lounge?name="+name, nil)
+	for _, query := range []string{"name=ann&from=Rome", "name=ann&from=Rome", "name=bob&from=Oslo"} {
+		ws, _, err := websocket.Dial(ctx, srv.URL+"/lounge?"+query, nil)
 		if err != nil {
 			log.Fatal(err)
 		}
 		defer ws.CloseNow()
 	}
 	members, err := hub.Presence(ctx, "/lounge")
-	fmt.Println(members, err, hub.Len())
+	list, _ := json.Marshal(members)
+	fmt.Println(string(list), err, hub.Len())
 	fmt.Println(<-joined)
+	fmt.Println(<-joined)
+
+	for _, c := range hub.Members("/lounge") {
+		if c.Identity() == "bob" {
+			c.SetInfo(map[string]string{"from": "Bergen"})
+		}
+	}
 	fmt.Println(<-joined)
 	// Output:
-	// [{ann} {bob}] <nil> 3
+	// [{"identity":"ann","info":{"from":"Rome"}},{"identity":"bob","info":{"from":"Oslo"}}] <nil> 3
 	// ann is in /lounge
 	// bob is in /lounge
+	// bob: {"from":"Bergen"}
+}
+
+// A user is reached on all of its connections, and "ann is typing" reaches all but ann's own tabs.
+func ExampleHub_ToIdentity() {
+	hub := wsroom.New(wsroom.WithIdentity(visitor))
+	srv := httptest.NewServer(hub)
+	defer srv.Close()
+	defer hub.Shutdown(context.Background())
+
+	ctx := context.Background()
+	var tabs []*websocket.Conn
+	for _, path := range []string{"/news?name=ann", "/chat?name=ann", "/chat?name=bob"} {
+		ws, _, err := websocket.Dial(ctx, srv.URL+path, nil)
+		if err != nil {
+			log.Fatal(err)
+		}
+		defer ws.CloseNow()
+		tabs = append(tabs, ws)
+	}
+
+	hub.To("/chat").ExceptIdentity("ann").SendText("ann is typing")
+	hub.ToIdentity("ann").SendText("you have mail")
+	hub.ToIdentity("bob").Join("/news")
+	hub.To("/news").SendText("it rains")
+	for _, ws := range tabs {
+		_, p, _ := ws.Read(ctx)
+		fmt.Println(string(p))
+	}
+	_, p, _ := tabs[2].Read(ctx)
+	fmt.Println(string(p))
+	// Output:
+	// you have mail
+	// you have mail
+	// ann is typing
+	// it rains
 }
 
 // hello is what a client says first.

@@ -6,7 +6,6 @@ import (
 	"time"
 
 	"github.com/coder/websocket"
-	"github.com/wsroom/wsroom/internal/cluster"
 	"github.com/wsroom/wsroom/internal/goroutine"
 	"github.com/wsroom/wsroom/internal/line"
 	"github.com/wsroom/wsroom/internal/outbound"
@@ -57,7 +56,7 @@ func (c *Conn) end(e line.Ending) bool {
 	for _, room := range c.hub.store.remove(c) {
 		c.hub.left(c, room)
 	}
-	c.hub.unsubscribe(cluster.EveryRoom)
+	c.hub.unsubscribeConn()
 
 	c.hub.countLost(c, c.line.Close())
 	c.ownContext().cancel(e.Cause)

@@ -15,7 +15,6 @@ import (
 	"unicode/utf8"
 
 	"github.com/coder/websocket"
-	"github.com/wsroom/wsroom/internal/cluster"
 	"github.com/wsroom/wsroom/internal/frame"
 	"github.com/wsroom/wsroom/internal/line"
 	"github.com/wsroom/wsroom/internal/request"
@@ -78,6 +77,10 @@ func ByPattern(r *http.Request) (string, error) {
 // value of a wildcard that spans segments ({path...}, or * under chi) is decoded as [ByPath] decodes a path.
 // If the route has no such value, the RoomFunc returns an error and the client gets 500. Behind a router that
 // sets no path values, put a handler in between that calls [http.Request.SetPathValue].
+//
+// A client can so name any room. If the application itself names rooms, as in [Conn.Join] and [Hub.To], a
+// client that guesses the name enters them: GET /chat/user:bob is the room user:bob. Refuse such names in
+// [WithAuthorize], or use [Hub.ToIdentity], behind which there is no room.
 func ByPathValue(name string) RoomFunc {
 	return func(r *http.Request) (string, error) {
 		value, found, err := route.Value(r, name)
@@ -268,7 +271,8 @@ func (g *gate) giveBack() {
 	}
 	switch {
 	case held == holdsSubscription:
-		g.hub.unsubscribe(cluster.EveryRoom, g.room)
+		g.hub.unsubscribe(g.room)
+		g.hub.unsubscribeConn()
 	case held > holdsSubscription:
 		g.giveBackConn(held)
 	}
@@ -281,7 +285,7 @@ func (g *gate) giveBackConn(held hold) {
 		if !joined {
 			g.hub.unsubscribe(g.room)
 		} else if held < holdsPresence { // evens out that the connection's end has counted it as gone
-			g.hub.appear(g.conn, g.room)
+			g.conn.appear(g.room)
 		}
 	}()
 
@@ -420,7 +424,7 @@ func (g *gate) welcome(ws *websocket.Conn) error {
 	defer g.wire.Unlock()
 	g.conn.line.Attach(g.wire, ws)
 	g.held = holdsPresence
-	g.hub.appear(g.conn, g.room)
+	g.conn.appear(g.room)
 	return switchProtocols(g.wire.Conn, g.Header(), g.limit.At())
 }
 
@@ -518,7 +522,7 @@ func (g *gate) judge() (cause string, err error) {
 		return cause, err
 	}
 
-	return "", g.enter(until)
+	return g.enter(until)
 }
 
 // checkSite refuses hosts and origins that aren't allowed (RFC 6455, sections 4.2.2 and 10.2).
@@ -565,24 +569,26 @@ func (g *gate) reserve() error {
 }
 
 // enter makes the connection of an admitted request and puts it in its room. until is when the admission
-// expires; zero means never.
-func (g *gate) enter(until time.Time) error {
+// expires; zero means never. It returns what judge returns.
+func (g *gate) enter(until time.Time) (cause string, err error) {
 	h, room := g.hub, g.room
 	if !h.store.hasSpace(room) {
-		return errTooManyRooms
+		return "", errTooManyRooms
 	}
 
-	if err := h.subscribe(g.request.Context, cluster.EveryRoom, room); err != nil {
+	if err := h.subscribeConn(g.request.Context, room); err != nil {
 		if errors.Is(err, ErrOutage) || errors.Is(err, ErrShutdown) {
-			return errAway
+			return "", errAway
 		}
-		return errTooLate // OnRoomOpen hasn't returned
+		return "", errTooLate // OnRoomOpen hasn't returned
 	}
 	g.held = holdsSubscription
 
 	g.request = g.request.WithContext(g.limit.Lift(g.request.Context())) // the application's values stay
 	conn := newConn(h, g.request, room, g.key)
-	conn.identify(g.request)
+	if err := conn.identify(g.request); err != nil {
+		return "identity", err
+	}
 	conn.line.Deflate = g.deflate != ""
 	if g.session != nil {
 		conn.line.Tell(g.session)
@@ -590,13 +596,13 @@ func (g *gate) enter(until time.Time) error {
 	g.conn, g.held = conn, holdsConn
 
 	if err := h.store.add(conn); err != nil {
-		return err
+		return "", err
 	}
 	g.held = holdsRoom
 
 	conn.startTimers(until)
 	h.observer.Add(MetricJoins, conn.route, "", 1)
-	return nil
+	return "", nil
 }
 
 // ask calls the application's functions, which name the room and authorize the request. until is when the

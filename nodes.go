@@ -2,11 +2,16 @@ package wsroom
 
 import (
 	"context"
+	"crypto/rand"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
+	"sync"
 	"time"
+	"unicode/utf8"
 
 	"github.com/wsroom/wsroom/internal/cluster"
 	"github.com/wsroom/wsroom/internal/frame"
@@ -14,6 +19,7 @@ import (
 	"github.com/wsroom/wsroom/internal/lookup"
 	"github.com/wsroom/wsroom/internal/presence"
 	"github.com/wsroom/wsroom/internal/resume"
+	"github.com/wsroom/wsroom/internal/serial"
 )
 
 // Broker carries a hub's messages between the nodes that share it. Its methods use standard types only, so
@@ -114,6 +120,19 @@ type Keeper interface {
 // methods it enters and exits one member after the other: then in a room of thousands, members that come
 // back after a deploy are reported to have left.
 //
+// For [WithMemberInfo] and [Conn.SetInfo] a store needs these methods:
+//
+//	EnterInfo(ctx context.Context, entries [][3]string, node string) (first, changed []bool, err error)
+//	Infos(ctx context.Context, room string) (infos map[string]string, err error)
+//
+// EnterInfo does for each entry, which is a room, an identity and an info, what Enter does. From then on the
+// identity shows that info in the room, whatever it has shown through other nodes: the latest call counts. It
+// does so until it is in the room through no node any more. An empty info leaves what the identity shows.
+// changed reports, in the order of entries, whether the identity was in the room and the info isn't what it
+// has shown. An info is up to 4 KiB of any bytes. No two entries are of the same room and identity, and there
+// are as many as for EnterAll. After an error each entry may have been entered or not. Infos returns the
+// identities that Identities returns, and what each shows, "" for nothing.
+//
 // A store that may lose entries while the lease lasts, for example by eviction or a failover, should have
 // this method:
 //
@@ -198,8 +217,9 @@ func WithBrokerBuffer(d time.Duration, bytes int64) Option {
 
 // OnGap calls f when the members of a room on this node may have missed messages. The causes are a lost
 // connection to the broker, a lost message, and a message of another node that this one doesn't understand.
-// For messages to all, room is "". Messages that were being published when the connection was lost may come
-// after the gap, later than to the members on other nodes.
+// For messages to all, to identities and to connections, room is "": those to connections have gaps of their
+// own. Messages that were being published when the connection was lost may come after the gap, later than to
+// the members on other nodes.
 //
 // Calls come one at a time, and outside of any connection's callbacks. A room's first gap is reported at
 // once. Its gaps of the same cause within the next second are reported by one more call at the end of that
@@ -214,16 +234,33 @@ func OnGap(f func(room string, err error)) Option {
 
 // Member is an identity that is present in a room through any number of connections.
 type Member struct {
-	Identity string
+	Identity string          `json:"identity"`
+	Info     json.RawMessage `json:"info,omitempty"` // what it shows; nil for nothing, and in OnMemberLeave: see [WithMemberInfo]
 }
 
-// WithIdentity sets the function that returns a request's identity, such as a user name. Connections with
-// the identity "" aren't counted. f is called once the request is authorized, and may be called
-// concurrently. See [Hub.Presence], [OnMemberJoin], [OnMemberLeave] and [Conn.Identity].
+// WithIdentity sets the function that returns a request's identity, such as a user name. Connections with the
+// identity "" aren't counted. f is called once the request is authorized, and may be called concurrently.
+// [Hub.ToIdentity] sends to an identity of up to 255 bytes of valid UTF-8. See also [Hub.Presence],
+// [OnMemberJoin], [OnMemberLeave] and [Conn.Identity].
 func WithIdentity(f func(*http.Request) string) Option {
 	return func(c *config) error {
 		c.identity = f
 		return notNil("WithIdentity", f == nil)
+	}
+}
+
+// WithMemberInfo sets the function that returns what a request's connection shows in presence, such as a
+// display name: [Member] has it as JSON, up to 4 KiB. nil is nothing. f is called after the function of
+// [WithIdentity], if that returns an identity, and may be called concurrently. If the value can't be encoded
+// or is too large, the request gets 500.
+//
+// A member with several connections shows what the newest of them brought, or what was given to
+// [Conn.SetInfo] since, on whatever node. It shows that until it has left the room. With [WithPresenceStore]
+// the store must have the methods EnterInfo and Infos; see [PresenceStore].
+func WithMemberInfo(f func(*http.Request) any) Option {
+	return func(c *config) error {
+		c.memberInfo = f
+		return notNil("WithMemberInfo", f == nil)
 	}
 }
 
@@ -267,18 +304,30 @@ func OnMemberLeave(f func(room string, m Member)) Option {
 	}
 }
 
-// Presence returns the members that are present in the room, sorted, on all nodes that share the
-// [PresenceStore]. It leaves out members that are there only through a node whose lease of 30 s has lapsed.
-// If the store fails, Presence returns the members of this node and an error.
+// OnMemberUpdate calls f when a member that was present shows another [Member.Info], by [Conn.SetInfo] or by
+// a further connection, on the node of that connection. Its calls stand in one order with those of
+// [OnMemberJoin] and [OnMemberLeave]. While a call runs, the updates that wait are merged: f gets the newest
+// info, and a member that waits to be reported as joined is reported once. Where the store has failed
+// meanwhile, f may be called again.
+func OnMemberUpdate(f func(room string, m Member)) Option {
+	return func(c *config) error {
+		c.onMemberUpdate = f
+		return notNil("OnMemberUpdate", f == nil)
+	}
+}
+
+// Presence returns the members that are present in the room, and what they show, sorted, on all nodes that
+// share the [PresenceStore]. It leaves out members that are there only through a node whose lease of 30 s has
+// lapsed. If the store fails, Presence returns the members of this node and an error.
 func (h *Hub) Presence(ctx context.Context, room string) ([]Member, error) {
 	if h.presence == nil {
 		return nil, nil
 	}
-	identities, err := h.presence.Members(ctx, room)
+	there, err := h.presence.Members(ctx, room)
 
-	members := make([]Member, len(identities))
-	for i, identity := range identities {
-		members[i].Identity = identity
+	members := make([]Member, len(there))
+	for i, m := range there {
+		members[i] = memberOf(m)
 	}
 	if err != nil {
 		return members, fmt.Errorf("wsroom: presence: %w", err)
@@ -289,43 +338,163 @@ func (h *Hub) Presence(ctx context.Context, room string) ([]Member, error) {
 // Identity returns what the function of [WithIdentity] returned for the connection's request. Without that
 // option it returns "".
 func (c *Conn) Identity() string {
-	value, _ := c.Get(identityKey{})
-	identity, _ := value.(string)
-	return identity
+	if c.identity == nil {
+		return ""
+	}
+	return c.identity.name
 }
 
-// identityKey is the key of a connection's identity among its values.
-type identityKey struct{}
+// identity is a connection's identity.
+type identity struct {
+	name   string
+	member member // among all connections of the identity; guarded by the lock of the name's shard
 
-// identify stores the identity of the connection's request.
-func (c *Conn) identify(r *http.Request) {
+	mu   sync.Mutex // guards info; held while presence is told of it
+	info string     // what the connection shows, as JSON; "" for nothing
+}
+
+// identify stores the identity of the connection's request, and what it shows.
+func (c *Conn) identify(r *http.Request) (err error) {
 	if c.hub.cfg.identity == nil {
+		return nil
+	}
+	name := c.hub.cfg.identity(r)
+	if name == "" {
+		return nil
+	}
+
+	c.identity = &identity{name: strings.Clone(name)}
+	if f := c.hub.cfg.memberInfo; f != nil {
+		if v := f(r); v != nil {
+			c.identity.info, err = c.hub.encodeInfo(v)
+		}
+	}
+	return err
+}
+
+const maxInfo = 4 << 10 // bytes
+
+// encodeInfo encodes what a member shows.
+func (h *Hub) encodeInfo(v any) (string, error) {
+	p, err := h.encodeJSON(v)
+	switch {
+	case err != nil:
+		return "", err
+	case len(p) > maxInfo:
+		return "", fmt.Errorf("wsroom: a member's info of %d bytes: the most is %d", len(p), maxInfo)
+	case !json.Valid(p):
+		return "", errors.New("wsroom: a member's info isn't JSON")
+	}
+	return string(p), nil
+}
+
+var (
+	errNoIdentity = errors.New("wsroom: SetInfo: the connection has no identity")
+	errNoInfos    = errors.New("wsroom: SetInfo: the PresenceStore has no EnterInfo and Infos")
+)
+
+// SetInfo sets what the connection's identity shows, in all rooms that the connection is in or enters later:
+// see [Member] and [WithMemberInfo]. v is encoded as JSON, to at most 4 KiB. The presence of all nodes has it
+// soon after.
+//
+// SetInfo returns an error for a value that can't be encoded or is too large, for a connection without an
+// identity, and with a [PresenceStore] that keeps no info. It returns [ErrClosed] once the connection is
+// ending.
+func (c *Conn) SetInfo(v any) error {
+	info, err := c.hub.encodeInfo(v)
+	switch {
+	case err != nil:
+		return err
+	case c.identity == nil:
+		return errNoIdentity
+	case !c.hub.cfg.keepsInfos():
+		return errNoInfos
+	case c.isEnded():
+		return ErrClosed
+	}
+
+	c.identity.mu.Lock()
+	defer c.identity.mu.Unlock()
+	c.identity.info = info
+	for _, room := range c.Rooms() {
+		c.hub.presence.Show(room, c.identity.name, info)
+	}
+	return nil
+}
+
+// appear counts the connection's identity as present in the room.
+func (c *Conn) appear(room string) {
+	if c.identity == nil {
 		return
 	}
-	if identity := c.hub.cfg.identity(r); identity != "" {
-		c.Set(identityKey{}, strings.Clone(identity))
+	c.identity.mu.Lock()
+	defer c.identity.mu.Unlock()
+	c.hub.presence.Count(room, c.identity.name, c.identity.info, 1)
+}
+
+// disappear undoes appear.
+func (c *Conn) disappear(room string) {
+	if c.identity != nil {
+		c.hub.presence.Count(room, c.identity.name, "", -1)
 	}
+}
+
+// keepsInfos reports whether the members of all nodes can show something.
+func (c *config) keepsInfos() bool { return c.presence == nil || presence.KeepsInfos(c.presence) }
+
+// memberOf returns the member as callbacks get it. They may keep and change its Info.
+func memberOf(m presence.Member) Member {
+	own := Member{Identity: m.Identity}
+	if m.Info != "" {
+		own.Info = json.RawMessage(m.Info)
+	}
+	return own
+}
+
+// isOneOf reports whether the connection's identity is in the list.
+func (c *Conn) isOneOf(identities *lookup.List[string]) bool {
+	return c.identity != nil && identities.Has(c.identity.name)
+}
+
+const maxIdentity = 255 // bytes, of an identity that a target may name
+
+// checkIdentity returns an error if a target may not name the identity.
+func checkIdentity(name string) error {
+	if name == "" || len(name) > maxIdentity || !utf8.ValidString(name) {
+		return badIdentity()
+	}
+	return nil
+}
+
+// newConnID returns an ID for a connection.
+func (h *Hub) newConnID() string {
+	if h.node == nil {
+		return rand.Text()
+	}
+	return h.node.NewConnID()
 }
 
 // newPresence makes the hub's [presence.Book], which counts its members.
 func newPresence(h *Hub) *presence.Book {
 	return presence.New(presence.Config{
-		Store:  h.cfg.presence,
-		Name:   h.cfg.name,
-		Grace:  h.cfg.grace,
-		Log:    h.cfg.logger,
-		Joined: h.memberHook("OnMemberJoin", h.cfg.onMemberJoin),
-		Left:   h.memberHook("OnMemberLeave", h.cfg.onMemberLeave),
+		Store:   h.cfg.presence,
+		Name:    h.cfg.name,
+		Grace:   h.cfg.grace,
+		Log:     h.cfg.logger,
+		Infos:   h.cfg.keepsInfos(),
+		Joined:  h.memberHook("OnMemberJoin", h.cfg.onMemberJoin),
+		Updated: h.memberHook("OnMemberUpdate", h.cfg.onMemberUpdate),
+		Left:    h.memberHook("OnMemberLeave", h.cfg.onMemberLeave),
 	})
 }
 
 // memberHook makes a hook of the callback f and guards it against panics. It returns nil if f is nil.
-func (h *Hub) memberHook(name string, f func(room string, m Member)) func(room, identity string) {
+func (h *Hub) memberHook(name string, f func(room string, m Member)) func(presence.Member) {
 	if f == nil {
 		return nil
 	}
-	return func(room, identity string) {
-		h.guard(name, room, func() { f(room, Member{Identity: identity}) })
+	return func(m presence.Member) {
+		h.guard(name, m.Room, func() { f(m.Room, memberOf(m)) })
 	}
 }
 
@@ -364,7 +533,7 @@ func (h *Hub) mark(room string) {
 	if h.node == nil {
 		return
 	}
-	_ = cluster.Publish(h.node, cluster.Labels{}, []string{room}, nil, cluster.Mark, "")
+	_ = cluster.Publish(h.node, cluster.Labels{}, cluster.Audience{Rooms: []string{room}}, cluster.Mark, "")
 }
 
 // subscribe makes this node receive what other nodes send to the rooms from now on, until unsubscribe, and
@@ -379,7 +548,7 @@ func (h *Hub) subscribe(ctx func() context.Context, rooms ...string) error {
 	if h.lives == nil {
 		return nil
 	}
-	err := h.lives.Use(ctx, withoutEveryRoom(rooms)...)
+	err := h.lives.Use(ctx, rooms...)
 	if err != nil && h.node != nil {
 		h.node.Unsubscribe(rooms...)
 	}
@@ -389,59 +558,70 @@ func (h *Hub) subscribe(ctx func() context.Context, rooms ...string) error {
 // unsubscribe undoes subscribe.
 func (h *Hub) unsubscribe(rooms ...string) {
 	if h.lives != nil {
-		h.lives.Release(withoutEveryRoom(rooms)...)
+		h.lives.Release(rooms...)
 	}
 	if h.node != nil {
 		h.node.Unsubscribe(rooms...)
 	}
 }
 
-// withoutEveryRoom returns the rooms that are rooms. EveryRoom may be the first.
-func withoutEveryRoom(rooms []string) []string {
-	if rooms[0] == cluster.EveryRoom {
-		return rooms[1:]
+// subscribeConn makes this node receive what is for a connection in the room, until unsubscribe of the room
+// and unsubscribeConn.
+func (h *Hub) subscribeConn(ctx func() context.Context, room string) error {
+	if h.node != nil {
+		if err := h.node.Subscribe(ctx, cluster.EveryRoom, h.node.Own()); err != nil {
+			return err
+		}
 	}
-	return rooms
+	err := h.subscribe(ctx, room)
+	if err != nil {
+		h.unsubscribeConn()
+	}
+	return err
+}
+
+// unsubscribeConn undoes subscribeConn, but for the room.
+func (h *Hub) unsubscribeConn() {
+	if h.node != nil {
+		h.node.Unsubscribe(cluster.EveryRoom, h.node.Own())
+	}
 }
 
 // publish sends a message to the target's members on all nodes.
 func publish[P string | []byte](t Target, opcode byte, payload P) error {
-	var except []string
-	for _, c := range t.except {
-		except = append(except, c.id)
-		if t.hub.store.histories == nil || t.to.all {
-			continue
-		}
-		for _, tag := range c.holders() {
-			except = append(except, resume.HolderID(tag))
-		}
-	}
-
 	labels := cluster.Labels{Trace: t.trace, Key: t.key.name}
 	if opcode == frame.Close {
 		labels.Key = ""
 	}
-	return cluster.Publish(t.hub.node, labels, t.topics(), except, opcode, payload)
+	to := cluster.Audience{
+		All: t.to.all, Rooms: t.to.rooms, Identities: t.to.identities, Conns: t.to.conns,
+		Except: t.except.allIDs(t.hub.store.histories != nil && !t.to.all), ExceptIdentities: t.except.identities,
+	}
+	return cluster.Publish(t.hub.node, labels, to, opcode, payload)
 }
 
-// topics returns the rooms whose topics carry messages to the target.
-func (t Target) topics() []string {
-	if t.to.all {
+// topics returns the rooms whose topics carry messages to the audience's connections on this node. Those to
+// connections by their ids have none.
+func (to *audience) topics() []string {
+	if to.all || len(to.identities) > 0 {
 		return []string{cluster.EveryRoom}
 	}
-	return t.to.rooms
+	return to.rooms
 }
 
 // receive takes a message that came from a node, this one included, and only queues it for the members
 // here. What the broker has kept of before this node received the room is for the room's history only: it has
 // no member here yet.
 func (h *Hub) receive(d cluster.Delivery) {
-	to := audience{all: d.Rooms == nil, rooms: d.Rooms}
+	to := audience{all: d.All, rooms: d.Rooms, identities: d.Identities, conns: d.Conns}
 	omit, from := omission{conns: skipOf(d)}, origin{at: history.Position(d.At), trace: d.Trace, key: d.Key}
 	switch kept := h.store.histories != nil; {
 	case d.Kind == frame.Close:
 		e := frame.CloseErrorOf(d.Payload)
 		h.closeConns(to, omit.conns, e.Code, e.Reason)
+		return
+	case d.Kind == cluster.Join || d.Kind == cluster.Leave:
+		h.moveSoon(to, omit.conns, d.Kind == cluster.Leave, cluster.Names(d.Payload))
 		return
 	case d.Kind == cluster.Mark:
 		if kept && len(d.Rooms) > 0 {
@@ -449,7 +629,7 @@ func (h *Hub) receive(d cluster.Delivery) {
 		}
 		return
 	case kept && omit.conns != nil:
-		omit.known = &history.Hidden{Conns: connTags(d.Except), Rooms: d.Besides}
+		omit.known = &history.Hidden{Conns: connTags(d.Except), Rooms: d.Besides, Identities: d.ExceptIdentities}
 	}
 
 	if d.Past {
@@ -471,12 +651,122 @@ func connTags(ids []string) []uint64 {
 // skipOf returns the function that reports which connections don't get a message. It returns nil if all get
 // it.
 func skipOf(d cluster.Delivery) func(*Conn) bool {
-	if len(d.Except)+len(d.Besides) == 0 {
-		return nil
+	e := exceptions{ids: d.Except, identities: d.ExceptIdentities}
+	skip := e.skip()
+	if len(d.Besides) == 0 {
+		return skip
+	}
+	besides, n := lookup.New(d.Besides), len(d.Besides) // d is large, and would be on the heap
+	return func(c *Conn) bool { return skip != nil && skip(c) || c.isWithin(&besides, n) }
+}
+
+// move is a Join or Leave of a target, on one node.
+type move struct {
+	hub   *Hub
+	conns []*Conn
+	rooms []string
+	leave bool
+}
+
+// run has the connections enter or leave the rooms. No lock is held.
+func (m *move) run() {
+	for _, room := range m.rooms {
+		f := failure{room: room}
+		for _, c := range m.conns {
+			if err := m.one(c, room); err != nil && !c.isEnded() {
+				f.conns, f.err = f.conns+1, err
+			}
+		}
+		f.log(m.hub)
+	}
+}
+
+func (m *move) one(c *Conn, room string) error {
+	if m.leave {
+		return c.Leave(room)
+	}
+	return c.Join(room)
+}
+
+// failure says that connections don't enter a room. The zero value says nothing.
+type failure struct {
+	room  string
+	conns int
+	err   error
+}
+
+func (f failure) log(h *Hub) {
+	if f.conns > 0 {
+		h.cfg.logger.Warn("wsroom: connections don't enter a room", "room", f.room, "conns", f.conns, "err", f.err)
+	}
+}
+
+// moves are those that targets of any node have asked for. They run in the order in which they came, and wait
+// for the broker at the same time.
+type moves struct {
+	chain serial.Chain
+
+	mu     sync.Mutex // guards the rest
+	failed failure    // of the first that has failed since the last line of the log, and of how many connections
+	logged time.Time  // when that was
+}
+
+// maxMoves bounds the moves that wait for their rooms.
+const maxMoves = 4096
+
+var errTooManyMoves = fmt.Errorf("wsroom: more than %d calls of Join and Leave wait for the broker", maxMoves)
+
+// moveSoon has the audience's connections on this node enter or leave the rooms, and returns at once.
+func (h *Hub) moveSoon(to audience, skip func(*Conn) bool, leave bool, rooms []string) {
+	m := &move{hub: h, conns: h.store.snapshot(to), rooms: rooms, leave: leave}
+	if skip != nil {
+		m.conns = slices.DeleteFunc(m.conns, skip)
+	}
+	if len(m.conns) == 0 {
+		return
 	}
 
-	except, besides := lookup.New(d.Except), lookup.New(d.Besides)
-	return func(c *Conn) bool {
-		return except.Has(c.id) || len(d.Besides) > 0 && c.isWithin(&besides, len(d.Besides))
+	subscribe, unsubscribe := h.subscribe, h.unsubscribe
+	if leave {
+		subscribe = func(func() context.Context, ...string) error { return nil }
+		unsubscribe = func(...string) {}
+	}
+	ready := func() error { return subscribe(context.Background, rooms...) }
+	ok := h.moves.chain.Add(maxMoves, ready, func(err error) {
+		if err == nil {
+			m.run()
+			unsubscribe(rooms...)
+		} else if err != ErrShutdown {
+			h.moves.fail(m, err)
+		}
+		h.moves.log(h)
+	})
+	if !ok {
+		h.moves.fail(m, errTooManyMoves) // those that are there log that
+	}
+}
+
+// fail notes that a move's connections don't enter its rooms.
+func (ms *moves) fail(m *move, err error) {
+	ms.mu.Lock()
+	defer ms.mu.Unlock()
+	if ms.failed.conns == 0 {
+		ms.failed = failure{room: m.rooms[0], err: err}
+	}
+	ms.failed.conns += len(m.conns)
+}
+
+// log logs what has failed: one line a second, and one at the end.
+func (ms *moves) log(h *Hub) {
+	ms.mu.Lock()
+	f, now := ms.failed, time.Now()
+	due := f.conns > 0 && (now.Sub(ms.logged) >= time.Second || ms.chain.Len() == 1)
+	if due {
+		ms.failed, ms.logged = failure{}, now
+	}
+	ms.mu.Unlock()
+
+	if due {
+		f.log(h)
 	}
 }

@@ -107,8 +107,11 @@ type config struct {
 	identity      func(*http.Request) string
 	presence      PresenceStore
 	grace         time.Duration
+	memberInfo    func(*http.Request) any
 	onMemberJoin  func(room string, m Member)
 	onMemberLeave func(room string, m Member)
+
+	onMemberUpdate func(room string, m Member)
 
 	callbacks
 }
@@ -174,6 +177,11 @@ func (c *config) contradictions() (mistakes []error) {
 	}
 	if c.identity == nil && (c.presence != nil || c.onMemberJoin != nil || c.onMemberLeave != nil) {
 		mistakes = append(mistakes, errors.New("wsroom: WithPresenceStore, OnMemberJoin and OnMemberLeave have no effect without WithIdentity"))
+	}
+	if shows := c.memberInfo != nil || c.onMemberUpdate != nil; shows && c.identity == nil {
+		mistakes = append(mistakes, errors.New("wsroom: WithMemberInfo and OnMemberUpdate have no effect without WithIdentity"))
+	} else if shows && !c.keepsInfos() {
+		mistakes = append(mistakes, errors.New("wsroom: WithMemberInfo and OnMemberUpdate need a PresenceStore that has EnterInfo and Infos"))
 	}
 	return append(mistakes, c.historyMistakes()...)
 }

@@ -44,13 +44,16 @@ type store struct {
 
 // shard is a part of the store: the rooms whose names belong to it, and some of the connections.
 type shard struct {
-	mu       sync.Mutex // guards the rest, and the members of rooms and everyone
-	rooms    map[string]*room
-	everyone room // the connections of the hub whose IDs belong to this shard
+	mu         sync.Mutex // guards the rest, and the members of rooms, identities and everyone
+	rooms      map[string]*room
+	identities map[string]*room // the connections of each identity; nil until there is one
+	everyone   room             // the connections of the hub whose IDs belong to this shard
+	byID       map[string]*Conn // the same by ID; nil until it is needed
 }
 
 // room is a room of a shard. It has at least one member: when the last one leaves, the room is removed from
-// the shard. A shard's everyone has the same type, but may be empty.
+// the shard. The connections of an identity are kept as a room's are. A shard's everyone has the same type,
+// but may be empty.
 type room struct {
 	name    string
 	members []seat
@@ -116,7 +119,11 @@ func (s *store) add(c *Conn) error {
 		return errShutDown
 	}
 	home.everyone.add(c, &c.home)
+	if home.byID != nil {
+		home.byID[c.id] = c
+	}
 	home.mu.Unlock()
+	s.addIdentity(c)
 
 	if c.line.Session() != nil {
 		s.tagging.Add(1) // before it is in a room
@@ -139,6 +146,7 @@ func (s *store) add(c *Conn) error {
 // ended, or the application doesn't have c yet.
 func (s *store) remove(c *Conn) (left []string) {
 	defer s.removeHome(c)
+	s.removeIdentity(c)
 	return slices.DeleteFunc(c.Rooms(), func(name string) bool {
 		sh := s.shardOf(name)
 		sh.mu.Lock()
@@ -157,11 +165,54 @@ func (s *store) removeHome(c *Conn) {
 	}
 
 	home.everyone.remove(&c.home)
+	delete(home.byID, c.id)
 	if c.line.Deflate {
 		s.deflated.Add(-1)
 	}
 	if c.line.Session() != nil {
 		s.tagging.Add(-1)
+	}
+}
+
+// addIdentity makes c one of its identity's connections, unless c is ending already.
+func (s *store) addIdentity(c *Conn) {
+	if c.identity == nil {
+		return
+	}
+	name := c.identity.name
+	sh := s.shardOf(name)
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	if c.isEnded() { // what ends it takes it out only after that
+		return
+	}
+
+	r := sh.identities[name]
+	if r == nil {
+		if sh.identities == nil {
+			sh.identities = map[string]*room{}
+		}
+		r = &room{name: name}
+		sh.identities[name] = r
+	}
+	r.add(c, &c.identity.member)
+}
+
+// removeIdentity undoes addIdentity.
+func (s *store) removeIdentity(c *Conn) {
+	if c.identity == nil {
+		return
+	}
+	sh := s.shardOf(c.identity.name)
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	r := c.identity.member.room
+	if r == nil {
+		return
+	}
+	r.remove(&c.identity.member)
+	if len(r.members) == 0 {
+		delete(sh.identities, r.name)
 	}
 }
 
@@ -403,44 +454,92 @@ func (s *store) unlockRooms(sh *shard, before int) {
 	}
 }
 
-// audience is the connections that a send is for, on any node. The zero value is none.
+// audience is the connections that a send is for, on any node. The zero value is none. One field at most is
+// set; each name stands in its list once.
 type audience struct {
-	all   bool     // everyone; rooms don't count then
-	rooms []string // each once
+	all        bool     // everyone
+	rooms      []string // their members
+	identities []string // their connections
+	conns      []string // connections by ID
 }
 
 var everyone = audience{all: true}
 
-func (to audience) nobody() bool { return !to.all && len(to.rooms) == 0 }
+func (to *audience) nobody() bool { return !to.all && len(to.names()) == 0 }
+
+// names returns the names of what the audience consists of.
+func (to *audience) names() []string {
+	switch {
+	case len(to.rooms) > 0:
+		return to.rooms
+	case len(to.identities) > 0:
+		return to.identities
+	default:
+		return to.conns
+	}
+}
 
 // visit calls f once for each connection of the audience, under the locks that order a send to them. f may
 // lock Conn.mu.
 func (s *store) visit(to audience, f func(*Conn)) {
-	if !to.all && len(to.rooms) == 1 {
-		sh := s.shardOf(to.rooms[0])
+	names := to.names()
+	if !to.all && len(names) == 1 {
+		sh := s.shardOf(names[0])
 		sh.mu.Lock()
-		sh.each(to.rooms[0], f)
+		sh.visit(&to, names[0], f)
 		sh.mu.Unlock()
 		return
 	}
 
 	locked := s.lock(to)
 	defer s.unlock(&locked)
-	if to.all {
+	switch {
+	case to.all:
 		for i := range s.shards {
 			s.shards[i].everyone.each(f)
 		}
 		return
+	case len(to.rooms) == 0: // a connection has one identity and one ID
+		for _, name := range names {
+			s.shardOf(name).visit(&to, name, f)
+		}
+		return
 	}
 
-	names := lookup.New(to.rooms)
+	rooms := lookup.New(to.rooms)
 	for i, name := range to.rooms {
 		s.shardOf(name).each(name, func(c *Conn) {
-			if i == 0 || !c.isWithin(&names, i) { // members of an earlier room got it there
+			if i == 0 || !c.isWithin(&rooms, i) { // members of an earlier room got it there
 				f(c)
 			}
 		})
 	}
+}
+
+// visit calls f for each connection of the audience that it has by that name. mu is locked.
+func (sh *shard) visit(to *audience, name string, f func(*Conn)) {
+	switch {
+	case len(to.rooms) > 0:
+		sh.each(name, f)
+	case len(to.identities) > 0:
+		if r := sh.identities[name]; r != nil {
+			r.each(f)
+		}
+	default:
+		if c := sh.find(name); c != nil {
+			f(c)
+		}
+	}
+}
+
+// find returns the connection with that ID, nil if there is none. mu is locked. The first call makes the
+// index, so that hubs without such calls have none.
+func (sh *shard) find(id string) *Conn {
+	if sh.byID == nil {
+		sh.byID = make(map[string]*Conn, len(sh.everyone.members))
+		sh.everyone.each(func(c *Conn) { sh.byID[c.id] = c })
+	}
+	return sh.byID[id]
 }
 
 // lock locks the audience's shards by rising index.
@@ -449,7 +548,7 @@ func (s *store) lock(to audience) (locked [shardCount]bool) {
 		locked[i] = to.all
 	}
 	if !to.all {
-		for _, name := range to.rooms {
+		for _, name := range to.names() {
 			locked[s.index(name)] = true
 		}
 	}
@@ -484,7 +583,7 @@ func (s *store) send(to audience, omit omission, from origin, m *frame.Message) 
 	t := tallies.Get().(*tally)
 	_, latest := m.Tag.(*resume.Latest)
 	switch {
-	case to.all:
+	case len(to.rooms) == 0:
 		s.visit(to, func(c *Conn) {
 			if !omit.omits(c) {
 				receivers++
@@ -621,7 +720,7 @@ func (o *omission) hidden() *history.Hidden {
 	}
 	h := history.Hidden{Rooms: o.names.Values()[:o.first]}
 	if o.known != nil {
-		h.Conns = o.known.Conns
+		h.Conns, h.Identities = o.known.Conns, o.known.Identities
 	}
 	return &h
 }
@@ -849,7 +948,7 @@ func (s *store) tail(c *Conn, name string, n int) []*frame.Message {
 	if held, ok := c.line.FirstHeld(r.id); ok {
 		last = held - 1
 	}
-	return r.log.Tail(n, last, resume.ConnTag(c.id))
+	return r.log.Tail(n, last, resume.ConnTag(c.id), c.Identity())
 }
 
 // skipOver returns a message without a frame that accounts for the one at that place.
@@ -949,13 +1048,13 @@ func (e *entry) resume(log *history.Log) (from uint64, known bool) {
 // collect collects what the client has missed. hidden reports that something of that wasn't for the client;
 // complete, that it is known for each message whether it was.
 func (e *entry) collect(c *Conn, log *history.Log, from uint64) (hidden, complete bool) {
-	session := c.line.Session()
+	session, identity := c.line.Session(), c.Identity()
 	complete = true
 	log.After(from, func(m *frame.Message, place *history.Place) {
 		had := e.had(session, place.Hidden)
 		hidden = hidden || had == resume.HasAll
 		complete = complete && had != resume.HasMaybe
-		if had != resume.HasNot || m.Size() == 0 {
+		if had != resume.HasNot || m.Size() == 0 || place.Hidden.IsFrom(identity) {
 			e.missed = append(e.missed, skipOver(place))
 			return
 		}

@@ -99,6 +99,7 @@ type Hub struct {
 	node       *cluster.Node    // nil without WithBroker
 	presence   *presence.Book   // nil without WithIdentity
 	lives      *lifecycle.Rooms // nil without OnRoomOpen, OnRoomClose and OnRoomMessage
+	moves      moves            // with a broker
 	counters   counters
 	ended      sums
 	refused    sums
@@ -314,6 +315,7 @@ func (h *Hub) leaveNodes(ctx context.Context) {
 	}
 	if h.node != nil {
 		h.node.Close(ctx)
+		h.moves.chain.Wait(ctx)
 	}
 	if h.store.histories != nil {
 		h.store.histories.Close()
@@ -395,21 +397,12 @@ func (h *Hub) release(c *Conn) {
 // entered reports that the connection has joined the room, to the Observer and to presence.
 func (h *Hub) entered(c *Conn, room string) {
 	h.observer.Add(MetricJoins, c.route, "", 1)
-	h.appear(c, room)
-}
-
-// appear counts the connection's identity as present in the room.
-func (h *Hub) appear(c *Conn, room string) {
-	if h.presence != nil {
-		h.presence.Count(room, c.Identity(), 1)
-	}
+	c.appear(room)
 }
 
 // left undoes appear and ends the connection's use of the room, unless doneWith does that later.
 func (h *Hub) left(c *Conn, room string) {
-	if h.presence != nil {
-		h.presence.Count(room, c.Identity(), -1)
-	}
+	c.disappear(room)
 	if h.lives == nil {
 		h.unsubscribe(room)
 	}
@@ -420,7 +413,7 @@ func (h *Hub) left(c *Conn, room string) {
 type Target struct {
 	hub    *Hub
 	to     audience
-	except []*Conn
+	except exceptions
 	key    latestKey
 	trace  string // "" for none
 }
@@ -435,10 +428,43 @@ func (h *Hub) To(rooms ...string) Target {
 // ToAll returns all connections of the hub, on all nodes, as a target.
 func (h *Hub) ToAll() Target { return Target{hub: h, to: everyone} }
 
+// ToIdentity returns all connections of these identities, on all nodes, as a target; see [WithIdentity]. No
+// URL can name it, as it could name a room. An identity has 1 to 255 bytes of valid UTF-8: for any other the
+// methods that send return an error. An identity without connections is nobody, and no error. With no
+// identities the target is empty.
+//
+// What is sent to an identity has one order, as a room's messages have. It isn't kept by [WithHistory]. With
+// a broker it goes to all nodes, and the nodes without a connection of the identity drop it.
+func (h *Hub) ToIdentity(ids ...string) Target {
+	return Target{hub: h, to: audience{identities: lookup.Distinct(ids)}}
+}
+
+// ToConn returns the connections with these IDs as a target, wherever they are; see [Conn.ID]. An ID of no
+// connection is nobody, and no error. With no IDs the target is empty. With a broker a message goes only to
+// the nodes of the connections. It isn't kept by [WithHistory].
+func (h *Hub) ToConn(ids ...string) Target {
+	return Target{hub: h, to: audience{conns: lookup.Distinct(ids)}}
+}
+
 // Except returns the target without these connections. They may be on any node. A nil has no effect, nor has
 // a connection that has ended or that belongs to a hub that shares nothing with this one.
 func (t Target) Except(conns ...*Conn) Target {
-	t.except = slices.DeleteFunc(slices.Concat(t.except, conns), func(c *Conn) bool { return c == nil })
+	t.except.conns = slices.DeleteFunc(slices.Concat(t.except.conns, conns), func(c *Conn) bool { return c == nil })
+	return t
+}
+
+// ExceptIdentity returns the target without all connections of these identities, on any node. So "ann is
+// typing" reaches every tab but ann's own. With [WithHistory] the message stays hidden from an identity that
+// comes back. The identity "" has no effect. If another one can't be an identity (see [Hub.ToIdentity]), the
+// methods that send return an error.
+func (t Target) ExceptIdentity(ids ...string) Target {
+	t.except.identities = slices.DeleteFunc(slices.Concat(t.except.identities, ids), func(id string) bool { return id == "" })
+	return t
+}
+
+// ExceptConn is [Target.Except] for connections by their [Conn.ID]. An ID of no connection has no effect.
+func (t Target) ExceptConn(ids ...string) Target {
+	t.except.ids = slices.DeleteFunc(slices.Concat(t.except.ids, ids), func(id string) bool { return id == "" })
 	return t
 }
 
@@ -501,11 +527,11 @@ const maxTrace = 255 // bytes
 // SendText queues a text message for every connection of the target. All members of a room see its messages
 // in the same order, and the messages of one sender in the order sent.
 //
-// SendText returns an error for text that isn't valid UTF-8 and for a name that can't be a room's. No
-// connection gets the message then. With a broker it also returns [ErrOutage], [ErrShutdown], and errors for a
-// message that is larger, or names more rooms or connections, than the broker's messages may. An empty room is
-// no error. Nor is a member whose queue is full: [WithOverflow] sets what happens to that member, and [OnClose]
-// or [OnDrop] reports it.
+// SendText returns an error for text that isn't valid UTF-8 and for a name that can't be a room's or an
+// identity's. No connection gets the message then. With a broker it also returns [ErrOutage], [ErrShutdown],
+// and errors for a message that is larger, or names more rooms, identities or connections, than the broker's
+// messages may. An empty room is no error. Nor is a member whose queue is full: [WithOverflow] sets what
+// happens to that member, and [OnClose] or [OnDrop] reports it.
 func (t Target) SendText(text string) error {
 	return send(t, frame.Text, text, checkText(text))
 }
@@ -532,20 +558,8 @@ func send[P string | []byte](t Target, opcode byte, payload P, err error) error 
 	if t.hub.node != nil {
 		return publish(t, opcode, payload)
 	}
-	deliver(t.hub, t.to, t.omission(), origin{trace: t.trace, key: t.key.name}, opcode, payload)
+	deliver(t.hub, t.to, t.except.omission(t.hub), origin{trace: t.trace, key: t.key.name}, opcode, payload)
 	return nil
-}
-
-// omission returns whom of the target's audience Except leaves out.
-func (t Target) omission() omission {
-	o := omission{conns: t.skip()}
-	if t.hub.store.histories != nil && len(t.except) > 0 {
-		o.known = &history.Hidden{}
-		for _, c := range t.except {
-			o.known.Conns = append(append(o.known.Conns, resume.ConnTag(c.id)), c.holders()...)
-		}
-	}
-	return o
 }
 
 // deliver sends a message to the connections on this node, and to the histories of its rooms.
@@ -562,9 +576,10 @@ func deliver[P string | []byte](h *Hub, to audience, omit omission, from origin,
 	h.observer.Record(MetricFanOut, "", "", float64(n))
 }
 
-// Close ends every connection of the target as [Conn.Close] does, and returns at once. It returns an error for
-// a code or reason that can't be sent (RFC 6455, sections 7.4 and 5.5.1) and for a name that can't be a
-// room's. With a broker it also returns the errors that [Target.SendText] returns with one.
+// Close ends every connection of the target as [Conn.Close] does, and returns at once. It returns an error
+// for a code or reason that can't be sent (RFC 6455, sections 7.4 and 5.5.1) and for a name that can't be a
+// room's or an identity's. With a broker it also returns the errors that [Target.SendText] returns with one.
+// A client that is connecting may come in right after: to ban it, have [WithAuthorize] refuse it first.
 func (t Target) Close(code websocket.StatusCode, reason string) error {
 	if err := frame.CheckClose(code, reason); err != nil {
 		return err
@@ -575,7 +590,44 @@ func (t Target) Close(code websocket.StatusCode, reason string) error {
 	if t.hub.node != nil {
 		return publish(t, frame.Close, frame.ClosePayload(code, line.CutReason(reason)))
 	}
-	t.hub.closeConns(t.to, t.skip(), code, reason)
+	t.hub.closeConns(t.to, t.except.skip(), code, reason)
+	return nil
+}
+
+// Join has every connection of the target enter these rooms, as by [Conn.Join], wherever it is. It returns an
+// error for a name that can't be a room's or an identity's, and with a broker the errors that
+// [Target.SendText] returns with one. A connection that finds a limit reached stays out of the room; the log
+// has a line for that.
+//
+// Without a broker the connections are in the rooms when Join returns. With one they enter once their node
+// has the rooms' messages, in the order of the calls of Join and [Target.Leave] for the target. A message
+// that is sent to the room meanwhile may miss them: greet them in [OnJoin].
+func (t Target) Join(rooms ...string) error { return t.move(cluster.Join, rooms) }
+
+// Leave has every connection of the target leave these rooms, as by [Conn.Leave], wherever it is. Its errors,
+// and when it takes effect, are those of [Target.Join].
+func (t Target) Leave(rooms ...string) error { return t.move(cluster.Leave, rooms) }
+
+// move is Join or Leave.
+func (t Target) move(kind byte, rooms []string) error {
+	for _, room := range rooms {
+		if err := checkRoomName(room); err != nil {
+			return err
+		}
+	}
+	if err := t.check(); err != nil || t.to.nobody() || len(rooms) == 0 {
+		return err
+	}
+
+	rooms = lookup.Distinct(rooms)
+	if t.hub.node != nil {
+		return publish(t, kind, cluster.AppendNames(nil, rooms))
+	}
+	m := move{hub: t.hub, conns: t.hub.store.snapshot(t.to), rooms: rooms, leave: kind == cluster.Leave}
+	if skip := t.except.skip(); skip != nil {
+		m.conns = slices.DeleteFunc(m.conns, skip)
+	}
+	m.run()
 	return nil
 }
 
@@ -590,11 +642,11 @@ func (t Target) Delivered(ctx context.Context) (missing []*Conn) {
 		return nil
 	}
 	if t.hub.node != nil {
-		t.hub.node.Await(ctx, t.topics()...)
+		t.hub.node.Await(ctx, t.to.topics()...)
 	}
 
 	conns := t.hub.store.snapshot(t.to)
-	if skip := t.skip(); skip != nil {
+	if skip := t.except.skip(); skip != nil {
 		conns = slices.DeleteFunc(conns, skip)
 	}
 	type answer struct {
@@ -634,22 +686,68 @@ func (h *Hub) closeConns(to audience, skip func(*Conn) bool, code websocket.Stat
 	}
 }
 
-// skip returns the function that selects the connections of Except. It is nil if there are none.
-func (t Target) skip() func(*Conn) bool {
-	if len(t.except) == 0 {
-		return nil
-	}
-	except := lookup.New(t.except)
-	return except.Has
-}
-
 func (t Target) check() error {
 	for _, room := range t.to.rooms {
 		if err := checkRoomName(room); err != nil {
 			return err
 		}
 	}
+	for _, ids := range [...][]string{t.to.identities, t.except.identities} {
+		for _, id := range ids {
+			if err := checkIdentity(id); err != nil {
+				return err
+			}
+		}
+	}
 	return nil
+}
+
+// exceptions are the connections that a target leaves out.
+type exceptions struct {
+	conns      []*Conn
+	ids        []string // of connections
+	identities []string
+}
+
+// skip returns the function that selects the connections that are left out. It is nil if there are none.
+func (e *exceptions) skip() func(*Conn) bool {
+	if len(e.conns)+len(e.ids)+len(e.identities) == 0 {
+		return nil
+	}
+	conns := lookup.New(e.conns)
+	if len(e.ids)+len(e.identities) == 0 {
+		return conns.Has
+	}
+	ids, identities := lookup.New(e.ids), lookup.New(e.identities)
+	return func(c *Conn) bool { return conns.Has(c) || ids.Has(c.id) || c.isOneOf(&identities) }
+}
+
+// allIDs returns the IDs of the connections that are left out, without those of identities. With kept, which says
+// that the message is kept, it also returns those under which their clients may come back.
+func (e *exceptions) allIDs(kept bool) []string {
+	if len(e.conns) == 0 {
+		return e.ids
+	}
+	ids := slices.Clone(e.ids)
+	for _, c := range e.conns {
+		ids = append(ids, c.id)
+		if !kept {
+			continue
+		}
+		for _, tag := range c.holders() {
+			ids = append(ids, resume.HolderID(tag))
+		}
+	}
+	return ids
+}
+
+// omission returns what a send has to know of the exceptions.
+func (e *exceptions) omission(h *Hub) omission {
+	o := omission{conns: e.skip()}
+	if h.store.histories != nil && o.conns != nil {
+		o.known = &history.Hidden{Conns: connTags(e.allIDs(true)), Identities: e.identities}
+	}
+	return o
 }
 
 // SendText queues a text message for this connection. It returns nil only if the message was queued.

@@ -50,11 +50,8 @@ func newChat(logins *sessions) *wsroom.Hub {
 			*r = *r.WithContext(context.WithValue(r.Context(), userKey{}, login.user))
 			return wsroom.Until(login.expires) // then 4401, unless OnExpire renews
 		}),
+		wsroom.WithIdentity(func(r *http.Request) string { return r.Context().Value(userKey{}).(string) }),
 		wsroom.OnConnect(func(c *wsroom.Conn, r *http.Request) error {
-			user := c.Context().Value(userKey{}).(string)
-			if err := c.Join("user:" + user); err != nil {
-				return err
-			}
 			if _, err := logins.of(r); err != nil { // the user has logged out meanwhile
 				return websocket.CloseError{Code: 4401, Reason: "logged out"}
 			}
@@ -66,7 +63,7 @@ func newChat(logins *sessions) *wsroom.Hub {
 
 func logout(hub *wsroom.Hub, logins *sessions, id, user string) error {
 	logins.Delete(id)                                     // first, so that new requests are refused
-	return hub.To("user:"+user).Close(4401, "logged out") // all connections, on all nodes
+	return hub.ToIdentity(user).Close(4401, "logged out") // all connections, on all nodes
 }
 
 func loggedIn(id string) wsroomtest.Option {

@@ -25,7 +25,7 @@ func newNode(broker wsroom.Broker) *wsroom.Hub {
 		wsroom.WithBroker(broker),
 		wsroom.OnGap(func(room string, err error) {
 			rooms := []string{room}
-			if room == "" { // the gap is in the messages to all
+			if room == "" { // the gap is in what doesn't go to rooms
 				rooms = hub.Rooms()
 			}
 			for _, room := range rooms {

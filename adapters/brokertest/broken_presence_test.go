@@ -23,6 +23,22 @@ type brokenStore struct {
 	enterAll   func(m *Memory, ctx context.Context, entries [][2]string, node string) ([]bool, error)
 	exitAll    func(m *Memory, ctx context.Context, entries [][2]string, node string) ([]bool, error)
 	entries    func(m *Memory, ctx context.Context, node string) (map[string][]string, error)
+	enterInfo  func(m *Memory, ctx context.Context, entries [][3]string, node string) (first, changed []bool, err error)
+	infos      func(m *Memory, ctx context.Context, room string) (map[string]string, error)
+}
+
+func (s *brokenStore) EnterInfo(ctx context.Context, entries [][3]string, node string) (first, changed []bool, err error) {
+	if s.enterInfo == nil {
+		return s.Memory.EnterInfo(ctx, entries, node)
+	}
+	return s.enterInfo(s.Memory, ctx, entries, node)
+}
+
+func (s *brokenStore) Infos(ctx context.Context, room string) (map[string]string, error) {
+	if s.infos == nil {
+		return s.Memory.Infos(ctx, room)
+	}
+	return s.infos(s.Memory, ctx, room)
 }
 
 func (s *brokenStore) Enter(ctx context.Context, room, identity, node string) (bool, error) {
@@ -164,6 +180,102 @@ var brokenStores = []struct {
 	checks string // those that must find it
 	store  brokenStore
 }{
+	{"each info is a change", "Infos ManyInfos", brokenStore{
+		enterInfo: func(m *Memory, ctx context.Context, entries [][3]string, node string) (first, changed []bool, err error) {
+			first, changed, err = m.EnterInfo(ctx, entries, node)
+			return first, slices.Repeat([]bool{true}, len(changed)), err
+		}}},
+	{"no info is a change", "Infos ManyInfos", brokenStore{
+		enterInfo: func(m *Memory, ctx context.Context, entries [][3]string, node string) (first, changed []bool, err error) {
+			first, changed, err = m.EnterInfo(ctx, entries, node)
+			return first, make([]bool, len(changed)), err
+		}}},
+	{"with an info nobody is the first", "Infos InfosEnd ManyInfos", brokenStore{
+		enterInfo: func(m *Memory, ctx context.Context, entries [][3]string, node string) (first, changed []bool, err error) {
+			first, changed, err = m.EnterInfo(ctx, entries, node)
+			return make([]bool, len(first)), changed, err
+		}}},
+	{"EnterInfo answers in another order", "ManyInfos", brokenStore{
+		enterInfo: func(m *Memory, ctx context.Context, entries [][3]string, node string) (first, changed []bool, err error) {
+			first, changed, err = m.EnterInfo(ctx, entries, node)
+			slices.Reverse(first)
+			return first, changed, err
+		}}},
+	{"the first info stays", "Infos InfosEnd ManyInfos", brokenStore{
+		enterInfo: func(m *Memory, ctx context.Context, entries [][3]string, node string) (first, changed []bool, err error) {
+			own := slices.Clone(entries)
+			for i, e := range own {
+				if before, _ := m.Infos(ctx, e[0]); before[e[1]] != "" {
+					own[i][2] = before[e[1]]
+				}
+			}
+			return m.EnterInfo(ctx, own, node)
+		}}},
+	{"no info takes the info away", "Infos", brokenStore{
+		enterInfo: func(m *Memory, ctx context.Context, entries [][3]string, node string) (first, changed []bool, err error) {
+			first, changed, err = m.EnterInfo(ctx, entries, node)
+			for _, e := range entries {
+				if e[2] == "" {
+					m.presence.mu.Lock()
+					delete(m.presence.infos, [2]string{e[0], e[1]})
+					m.presence.mu.Unlock()
+				}
+			}
+			return first, changed, err
+		}}},
+	{"an info outlives its last node", "InfosEnd", brokenStore{
+		infos: func(m *Memory, ctx context.Context, room string) (map[string]string, error) {
+			infos, err := m.Infos(ctx, room)
+			for identity, info := range infos {
+				if info == "" && identity != "dog" && room != "room" {
+					infos[identity] = "1"
+				}
+			}
+			return infos, err
+		}}},
+	{"an info ends with the node that brought it", "InfosEnd", brokenStore{
+		exit: func(m *Memory, ctx context.Context, room, identity, node string) (bool, error) {
+			last, err := m.Exit(ctx, room, identity, node)
+			m.presence.mu.Lock()
+			delete(m.presence.infos, [2]string{room, identity})
+			m.presence.mu.Unlock()
+			return last, err
+		}}},
+	{"Infos leaves out those that show nothing", "Infos InfosEnd", brokenStore{
+		infos: func(m *Memory, ctx context.Context, room string) (map[string]string, error) {
+			infos, err := m.Infos(ctx, room)
+			maps.DeleteFunc(infos, func(_, info string) bool { return info == "" })
+			return infos, err
+		}}},
+	{"Infos has those whose lease has lapsed", "InfosEnd", brokenStore{
+		infos: func(m *Memory, ctx context.Context, room string) (map[string]string, error) {
+			infos, err := m.Infos(ctx, room)
+			m.presence.mu.Lock()
+			defer m.presence.mu.Unlock()
+			for identity := range m.presence.rooms[room] {
+				infos[identity] = m.presence.infos[[2]string{room, identity}]
+			}
+			return infos, err
+		}}},
+	{"infos are text", "ManyInfos", brokenStore{
+		enterInfo: func(m *Memory, ctx context.Context, entries [][3]string, node string) (first, changed []bool, err error) {
+			own := slices.Clone(entries)
+			for i := range own {
+				own[i][2] = strings.ToValidUTF8(own[i][2], "?")
+			}
+			return m.EnterInfo(ctx, own, node)
+		}}},
+	{"infos of one room are shown in all", "Infos", brokenStore{
+		infos: func(m *Memory, ctx context.Context, room string) (map[string]string, error) {
+			infos, err := m.Infos(ctx, room)
+			other, _ := m.Infos(ctx, "hall")
+			for identity := range infos {
+				if info, ok := other[identity]; ok {
+					infos[identity] = info
+				}
+			}
+			return infos, err
+		}}},
 	{"each Enter is the first", "FirstAndLast OneOfManyIsFirst", brokenStore{
 		enter: func(m *Memory, ctx context.Context, room, identity, node string) (bool, error) {
 			_, err := m.Enter(ctx, room, identity, node)

@@ -17,6 +17,7 @@ type presence struct {
 	mu    sync.Mutex // guards what follows
 	away  bool
 	rooms map[string]map[string]map[string]bool // room, identity, nodes
+	infos map[[2]string]string                  // what they show, by room and identity
 	ends  map[string]time.Time                  // when the nodes' leases end
 	held  map[string]bool                       // the nodes that have renewed
 }
@@ -34,6 +35,7 @@ func (p *presence) lock(ctx context.Context) error {
 		return ErrAway
 	}
 	if p.rooms == nil {
+		p.infos = map[[2]string]string{}
 		p.rooms, p.ends, p.held = map[string]map[string]map[string]bool{}, map[string]time.Time{}, map[string]bool{}
 	}
 	return nil
@@ -64,6 +66,35 @@ func (p *presence) EnterAll(ctx context.Context, entries [][2]string, node strin
 		first = append(first, p.enterLocked(e[0], e[1], node))
 	}
 	return first, nil
+}
+
+// EnterInfo does what EnterAll does, and has each identity show the info that is its entry's third part.
+func (p *presence) EnterInfo(ctx context.Context, entries [][3]string, node string) (first, changed []bool, err error) {
+	if err := p.lock(ctx); err != nil {
+		return nil, nil, err
+	}
+	defer p.mu.Unlock()
+	for _, e := range entries {
+		key, is := [2]string{e[0], e[1]}, p.enterLocked(e[0], e[1], node)
+		first, changed = append(first, is), append(changed, !is && e[2] != "" && e[2] != p.infos[key])
+		if e[2] != "" {
+			p.infos[key] = e[2]
+		}
+	}
+	return first, changed, nil
+}
+
+// Infos returns who is in the room, as Identities does, and what each shows.
+func (p *presence) Infos(ctx context.Context, room string) (infos map[string]string, err error) {
+	if err := p.lock(ctx); err != nil {
+		return nil, err
+	}
+	defer p.mu.Unlock()
+	infos = map[string]string{}
+	for _, identity := range p.thereLocked(room) {
+		infos[identity] = p.infos[[2]string{room, identity}]
+	}
+	return infos, nil
 }
 
 func (p *presence) enterLocked(room, identity, node string) (first bool) {
@@ -111,6 +142,7 @@ func (p *presence) exitLocked(room, identity, node string) (last bool) {
 	if delete(nodes, node); len(nodes) > 0 {
 		return false
 	}
+	delete(p.infos, [2]string{room, identity})
 	if delete(p.rooms[room], identity); len(p.rooms[room]) == 0 {
 		delete(p.rooms, room)
 	}
@@ -123,7 +155,10 @@ func (p *presence) Identities(ctx context.Context, room string) ([]string, error
 		return nil, err
 	}
 	defer p.mu.Unlock()
-	var there []string
+	return p.thereLocked(room), nil
+}
+
+func (p *presence) thereLocked(room string) (there []string) {
 	for identity, nodes := range p.rooms[room] {
 		for node := range nodes {
 			if time.Now().Before(p.ends[node]) {
@@ -133,7 +168,7 @@ func (p *presence) Identities(ctx context.Context, room string) ([]string, error
 		}
 	}
 	slices.Sort(there)
-	return there, nil
+	return there
 }
 
 // Entries returns, by room, the identities that are there through node.

@@ -54,6 +54,9 @@ var presenceChecks = []presenceCheck{
 	{"BrokenLeave", brokenLeave},
 	{"ManyAtOnce", manyAtOnce},
 	{"EntriesOfANode", entriesOfANode},
+	{"Infos", infosOfMembers},
+	{"InfosEnd", infosEnd},
+	{"ManyInfos", manyInfos},
 	{"PresenceContextEnds", presenceContextEnds},
 }
 

@@ -138,6 +138,13 @@ func presenceContextEnds(t testing.TB, p *presenceTest) {
 		"Identities": func() error { _, err := store.Identities(ctx, "room"); return err },
 		"Renew":      func() error { _, _, err := store.Renew(ctx, "n1", long); return err },
 		"Leave":      func() error { _, err := store.Leave(ctx, "n1"); return err },
+		"EnterInfo": func() error {
+			if s, ok := store.(infosOf); ok {
+				_, _, err := s.EnterInfo(ctx, [][3]string{{"room", "ann", "1"}}, "n1")
+				return err
+			}
+			return ctx.Err()
+		},
 	} {
 		if call() == nil {
 			t.Errorf("%s returns nil though its context has ended", name)

@@ -1,7 +1,9 @@
 package natsbroker
 
 import (
+	"bytes"
 	"context"
+	"maps"
 	"math/rand/v2"
 	"slices"
 	"sync"
@@ -43,6 +45,7 @@ func NewPresence(nc *nats.Conn, opts ...Option) *Presence {
 type entry struct {
 	Room, Identity []byte
 	Holders        []holder
+	Info           []byte `json:",omitempty"` // what it shows
 	Teller         []byte `json:",omitempty"`
 }
 
@@ -90,13 +93,24 @@ func (p *Presence) Enter(ctx context.Context, room, identity, node string) (firs
 
 // EnterAll does what [Presence.Enter] does, for each entry of a room and an identity.
 func (p *Presence) EnterAll(ctx context.Context, entries [][2]string, node string) (first []bool, err error) {
+	infos := make([][3]string, len(entries))
+	for i, e := range entries {
+		infos[i] = [3]string{e[0], e[1]}
+	}
+	first, _, err = p.EnterInfo(ctx, infos, node)
+	return first, err
+}
+
+// EnterInfo does what [Presence.EnterAll] does, and has each identity show the info that is its entry's third
+// part.
+func (p *Presence) EnterInfo(ctx context.Context, entries [][3]string, node string) (first, changed []bool, err error) {
 	err = p.bucket.do(ctx, "enter", func(kv jetstream.KeyValue) error {
-		first = make([]bool, len(entries))
+		first, changed = make([]bool, len(entries)), make([]bool, len(entries))
 		number, err := leaseOf(ctx, kv, node)
 		for err == nil {
 			err = each(len(entries), func(i int) error {
-				is, err := enter(ctx, kv, entries[i][0], entries[i][1], holder{[]byte(node), number})
-				first[i] = first[i] || is
+				is, other, err := enter(ctx, kv, entries[i], holder{[]byte(node), number})
+				first[i], changed[i] = first[i] || is, changed[i] || other
 				return err
 			})
 			if err != nil {
@@ -110,32 +124,42 @@ func (p *Presence) EnterAll(ctx context.Context, entries [][2]string, node strin
 		return err
 	})
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	return first, nil
+	for i := range changed {
+		changed[i] = changed[i] && !first[i]
+	}
+	return first, changed, nil
 }
 
-// enter adds a holder to an entry, or gives it the number of its lease.
-func enter(ctx context.Context, kv jetstream.KeyValue, room, identity string, by holder) (first bool, err error) {
-	key, own := entryKey(room, identity), entry{Room: []byte(room), Identity: []byte(identity), Holders: []holder{by}}
+// enter adds a holder to an entry, or gives it the number of its lease, and sets the info unless that is "".
+// changed says that the entry had a holder and another info.
+func enter(ctx context.Context, kv jetstream.KeyValue, of [3]string, by holder) (first, changed bool, err error) {
+	key, own := entryKey(of[0], of[1]), entry{Room: []byte(of[0]), Identity: []byte(of[1]), Holders: []holder{by}, Info: []byte(of[2])}
 	_, err = put(ctx, kv, stored[entry]{key: key, value: own}) // mostly there is none
 	if !isConflict(err) {
-		return err == nil, err
+		return err == nil, false, err
 	}
 	_, err = change(ctx, kv, key, func(s *stored[entry]) verdict {
 		e := &s.value
 		e.Room, e.Identity, e.Teller = own.Room, own.Identity, nil
-		first = len(e.Holders) == 0
+		if first = len(e.Holders) == 0; first {
+			e.Info = nil
+		}
+		changed = len(own.Info) > 0 && !bytes.Equal(e.Info, own.Info)
+		if changed {
+			e.Info = own.Info
+		}
 		if i := e.find(string(by.Node)); i < 0 {
 			e.Holders = append(e.Holders, by)
-		} else if e.Holders[i].Lease == by.Lease {
+		} else if e.Holders[i].Lease == by.Lease && !changed {
 			return keep
 		} else {
 			e.Holders[i].Lease = by.Lease
 		}
 		return write
 	})
-	return first, err
+	return first, changed, err
 }
 
 // leaseOf returns the number of a node's lease. If the node has none, it makes a provisional one.
@@ -198,8 +222,14 @@ func exit(ctx context.Context, kv jetstream.KeyValue, key, node string) (last bo
 
 // Identities implements [wsroom.PresenceStore].
 func (p *Presence) Identities(ctx context.Context, room string) (identities []string, err error) {
+	infos, err := p.Infos(ctx, room)
+	return slices.AppendSeq(identities, maps.Keys(infos)), err
+}
+
+// Infos returns who is in the room, as [Presence.Identities] does, and what each shows.
+func (p *Presence) Infos(ctx context.Context, room string) (infos map[string]string, err error) {
 	err = p.bucket.do(ctx, "identities", func(kv jetstream.KeyValue) error {
-		identities = nil
+		infos = map[string]string{}
 		found, now, err := p.bucket.scan(ctx, kv, "e."+hash(room)+".*", "l.*")
 		if err != nil {
 			return err
@@ -215,12 +245,12 @@ func (p *Presence) Identities(ctx context.Context, room string) (identities []st
 		entries, err := decodeAll[entry](found, "e.")
 		for _, e := range entries {
 			if slices.ContainsFunc(e.value.Holders, func(h holder) bool { return live[h.Lease] }) {
-				identities = append(identities, string(e.value.Identity))
+				infos[string(e.value.Identity)] = string(e.value.Info)
 			}
 		}
 		return err
 	})
-	return identities, err
+	return infos, err
 }
 
 // Renew implements [wsroom.PresenceStore]. On an error it also returns what it has found.

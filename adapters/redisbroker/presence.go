@@ -36,6 +36,9 @@ const tellTime = time.Second
 // scriptEntries is how many entries one script takes. Redis does nothing else meanwhile, for 2 or 3 ms.
 const scriptEntries = 500
 
+// infoEntries is the same for entries with infos.
+const infoEntries = 250
+
 // Enter implements [wsroom.PresenceStore].
 func (p *Presence) Enter(ctx context.Context, room, identity, node string) (first bool, err error) {
 	return p.one(p.change(ctx, enterScript, "enter", [][2]string{{room, identity}}, node))
@@ -54,6 +57,36 @@ func (p *Presence) EnterAll(ctx context.Context, entries [][2]string, node strin
 // ExitAll does what [Presence.Exit] does, for each entry of a room and an identity.
 func (p *Presence) ExitAll(ctx context.Context, entries [][2]string, node string) (last []bool, err error) {
 	return p.change(ctx, exitScript, "exit", entries, node)
+}
+
+// EnterInfo does what [Presence.EnterAll] does, and has each identity show the info that is its entry's third
+// part.
+func (p *Presence) EnterInfo(ctx context.Context, entries [][3]string, node string) (first, changed []bool, err error) {
+	for some := range slices.Chunk(entries, infoEntries) {
+		args := make([]string, 0, 1+3*len(some))
+		args = append(args, node)
+		for _, e := range some {
+			args = append(args, e[:]...)
+		}
+		answer, err := infoScript.Exec(ctx, p.client, []string{leasesKey}, args).AsIntSlice()
+		if err != nil {
+			return nil, nil, fmt.Errorf("redisbroker: enter: %w", err)
+		}
+		for _, n := range answer {
+			first, changed = append(first, n == 1), append(changed, n == 2)
+		}
+	}
+	return first, changed, nil
+}
+
+// Infos returns who is in the room, as [Presence.Identities] does, and what each shows.
+func (p *Presence) Infos(ctx context.Context, room string) (map[string]string, error) {
+	answer, err := p.list(ctx, infosScript, "infos", room)
+	infos := make(map[string]string, len(answer)/2)
+	for i := 0; i+1 < len(answer); i += 2 {
+		infos[answer[i]] = answer[i+1]
+	}
+	return infos, err
 }
 
 func (p *Presence) one(changed []bool, err error) (bool, error) {

@@ -7,6 +7,7 @@ const (
 	leasesKey = keyPrefix + "nodes"  // a sorted set: node by the end of its lease, in ms of Redis' clock
 	inKey     = keyPrefix + "in:"    // a set for each node and room: identities; all else follows from these and the leases
 	roomsKey  = keyPrefix + "rooms:" // a set for each node: its rooms, and "" once it has renewed
+	infoKey   = keyPrefix + "info:"  // a hash for each room: what identities show, until they are there by no node any more
 	leftKey   = keyPrefix + "left:"  // a hash for each node: identities to report as gone, by the call that returned them
 )
 
@@ -17,6 +18,7 @@ local leases = KEYS[1]
 local keep = 24 * 3600 * 1000
 local function in_key(node, room) return '` + inKey + `' .. #node .. ':' .. node .. room end
 local function rooms_key(node) return '` + roomsKey + `' .. node end
+local function info_key(room) return '` + infoKey + `' .. room end
 local function left_key(node) return '` + leftKey + `' .. node end
 local function pair(room, identity) return #room .. ':' .. room .. identity end
 local function unpair(pair)
@@ -51,7 +53,9 @@ end
 local function exit(nodes, node, room, identity)
 	if redis.call('SREM', in_key(node, room), identity) == 0 then return false end
 	if redis.call('SCARD', in_key(node, room)) == 0 then redis.call('SREM', rooms_key(node), room) end
-	return not there_by_others(nodes, node, room, identity)
+	if there_by_others(nodes, node, room, identity) then return false end
+	redis.call('HDEL', info_key(room), identity)
+	return true
 end
 -- end_node ends a node's entries and its lease, and hands to another one, or itself, whom that is to tell of.
 local function end_node(nodes, node, teller, call)
@@ -61,6 +65,7 @@ local function end_node(nodes, node, teller, call)
 		for _, identity in ipairs(gone) do
 			if not there_by_others(nodes, node, room, identity) then
 				redis.call('HSET', left_key(teller), pair(room, identity), call)
+				redis.call('HDEL', info_key(room), identity)
 			end
 		end
 	end
@@ -106,6 +111,25 @@ local nodes = all_nodes()
 for i = 2, #ARGV, 2 do answer[#answer + 1] = enter(nodes, node, ARGV[i], ARGV[i + 1]) and 1 or 0 end
 return answer
 `)
+	// infoScript takes a node, rooms, identities and infos. It answers for each entry 1 if it is the first, 2
+	// if it shows something else than before, and 0 otherwise.
+	infoScript = rueidis.NewLuaScript(scriptBase + `
+local node, answer = ARGV[1], {}
+begin(node)
+local nodes = all_nodes()
+for i = 2, #ARGV, 3 do
+	local room, identity, info = ARGV[i], ARGV[i + 1], ARGV[i + 2]
+	local first = enter(nodes, node, room, identity)
+	if first and info == '' then redis.call('HDEL', info_key(room), identity) end -- of an entry that Redis has lost
+	local changed = info ~= '' and redis.call('HGET', info_key(room), identity) ~= info
+	if changed then
+		redis.call('HSET', info_key(room), identity, info)
+		keep_for(info_key(room), keep)
+	end
+	answer[#answer + 1] = first and 1 or changed and 2 or 0
+end
+return answer
+`)
 	exitScript = rueidis.NewLuaScript(scriptBase + `
 local node, answer, nodes = ARGV[1], {}, all_nodes()
 for i = 2, #ARGV, 2 do answer[#answer + 1] = exit(nodes, node, ARGV[i], ARGV[i + 1]) and 1 or 0 end
@@ -122,6 +146,22 @@ for _, key in ipairs(keys) do
 		if not seen[identity] then
 			seen[identity] = true
 			answer[#answer + 1] = identity
+		end
+	end
+end
+return answer
+`)
+	// infosScript answers an identity, and what it shows, for each that is in the room.
+	infosScript = rueidis.NewLuaScript(scriptBase + `
+local room, answer, seen, infos = ARGV[1], {}, {}, {}
+local pairs_of = redis.call('HGETALL', info_key(room))
+for i = 1, #pairs_of, 2 do infos[pairs_of[i]] = pairs_of[i + 1] end
+for _, node in ipairs(live_nodes()) do
+	for _, identity in ipairs(redis.call('SMEMBERS', in_key(node, room))) do
+		if not seen[identity] then
+			seen[identity] = true
+			answer[#answer + 1] = identity
+			answer[#answer + 1] = infos[identity] or ''
 		end
 	end
 end
@@ -151,7 +191,10 @@ local renewed = redis.call('SADD', rooms_key(node), '') == 0
 keep_for(leases, keep)
 if redis.call('PTTL', rooms_key(node)) < keep / 2 then
 	keep_for(rooms_key(node), keep)
-	for _, room in ipairs(redis.call('SMEMBERS', rooms_key(node))) do keep_for(in_key(node, room), keep) end
+	for _, room in ipairs(redis.call('SMEMBERS', rooms_key(node))) do
+		keep_for(in_key(node, room), keep)
+		keep_for(info_key(room), keep)
+	end
 end
 local answer = {leased and renewed and '1' or '0'}
 to_tell(answer, node, call)

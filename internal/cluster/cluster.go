@@ -1,9 +1,9 @@
 // Package cluster is a hub's part among the nodes that share a broker. It publishes the hub's messages, and
 // delivers what all nodes publish for the rooms that have members here.
 //
-// It knows rooms by their names, connections by their ids, and the broker's topics. It keeps each room's
-// order, drops duplicates, notices missing messages, and bridges the broker's outages. It doesn't know who
-// is in a room: a [Delivery] says which members a message is for, and the owner finds them.
+// It knows rooms and identities by their names, connections by their ids, and the broker's topics. It keeps
+// each room's order, drops duplicates, notices missing messages, and bridges the broker's outages. It doesn't
+// know who is in a room: a [Delivery] says which members a message is for, and the owner finds them.
 //
 // With [Config].History the broker keeps the rooms' messages. Then a room's subscription begins with those
 // that are kept, and the owner has a log of the room with the same messages in the same order, at the same
@@ -95,12 +95,25 @@ type Labels struct {
 	Key   string // it takes the place of a message of this key that still waits for a member
 }
 
+// Audience says for whom a message is. One of All, Rooms, Identities and Conns is set; a message to none of
+// them is for nobody. Messages to all and to identities share a topic, which every node with connections
+// subscribes to. So an identity costs no subscription, and nobody needs to know on which nodes it is. Those
+// to connections go to a topic of the connection's node, which its id names.
+type Audience struct {
+	All        bool
+	Rooms      []string // their members
+	Identities []string // their connections
+	Conns      []string // ids of connections, as [Node.NewConnID] makes them; others are nobody's
+
+	Except           []string // ids of connections that don't get it
+	ExceptIdentities []string // their connections don't get it
+}
+
 // Delivery is a message for members on this node.
 type Delivery struct {
-	Rooms   []string // their members get it; nil: all connections get it
-	Kind    byte     // frame.Text, frame.Binary or frame.Close
+	Audience
+	Kind    byte // frame.Text, frame.Binary, frame.Close, Join, Leave or Mark
 	Payload []byte
-	Except  []string // ids of connections that don't get it
 	Besides []string // rooms whose members don't get it, because they got it there
 	Labels
 

@@ -77,7 +77,7 @@ func (d *digest) flush() {
 			d.known[key] = new(digestEntry)
 		}
 		if e.count > 0 {
-			rooms[key.room] = true
+			rooms[roomOf(key.room)] = true
 		}
 	}
 	if len(d.known) > 0 {

@@ -17,15 +17,17 @@ import (
 //	messages   each as follows, after its length (uvarint)
 //	  sequence uvarint: rises with each message of the node
 //	  back     uvarint: by how much it has risen since the node's last message on this topic; 0: unknown
-//	  kind     1 byte: frame.Text, frame.Binary, frame.Close, Mark or kindLost, and the bits below
+//	  kind     1 byte: frame.Text, frame.Binary, frame.Close, Mark, Join, Leave or kindLost, and the bits below
 //	  besides  if the bit is set: number (uvarint) and names of rooms, each after its length
-//	  except   if the bit is set: the same for connections' ids; at most maxNames of both in an envelope
+//	  except   if the bit is set: the same for connections' ids
+//	  to       if the bit is set: the same for identities or, on a node's topic, for connections' ids
+//	  unless   with the same bit: the same for identities that don't get it
 //	  trace    if the bit is set: the trace that the message belongs to, after its length; it may be empty
 //	  key      with the same bit: the key of a newest value, after its length; it may be empty
 //	  payload  the rest
 //
-// That is 22 bytes around a message, and 5 around each further one in the same envelope. A node drops what
-// has an unknown version, kind or bit, and reports a gap.
+// An envelope has at most maxNames names. That is 22 bytes around a message, and 5 around each further one in
+// the same envelope. A node drops what has an unknown version, kind or bit, and reports a gap.
 const (
 	envelopeVersion = 1
 	published       = 0x80 // the envelope may have been published before; only on topics that are kept
@@ -41,6 +43,7 @@ const (
 	withBesides = 0x10 // skips members of these rooms, which got it there
 	withExcept  = 0x20 // skips the connections with these ids
 	withLabels  = 0x40 // belongs to this trace, and takes the place of a message of this key that still waits
+	withReach   = 0x80 // is for these identities or connections, and skips those of other identities
 )
 
 // nodeID identifies a node among those that share a broker.
@@ -57,7 +60,12 @@ type message struct {
 	kind            byte
 	besides, except []string
 	trace, key      string // "": none
+	to, unless      []string
 }
+
+// isCommand reports whether a message of this kind says what is to be done with those who are there then. It
+// isn't for anybody that comes later.
+func isCommand(kind byte) bool { return kind == frame.Close || kind == Join || kind == Leave }
 
 var (
 	errVersion   = errors.New("wsroom: broker: message of a version that isn't known")
@@ -88,8 +96,30 @@ func appendMessage[P string | []byte](b []byte, m message, payload P) []byte {
 			head = append(binary.AppendUvarint(head, uint64(len(label))), label...)
 		}
 	}
+	if len(m.to)+len(m.unless) > 0 {
+		head[kind] |= withReach
+		head = appendNames(appendNames(head, m.to), m.unless)
+	}
 	b = binary.AppendUvarint(b, uint64(len(head)+len(payload)))
 	return append(append(b, head...), payload...)
+}
+
+// The payloads of these kinds are names of rooms, by [AppendNames], that the audience enters or leaves.
+const (
+	Join  = 0x5
+	Leave = 0x6
+)
+
+// AppendNames appends the names of rooms, for a message of kind [Join] or [Leave].
+func AppendNames(b []byte, names []string) []byte { return appendNames(b, names) }
+
+// Names returns what [AppendNames] appended. It returns none if the payload has something else.
+func Names(payload []byte) []string {
+	r, left := reader(payload), budget(maxNames)
+	if names := r.names(&left); r != nil && len(r) == 0 {
+		return names
+	}
+	return nil
 }
 
 func appendNames(b []byte, names []string) []byte {
@@ -133,10 +163,13 @@ func (r *reader) message(names *budget) (m message, payload []byte, err error) {
 	if m.kind&withLabels != 0 {
 		m.trace, m.key = string(body.bytes()), string(body.bytes())
 	}
+	if m.kind&withReach != 0 {
+		m.to, m.unless = body.names(names), body.names(names)
+	}
 	if body == nil || m.back > m.sequence {
 		return m, nil, errMalformed
 	}
-	m.kind &^= withBesides | withExcept | withLabels
+	m.kind &^= withBesides | withExcept | withLabels | withReach
 	switch m.kind {
 	case frame.Text:
 		if !utf8.Valid(body) {
@@ -144,6 +177,10 @@ func (r *reader) message(names *budget) (m message, payload []byte, err error) {
 		}
 	case frame.Close:
 		if e := frame.CloseErrorOf(body); frame.CheckClose(e.Code, e.Reason) != nil {
+			err = errMalformed
+		}
+	case Join, Leave:
+		if rooms := Names(body); len(rooms) == 0 {
 			err = errMalformed
 		}
 	case frame.Binary, Mark, kindLost:

@@ -17,6 +17,7 @@ type Node struct {
 	cfg     Config
 	keeper  Keeper // cfg.Broker, with cfg.History; else nil
 	id      nodeID
+	own     string // the key of the node's own topic
 	outbox  outbox
 	reports serial.Queue // log lines, and calls of Hooks.Gap: with no lock held
 	gaps    digest
@@ -46,6 +47,7 @@ func New(cfg Config) *Node {
 	if cfg.History != nil {
 		n.keeper = cfg.Broker.(Keeper)
 	}
+	n.own = ownTopic + n.id.String()
 	n.ctx, n.cancel = context.WithCancel(context.Background())
 	n.outbox.node, n.outbox.topics = n, map[string]*topic{}
 
@@ -54,17 +56,38 @@ func New(cfg Config) *Node {
 	return n
 }
 
+// ownTopic precedes a node's name in the key of its own topic. No room has a name that begins with it.
+const ownTopic = "\x00"
+
+// Own returns what a node subscribes to besides rooms and [EveryRoom], for messages to its connections.
+func (n *Node) Own() string { return n.own }
+
+// isRoom reports whether what a topic's key names is a room.
+func isRoom(key string) bool { return key != EveryRoom && key[0] != ownTopic[0] }
+
+// roomOf returns the room of a topic's key. What isn't to a room is reported as what is to all.
+func roomOf(key string) string {
+	if isRoom(key) {
+		return key
+	}
+	return EveryRoom
+}
+
 // topicName returns the topic of a room's messages. The hub's name is escaped, so it contains no colon.
 func (n *Node) topicName(room string) string {
 	name := url.QueryEscape(n.cfg.Name)
-	if room == EveryRoom {
+	switch {
+	case room == EveryRoom:
 		return name + ":all"
+	case isRoom(room):
+		return name + ":room:" + room
+	default:
+		return name + ":node:" + room[len(ownTopic):]
 	}
-	return name + ":room:" + room
 }
 
 // keeps reports whether the broker keeps the room's messages.
-func (n *Node) keeps(room string) bool { return n.keeper != nil && room != EveryRoom }
+func (n *Node) keeps(room string) bool { return n.keeper != nil && isRoom(room) }
 
 // publish calls the broker once. What tells whether it is back is kept like a message: only so it tells
 // whether messages would be.
@@ -179,6 +202,7 @@ func (n *Node) gap(room, cause string, err error) {
 
 func (n *Node) reportGap(room string, err error) {
 	if f := n.cfg.Gap; f != nil {
+		room = roomOf(room)
 		n.reports.Add("gap "+room, func() { f(room, err) })
 	}
 }
@@ -186,13 +210,13 @@ func (n *Node) reportGap(room string, err error) {
 func (n *Node) logGaps(l digestLine) {
 	n.reports.AddFirst("gaps", func() {
 		n.cfg.Log.Warn("wsroom: messages of other nodes may be missing",
-			"room", l.room, "cause", l.cause, "err", l.err, "rooms", l.rooms, "gaps", l.count)
+			"room", roomOf(l.room), "cause", l.cause, "err", l.err, "rooms", l.rooms, "gaps", l.count)
 	})
 }
 
 func (n *Node) logRefused(l digestLine) {
 	n.reports.AddFirst("refused", func() {
-		n.cfg.Log.Warn("wsroom: broker takes no subscription", "room", l.room, "err", l.err, "rooms", l.rooms)
+		n.cfg.Log.Warn("wsroom: broker takes no subscription", "room", roomOf(l.room), "err", l.err, "rooms", l.rooms)
 	})
 }
 

@@ -6,8 +6,6 @@ import (
 	"math"
 	"sync"
 	"time"
-
-	"github.com/wsroom/wsroom/internal/frame"
 )
 
 const (
@@ -62,47 +60,60 @@ const (
 	retrying                // a timer queues it again: after a failure, or once other nodes have subscribed again
 )
 
-// Publish takes a message for the rooms' members on all nodes, except for the connections with these ids.
-// With labels that aren't empty it belongs to a trace, and is the newest value of a key; see [Delivery]. Publish
-// copies the payload, and returns before the message is delivered. It returns [ErrClosed], or [ErrAway] unless
-// [Config].Local is set, or an error for a message that nodes or the broker can never take. On an error no room
-// gets the message. There must be at least one room; it may be [EveryRoom].
-func Publish[P string | []byte](n *Node, l Labels, rooms, except []string, kind byte, payload P) error {
-	m := message{kind: kind, except: except, trace: l.Trace, key: l.Key}
-	if err := n.checkSize(rooms, m, len(payload)); err != nil {
+// Publish takes a message for the audience on all nodes. With labels that aren't empty it belongs to a
+// trace, or is the newest value of a key; see [Delivery]. Publish copies the payload, and returns before the
+// message is delivered. It returns [ErrClosed], or [ErrAway] unless [Config].Local is set, or an error for a
+// message that nodes or the broker can never take. On an error nobody gets the message.
+func Publish[P string | []byte](n *Node, l Labels, to Audience, kind byte, payload P) error {
+	topics, conns := to.topics()
+	if len(topics) == 0 {
+		return nil
+	}
+	m := message{kind: kind, except: to.Except, unless: to.ExceptIdentities, trace: l.Trace, key: l.Key}
+	if err := n.checkSize(topics, to, l, len(payload)); err != nil {
 		return err
 	}
 
 	o := &n.outbox
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if err := o.admit(rooms, len(payload)*len(rooms)); err != nil {
+	if err := o.admit(topics, len(payload)*len(topics)); err != nil {
 		return err
 	}
-	for i, room := range rooms {
-		if kind != frame.Close {
-			m.besides = rooms[:i]
+	for i, topic := range topics {
+		if m.to = to.Identities; conns != nil {
+			m.to = conns[topic]
+		} else if !isCommand(kind) {
+			m.besides = topics[:i]
 		}
-		enqueue(o, room, m, payload)
+		enqueue(o, topic, m, payload)
 	}
 	return nil
 }
 
 // checkSize checks a message against the limits of nodes and of the broker.
-func (n *Node) checkSize(rooms []string, m message, size int) error {
-	if len(rooms) > maxRooms {
-		return fmt.Errorf("wsroom: a message to %d rooms: with a broker the most is %d", len(rooms), maxRooms)
+func (n *Node) checkSize(topics []string, to Audience, l Labels, size int) error {
+	if len(topics) > maxRooms {
+		return fmt.Errorf("wsroom: a message to %d rooms: with a broker the most is %d", len(topics), maxRooms)
 	}
-	if limit := maxNames - maxRooms; len(m.except) > limit {
-		return fmt.Errorf("wsroom: a message that leaves out %d connections: with a broker the most is %d",
-			len(m.except), limit)
+	named := len(to.Identities) + len(to.Conns) + len(to.Except) + len(to.ExceptIdentities)
+	if limit := maxNames - maxRooms; named > limit {
+		return fmt.Errorf("wsroom: a message that names %d connections and identities: with a broker the most is %d",
+			named, limit)
 	}
 
 	overhead := envelopeHead + 6*maxUvarint // at most, without names and labels
-	if m.trace != "" || m.key != "" {
-		overhead += maxUvarint + len(m.trace) + len(m.key) // both lengths fit into maxUvarint: they are at most 255
+	if l.Trace != "" || l.Key != "" {
+		overhead += maxUvarint + len(l.Trace) + len(l.Key) // both lengths fit into maxUvarint: they are at most 255
 	}
-	for _, names := range [][]string{rooms[:len(rooms)-1], m.except} {
+	if len(to.Identities)+len(to.Conns)+len(to.ExceptIdentities) > 0 {
+		overhead += 2 * maxUvarint
+	}
+	lists := [...][]string{to.Identities, to.Conns, to.Except, to.ExceptIdentities, nil}
+	if len(to.Rooms) > 0 {
+		lists[len(lists)-1] = to.Rooms[:len(to.Rooms)-1] // of which the last message leaves out the members
+	}
+	for _, names := range lists {
 		for _, name := range names {
 			overhead += maxUvarint + len(name)
 		}

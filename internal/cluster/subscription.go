@@ -8,7 +8,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/wsroom/wsroom/internal/frame"
 	"github.com/wsroom/wsroom/internal/serial"
 )
 
@@ -46,7 +45,7 @@ const (
 type subscription struct {
 	node   *Node
 	room   string
-	rooms  []string      // their members get the messages; nil: everyone does
+	rooms  []string      // their members get the messages; nil if it isn't a room's
 	kept   bool          // the broker keeps the messages
 	before past          // what the last subscription of a kept room had seen
 	ready  chan struct{} // closed when it is subscribed, or when members do without it
@@ -86,7 +85,7 @@ func newSubscription(n *Node, room string) *subscription {
 	if delete(n.ended, room); s.seen == nil {
 		s.seen = map[nodeID]seen{}
 	}
-	if room != EveryRoom {
+	if isRoom(room) {
 		s.rooms = []string{room}
 	}
 	s.ctx, s.cancel = context.WithCancel(n.ctx)
@@ -337,13 +336,32 @@ func (s *subscription) take(envelope []byte) {
 			s.gap("malformed", err)
 		case m.kind == kindLost:
 			s.givenUp(node)
-		case past && (m.kind == frame.Close || m.key != ""): // it was for the members of then
+		case past && (isCommand(m.kind) || m.key != ""): // it was for the members of then
 		default:
-			at := Position{s.at, letter}
-			s.node.cfg.Receive(Delivery{s.rooms, m.kind, payload, m.except, m.besides, Labels{m.trace, m.key}, at, past})
+			s.receive(m, payload, Position{s.at, letter}, past)
 		}
 	}
 	s.signalEcho(node)
+}
+
+// receive hands over a message. What is for identities or connections must have come on a topic for those.
+func (s *subscription) receive(m message, payload []byte, at Position, past bool) {
+	d := Delivery{Kind: m.kind, Payload: payload, Besides: m.besides, At: at, Past: past}
+	d.Except, d.ExceptIdentities = m.except, m.unless
+	switch {
+	case s.rooms != nil && len(m.to) > 0:
+		s.gap("malformed", errMalformed)
+		return
+	case s.rooms != nil:
+		d.Rooms = s.rooms
+	case s.room != EveryRoom:
+		d.Conns = m.to
+	case len(m.to) > 0:
+		d.Identities = m.to
+	default:
+		d.All = true
+	}
+	s.node.cfg.Receive(d)
 }
 
 // isNew notes a message's sequence and reports whether the message is new. If earlier messages haven't

@@ -41,6 +41,13 @@ type Place struct {
 type Hidden struct {
 	Conns []uint64 // connections that the sender has left out, by their tags
 	Rooms []string // their members got the message there
+
+	Identities []string // that the sender has left out
+}
+
+// IsFrom reports whether the sender has left out the identity. h may be nil, and the identity "".
+func (h *Hidden) IsFrom(identity string) bool {
+	return h != nil && identity != "" && slices.Contains(h.Identities, identity)
 }
 
 // from reports whether the sender has left out the connection with this tag. h may be nil.
@@ -299,14 +306,16 @@ func (l *Log) After(number uint64, f func(*frame.Message, *Place)) {
 }
 
 // Tail returns the last n kept messages whose number is at most last, the oldest first. It leaves out those that
-// are empty, and those that aren't for the connection with this tag.
-func (l *Log) Tail(n int, last, conn uint64) []*frame.Message {
+// are empty, and those that aren't for the connection with this tag or for the identity.
+func (l *Log) Tail(n int, last, conn uint64, identity string) []*frame.Message {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	var tail []*frame.Message
 	for i := l.len - 1; i >= 0 && len(tail) < n; i-- {
 		m := l.at(i)
-		if place := placeOf(m); place.Number <= last && m.Size() > 0 && !place.Hidden.from(conn) {
+		place := placeOf(m)
+		hidden := place.Hidden.from(conn) || place.Hidden.IsFrom(identity)
+		if place.Number <= last && m.Size() > 0 && !hidden {
 			tail = append(tail, m)
 		}
 	}

@@ -7,12 +7,12 @@ import (
 	"github.com/wsroom/wsroom/internal/serial"
 )
 
-// events are the joins and leaves that are still to be reported, in order, one at a time. They have a goroutine of
-// their own, so that a slow report delays no call of the store.
+// events are what is still to be reported, in order, one at a time. They have a goroutine of their own, so
+// that a slow report delays no call of the store.
 //
-// While a report runs, a member has at most one event waiting: an event takes back one of the opposite kind.
+// While a report runs, a member has at most one event waiting: a further one is merged with it.
 type events struct {
-	report func(joined bool, room, identity string) // called with no lock held
+	report func(kind, Member) // called with no lock held
 	calls  serial.Queue
 
 	mu      sync.Mutex               // guards the rest
@@ -20,33 +20,57 @@ type events struct {
 	waiting map[string]*list.Element // by room and identity
 }
 
-// event is a join or a leave.
+// kind is what an event reports.
+type kind uint8
+
+const (
+	joined kind = iota
+	left
+	updated
+)
+
+// event is a join, a leave or an update.
 type event struct {
-	joined         bool
-	room, identity string
-	times          int // how often to report it: more than once only where a lease was lost
+	kind
+	Member
+	times int // how often to report it: more than once only where a lease was lost
 }
 
 // add queues an event, merged with the member's waiting one.
-func (e *events) add(joined bool, room, identity string) {
+func (e *events) add(k kind, m Member) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 
-	key := memberKey(room, identity)
-	if place := e.waiting[key]; place != nil {
-		waiting := place.Value.(*event)
-		if waiting.joined == joined {
-			waiting.times++
-			return
-		}
-		e.takeOnce(place)
+	place := e.waiting[memberKey(m.Room, m.Identity)]
+	if place == nil {
+		e.push(k, m)
 		return
 	}
 
+	waiting := place.Value.(*event)
+	before := waiting.Info
+	if k != left {
+		waiting.Info = m.Info
+	}
+	switch {
+	case waiting.kind == updated:
+		waiting.kind = k
+	case k == updated && waiting.kind == joined: // it joins with the newest info
+	case waiting.kind == k:
+		waiting.times++
+	default: // a join and a leave cancel each other
+		e.takeOnce(place)
+		if waiting.times == 0 && waiting.kind == left && before != m.Info && m.Info != "" {
+			e.push(updated, m)
+		}
+	}
+}
+
+func (e *events) push(k kind, m Member) {
 	if e.waiting == nil {
 		e.waiting = map[string]*list.Element{}
 	}
-	e.waiting[key] = e.queue.PushBack(&event{joined, room, identity, 1})
+	e.waiting[memberKey(m.Room, m.Identity)] = e.queue.PushBack(&event{k, m, 1})
 	e.calls.Add("next", e.reportNext)
 }
 
@@ -55,7 +79,7 @@ func (e *events) takeOnce(place *list.Element) *event {
 	next := place.Value.(*event)
 	if next.times--; next.times == 0 {
 		e.queue.Remove(place)
-		delete(e.waiting, memberKey(next.room, next.identity))
+		delete(e.waiting, memberKey(next.Room, next.Identity))
 	}
 	return next
 }
@@ -69,12 +93,16 @@ func (e *events) reportNext() {
 		return
 	}
 	next := e.takeOnce(oldest)
+	k, m := next.kind, next.Member
 	if e.queue.Len() > 0 {
 		e.calls.Add("next", e.reportNext)
 	}
 	e.mu.Unlock()
 
-	e.report(next.joined, next.room, next.identity)
+	if k == left {
+		m.Info = ""
+	}
+	e.report(k, m)
 }
 
 // memberKey is different for each pair: no room has a NUL in its name.

@@ -90,14 +90,14 @@ func (b *Book) releaseLease() {
 }
 
 // reportLeft reports the members whose nodes are gone. It skips rooms of other hubs.
-func (b *Book) reportLeft(left map[string][]string) {
-	for _, key := range slices.Sorted(maps.Keys(left)) {
+func (b *Book) reportLeft(gone map[string][]string) {
+	for _, key := range slices.Sorted(maps.Keys(gone)) {
 		room, ours := strings.CutPrefix(key, b.prefix)
 		if !ours {
 			continue
 		}
-		for _, identity := range left[key] {
-			b.event(false, room, identity)
+		for _, identity := range gone[key] {
+			b.event(left, Member{Room: room, Identity: identity})
 		}
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"net/url"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -24,12 +25,18 @@ type Config struct {
 	Name string
 	// Grace is how long a member without connections is still present.
 	Grace time.Duration
+	// Infos says that members may show something. All nodes of a name say the same.
+	Infos bool
 	// Log gets one line when the store begins to fail.
 	Log *slog.Logger
-	// Joined and Left report a member's first connection of all nodes, and the end of its last one's grace. They are
-	// called one at a time, with no lock held. Either may be nil.
-	Joined, Left func(room, identity string)
+	// Joined and Left report a member's first connection of all nodes, and the end of its last one's grace.
+	// Updated reports that a member that was there shows another info. They are called one at a time, with no
+	// lock held. Each may be nil.
+	Joined, Updated, Left func(Member)
 }
+
+// Member is an identity in a room, with what it shows: "" if it shows nothing, or has left.
+type Member struct{ Room, Identity, Info string }
 
 // Book keeps who is in which room of one hub, and syncs the store with that. It is made by New. All methods may be
 // called concurrently.
@@ -67,6 +74,9 @@ type member struct {
 	room, identity string
 
 	state
+	info       string        // what the newest connection here shows; "" if none has shown anything
+	shown      string        // the info that this node stored last
+	newer      bool          // info is to be stored; it may be equal to shown, and another node has stored one since
 	conns      int           // may be negative for a moment: a leave can overtake its join
 	grace      *time.Timer   // since the last connection has left; nil if none ever has
 	queued     bool          // in todo
@@ -104,9 +114,9 @@ func New(c Config) *Book {
 	return b
 }
 
-// Count adds n connections of the identity to those in the room. It ignores the identity "". It calls neither the
-// store nor a hook, so the caller may hold locks.
-func (b *Book) Count(room, identity string, n int) {
+// Count adds n connections of the identity to those in the room. They show info, unless that is "". Count
+// ignores the identity "". It calls neither the store nor a hook, so the caller may hold locks.
+func (b *Book) Count(room, identity, info string, n int) {
 	if identity == "" {
 		return
 	}
@@ -115,8 +125,11 @@ func (b *Book) Count(room, identity string, n int) {
 
 	m := b.member(room, identity)
 	m.conns += n
+	if info != "" {
+		b.show(m, info)
+	}
 	switch {
-	case m.conns > 0 && !m.present && !b.closed:
+	case m.conns > 0 && !b.closed && (!m.present || m.newer):
 		m.present = true
 		b.sync(m)
 	case m.conns > 0 || !m.present:
@@ -128,21 +141,66 @@ func (b *Book) Count(room, identity string, n int) {
 	}
 }
 
-// Members returns who is present in the room on all nodes, each once, sorted. That includes members of this node that
-// the store doesn't know yet. If the store fails, Members returns those of this node and the store's error.
-func (b *Book) Members(ctx context.Context, room string) ([]string, error) {
-	identities, err := b.store.Identities(ctx, b.key(room))
+// Show has the identity show info in the room, if it has a connection there. Like Count it only notes that.
+func (b *Book) Show(room, identity, info string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	m := b.rooms[room][identity]
+	if m == nil || m.conns <= 0 {
+		return
+	}
+	if b.show(m, info); m.newer && m.present && !b.closed {
+		b.sync(m)
+	}
+}
+
+// show notes what a member shows; mu is locked.
+func (b *Book) show(m *member, info string) {
+	m.info, m.newer = info, b.shared || info != m.shown
+}
+
+// Members returns who is present in the room on all nodes, each once, sorted. That includes members of this
+// node that the store doesn't know yet, and what those show. If the store fails, Members returns those of
+// this node and the store's error.
+func (b *Book) Members(ctx context.Context, room string) ([]Member, error) {
+	infos, err := b.infos(ctx, b.key(room))
 
 	b.mu.Lock()
 	for identity, m := range b.rooms[room] {
-		if m.present {
-			identities = append(identities, identity)
+		if !m.present {
+			continue
+		}
+		if _, listed := infos[identity]; !listed || m.newer || m.busy {
+			infos[identity] = m.info
 		}
 	}
 	b.mu.Unlock()
 
-	slices.Sort(identities)
-	return slices.Compact(identities), err
+	members := make([]Member, 0, len(infos))
+	for identity, info := range infos {
+		members = append(members, Member{room, identity, info})
+	}
+	slices.SortFunc(members, func(a, b Member) int { return strings.Compare(a.Identity, b.Identity) })
+	return members, err
+}
+
+// infos returns who is in a room of the store, and what each shows, as far as the store keeps that. The map
+// isn't nil.
+func (b *Book) infos(ctx context.Context, key string) (infos map[string]string, err error) {
+	if store, ok := b.store.(infoStore); ok && b.config.Infos {
+		infos, err = store.Infos(ctx, key)
+		if infos == nil {
+			infos = map[string]string{}
+		}
+		return infos, err
+	}
+
+	identities, err := b.store.Identities(ctx, key)
+	infos = make(map[string]string, len(identities))
+	for _, identity := range identities {
+		infos[identity] = ""
+	}
+	return infos, err
 }
 
 // Close ends the node's part. With a shared store its members get the grace to come back by way of another node: the
@@ -222,21 +280,29 @@ func (b *Book) graceOver(m *member) {
 // key is the room's name in the store.
 func (b *Book) key(room string) string { return b.prefix + room }
 
-// event has a join or leave reported.
-func (b *Book) event(joined bool, room, identity string) {
-	if b.config.Joined != nil || b.config.Left != nil {
-		b.events.add(joined, room, identity)
+// event has something reported of a member.
+func (b *Book) event(k kind, m Member) {
+	if b.config.Joined != nil || b.config.Left != nil || b.config.Updated != nil {
+		b.events.add(k, m)
 	}
 }
 
 // report calls the hook.
-func (b *Book) report(joined bool, room, identity string) {
-	hook := b.config.Left
-	if joined {
-		hook = b.config.Joined
+func (b *Book) report(k kind, m Member) {
+	if hook := b.hook(k); hook != nil {
+		hook(m)
 	}
-	if hook != nil {
-		hook(room, identity)
+}
+
+// hook returns what reports events of that kind.
+func (b *Book) hook(k kind) func(Member) {
+	switch k {
+	case joined:
+		return b.config.Joined
+	case left:
+		return b.config.Left
+	default:
+		return b.config.Updated
 	}
 }
 

@@ -34,6 +34,22 @@ type listStore interface {
 	Entries(ctx context.Context, node string) (map[string][]string, error)
 }
 
+// infoStore is a Store that keeps what members show. Each entry is a room, an identity and what it shows: ""
+// leaves that as it is.
+type infoStore interface {
+	// EnterInfo is EnterAll, and has each identity show that from now on. changed says for which another info
+	// was shown before.
+	EnterInfo(ctx context.Context, entries [][3]string, node string) (first, changed []bool, err error)
+	// Infos is Identities with what each shows, or "".
+	Infos(ctx context.Context, room string) (map[string]string, error)
+}
+
+// KeepsInfos reports whether a store keeps what members show.
+func KeepsInfos(s Store) bool {
+	_, ok := s.(infoStore)
+	return ok
+}
+
 // localStore is the store of a node that shares none. It keeps nothing: the Book knows all members, and nobody is
 // there by way of another node.
 type localStore struct{}
@@ -54,3 +70,11 @@ func (localStore) EnterAll(_ context.Context, entries [][2]string, _ string) ([]
 func (localStore) ExitAll(_ context.Context, entries [][2]string, _ string) ([]bool, error) {
 	return slices.Repeat([]bool{true}, len(entries)), nil
 }
+
+// EnterInfo is only called for what changes something.
+func (localStore) EnterInfo(_ context.Context, entries [][3]string, _ string) (first, changed []bool, err error) {
+	yes := slices.Repeat([]bool{true}, len(entries))
+	return yes, yes, nil
+}
+
+func (localStore) Infos(context.Context, string) (map[string]string, error) { return nil, nil }

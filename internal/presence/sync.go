@@ -3,6 +3,7 @@ package presence
 import (
 	"context"
 	"errors"
+	"slices"
 	"time"
 
 	"github.com/wsroom/wsroom/internal/serial"
@@ -55,8 +56,11 @@ var changes = map[state]change{
 type task struct {
 	*member
 	change
-	began    state // the member's, when the task began
-	onlyNode bool  // the last call's answer: the member is there by way of no other node
+	began    state  // the member's, when the task began
+	info     string // what it showed then; the last call stores it if it enters
+	shown    string // what this node had stored then
+	onlyNode bool   // the last call's answer: the member is there by way of no other node
+	changed  bool   // the last call's answer: the member showed something else before
 	done     bool
 	failed   bool // a call failed, and may have taken effect
 }
@@ -90,9 +94,21 @@ func (b *Book) syncNext() {
 	b.finish(tasks, err != nil)
 
 	for _, t := range tasks {
-		if t.done && t.differs && t.onlyNode {
-			b.event(t.began.present, t.room, t.identity)
-		}
+		b.reportTask(t)
+	}
+}
+
+// reportTask reports what a task has changed. An update whose call failed may have taken effect.
+func (b *Book) reportTask(t *task) {
+	m := Member{t.room, t.identity, t.info}
+	switch {
+	case !t.done:
+	case t.differs && t.onlyNode && t.began.present:
+		b.event(joined, m)
+	case t.differs && t.onlyNode:
+		b.event(left, m)
+	case t.last == enter && (t.changed || t.began.uncertain && t.info != t.shown):
+		b.event(updated, m)
 	}
 }
 
@@ -144,7 +160,11 @@ func (b *Book) newTasks(members []*member) []*task {
 
 	tasks := make([]*task, len(members))
 	for i, m := range members {
-		t := &task{member: m, change: changes[m.state], began: m.state}
+		t := &task{member: m, change: changes[m.state], began: m.state, info: m.info, shown: m.shown}
+		if t.last == none && m.newer && m.present {
+			t.last = enter // again, with its info
+		}
+		m.newer = false
 		t.done = t.last == none
 		tasks[i] = t
 	}
@@ -187,10 +207,13 @@ func only(tasks []*task, c call, step func(*task) call) []*task {
 
 // callFor enters or exits, and notes which tasks have failed.
 func (b *Book) callFor(ctx context.Context, c call, tasks []*task) (err error) {
-	switch len(tasks) {
-	case 0:
+	showing := c == enter && slices.ContainsFunc(tasks, func(t *task) bool { return t.info != "" })
+	switch store, ok := b.store.(infoStore); {
+	case len(tasks) == 0:
 		return nil
-	case 1:
+	case showing && ok:
+		err = b.enterInfo(ctx, store, tasks)
+	case len(tasks) == 1:
 		err = b.callOne(ctx, c, tasks[0])
 	default:
 		err = b.callAll(ctx, c, tasks)
@@ -212,6 +235,26 @@ func (b *Book) callOne(ctx context.Context, c call, t *task) (err error) {
 	}
 	t.onlyNode, err = method(ctx, b.key(t.room), t.identity, b.node)
 	return err
+}
+
+// enterInfo enters members with what they show.
+func (b *Book) enterInfo(ctx context.Context, store infoStore, tasks []*task) error {
+	entries := make([][3]string, len(tasks))
+	for i, t := range tasks {
+		entries[i] = [3]string{b.key(t.room), t.identity, t.info}
+	}
+	first, changed, err := store.EnterInfo(ctx, entries, b.node)
+	if err == nil && (len(first) != len(tasks) || len(changed) != len(tasks)) {
+		err = errAnswers
+	}
+	if err != nil {
+		return err
+	}
+
+	for i, t := range tasks {
+		t.onlyNode, t.changed = first[i], changed[i]
+	}
+	return nil
 }
 
 // callAll enters or exits many members by one call. The store is a batchStore: else there is one task at a time.
@@ -254,11 +297,15 @@ func (b *Book) finish(tasks []*task, failed bool) {
 		if t.done {
 			m.entered, m.uncertain = t.began.present, false
 			m.limit, m.retryDelay = 0, 0
+			if t.last == enter {
+				m.shown = t.info
+			}
 			b.dropIfUnused(m)
 			continue
 		}
 
 		m.uncertain = m.uncertain || t.failed
+		m.newer = m.newer || t.info != ""
 		if t.failed && len(tasks) > 1 {
 			m.limit = len(tasks) / 2
 		}

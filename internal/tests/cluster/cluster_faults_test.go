@@ -109,7 +109,7 @@ func TestHangingSubscribeLetsMembersIn(t *testing.T) {
 		hub := kit.Nodes(t, deaf{kit.NewWire()}, 1, wsroom.WithOutage(wsroom.DeliverLocally), wsroom.WithBrokerBuffer(time.Second, 1<<20))[0]
 		begin := time.Now()
 		wsroomtest.Dial(t, hub, "/a")
-		if err := kit.Member(t, hub, "/a").Join("/b"); err != nil || time.Since(begin) > 3*time.Second {
+		if err := kit.Member(t, hub, "/a").Join("/b"); err != nil || time.Since(begin) > 4*time.Second {
 			t.Errorf("after %v: %v", time.Since(begin), err)
 		}
 		hub = kit.Nodes(t, deaf{kit.NewWire()}, 1, wsroom.WithBrokerBuffer(time.Second, 1<<20))[0]

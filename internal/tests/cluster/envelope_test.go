@@ -82,6 +82,10 @@ func TestEnvelopeAsksForLittle(t *testing.T) {
 		{"8 million names, except", kit.ManyNames(0x21, 8<<20, 1), false},
 		{"8 million names, besides", kit.ManyNames(0x11, 8<<20, 1), false},
 		{"names that aren't there", append(append([]byte{1}, make([]byte, 16)...), 8, 1, 0, 0x21, 0xff, 0xff, 0xff, 0xff, 0x0f), false},
+		{"identities, on a room's topic", append(append([]byte{1}, make([]byte, 16)...), 13, 1, 0, 0x81, 1, 3, 'a', 'n', 'n', 0, 't', 'e', 'x', 't'), false},
+		{"8 million identities", kit.ManyNames(0x81, 8<<20, 1), false},
+		{"to enter no room", append(append([]byte{1}, make([]byte, 16)...), 4, 1, 0, 5, 0), false},
+		{"to enter a room and more", append(append([]byte{1}, make([]byte, 16)...), 7, 1, 0, 5, 1, 1, 'b', 0), false},
 		{"65,536, except", kit.ManyNames(0x21, 1<<16, 30), true},
 		{"65,536, besides", kit.ManyNames(0x11, 1<<16, 30), true},
 	} {

@@ -63,7 +63,7 @@ func loaded(t *testing.T, seed uint64, keeps, fails int) {
 		o.join(t, "/a")
 		wg.Go(func() {
 			for n := range 300 {
-				_ = cluster.Publish(o.Node, cluster.Labels{}, []string{"/a"}, nil, frame.Text, fmt.Sprint(i, ".", n)) // it may be away
+				_ = cluster.Publish(o.Node, cluster.Labels{}, cluster.Audience{Rooms: []string{"/a"}}, frame.Text, fmt.Sprint(i, ".", n)) // it may be away
 				time.Sleep(time.Duration(own.IntN(20)) * time.Millisecond)
 			}
 		})
@@ -147,7 +147,7 @@ func (h *harbour) step() {
 	switch n := h.rnd.IntN(100); {
 	case n < 55:
 		h.sent++
-		_ = cluster.Publish(o.Node, cluster.Labels{}, []string{"/a"}, nil, frame.Text, fmt.Sprint(h.sent)) // it may be away
+		_ = cluster.Publish(o.Node, cluster.Labels{}, cluster.Audience{Rooms: []string{"/a"}}, frame.Text, fmt.Sprint(h.sent)) // it may be away
 	case n < 60:
 		h.join(o)
 	case n < 65 && h.joined[o]:
@@ -273,7 +273,7 @@ func (h *harbour) wantAll() {
 	time.Sleep(time.Minute)
 	for i, o := range h.nodes {
 		h.join(o)
-		_ = cluster.Publish(o.Node, cluster.Labels{}, []string{"/a"}, nil, frame.Text, fmt.Sprint("end of ", i))
+		_ = cluster.Publish(o.Node, cluster.Labels{}, cluster.Audience{Rooms: []string{"/a"}}, frame.Text, fmt.Sprint("end of ", i))
 	}
 	synctest.Wait()
 	h.check()

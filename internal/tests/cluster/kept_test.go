@@ -229,7 +229,7 @@ func (o *noter) leave(room string) {
 func (o *noter) say(t *testing.T, texts ...string) {
 	t.Helper()
 	for _, text := range texts {
-		if err := cluster.Publish(o.Node, cluster.Labels{}, []string{"/a"}, nil, frame.Text, text); err != nil {
+		if err := cluster.Publish(o.Node, cluster.Labels{}, cluster.Audience{Rooms: []string{"/a"}}, frame.Text, text); err != nil {
 			t.Fatal(err)
 		}
 		synctest.Wait()
@@ -349,7 +349,7 @@ func TestKeptCloseIsNotOfThePast(t *testing.T) {
 			return 1, nil
 		})
 		a.say(t, "1", "2")
-		if err := cluster.Publish(a.Node, cluster.Labels{}, []string{"/a"}, nil, frame.Close, string(frame.ClosePayload(4000, ""))); err != nil {
+		if err := cluster.Publish(a.Node, cluster.Labels{}, cluster.Audience{Rooms: []string{"/a"}}, frame.Close, string(frame.ClosePayload(4000, ""))); err != nil {
 			t.Fatal(err)
 		}
 		a.say(t, "3")
@@ -853,7 +853,7 @@ func TestKeptLogBeginsWhenTheLastHasEnded(t *testing.T) {
 		}
 	}
 	o.join(t, "/a")
-	if err := cluster.Publish(o.Node, cluster.Labels{}, []string{"/a"}, nil, frame.Text, "1"); err != nil {
+	if err := cluster.Publish(o.Node, cluster.Labels{}, cluster.Audience{Rooms: []string{"/a"}}, frame.Text, "1"); err != nil {
 		t.Fatal(err)
 	}
 	kit.Until(t, "the message has come", func() bool { return o.texts("/a") == "1" })
@@ -915,7 +915,7 @@ func TestMessagesToAllAreNotKept(t *testing.T) {
 		server := brokertest.NewMemory()
 		a := newNoter(t, server, 100)
 		a.join(t, cluster.EveryRoom)
-		if err := cluster.Publish(a.Node, cluster.Labels{}, []string{cluster.EveryRoom}, nil, frame.Text, "1"); err != nil {
+		if err := cluster.Publish(a.Node, cluster.Labels{}, cluster.Audience{All: true}, frame.Text, "1"); err != nil {
 			t.Fatal(err)
 		}
 		synctest.Wait()

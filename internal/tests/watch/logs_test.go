@@ -140,6 +140,7 @@ func faults() []trigger {
 			defer cancel()
 			hub.Shutdown(ctx)
 		}, wsroom.WithBroker(stubborn)),
+		onConn("", func(_ *kit.RawConn, hub *wsroom.Hub) { hub.To("/a").Join("b") }, wsroom.WithMaxRooms(1)),
 		{"", nil, func(s *kit.PipeServer, hub *wsroom.Hub) {
 			defer func() { _ = recover() }() // hangs up
 			r, err := http.ReadRequest(bufio.NewReader(strings.NewReader(kit.UpgradeRequest("/a?token=SECRET"))))
@@ -173,7 +174,7 @@ func TestOnlyFaultsAreLogged(t *testing.T) {
 			}
 			seen[what] = true
 		}
-		fault := regexp.MustCompile("^$|panic|hijack|broker").MatchString(h.counts) && h.counts != "refused panic"
+		fault := regexp.MustCompile("^$|panic|hijack|broker|refused identity").MatchString(h.counts) && h.counts != "refused panic"
 		if (b.String() != "") != fault || strings.Contains(b.String(), "SECRET") {
 			t.Errorf("%s: logged %q", h.counts, b.String())
 		}

@@ -252,6 +252,8 @@ func refusalsOfRequests() []trigger {
 		onRequest("refused room", kit.UpgradeRequest("/%01"), noSetup),
 		onRequest("refused authorize", request, noSetup, kit.Deny(403)),
 		onRequest("refused authorize", request, noSetup, kit.Deny(403), wsroom.WithRejectMode(wsroom.CloseFrame)),
+		onRequest("refused identity", request, noSetup, wsroom.WithIdentity(func(*http.Request) string { return "ann" }),
+			wsroom.WithMemberInfo(func(*http.Request) any { return func() {} })),
 		onRequest("refused panic", request, noSetup, asked(func() error { panic(http.ErrAbortHandler) })),
 		onRequest("refused timeout", request, noSetup, asked(func() error { time.Sleep(11 * time.Second); return nil })),
 		onRequest("refused timeout", request, noSetup), // the client doesn't take the answer
