@@ -348,6 +348,7 @@ func (s *subscription) take(envelope []byte) {
 func (s *subscription) receive(m message, payload []byte, at Position, past bool) {
 	d := Delivery{Kind: m.kind, Payload: payload, Besides: m.besides, At: at, Past: past}
 	d.Except, d.ExceptIdentities = m.except, m.unless
+	d.Labels = Labels{m.trace, m.key}
 	switch {
 	case s.rooms != nil && len(m.to) > 0:
 		s.gap("malformed", errMalformed)
