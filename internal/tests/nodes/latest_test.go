@@ -32,15 +32,18 @@ func TestLatestAndDeliveredAcrossNodes(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			for reader.NextText() != "value 99" {
+			if err := from.SendTextToRoom("/a", "end"); err != nil {
+				t.Fatal(err)
+			}
+			for reader.NextText() != "end" {
 			}
 
 			slow.Resume()
 			var got []string
-			for len(got) == 0 || got[len(got)-1] != "value 99" {
+			for len(got) == 0 || got[len(got)-1] != "end" {
 				got = append(got, slow.NextText())
 			}
-			if want := []string{"chat", "value 98", "value 99"}; !slices.Equal(got[1:], want) {
+			if want := []string{"chat", "value 98", "value 99", "end"}; !slices.Equal(got[1:], want) {
 				t.Errorf("got %q", got[1:])
 			}
 			ctx, cancel := context.WithTimeout(t.Context(), patience)
