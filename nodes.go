@@ -540,8 +540,13 @@ func (h *Hub) mark(room string) {
 // has OnRoomOpen called for the rooms that aren't open. OnRoomMessage gets what comes meanwhile, after that.
 // Its errors are those of cluster.Node.Subscribe and lifecycle.Rooms.Use.
 func (h *Hub) subscribe(ctx func() context.Context, rooms ...string) error {
+	return h.subscribeTopics(ctx, rooms, rooms...)
+}
+
+// subscribeTopics is subscribe to rooms, and to further topics.
+func (h *Hub) subscribeTopics(ctx func() context.Context, rooms []string, topics ...string) error {
 	if h.node != nil {
-		if err := h.node.Subscribe(ctx, rooms...); err != nil {
+		if err := h.node.Subscribe(ctx, topics...); err != nil {
 			return err
 		}
 	}
@@ -550,7 +555,7 @@ func (h *Hub) subscribe(ctx func() context.Context, rooms ...string) error {
 	}
 	err := h.lives.Use(ctx, rooms...)
 	if err != nil && h.node != nil {
-		h.node.Unsubscribe(rooms...)
+		h.node.Unsubscribe(topics...)
 	}
 	return err
 }
@@ -568,16 +573,10 @@ func (h *Hub) unsubscribe(rooms ...string) {
 // subscribeConn makes this node receive what is for a connection in the room, until unsubscribe of the room
 // and unsubscribeConn.
 func (h *Hub) subscribeConn(ctx func() context.Context, room string) error {
-	if h.node != nil {
-		if err := h.node.Subscribe(ctx, cluster.EveryRoom, h.node.Own()); err != nil {
-			return err
-		}
+	if h.node == nil {
+		return h.subscribe(ctx, room)
 	}
-	err := h.subscribe(ctx, room)
-	if err != nil {
-		h.unsubscribeConn()
-	}
-	return err
+	return h.subscribeTopics(ctx, []string{room}, cluster.EveryRoom, h.node.Own(), room)
 }
 
 // unsubscribeConn undoes subscribeConn, but for the room.
