@@ -3,6 +3,8 @@ package wsroom
 import (
 	"hash/maphash"
 	"maps"
+	"math"
+	"math/bits"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -19,7 +21,7 @@ import (
 
 // shardCount is the number of parts of the store. With so many, rooms seldom wait for each other. It is a
 // power of two.
-const shardCount = 64
+const shardCount = 64 // as many as a set in a uint64 has
 
 // store holds the rooms and connections of this process.
 //
@@ -250,7 +252,7 @@ func (s *store) joinAll(c *Conn, names []string) (entered int, err error) {
 // enterAll is joinAll with the entries. It returns how many rooms it has opened, too.
 func (s *store) enterAll(c *Conn, names []string, entries []*entry) (entered, opened int, err error) {
 	locked := s.lock(audience{rooms: names})
-	defer s.unlock(&locked)
+	defer s.unlock(locked)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 
@@ -492,7 +494,7 @@ func (s *store) visit(to audience, f func(*Conn)) {
 	}
 
 	locked := s.lock(to)
-	defer s.unlock(&locked)
+	defer s.unlock(locked)
 	switch {
 	case to.all:
 		for i := range s.shards {
@@ -542,31 +544,25 @@ func (sh *shard) find(id string) *Conn {
 	return sh.byID[id]
 }
 
-// lock locks the audience's shards by rising index.
-func (s *store) lock(to audience) (locked [shardCount]bool) {
-	for i := range locked {
-		locked[i] = to.all
-	}
-	if !to.all {
+// lock locks the audience's shards by rising index. It returns them as the set bits.
+func (s *store) lock(to audience) (locked uint64) {
+	if to.all {
+		locked = math.MaxUint64
+	} else {
 		for _, name := range to.names() {
-			locked[s.index(name)] = true
+			locked |= 1 << s.index(name)
 		}
 	}
-
-	for i := range s.shards {
-		if locked[i] {
-			s.shards[i].mu.Lock()
-		}
+	for set := locked; set != 0; set &= set - 1 {
+		s.shards[bits.TrailingZeros64(set)].mu.Lock()
 	}
 	return locked
 }
 
 // unlock unlocks the shards that lock has locked.
-func (s *store) unlock(locked *[shardCount]bool) {
-	for i := range s.shards {
-		if locked[i] {
-			s.shards[i].mu.Unlock()
-		}
+func (s *store) unlock(locked uint64) {
+	for set := locked; set != 0; set &= set - 1 {
+		s.shards[bits.TrailingZeros64(set)].mu.Unlock()
 	}
 }
 
@@ -610,7 +606,7 @@ func (s *store) send(to audience, omit omission, from origin, m *frame.Message) 
 // sendToSeveral is send to several rooms. A member of more than one gets the message in the first.
 func (s *store) sendToSeveral(to audience, omit omission, from origin, m *frame.Message, t *tally) (receivers int) {
 	locked := s.lock(to)
-	defer s.unlock(&locked)
+	defer s.unlock(locked)
 
 	names, tagged := lookup.New(to.rooms), s.tagging.Load() > 0 // one answer for all rooms: they share m
 	for i, name := range to.rooms {
