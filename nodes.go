@@ -51,57 +51,6 @@ type Broker interface {
 	Subscribe(ctx context.Context, topic string, deliver func(data []byte), lost func(error)) (stop func(), err error)
 }
 
-// Keeper is what a [Broker] may be besides: it keeps the last messages of a topic, and gives them to nodes
-// that come to the topic later or were cut off from it. WithHistory needs one. What [Broker] says of topics,
-// data, MaxData and concurrency holds for these methods, too. The suite in adapters/brokertest checks them.
-//
-// Each kept message has a position. Positions are greater than 0 and rise within a topic, in steps of any
-// size. A message has the same position for all followers, whether they hear it at once or later. No
-// position comes again on its topic, whatever becomes of the broker's data: after a restart, a failover or
-// the loss of all data, new messages have higher positions than all that any follower has seen.
-//
-// All nodes use a topic in the same way: with Keep and Follow, or with Publish and Subscribe. If a topic is
-// used in both ways, it isn't defined which messages arrive.
-type Keeper interface {
-	// Keep does what Publish does, for the topic's followers, and has data kept until n newer messages are
-	// on the topic or d has passed, whichever is first. The broker may keep some more, and for somewhat
-	// longer. What is kept of a topic ends by itself, also if the topic gets no more messages. n and d are
-	// greater than 0. If calls for a topic differ in n or d, those of the latest call may count for all of
-	// the topic's messages.
-	//
-	// Once Keep has returned nil, each call of Follow that begins afterwards, on any node, finds data as
-	// long as it is kept. While the broker is known to be away, Keep may fail at once. What one goroutine
-	// keeps on a topic has rising positions. Keep must not keep the slice. It waits no longer than ctx
-	// allows. After an error the data may be on the topic nevertheless. The hub may then keep it again, which
-	// is one more message with a position of its own. An error with a method Rejected() bool that returns
-	// true says that this data can never be kept.
-	Keep(ctx context.Context, topic string, data []byte, n int, d time.Duration) error
-	// Follow is a Subscribe that begins with what is kept. It calls deliver for the last messages that are
-	// kept, at most n, oldest first, and calls live once. deliver then goes on with what is kept from then
-	// on, and Follow returns. From the first message delivered on, none is left out and none comes twice. If
-	// nothing is kept, live is called first. n is greater than 0.
-	//
-	// ctx bounds only the wait until Follow returns, which includes the time that deliver and live take.
-	// deliver must not keep data. A topic may be followed several times. A slow deliver holds up no other
-	// follower and no subscription. If too much waits for it after live, some may be left out, and lost is
-	// called in its place.
-	//
-	// A follower survives a reconnect. If all messages that it has missed are still kept, deliver goes on
-	// with them, even if they are more than n, and lost isn't called. Otherwise lost is called in the place
-	// of those that are gone, once the topic is followed again; deliver then goes on with the oldest
-	// message after that place that is still kept. Where the last message that was delivered isn't kept any
-	// more, or none was delivered, lost may be called although nothing was missed. If the connection breaks
-	// while Follow waits, lost may be called before live.
-	//
-	// deliver, live and lost are called one at a time. When stop returns, none of them is running and none
-	// will run again. stop may be called more than once, but not from one of them. When Follow returns an
-	// error, none of them is running and none will run again; some may have run.
-	Follow(
-		ctx context.Context, topic string, n int,
-		deliver func(position uint64, data []byte), live func(), lost func(error),
-	) (stop func(), err error)
-}
-
 // PresenceStore keeps the presence of all nodes: for each room, the identities in it and the nodes through
 // which each is there. Rooms, identities and nodes are any non-empty strings. All methods may be called
 // concurrently. Each takes effect as a whole, except where its comment says otherwise. A node's entries are

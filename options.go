@@ -1,7 +1,6 @@
 package wsroom
 
 import (
-	"bytes"
 	"crypto/rand"
 	"encoding/json"
 	"errors"
@@ -624,60 +623,4 @@ func within(option string, value, last int) error {
 		return fmt.Errorf("%s: unknown value %d", option, value)
 	}
 	return nil
-}
-
-const (
-	defaultHistoryTotal = 64 << 20 // bytes
-	leastResumeKey      = 32       // bytes
-)
-
-// WithHistory keeps the last messages of each room for clients that come back: up to n messages and bytes of
-// frames, none older than age. A client that speaks the subprotocol wsroom.v1 and comes back in that time is sent
-// what it has missed, each message once and in order, before any other of the room, whichever node it comes
-// to; see [Conn.Resumed]. All other clients get plain messages as ever. docs/resume.md has the subprotocol and the
-// clients that speak it.
-//
-// Messages to one connection and to all aren't kept. Nor does a room have a history before its first member has
-// come, or once it has had no member for age.
-//
-// With a broker, the broker must be a [Keeper], and [WithResumeKey] must be set. [WithOutage]([DeliverLocally])
-// isn't possible then.
-func WithHistory(n int, bytes int64, age time.Duration) Option {
-	return func(c *config) error {
-		c.history = history.Limits{Messages: n, Bytes: bytes, Age: age}
-		return errors.Join(positive("WithHistory: messages", n), positive("WithHistory: bytes", bytes), positive("WithHistory: age", age))
-	}
-}
-
-// WithHistoryTotal bounds the memory that the histories of all rooms take on this node, 64 MiB by default: the
-// messages' frames, and 160 bytes for each message. Beyond it the room's history goes first whose last message is the
-// oldest. Its clients then aren't resumed, except those that have missed nothing (with a broker, only some of those).
-func WithHistoryTotal(bytes int64) Option {
-	return func(c *config) error {
-		c.historyTotal = bytes
-		return positive("WithHistoryTotal", bytes)
-	}
-}
-
-// WithResumeKey sets the keys that sign the positions of clients. So a client can't ask for what was said before
-// it came. The first key signs, and all of them verify. To replace a key, add the new one behind it, put the new one
-// in front once all nodes have it, and drop the old one after the age of [WithHistory]. A key has 32 bytes or more,
-// of a random source. All nodes that share a broker need the same keys. The default is a key of this process.
-func WithResumeKey(keys ...[]byte) Option {
-	own := make([][]byte, len(keys))
-	for i, key := range keys {
-		own[i] = bytes.Clone(key)
-	}
-	return func(c *config) error {
-		c.resumeKeys = own
-		if len(own) == 0 {
-			return errors.New("WithResumeKey: there is no key")
-		}
-		for i, key := range own {
-			if len(key) < leastResumeKey {
-				return fmt.Errorf("WithResumeKey: key %d has %d bytes, fewer than %d", i, len(key), leastResumeKey)
-			}
-		}
-		return nil
-	}
 }
