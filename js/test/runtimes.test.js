@@ -36,8 +36,9 @@ for (const [name, [program, ...args]] of Object.entries(runtimes)) {
     }
     wire.mended = true;
     server.rooms.get("a").publish(`a ${++sent} last`);
-    const { resumed, ...account } = await told;
-    assert.deepEqual(account, { faults: [], at: sent, resets: 1, gaps: 0 });
+    const { resumed, resets, ...account } = await told;
+    assert.deepEqual(account, { faults: [], at: sent, gaps: 0 });
+    assert.ok(resets >= 1 && resets <= 5, `${resets}`); // cut before its position begins, it begins anew
     assert.ok(resumed > 5);
     t.diagnostic(`${wire.cuts} cuts, ${sent} messages, ${resumed} times resumed`);
   });
