@@ -292,6 +292,7 @@ type herdClient struct {
 	lastRoom            bool
 	epoch               string // of centrifuge
 	offset              uint64
+	pid, lastID         string // of Socket.IO
 }
 
 // herdRun is a run of wsroom.v1.
@@ -302,6 +303,7 @@ type herdRun struct {
 }
 
 func (c *herdClient) isCentrifuge() bool { return strings.HasPrefix(c.lib.Name, "centrifuge") }
+func (c *herdClient) isSocketIO() bool   { return strings.HasPrefix(c.lib.Name, "socket.io") }
 
 func (c *herdClient) connect(ctx context.Context, addr, room string) (err error) {
 	ctx, cancel := context.WithTimeout(ctx, herdPatience)
@@ -322,6 +324,9 @@ func (c *herdClient) connect(ctx context.Context, addr, room string) (err error)
 		c.conn.SetReadLimit(1 << 20)
 		return c.conn.Write(ctx, websocket.MessageText, append([]byte("{\"id\":1,\"connect\":{}}\n"), p...))
 	}
+	if c.isSocketIO() {
+		return c.connectSocketIO(ctx, addr, room)
+	}
 	offers := []string{"wsroom.v1"}
 	if c.token != "" {
 		offers = append(offers, fmt.Sprintf("resume.%s.%s.%d", c.token, c.at, c.n))
@@ -336,6 +341,9 @@ func (c *herdClient) say(ctx context.Context, room string, n int) error {
 	if c.isCentrifuge() {
 		text = `{"id":3,"publish":{"channel":"` + room + `","data":` + text + `}}`
 	}
+	if c.isSocketIO() {
+		text = `42["m",` + text + `]`
+	}
 	return c.conn.Write(ctx, websocket.MessageText, []byte(text))
 }
 
@@ -348,9 +356,12 @@ func (c *herdClient) read(ctx context.Context, last int) error {
 		if err != nil {
 			return err
 		}
-		if c.isCentrifuge() {
+		switch {
+		case c.isCentrifuge():
 			err = c.replies(ctx, p)
-		} else {
+		case c.isSocketIO():
+			err = c.packet(ctx, p)
+		default:
 			err = c.v1(p)
 		}
 		if err != nil {
@@ -495,4 +506,53 @@ func (c *herdClient) move() {
 	for len(c.runs) > 0 && c.runs[0].count == 0 {
 		c.at, c.n, c.runs = c.runs[0].at, 0, c.runs[1:]
 	}
+}
+
+// connectSocketIO connects with Socket.IO's protocol: its client's private id and the last message's offset.
+func (c *herdClient) connectSocketIO(ctx context.Context, addr, room string) (err error) {
+	c.conn, _, err = websocket.Dial(ctx, "ws://"+addr+"/socket.io/?EIO=4&transport=websocket", nil)
+	if err != nil {
+		return err
+	}
+	c.conn.SetReadLimit(1 << 20)
+	auth := map[string]string{"room": room}
+	if c.pid != "" {
+		auth["pid"], auth["offset"] = c.pid, c.lastID
+	}
+	p, err := json.Marshal(auth)
+	if err != nil {
+		return err
+	}
+	return c.conn.Write(ctx, websocket.MessageText, append([]byte("40"), p...))
+}
+
+// packet takes a packet of Socket.IO's protocol.
+func (c *herdClient) packet(ctx context.Context, p []byte) error {
+	switch text := string(p); {
+	case text == "2":
+		return c.conn.Write(ctx, websocket.MessageText, []byte("3"))
+	case strings.HasPrefix(text, "44"):
+		return fmt.Errorf("the server answers %s", text)
+	case strings.HasPrefix(text, "40"):
+		var m struct{ Pid string }
+		if err := json.Unmarshal(p[2:], &m); err != nil {
+			return err
+		}
+		if c.pid != "" && m.Pid != c.pid {
+			return errors.New("not recovered")
+		}
+		c.pid = m.Pid
+	case strings.HasPrefix(text, "42"):
+		var args []json.RawMessage // the event's name, the message, its offset
+		if err := json.Unmarshal(p[2:], &args); err != nil {
+			return err
+		}
+		if len(args) > 2 {
+			if err := json.Unmarshal(args[2], &c.lastID); err != nil {
+				return err
+			}
+		}
+		return c.got(args[1])
+	}
+	return nil
 }

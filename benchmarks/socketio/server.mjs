@@ -1,15 +1,22 @@
-// Socket.IO's chat, a process with one node: node server.mjs [address of Redis]. It prints its address, then
+// Socket.IO's chat, a process with one node: node server.mjs [address of Redis [recover]]. With recover it keeps what
+// a client needs that comes back. It prints its address, then
 // answers each line of its standard input with what it has used so far, and ends when that does.
 import { readFileSync } from "node:fs";
 import { createServer } from "node:http";
 import { createInterface } from "node:readline";
 import { createAdapter } from "@socket.io/redis-adapter";
+import { createAdapter as createStreamsAdapter } from "@socket.io/redis-streams-adapter";
 import { createClient } from "redis";
 import { Server } from "socket.io";
 
 const options = { transports: ["websocket"], serveClient: false };
-const redis = process.argv[2];
-if (redis) {
+const [redis, recover] = process.argv.slice(2);
+if (recover) {
+  const client = createClient({ url: `redis://${redis}` });
+  await client.connect();
+  options.adapter = createStreamsAdapter(client);
+  options.connectionStateRecovery = { maxDisconnectionDuration: 120_000 };
+} else if (redis) {
   const publisher = createClient({ url: `redis://${redis}` });
   const subscriber = publisher.duplicate();
   await Promise.all([publisher.connect(), subscriber.connect()]);
@@ -20,7 +27,7 @@ const http = createServer();
 const io = new Server(http, options);
 io.on("connection", (socket) => {
   const { room } = socket.handshake.auth;
-  socket.join(room);
+  if (!socket.recovered) socket.join(room);
   socket.on("m", (message) => io.to(room).emit("m", message));
 });
 http.listen(0, "127.0.0.1", () => console.log(`127.0.0.1:${http.address().port}`));

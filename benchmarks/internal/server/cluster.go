@@ -41,6 +41,7 @@ var Clustered = []Library{
 var Returning = []Library{
 	{Name: "wsroom.v1 redis", Broker: Redis, New: newWsroomRedisKept},
 	{Name: "centrifuge recover", Broker: Redis, New: newCentrifugeKept},
+	{Name: "socket.io recover", Broker: Redis, Run: runSocketIORecover, Missing: socketIOMissing},
 }
 
 func newWsroomRedisKept(o Options) http.Handler {

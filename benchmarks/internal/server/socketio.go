@@ -11,12 +11,17 @@ import (
 const NotInstalled = " isn't installed"
 
 // runSocketIO has Node.js take this process over.
-func runSocketIO(broker string) error {
+func runSocketIO(broker string) error { return runSocketIOWith(broker) }
+
+// runSocketIORecover has connection state recovery, over Redis Streams.
+func runSocketIORecover(broker string) error { return runSocketIOWith(broker, "recover") }
+
+func runSocketIOWith(args ...string) error {
 	node, err := exec.LookPath("node")
 	if err != nil {
 		return err
 	}
-	return syscall.Exec(node, []string{"node", socketIODir() + "/server.mjs", broker}, os.Environ())
+	return syscall.Exec(node, append([]string{"node", socketIODir() + "/server.mjs"}, args...), os.Environ())
 }
 
 func socketIOMissing() error {
