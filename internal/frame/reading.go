@@ -221,7 +221,7 @@ func (c *Conn) nextFrame() error {
 		}
 	}
 
-	for c.in.have == 0 && isCutControl(c.buf[c.r:c.w]) {
+	for c.needsMore() {
 		c.r, c.w = 0, copy(c.buf[:], c.buf[c.r:c.w])
 		if err := c.fill(c.buf[c.w:]); err != nil {
 			return err
@@ -229,6 +229,11 @@ func (c *Conn) nextFrame() error {
 		c.w += c.got
 	}
 	return nil
+}
+
+// needsMore reports whether nothing can be passed on before more has been read.
+func (c *Conn) needsMore() bool {
+	return c.r == c.w || c.in.have == 0 && isCutControl(c.buf[c.r:c.w])
 }
 
 // isCutControl reports whether p, which isn't empty, is an incomplete control frame. A frame whose header
@@ -466,10 +471,8 @@ func (c *Conn) Drain() {
 	defer c.readMu.Unlock()
 	c.waited = false
 	for again := false; !c.peerClosed.Load(); again = true {
-		if c.r == c.w {
-			if again && c.caughtUp.Load() != c.lastRead.Load() { // there was no pause
-				time.Sleep(drainPause)
-			}
+		if again && c.needsMore() && c.caughtUp.Load() != c.lastRead.Load() { // there was no pause
+			time.Sleep(drainPause)
 		}
 		c.timed, c.armed = true, false // no deadline; Kill ends the wait
 		if c.next() != nil {
