@@ -319,7 +319,9 @@ func (f *follower) read(from, command, to string, most int) (page, error) {
 	if err != nil {
 		return page{}, err
 	}
-	return pageOf(answer)
+	p, err := pageOf(answer)
+	f.line.saw(p.end) // what is kept from now on comes after it, even if Redis loses this, too
+	return p, err
 }
 
 func pageOf(answer []string) (page, error) {

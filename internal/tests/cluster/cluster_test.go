@@ -213,8 +213,8 @@ func TestSubscriptionsNobodyNeeds(t *testing.T) {
 		for i := range 10 {
 			wsroomtest.Refused(t, hub, fmt.Sprint("/b", i), 503)
 		}
-		if w.asked != 3 {
-			t.Errorf("%d subscriptions, want those to all, to the node and to /a", w.asked)
+		if w.asked.Load() != 3 {
+			t.Errorf("%d subscriptions, want those to all, to the node and to /a", w.asked.Load())
 		}
 		hub = kit.Nodes(t, w, 1, wsroom.WithHandshakeTimeout(time.Second))[0]
 		wsroomtest.Refused(t, hub, "/late", 503)

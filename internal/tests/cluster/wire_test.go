@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/wsroom/wsroom/internal/tests/kit"
@@ -16,7 +17,7 @@ const recovery = 4 * time.Second
 // slow is a broker that takes its time: to publish, and to subscribe to a room named /late.
 type slow struct {
 	*kit.Wire
-	asked int // to subscribe
+	asked atomic.Int64 // to subscribe
 }
 
 func (s *slow) Publish(ctx context.Context, topic string, data []byte) error {
@@ -26,7 +27,7 @@ func (s *slow) Publish(ctx context.Context, topic string, data []byte) error {
 }
 
 func (s *slow) Subscribe(ctx context.Context, topic string, deliver func([]byte), lost func(error)) (func(), error) {
-	s.asked++
+	s.asked.Add(1)
 	if strings.HasSuffix(topic, "/late") {
 		time.Sleep(4 * time.Second)
 	}
