@@ -24,5 +24,7 @@ for (const [type, data] of [["add", [1, 2]], ["add", "x"], ["fail"], ["hide"], [
 }
 socket.tell("say", "hello");
 await socket.request("say", "again");
+const answered = () => seen.filter(([type]) => type === "answered").length;
+for (let i = 0; i < 2_000 && answered() < 3; i++) await new Promise((later) => setTimeout(later, 5));
 console.log(JSON.stringify(seen));
 socket.close();
