@@ -90,6 +90,15 @@ func (r *room) remove(m *member) {
 	m.room = nil
 }
 
+// enter makes c a member. e tells its client so; nil: it isn't told. The room's shard and c.mu are locked.
+func (r *room) enter(c *Conn, e *entry) {
+	r.add(c, c.rooms.add(r.name))
+	if e != nil {
+		e.enter(c, r)
+	}
+	c.enteredLocked(r.name)
+}
+
 func (r *room) each(f func(*Conn)) {
 	for i := range r.members {
 		f(r.members[i].conn)
@@ -273,12 +282,11 @@ func (s *store) enterAll(c *Conn, names []string, entries []*entry) (entered, op
 	}
 
 	for i, name := range names[:entered] {
-		r := s.shardOf(name).rooms[name]
-		r.add(c, c.rooms.add(name))
+		var e *entry
 		if entries != nil {
-			entries[i].enter(c, r)
+			e = entries[i]
 		}
-		c.enteredLocked(name)
+		s.shardOf(name).rooms[name].enter(c, e)
 	}
 	return entered, opened, nil
 }
@@ -334,11 +342,7 @@ func (s *store) enter(c *Conn, name string, e *entry) (j joined, err error) {
 	if err != nil {
 		return j, err
 	}
-	r.add(c, c.rooms.add(name))
-	if e != nil {
-		e.enter(c, r)
-	}
-	c.enteredLocked(name)
+	r.enter(c, e)
 	return joined{entered: true, room: r.id}, nil
 }
 

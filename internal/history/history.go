@@ -177,8 +177,8 @@ func (l *Log) Append(m *frame.Message, at Position, hidden *Hidden, now int64) *
 	for l.len > l.limits.Messages || l.bytes > l.limits.Bytes {
 		l.drop()
 	}
-	l.expire(now)
 	l.count(l.used() - before)
+	l.expire(now)
 	return place
 }
 
@@ -216,15 +216,15 @@ func (l *Log) clear() {
 func (l *Log) Expire(now int64) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	before := l.used()
 	l.expire(now)
-	l.count(l.used() - before)
 }
 
 func (l *Log) expire(now int64) {
+	before := l.used()
 	for l.len > 0 && now-placeOf(l.at(0)).Made > int64(l.limits.Age) {
 		l.drop()
 	}
+	l.count(l.used() - before)
 }
 
 // Find returns the number of the message that stands n after the one at that position. ok reports that all

@@ -172,9 +172,7 @@ func (s *Store) sweepLogs(now int64) (unnamed []string) {
 func (l *Log) sweep(now int64) (over, mark bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	before := l.used()
 	l.expire(now)
-	l.count(l.used() - before)
 	over = l.idle != 0 && now-l.idle > int64(l.limits.Age)
 	return over, l.told > 0 && l.markLocked(now, l.limits.Age/2)
 }
