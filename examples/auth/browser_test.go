@@ -12,8 +12,9 @@ import (
 	"github.com/wsroom/wsroom/internal/browser"
 )
 
-func TestInTheBrowser(t *testing.T) {
-	b := browser.Start(t)
+func TestInTheBrowser(t *testing.T) { browser.Each(t, testInTheBrowser) }
+
+func testInTheBrowser(t *testing.T, b *browser.Browser) {
 	t.Run("login, and logout in one tab ends the other", func(t *testing.T) { testLogin(t, b) })
 	t.Run("a page of another origin", func(t *testing.T) { testOrigins(t, b) })
 	t.Run("the session ends", func(t *testing.T) { testEnd(t, b) })
@@ -34,7 +35,7 @@ func tell(url string) string {
 }
 
 func testLogin(t *testing.T, b *browser.Browser) {
-	t.Parallel()
+	b.Parallel(t)
 	s := browser.Serve(t, func() (*wsroom.Hub, http.Handler) { return newServer(time.Hour) })
 	ada := b.Person(t)
 	one := ada.Open(s.URL)
@@ -80,7 +81,7 @@ func testLogin(t *testing.T, b *browser.Browser) {
 }
 
 func testOrigins(t *testing.T, b *browser.Browser) {
-	t.Parallel()
+	b.Parallel(t)
 	foreign := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		io.WriteString(w, `<!doctype html><link rel="icon" href="data:,"><p>Another site`)
 	}))
@@ -103,7 +104,7 @@ func testOrigins(t *testing.T, b *browser.Browser) {
 }
 
 func testEnd(t *testing.T, b *browser.Browser) {
-	t.Parallel()
+	b.Parallel(t)
 	s := browser.Serve(t, func() (*wsroom.Hub, http.Handler) { return newServer(3 * time.Second) })
 	tab := b.Person(t).Open(s.URL)
 	tab.WaitText("#why", "You aren't logged in.")

@@ -41,8 +41,9 @@ func awaitNodes(t *testing.T, url string) {
 }
 
 // Two tabs on different nodes talk; when the node of one is killed, it comes back on another.
-func TestInTheBrowser(t *testing.T) {
-	b := browser.Start(t)
+func TestInTheBrowser(t *testing.T) { browser.Each(t, testInTheBrowser) }
+
+func testInTheBrowser(t *testing.T, b *browser.Browser) {
 	addr, err := freeAddr()
 	if err != nil {
 		t.Fatal(err)

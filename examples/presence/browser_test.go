@@ -13,15 +13,16 @@ const at = `(() => {
 	return cursor ? ["--x", "--y"].map((p) => cursor.style.getPropertyValue(p)).join() : "";
 })()`
 
-func TestInTheBrowser(t *testing.T) {
-	b := browser.Start(t)
+func TestInTheBrowser(t *testing.T) { browser.Each(t, testInTheBrowser) }
+
+func testInTheBrowser(t *testing.T, b *browser.Browser) {
 	t.Run("cursors move, and leave", func(t *testing.T) { testCursors(t, b) })
 	t.Run("the server restarts", func(t *testing.T) { testRestart(t, b) })
 	t.Run("hostile names are text", func(t *testing.T) { testHostile(t, b) })
 }
 
 func testCursors(t *testing.T, b *browser.Browser) {
-	t.Parallel()
+	b.Parallel(t)
 	s := browser.Serve(t, newPresence)
 	ada := b.Person(t).Open(s.URL)
 	ada.WaitText("#alone", "Nobody else is here yet")
@@ -76,7 +77,7 @@ func TestPicture(t *testing.T) {
 }
 
 func testRestart(t *testing.T, b *browser.Browser) {
-	t.Parallel()
+	b.Parallel(t)
 	s := browser.Serve(t, newPresence)
 	ada, bob := b.Person(t).Open(s.URL), b.Person(t).Open(s.URL)
 	ada.Wait(`document.querySelectorAll(".face").length === 1`)
@@ -96,7 +97,7 @@ func testRestart(t *testing.T, b *browser.Browser) {
 }
 
 func testHostile(t *testing.T, b *browser.Browser) {
-	t.Parallel()
+	b.Parallel(t)
 	s := browser.Serve(t, newPresence)
 	ada, eve := b.Person(t).Open(s.URL), b.Person(t).Open(s.URL)
 	eve.Point(300, 200)
