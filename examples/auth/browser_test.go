@@ -40,6 +40,11 @@ func testLogin(t *testing.T, b *browser.Browser) {
 	ada := b.Person(t)
 	one := ada.Open(s.URL)
 	one.WaitText("#why", "You aren't logged in.")
+	one.CheckLook()
+	if at := browser.Eval[[]float64](one, `[".bar .mark", "#login .card"].map((s) => document.querySelector(s).getBoundingClientRect().left)`); at[0] != at[1] {
+		t.Errorf("the heading begins at %v, the card at %v", at[0], at[1])
+	}
+	one.Picture("login")
 	one.Forgive("status of 403")
 	login(one, "ada", "compiler")
 	one.WaitText("#error", "is wrong")
@@ -54,6 +59,11 @@ func testLogin(t *testing.T, b *browser.Browser) {
 	one.Click("#get")
 	one.WaitText("#fate", "Good for")
 	one.Picture("auth")
+	one.CheckLook()
+	one.Resize(390, 844) // on a phone the button to copy is on the first screen, and the command in one line
+	one.Wait(`document.querySelector("#copy").getBoundingClientRect().bottom < 844 && document.querySelector("#command").getClientRects().length === 1`)
+	one.Wait(`document.querySelector("#command").clientHeight < 50`)
+	one.Resize(1200, 760)
 	live := "ws" + s.URL[len("http"):] + "/live"
 	ticket := browser.Eval[string](one, `document.querySelector("#command").innerText.match(/"(.*)"/)[1]`)
 	// Whoever else has the ticket connects with it, once. That page has no cookie.

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -35,6 +36,7 @@ func testInTheBrowser(t *testing.T, b *browser.Browser) {
 	if b.Name == browser.Chromium { // only there a page can be frozen
 		t.Run("the server is killed", func(t *testing.T) { testKill(t, b) })
 	}
+	t.Run("a name is refused, and another isn't", func(t *testing.T) { testName(t, b) })
 	t.Run("the connection breaks", func(t *testing.T) { testBreak(t, b) })
 	t.Run("hostile names and messages are text", func(t *testing.T) { testHostile(t, b) })
 }
@@ -64,7 +66,13 @@ func testTalk(t *testing.T, b *browser.Browser) {
 	ada.Write("textarea", "Thank you!")
 	bob.WaitText(".messages", "Thank you!")
 	ada.Picture("chat")
+	ada.CheckLook()
+	// A minute is told once; a test may begin in one and end in the next.
+	if times := browser.Eval[[]string](ada, `[...document.querySelectorAll(".bubble time")].map((e) => e.textContent)`); len(times) == 0 || len(slices.Compact(times)) != len(times) {
+		t.Errorf("the times are %q", times)
+	}
 	cyn.WaitText(".empty", "No messages yet")
+	cyn.CheckLook()
 	cyn.Write("textarea", "Anybody?")
 	cyn.WaitText(".messages", "Anybody?")
 	if n := browser.Eval[int](cyn, `document.querySelectorAll(".message").length`); n != 1 {
@@ -89,6 +97,35 @@ func testRestart(t *testing.T, b *browser.Browser) {
 	ada.Wait(`document.querySelectorAll(".outbox li").length === 0`)
 	bob.Write("textarea", "Welcome back")
 	ada.WaitText(".messages", "Welcome back")
+}
+
+// Somebody that comes back is shown their name. The server refuses it, which nothing but a dialog can mend.
+func testName(t *testing.T, b *browser.Browser) {
+	b.Parallel(t)
+	s := browser.Serve(t, newUnkept)
+	ada := b.Person(t)
+	tab := ada.Open(s.URL+"/chat.css", "favicon.ico") // a page of the same site, for its storage
+	browser.Eval[string](tab, `localStorage["chat.name"] = JSON.stringify("A\u0000da")`)
+	tab.Go(s.URL)
+	tab.Wait(`document.querySelector("#name-dialog").open`)
+	tab.WaitText("#name-error", "A name has 1 to 32 characters.")
+	tab.Wait(`document.querySelector("textarea").disabled && document.querySelector(".send").disabled`)
+	tab.Write("#name", "Ada")
+	tab.WaitText(".state", "Connected")
+	tab.Wait(`!document.querySelector("textarea").disabled`)
+	tab.Go(s.URL)
+	tab.WaitText(".state", "Connected")
+	tab.Wait(`document.querySelector("#me").checkVisibility({ visibilityProperty: true })`)
+	tab.WaitText("#me", "Ada")
+
+	tab.MayLoseServer()
+	tab.WaitText(".people", "Ada")
+	const strength = `getComputedStyle(document.querySelector(".people li")).color`
+	before := browser.Eval[string](tab, strength)
+	s.Stop()
+	tab.Wait(strength + " !== " + browser.Quoted(before)) // who was there
+	s.Start()
+	tab.Wait(strength + " === " + browser.Quoted(before))
 }
 
 // program is the example as a process that can be killed.

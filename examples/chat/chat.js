@@ -4,6 +4,7 @@ import { Socket } from "./wsroom.js";
 const limit = { text: 1000, name: 32, rows: 500, outbox: 50, rooms: 8 };
 const grace = 4_000; // ms; who is back by then never left,
 const restart = 30_000; // and after a restart people take longer
+const minute = (id) => Math.floor(id / 60e6);
 const together = 5 * 60e6; // µs between the messages of one group
 
 const browser = storage(() => localStorage, "chat");
@@ -47,6 +48,7 @@ class Room {
   #ready = false; // we are in the room as it is now, so what we send is heard
   #last = 0; // the newest event that is shown
   #lastText = 0;
+  #told; // the minute that the newest message is of: each is told once
   #people = new Map(); // by whom: {name, conns, timer}
   #outbox;
   #stick = true; // at the bottom, and to stay there
@@ -324,6 +326,7 @@ class Room {
     const li = this.#message(e, own, this.el.messages.lastElementChild);
     this.#add(li);
     this.#lastText = e.id;
+    this.#told = minute(e.id);
     if (own) return;
     this.unread++;
     this.look();
@@ -336,19 +339,18 @@ class Room {
     li.style.setProperty("--hue", hue(by));
     const first = previous?.by !== by || id - previous.at > together;
     const when = new Date(id / 1000);
-    const shown = clock.format(when);
     li.classList.toggle("first", first);
     const author = make("bdi", own || !first ? "hidden-text" : "author", own ? "You" : plain(name));
     const bubble = make("div", "bubble");
     bubble.dir = "auto";
     const said = make("span", "said");
     linked(said, text);
-    const time = make("time", "", shown);
+    const time = make("time", "", clock.format(when));
     time.dateTime = when.toISOString();
     time.dir = "auto";
-    time.hidden = previous?.at && clock.format(new Date(previous.at / 1000)) === shown; // a minute is told once
     bubble.title = full.format(when);
-    bubble.append(said, time);
+    bubble.append(said);
+    if (![this.#told, minute(previous?.at)].includes(minute(id))) bubble.append(time);
     li.append(author, bubble);
     return li;
   }

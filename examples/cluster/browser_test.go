@@ -72,6 +72,9 @@ func testInTheBrowser(t *testing.T, b *browser.Browser) {
 		return browser.Eval[string](tab, `document.querySelector("#node").textContent`)
 	}
 	first := open()
+	first.WaitText("#empty", "Nothing has been said yet")
+	first.WaitText("#alone", "Nobody else.")
+	first.CheckLook()
 	second := open()
 	for range nodes {
 		if nodeOf(second) != nodeOf(first) {
@@ -88,7 +91,9 @@ func testInTheBrowser(t *testing.T, b *browser.Browser) {
 	first.WaitText("#log li:last-child .node", nodeOf(second))
 	first.Write("#text", "And hello to your node.")
 	first.WaitText("#log li:last-child .node", nodeOf(first))
+	first.Wait(`document.querySelector("#empty").hidden && document.querySelector("#alone").textContent === ""`)
 	first.Picture("cluster")
+	first.CheckLook()
 	for _, hostile := range browser.Hostile {
 		second.Write("#text", hostile)
 		first.WaitText("#log li:last-child .text", hostile)

@@ -57,6 +57,8 @@ func testInTheBrowser(t *testing.T, b *browser.Browser) {
 	tab.Point(1100, 400)
 	tab.WaitText("#readout", "s ago")
 	tab.Picture("dashboard")
+	tab.CheckLook()
+	tab.Resize(1200, 760)
 
 	if b.Name == browser.Chromium { // only there a page can be frozen
 		testSlow(t, b, s, tab)

@@ -125,7 +125,7 @@ function point() {
   $("#readout").textContent = show
     ? `${Math.round((now - s.at) / 1000)} s ago: ${chosen.keys.map((key) => chosen.format.format(s[key])).join(" · ")} ${chosen.unit.replace("/s", "a second")}`
     : "";
-  $("#cross").style.transform = `translateX(${(pointed ?? 0) * $("#plot").clientWidth}px)`;
+  $("#cross").style.left = `${100 * (pointed ?? 0)}%`;
 }
 
 function choose(figure) {

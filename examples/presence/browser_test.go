@@ -26,6 +26,13 @@ func testCursors(t *testing.T, b *browser.Browser) {
 	s := browser.Serve(t, newPresence)
 	ada := b.Person(t).Open(s.URL)
 	ada.WaitText("#alone", "Nobody else is here yet")
+	ada.CheckLook()
+	if b.Name == browser.Chromium { // the only one that can be a phone
+		ada.Wait(`document.querySelector("#text").placeholder === "Say something at your cursor"`)
+		ada.Resize(390, 844)
+		ada.Wait(`document.querySelector("#text").placeholder === "Say something"`)
+		ada.Resize(1200, 760)
+	}
 	bob := b.Person(t).Open(s.URL + "/r/lobby")
 	elsewhere := b.Person(t).Open(s.URL + "/r/elsewhere")
 	ada.Wait(`document.querySelectorAll(".face").length === 1 && document.querySelector("#alone").hidden`)
@@ -40,6 +47,7 @@ func testCursors(t *testing.T, b *browser.Browser) {
 	bob.Fill("#text", "Up here")
 	ada.WaitText("#typing", "is typing")
 	ada.WaitText(".cursor:not(.own) .said", "Up here")
+	ada.CheckLook()
 	bob.Write("#text", "Up here!")
 	ada.WaitText(".cursor:not(.own) .said", "Up here!")
 	ada.Wait(`document.querySelector("#typing").innerText === ""`)

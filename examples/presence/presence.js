@@ -217,6 +217,8 @@ function start() {
 }
 $("#room").textContent = room;
 document.title = `${room} · Presence`;
-if (matchMedia("(hover: hover)").matches) text.placeholder = text.ariaLabel = "Say something at your cursor"; // a finger has none
+const finger = matchMedia("(pointer: coarse)"); // it has no cursor
+finger.onchange = () => (text.placeholder = text.ariaLabel = finger.matches ? "Say something" : "Say something at your cursor");
+finger.onchange();
 showOwn();
 start();

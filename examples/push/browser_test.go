@@ -27,9 +27,11 @@ func testInTheBrowser(t *testing.T, b *browser.Browser) {
 	tab := b.Person(t).Open(s.URL)
 	tab.WaitText("#state", "Connected")
 	tab.WaitText("#empty", "No news yet")
-	tab.Picture("push-empty")
+	tab.Picture("push")
+	tab.CheckLook()
 	publish("The train is late.")
 	tab.WaitText("#news", "The train is late.")
+	tab.CheckLook()
 	for _, hostile := range browser.Hostile {
 		publish(hostile)
 		tab.WaitText("#news li p", hostile)

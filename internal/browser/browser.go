@@ -13,7 +13,7 @@ import (
 )
 
 // patience bounds what a test waits for; nothing takes that long unless it is broken.
-const patience = time.Minute
+const patience = 15 * time.Second
 
 // only chooses engines, for a quick look at one of them.
 var only = flag.String("engine", "", "the only engine to run: chromium, firefox or webkit")

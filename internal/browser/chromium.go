@@ -157,11 +157,8 @@ func (w *chromiumWindow) enter(ctx context.Context) error {
 }
 
 func (w *chromiumWindow) resize(ctx context.Context, width, height int) error {
-	actions := []chromedp.Action{chromedp.EmulateViewport(int64(width), int64(height))}
-	if width < 600 { // a phone, which has no mouse
-		actions = append(actions, emulation.SetTouchEmulationEnabled(true))
-	}
-	return w.do(ctx, actions...)
+	phone := width < 600 // it has no mouse
+	return w.do(ctx, chromedp.EmulateViewport(int64(width), int64(height)), emulation.SetTouchEmulationEnabled(phone))
 }
 
 func (w *chromiumWindow) setDark(ctx context.Context, dark bool) error {
