@@ -17,6 +17,9 @@ func TestInTheBrowser(t *testing.T) { browser.Each(t, testInTheBrowser) }
 
 func testInTheBrowser(t *testing.T, b *browser.Browser) {
 	t.Run("cursors move, and leave", func(t *testing.T) { testCursors(t, b) })
+	if b.Name != browser.Chromium {
+		return // the rest takes long
+	}
 	t.Run("the server restarts", func(t *testing.T) { testRestart(t, b) })
 	t.Run("hostile names are text", func(t *testing.T) { testHostile(t, b) })
 }
@@ -63,7 +66,10 @@ func testCursors(t *testing.T, b *browser.Browser) {
 // TestPicture is for examples/README.md.
 func TestPicture(t *testing.T) {
 	browser.Pictures(t)
-	b := browser.Start(t)
+	browser.Each(t, testPicture)
+}
+
+func testPicture(t *testing.T, b *browser.Browser) {
 	s := browser.Serve(t, newPresence)
 	one := b.Person(t).Open(s.URL)
 	for _, p := range []struct {

@@ -13,7 +13,7 @@ import (
 )
 
 // patience bounds what a test waits for; nothing takes that long unless it is broken.
-const patience = 15 * time.Second
+const patience = time.Minute
 
 // only chooses engines, for a quick look at one of them.
 var only = flag.String("engine", "", "the only engine to run: chromium, firefox or webkit")
@@ -54,6 +54,9 @@ type window interface {
 	resize(ctx context.Context, width, height int) error
 	setDark(ctx context.Context, dark bool) error // errors.ErrUnsupported where only the flag does it
 	picture(ctx context.Context) (picture []byte, kind string, err error)
+	back(ctx context.Context) error
+	hide(ctx context.Context, hidden bool) error
+	setOffline(ctx context.Context, offline bool) error // errors.ErrUnsupported where nothing does it
 	close(ctx context.Context) error
 }
 

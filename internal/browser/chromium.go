@@ -13,6 +13,7 @@ import (
 	"github.com/chromedp/cdproto/emulation"
 	"github.com/chromedp/cdproto/input"
 	"github.com/chromedp/cdproto/log"
+	"github.com/chromedp/cdproto/network"
 	"github.com/chromedp/cdproto/page"
 	"github.com/chromedp/cdproto/runtime"
 	"github.com/chromedp/cdproto/target"
@@ -182,6 +183,47 @@ func (w *chromiumWindow) close(ctx context.Context) error {
 	return nil
 }
 
+func (w *chromiumWindow) hide(ctx context.Context, hidden bool) error {
+	state := browser.WindowStateNormal
+	if hidden {
+		state = browser.WindowStateMinimized
+	}
+	return w.do(ctx, emulation.SetFocusEmulationEnabled(!hidden), chromedp.ActionFunc(func(ctx context.Context) error {
+		window, _, err := browser.GetWindowForTarget().Do(ctx)
+		if err != nil {
+			return err
+		}
+		return browser.SetWindowBounds(window, &browser.Bounds{WindowState: state}).Do(ctx)
+	}))
+}
+
+func (w *chromiumWindow) setOffline(ctx context.Context, offline bool) error {
+	return w.do(ctx, network.Enable(), network.EmulateNetworkConditions(offline, 0, -1, -1))
+}
+
+func (w *chromiumWindow) back(ctx context.Context) error {
+	listening, cancel := context.WithCancel(w.ctx)
+	defer cancel()
+	there := make(chan struct{}, 1)
+	chromedp.ListenTarget(listening, func(event any) {
+		if _, ok := event.(*page.EventFrameNavigated); ok {
+			select {
+			case there <- struct{}{}:
+			default:
+			}
+		}
+	})
+	if err := w.do(ctx, chromedp.Evaluate("setTimeout(() => history.back()), undefined", nil)); err != nil {
+		return err
+	}
+	select {
+	case <-there:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
 // What only Chromium's protocol has.
 
 // chromium returns the tab's window, which is one of Chromium.
@@ -219,48 +261,4 @@ func (tab *Tab) Freeze() {
 func (tab *Tab) Thaw() {
 	tab.t.Helper()
 	tab.Do(debugger.Resume(), debugger.Disable())
-}
-
-// Hide hides the page, as that of a minimized window; Show shows it again. Only Chromium does it.
-func (tab *Tab) Hide() { tab.t.Helper(); tab.minimize(true) }
-
-// Show shows the page after Hide.
-func (tab *Tab) Show() { tab.t.Helper(); tab.minimize(false) }
-
-func (tab *Tab) minimize(hidden bool) {
-	tab.t.Helper()
-	state := browser.WindowStateNormal
-	if hidden {
-		state = browser.WindowStateMinimized
-	}
-	tab.Do(emulation.SetFocusEmulationEnabled(!hidden), chromedp.ActionFunc(func(ctx context.Context) error {
-		window, _, err := browser.GetWindowForTarget().Do(ctx)
-		if err != nil {
-			return err
-		}
-		return browser.SetWindowBounds(window, &browser.Bounds{WindowState: state}).Do(ctx)
-	}))
-	tab.Wait(fmt.Sprintf("document.hidden === %t", hidden))
-}
-
-// Back goes back to the page before, which the browser may have kept. Only Chromium does it.
-func (tab *Tab) Back() {
-	tab.t.Helper()
-	ctx, cancel := context.WithTimeout(tab.chromium().ctx, patience)
-	defer cancel()
-	there := make(chan struct{}, 1)
-	chromedp.ListenTarget(ctx, func(event any) {
-		if _, ok := event.(*page.EventFrameNavigated); ok {
-			select {
-			case there <- struct{}{}:
-			default:
-			}
-		}
-	})
-	tab.Do(chromedp.Evaluate("setTimeout(() => history.back()), undefined", nil))
-	select {
-	case <-there:
-	case <-ctx.Done():
-		tab.t.Fatal("there is no way back")
-	}
 }

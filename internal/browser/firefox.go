@@ -266,11 +266,12 @@ func (w *firefoxWindow) click(ctx context.Context, x, y float64) error {
 }
 
 func (w *firefoxWindow) insert(ctx context.Context, text string) error {
-	return w.act(ctx, "key", keys(text)...)
+	_, err := w.eval(ctx, inserting(text))
+	return err
 }
 
 func (w *firefoxWindow) enter(ctx context.Context) error {
-	return w.act(ctx, "key", keys(enterKey)...)
+	return w.act(ctx, "key", enterKey...)
 }
 
 func (w *firefoxWindow) resize(ctx context.Context, width, height int) error {
@@ -288,13 +289,37 @@ func (w *firefoxWindow) picture(ctx context.Context) (picture []byte, kind strin
 	return picture, "png", err
 }
 
+func (w *firefoxWindow) back(ctx context.Context) error {
+	return w.call(ctx, "browsingContext.traverseHistory", params{"context": w.id, "delta": -1}, nil)
+}
+
+func (w *firefoxWindow) hide(ctx context.Context, hidden bool) error {
+	if !hidden {
+		return w.call(ctx, "browsingContext.activate", params{"context": w.id}, nil)
+	}
+	var made struct{ Context string }
+	tab := params{"type": "tab", "referenceContext": w.id}
+	if err := w.call(ctx, "browsingContext.create", tab, &made); err != nil {
+		return err
+	}
+	return w.call(ctx, "browsingContext.activate", params{"context": made.Context}, nil)
+}
+
+func (w *firefoxWindow) setOffline(ctx context.Context, offline bool) error {
+	conditions := params{"networkConditions": nil, "contexts": []string{w.id}}
+	if offline {
+		conditions["networkConditions"] = params{"type": "offline"}
+	}
+	return w.call(ctx, "emulation.setNetworkConditions", conditions, nil)
+}
+
 func (w *firefoxWindow) close(ctx context.Context) error {
 	return w.call(ctx, "browsingContext.close", params{"context": w.id}, nil)
 }
 
 // Actions are the same in WebDriver and WebDriver BiDi.
 
-const enterKey = "\ue007"
+var enterKey = []params{{"type": "keyDown", "value": "\ue007"}, {"type": "keyUp", "value": "\ue007"}}
 
 func moveTo(x, y float64) params {
 	return params{"type": "pointerMove", "x": int(x), "y": int(y), "duration": 0}
@@ -304,12 +329,11 @@ func pressAt(x, y float64) []params {
 	return []params{moveTo(x, y), {"type": "pointerDown", "button": 0}, {"type": "pointerUp", "button": 0}}
 }
 
-func keys(text string) (actions []params) {
-	for _, r := range text {
-		actions = append(actions, params{"type": "keyDown", "value": string(r)}, params{"type": "keyUp", "value": string(r)})
+// inserting types text into what has the focus, at once: key by key it takes a browser seconds.
+func inserting(text string) string {
+	command := "insertText"
+	if text == "" {
+		command = "delete" // what is selected
 	}
-	if text == "" { // in place of what is selected
-		return keys("\ue003") // Backspace
-	}
-	return actions
+	return fmt.Sprintf("document.execCommand(%s, false, %s)", Quoted(command), Quoted(text))
 }

@@ -72,6 +72,37 @@ func (tab *Tab) Dark(dark bool) {
 	tab.must("dark", func(ctx context.Context) error { return tab.window.setDark(ctx, dark) })
 }
 
+// Hide hides the page, as that of a minimized window or of a tab behind another.
+func (tab *Tab) Hide() { tab.t.Helper(); tab.hide(true) }
+
+// Show shows the page after Hide.
+func (tab *Tab) Show() { tab.t.Helper(); tab.hide(false) }
+
+func (tab *Tab) hide(hidden bool) {
+	tab.t.Helper()
+	tab.must("hide", func(ctx context.Context) error { return tab.window.hide(ctx, hidden) })
+	tab.Wait(fmt.Sprintf("document.hidden === %t", hidden))
+}
+
+// Offline takes the network from the page, or gives it back, and reports whether the engine does that.
+func (tab *Tab) Offline(offline bool) (done bool) {
+	tab.t.Helper()
+	tab.must("offline", func(ctx context.Context) error {
+		err := tab.window.setOffline(ctx, offline)
+		if done = err == nil; errors.Is(err, errors.ErrUnsupported) {
+			return nil
+		}
+		return err
+	})
+	return done
+}
+
+// Back goes back to the page before, which the browser may have kept.
+func (tab *Tab) Back() {
+	tab.t.Helper()
+	tab.must("back", tab.window.back)
+}
+
 // hear notes what a page complains of.
 func (tab *Tab) hear(problem string) {
 	tab.mu.Lock()

@@ -263,11 +263,12 @@ func (w *webkitWindow) click(ctx context.Context, x, y float64) error {
 }
 
 func (w *webkitWindow) insert(ctx context.Context, text string) error {
-	return w.act(ctx, "key", keys(text)...)
+	_, err := w.eval(ctx, inserting(text))
+	return err
 }
 
 func (w *webkitWindow) enter(ctx context.Context) error {
-	return w.act(ctx, "key", keys(enterKey)...)
+	return w.act(ctx, "key", enterKey...)
 }
 
 // bars is how much higher a window is than its page. A window is at least 447 pixels wide.
@@ -301,6 +302,20 @@ func (w *webkitWindow) picture(ctx context.Context) (picture []byte, kind string
 	picture, err = base64.StdEncoding.DecodeString(data)
 	return picture, "png", err
 }
+
+func (w *webkitWindow) back(ctx context.Context) error {
+	return w.call(ctx, "/back", params{}, nil)
+}
+
+// hide minimizes the window: without a window manager nobody else would.
+func (w *webkitWindow) hide(ctx context.Context, hidden bool) error {
+	if hidden {
+		return w.call(ctx, "/window/minimize", params{}, nil)
+	}
+	return w.call(ctx, "/window/rect", params{"x": 0, "y": 0}, nil)
+}
+
+func (w *webkitWindow) setOffline(context.Context, bool) error { return errors.ErrUnsupported }
 
 func (w *webkitWindow) close(ctx context.Context) error {
 	w.p.mu.Lock()
