@@ -47,7 +47,6 @@ func testLogin(t *testing.T, b *browser.Browser) {
 	if at := browser.Eval[[]float64](one, `[".bar .mark", "#login .card"].map((s) => document.querySelector(s).getBoundingClientRect().left)`); at[0] != at[1] {
 		t.Errorf("the heading begins at %v, the card at %v", at[0], at[1])
 	}
-	one.Picture("login")
 	one.Forgive("status of 403")
 	login(one, "ada", "compiler")
 	one.WaitText("#error", "is wrong")
@@ -118,13 +117,13 @@ func testOrigins(t *testing.T, b *browser.Browser) {
 
 func testEnd(t *testing.T, b *browser.Browser) {
 	b.Parallel(t)
-	s := browser.Serve(t, func() (*wsroom.Hub, http.Handler) { return newServer(3 * time.Second) })
+	s := browser.Serve(t, func() (*wsroom.Hub, http.Handler) { return newServer(6 * time.Second) })
 	tab := b.Person(t).Open(s.URL)
 	tab.WaitText("#why", "You aren't logged in.")
 	login(tab, "ada", "engine")
-	tab.WaitText("#left", "0:03")
-	tab.WaitText("#left", "0:02")
+	tab.WaitText("#left", "0:06")
+	tab.WaitText("#left", "0:05")
 	tab.Click("#extend")
-	tab.WaitText("#left", "0:03")
+	tab.WaitText("#left", "0:06")
 	tab.WaitText("#why", "Your session has ended.")
 }

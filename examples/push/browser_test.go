@@ -27,10 +27,12 @@ func testInTheBrowser(t *testing.T, b *browser.Browser) {
 	tab := b.Person(t).Open(s.URL)
 	tab.WaitText("#state", "Connected")
 	tab.WaitText("#empty", "No news yet")
-	tab.Picture("push")
 	tab.CheckLook()
 	publish("The train is late.")
 	tab.WaitText("#news", "The train is late.")
+	publish("Platform 4, not 2.")
+	tab.WaitText("#news", "Platform 4, not 2.")
+	tab.Picture("push")
 	tab.CheckLook()
 	for _, hostile := range browser.Hostile {
 		publish(hostile)

@@ -47,7 +47,7 @@
 		const most = Math.max(...marked.filter(Boolean).map((colour) => contrast(colour, around)));
 		const plain = most === 1; // a text or an icon that can be pressed
 		const field = e.matches("input:not([type='color'], [type='range'], [type='checkbox'], [type='radio']), textarea, select, .field") && !e.parentElement.closest(".field");
-		if ((field || (e.matches("button, .outlined, .primary, .tile") && !plain)) && most < 3) tell(e, `an outline of ${most.toFixed(2)}`);
+		if ((field || (e.matches("button, .outlined, .primary") && !plain)) && most < 3) tell(e, `an outline of ${most.toFixed(2)}`);
 		if (e.matches("button > svg, .empty > svg") && contrast(drawn(e, style.stroke), ground(e)) < 3) tell(e, "a faint icon");
 		if (e.matches("button, input, textarea, select, a, [tabindex]")) {
 			const by = document.getElementById(e.getAttribute("aria-labelledby"));
