@@ -45,8 +45,7 @@ const span = () => Math.min(most, Math.max(least, samples.at(-1).at - samples[0]
 
 // ceiling is a round number at the chart's top, which four lines divide well. It stays as it is, until a line doesn't fit
 // or all of it is in the lowest third.
-function ceiling(figure) {
-  const peak = Math.max(...samples.flatMap((s) => figure.keys.map((key) => s[key])));
+export function ceiling(figure, peak = Math.max(...samples.flatMap((s) => figure.keys.map((key) => s[key])))) {
   if (figure.top >= peak && (figure.top <= figure.low || figure.top < 3 * peak)) return figure.top;
   const room = Math.max(figure.low, 1.2 * peak);
   const unit = 10 ** Math.floor(Math.log10(room));

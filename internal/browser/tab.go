@@ -181,17 +181,17 @@ func (tab *Tab) Point(x, y float64) {
 func (tab *Tab) Wait(expression string) {
 	tab.t.Helper()
 	// The page looks, so that nothing short is missed; it is asked again if it goes away meanwhile.
-	look := fmt.Sprintf(`new Promise((tell) => {
+	look := fmt.Sprintf(`((holds) => new Promise((tell) => {
 		const until = Date.now() + 2000;
 		const look = () => {
 			try {
-				if (%s) return tell(true);
+				if (holds()) return tell(true);
 			} catch {}
 			if (Date.now() > until) return tell(false);
 			setTimeout(look, 10);
 		};
 		look();
-	})`, expression)
+	}))(() => (%s))`, expression)
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	var last error
