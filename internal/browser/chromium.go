@@ -137,6 +137,9 @@ func (w *chromiumWindow) eval(ctx context.Context, expression string) (value jso
 	err = w.do(ctx, chromedp.Evaluate(expression, (*[]byte)(&value), func(p *runtime.EvaluateParams) *runtime.EvaluateParams {
 		return p.WithAwaitPromise(true).WithReturnByValue(true)
 	}))
+	if len(value) == 0 { // undefined
+		value = json.RawMessage("null")
+	}
 	return value, err
 }
 

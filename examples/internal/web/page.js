@@ -26,11 +26,11 @@ export const storage = (area, prefix) => ({
   },
 });
 
-// The page's icon is its mark, too, before its heading.
+// The page's icon is its mark, too, at the beginning of its bar.
 const mark = make("img", "mark");
 mark.alt = "";
 mark.src = $('link[rel="icon"]')?.href ?? "data:,";
-$(".bar h1")?.before(mark);
+$(".bar")?.prepend(mark);
 
 // copy copies text, and says so on the button. Where that isn't allowed it calls otherwise: browsers allow it over HTTPS
 // and on localhost.
