@@ -55,7 +55,7 @@ func startWebKit() (engine, error) {
 	line, err := bufio.NewReader(number).ReadString('\n')
 	if err != nil {
 		w.end()
-		return nil, fmt.Errorf("Xvfb: %w", err)
+		return nil, fmt.Errorf("the screen: %w", err)
 	}
 	w.display = ":" + strings.TrimSpace(line)
 	return w, nil

@@ -41,6 +41,15 @@ func TestGallery(t *testing.T) {
 			}
 		}
 	}
+	front, err := os.ReadFile("../../../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range regexp.MustCompile(`examples/pictures/[\w.-]+`).FindAllString(string(front), -1) {
+		if _, err := os.Stat(filepath.Join("../../..", name)); err != nil {
+			t.Error(err)
+		}
+	}
 	for name := range shown {
 		t.Errorf("README.md shows %s, which isn't there", name)
 	}
