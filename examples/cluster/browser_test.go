@@ -41,9 +41,7 @@ func awaitNodes(t *testing.T, url string) {
 }
 
 // Two tabs on different nodes talk; when the node of one is killed, it comes back on another.
-func TestInTheBrowser(t *testing.T) { browser.Each(t, testInTheBrowser) }
-
-func testInTheBrowser(t *testing.T, b *browser.Browser) {
+func TestInTheBrowser(t *testing.T) {
 	addr, err := freeAddr()
 	if err != nil {
 		t.Fatal(err)
@@ -60,6 +58,10 @@ func testInTheBrowser(t *testing.T, b *browser.Browser) {
 			t.Error(err)
 		}
 	})
+	browser.Each(t, func(t *testing.T, b *browser.Browser) { testTabs(t, b, addr) })
+}
+
+func testTabs(t *testing.T, b *browser.Browser, addr string) {
 	awaitNodes(t, "http://"+addr)
 
 	open := func() *browser.Tab {
