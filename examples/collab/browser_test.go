@@ -3,7 +3,10 @@ package main
 import (
 	"fmt"
 	"testing"
+	"time"
+	"unicode/utf16"
 
+	"github.com/chromedp/cdproto/input"
 	"github.com/chromedp/chromedp"
 	"github.com/chromedp/chromedp/kb"
 	"github.com/wsroom/wsroom/internal/browser"
@@ -82,6 +85,14 @@ func testAll(t *testing.T, b *browser.Browser) {
 	}
 	late := openPage(t, b, other.URL, "doc", "Late")
 	waitIs(late, same)
+
+	// A field has no \r, but what is written behind it lands behind it.
+	ada.insert("\r\nlast")
+	late.Wait(text + `.endsWith("\u240d\nlast")`)
+	typeAt(late, len(utf16.Encode([]rune(same+"\r\nlast"))), "!")
+	for _, w := range all {
+		w.do(order{"do": "is", "text": same + "\r\nlast!"})
+	}
 }
 
 func testCursors(t *testing.T, b *browser.Browser) {
@@ -109,6 +120,21 @@ func testCursors(t *testing.T, b *browser.Browser) {
 	typeAt(ada, 9, kb.Backspace+"p!")
 	waitIs(bob, "Oh. Hellp!")
 
+	// What comes while Bob composes a word doesn't get in its way.
+	bob.Fill("#text", "")
+	bob.Do(input.ImeSetComposition("nihon", 5, 5))
+	waitIs(ada, "nihon")
+	typeAt(ada, 0, "Yes: ")
+	bob.Do(input.InsertText("日本"))
+	waitIs(ada, "Yes: 日本")
+	waitIs(bob, "Yes: 日本")
+
+	// The two halves of a character stay together.
+	for _, face := range []string{"😀", "😁", "😀😁", "😁😁", "🚀😁"} {
+		bob.Fill("#text", face)
+		waitIs(ada, face)
+	}
+
 	bob.Close()
 	ada.Wait(`document.querySelectorAll(".face, .caret").length === 0`)
 }
@@ -128,8 +154,23 @@ func testAway(t *testing.T, b *browser.Browser) {
 	one.Start()
 	waitIs(ada, "012")
 	waitIs(bob, "012")
-	for _, tab := range []*browser.Tab{ada, bob} {
-		tab.Wait(`document.querySelectorAll(".face").length === 1`)
+	seen := func() {
+		t.Helper()
+		for _, tab := range []*browser.Tab{ada, bob} {
+			tab.Wait(`document.querySelectorAll(".face").length === 1`)
+		}
+	}
+	seen()
+
+	// They see each other at once, though neither has anything new to say.
+	one.Stop()
+	ada.WaitText("#state", "Connecting")
+	bob.Wait(`document.querySelectorAll(".face").length === 0`)
+	one.Start()
+	began := time.Now()
+	seen()
+	if took := time.Since(began); took > 10*time.Second { // 15 s is when pages say it again by themselves
+		t.Errorf("that took %v", took)
 	}
 }
 
