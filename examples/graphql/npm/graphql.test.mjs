@@ -9,7 +9,11 @@ import { WebSocket } from "ws";
 const nodes = process.env.NODES.split(",");
 const protocol = "graphql-transport-ws";
 const clients = [];
-after(() => Promise.all(clients.map((client) => client.dispose())));
+const sockets = [];
+after(() => {
+  for (const socket of sockets) socket.terminate();
+  return Promise.all(clients.map((client) => client.dispose()));
+});
 
 function connect(node, room, name, options = {}) {
   const client = createClient({
@@ -44,7 +48,7 @@ async function hear(client, query) {
 
 const say = (client, text) => ask(client, "mutation ($text: String!) { say(text: $text) { text } }", { text });
 
-test("each subscription gets what it has selected, in the room's order, on both nodes", { timeout: 60_000 }, async () => {
+test("each subscription gets what it has selected, in the room's order, on both nodes", { timeout: 30_000 }, async () => {
   const [ada, bob, eve] = [connect(0, "a", "Ada"), connect(1, "a", "Bob"), connect(1, "b", "Eve")];
   const here = await hear(ada, "subscription { said { name text } }");
   const there = await hear(bob, "subscription S { what: said { text } }");
@@ -60,7 +64,7 @@ test("each subscription gets what it has selected, in the room's order, on both 
   assert.deepEqual(await ask(ada, "{ people }"), { data: { people: ["Ada"] } }); // of this node
 });
 
-test("a subscription that is completed gets nothing more, another one does", { timeout: 60_000 }, async () => {
+test("a subscription that is completed gets nothing more, another one does", { timeout: 30_000 }, async () => {
   const ada = connect(0, "c", "Ada");
   const first = await hear(ada, "subscription { said { text } }");
   const second = await hear(ada, "subscription { said { text } }");
@@ -73,7 +77,7 @@ test("a subscription that is completed gets nothing more, another one does", { t
   assert.equal(await first.next(), undefined);
 });
 
-test("errors are the operation's", { timeout: 60_000 }, async () => {
+test("errors are the operation's", { timeout: 30_000 }, async () => {
   const ada = connect(0, "d", "Ada");
   await assert.rejects(ask(ada, "{ nothing }"), ([{ message }]) => /nothing/.test(message));
   await assert.rejects(ask(ada, "{"), ([{ message }]) => /syntax/.test(message));
@@ -83,7 +87,7 @@ test("errors are the operation's", { timeout: 60_000 }, async () => {
   assert.deepEqual(await ask(ada, "{ people }"), { data: { people: ["Ada"] } });
 });
 
-test("pings are answered, in both directions", { timeout: 60_000 }, async () => {
+test("pings are answered, in both directions", { timeout: 30_000 }, async () => {
   const pongs = [];
   const ada = connect(0, "e", "Ada", { keepAlive: 20, on: { pong: (received) => pongs.push(received) } });
   while (pongs.length < 3) {
@@ -92,7 +96,7 @@ test("pings are answered, in both directions", { timeout: 60_000 }, async () => 
   assert.deepEqual(pongs.slice(0, 3), [true, true, true]);
 });
 
-test("who has no name is refused", { timeout: 60_000 }, async () => {
+test("who has no name is refused", { timeout: 30_000 }, async () => {
   for (const connectionParams of [undefined, {}, { name: "" }, { name: 7 }, { name: "x".repeat(25) }, { name: "a\u0000b" }]) {
     const client = connect(0, "f", "", { connectionParams, lazy: true });
     await assert.rejects(ask(client, "{ people }"), ({ code, reason }) => code === 4403 && reason === "Forbidden");
@@ -104,6 +108,7 @@ test("who has no name is refused", { timeout: 60_000 }, async () => {
 // raw sends what it is given, and resolves with the close code, or with messages until one is of that type.
 async function raw(messages, { until, protocols = [protocol] } = {}) {
   const ws = new WebSocket(`${nodes[0]}/graphql/raw`, protocols);
+  sockets.push(ws);
   const got = [];
   const closed = once(ws, "close");
   const over = new Promise((resolve) => ws.on("message", (data) => {
@@ -139,24 +144,24 @@ for (const [what, messages, code, reason, options] of [
   ["a binary message", [init, Buffer.from("{}")], 1003, undefined],
   ["no subprotocol", [init], 4406, "Subprotocol not acceptable", { protocols: [] }],
 ]) {
-  test(`${what} ends with ${code}`, { timeout: 60_000 }, async () => {
+  test(`${what} ends with ${code}`, { timeout: 30_000 }, async () => {
     const [gotCode, gotReason] = await raw(messages, options);
     assert.equal(gotCode, code);
     if (reason) assert.equal(gotReason, reason);
   });
 }
 
-test("an ID is free again once it is completed, by whom ever", { timeout: 60_000 }, async () => {
+test("an ID is free again once it is completed, by whom ever", { timeout: 30_000 }, async () => {
   const query = { id: "1", type: "subscribe", payload: { query: "{ people }" } };
   const got = await raw([init, subscribe, { id: "1", type: "complete" }, query], { until: "complete" });
   assert.deepEqual(got.map(({ type }) => type), ["connection_ack", "next", "complete"]);
 });
 
-test("a ping is answered before connection_init, and a pong isn't", { timeout: 60_000 }, async () => {
+test("a ping is answered before connection_init, and a pong isn't", { timeout: 30_000 }, async () => {
   assert.deepEqual(await raw([{ type: "pong" }, { type: "ping", payload: { a: 1 } }], { until: "pong" }), [{ type: "pong" }]);
 });
 
-test("a connection has up to 64 operations", { timeout: 60_000 }, async () => {
+test("a connection has up to 64 operations", { timeout: 30_000 }, async () => {
   const many = Array.from({ length: 65 }, (_, i) => ({ ...subscribe, id: String(i) }));
   const [, error] = await raw([init, ...many], { until: "error" });
   assert.equal(error.id, "64");
