@@ -99,7 +99,7 @@ func testCursors(t *testing.T, b *browser.Browser) {
 	t.Parallel()
 	one, other := twoNodes(t, newMemory())
 	ada, bob := openPage(t, b, one.URL, "doc", "Ada"), openPage(t, b, other.URL, "doc", "Bob")
-	typeAt(ada, 0, "Hello")
+	ada.Fill("#text", "Hello") // at once, so that it is one step of undo
 	waitIs(bob, "Hello")
 	bob.WaitText(".caret .flag", "Ada")
 	typeAt(bob, 0, "Oh. ")
