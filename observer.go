@@ -229,7 +229,7 @@ func (h *Hub) tracedUpgrade(w http.ResponseWriter, r *http.Request, mayPass bool
 		ended := false
 		defer func() {
 			if !ended && c != nil { // the Tracer panicked
-				h.begin(c, func() { c.end(endingAborted()) })
+				h.begin(c, nil)
 			}
 		}()
 		failed := err

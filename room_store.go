@@ -143,7 +143,7 @@ func (s *store) add(c *Conn) error {
 	}
 
 	if _, err := s.join(c, c.room); err != nil {
-		s.remove(c)
+		s.remove(c, nil)
 		if err == ErrClosed { // Shutdown ended c after it was added
 			return errShutDown
 		}
@@ -152,12 +152,17 @@ func (s *store) add(c *Conn) error {
 	return nil
 }
 
-// remove takes c out of every room and out of the hub. It returns the rooms. The caller has marked c as
+// remove takes c out of every room and out of the hub. It appends the rooms to left. The caller has marked c as
 // ended, or the application doesn't have c yet.
-func (s *store) remove(c *Conn) (left []string) {
+func (s *store) remove(c *Conn, left []string) []string {
 	defer s.removeHome(c)
 	s.removeIdentity(c)
-	return slices.DeleteFunc(c.Rooms(), func(name string) bool {
+
+	c.mu.Lock()
+	left = c.rooms.appendNames(left)
+	c.mu.Unlock()
+	slices.Sort(left)
+	return slices.DeleteFunc(left, func(name string) bool {
 		sh := s.shardOf(name)
 		sh.mu.Lock()
 		defer s.unlockRooms(sh, len(sh.rooms))
@@ -880,9 +885,9 @@ func (ms *memberships) within(names *lookup.List[string], n int) bool {
 	return false
 }
 
-// names returns the names of the rooms, in no order.
-func (ms *memberships) names() []string {
-	names := make([]string, 0, len(ms.more)+1)
+// appendNames appends the names of the rooms, in no order.
+func (ms *memberships) appendNames(names []string) []string {
+	names = slices.Grow(names, len(ms.more)+1)
 	if ms.first.room != nil {
 		names = append(names, ms.first.room.name)
 	}

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -287,6 +288,55 @@ func BenchmarkConnect(b *testing.B) {
 		_ = h.connect().Close()
 		for h.Stats().Closed < ended {
 			runtime.Gosched()
+		}
+	}
+}
+
+// closeFrame is a client's close frame with code 1000, masked with zeros.
+const closeFrame = "\x88\x82\x00\x00\x00\x00\x03\xe8"
+
+// BenchmarkVisit is a connection's whole life with both handshakes: to a room that has members, and to one that
+// opens and closes with the visit.
+func BenchmarkVisit(b *testing.B) {
+	for _, members := range []int{0, 1000} {
+		b.Run(fmt.Sprintf("members=%d", members), func(b *testing.B) {
+			h := newBench(b, members, false)
+			b.ReportAllocs()
+			for ended := 1; b.Loop(); ended++ {
+				h.conns = h.conns[:members]
+				h.connect().says <- []byte(closeFrame)
+				for h.Stats().Closed < ended {
+					runtime.Gosched()
+				}
+			}
+		})
+	}
+}
+
+// BenchmarkVisitHTTP is a visit through net/http and sockets, the client's part included.
+func BenchmarkVisitHTTP(b *testing.B) {
+	hub := wsroom.New(wsroom.OnText(func(*wsroom.Conn, string, error) {}))
+	server := httptest.NewServer(hub)
+	defer server.Close()
+	addr := server.Listener.Addr().String()
+	handshake := "GET /bench HTTP/1.1\r\nHost: " + addr + "\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n" +
+		"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: " + handshakeKey + "\r\n\r\n"
+	answer := make([]byte, 4<<10)
+
+	b.ReportAllocs()
+	for b.Loop() {
+		conn, err := net.Dial("tcp", addr)
+		if err != nil {
+			b.Fatal(err)
+		}
+		_, _ = io.WriteString(conn, handshake)
+		_, _ = conn.Read(answer)
+		_, _ = io.WriteString(conn, closeFrame)
+		for err == nil {
+			_, err = conn.Read(answer)
+		}
+		if conn.Close(); err != io.EOF {
+			b.Fatal(err)
 		}
 	}
 }

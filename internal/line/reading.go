@@ -43,6 +43,10 @@ func (l *Line) WaitFailed(err error) (ending bool) {
 	if l.IsEnding() {
 		return true
 	}
+	if by, ok := err.(websocket.CloseError); ok {
+		l.end(closedByPeer(by))
+		return true
+	}
 	if !l.Wire().Interrupted(err) { // the wire's ReadFailed has ended it before; this is to be sure
 		l.end(readFailed(err))
 		return true
