@@ -157,9 +157,7 @@ func (h *Hub) upgrade(w http.ResponseWriter, r *http.Request, mayPass bool) (*Co
 	g.request.RemoteAddr = h.cfg.proxies.ClientAddr(r)
 	defer g.abort()
 
-	// InsecureSkipVerify turns off coder/websocket's check of the origin. The gate checks it, before it calls
-	// the application, and chooses the subprotocol.
-	ws, err := websocket.Accept(g, g.request, &websocket.AcceptOptions{InsecureSkipVerify: true})
+	ws, err := websocket.Accept(g, g.request, accept)
 	switch {
 	case err == nil:
 		err = g.open(ws)
@@ -175,6 +173,10 @@ func (h *Hub) upgrade(w http.ResponseWriter, r *http.Request, mayPass bool) (*Co
 	g.phase = gateAdmitted
 	return g.conn, g.request, nil
 }
+
+// accept turns off coder/websocket's check of the origin. The gate checks it, before it calls the application, and
+// chooses the subprotocol. It is shared, as coder/websocket copies it.
+var accept = &websocket.AcceptOptions{InsecureSkipVerify: true}
 
 // errPassed says that the request isn't for this hub and that nothing was answered.
 var errPassed = errors.New("wsroom: request was passed on")
@@ -324,7 +326,9 @@ func (g *gate) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	if g.mayPass && g.passes() {
 		return nil, nil, errPassed
 	}
-	g.choose()
+	if g.deflate != "" || len(g.request.Header["Sec-Websocket-Protocol"]) > 0 { // Go's canonical form
+		g.choose()
+	}
 	cause, err := g.admit()
 	if err != nil {
 		g.refuse(cause, err)
@@ -397,16 +401,15 @@ func (g *gate) clearAnswer() {
 
 // choose answers the client's offer of subprotocols and extensions (RFC 6455, section 4.2.2, item 5).
 func (g *gate) choose() {
-	ours := g.hub.cfg.subprotocols
-	if chosen, own, offers := resume.Offered(g.request.Header, ours); chosen != "" {
-		g.Header().Set("Sec-WebSocket-Protocol", chosen)
-		cfg := g.hub.cfg
-		g.session = resume.NewSession(g.hub.resumeKey, own, offers, cfg.heartbeat, &cfg.history)
-	} else if p := request.Subprotocol(g.request.Header, ours); p != "" {
-		g.Header().Set("Sec-WebSocket-Protocol", p)
-	}
 	if g.deflate != "" {
 		g.Header().Set("Sec-WebSocket-Extensions", g.deflate)
+	}
+	cfg := g.hub.cfg
+	if chosen, own, offers := resume.Offered(g.request.Header, cfg.subprotocols); chosen != "" {
+		g.Header().Set("Sec-WebSocket-Protocol", chosen)
+		g.session = resume.NewSession(g.hub.resumeKey, own, offers, cfg.heartbeat, &cfg.history)
+	} else if p := request.Subprotocol(g.request.Header, cfg.subprotocols); p != "" {
+		g.Header().Set("Sec-WebSocket-Protocol", p)
 	}
 }
 
@@ -440,7 +443,7 @@ func (g *gate) welcome(ws *websocket.Conn) error {
 	g.conn.line.Attach(g.wire, ws)
 	g.held = holdsPresence
 	g.conn.appear(g.room)
-	return switchProtocols(g.wire, g.Header(), g.limit.At())
+	return switchProtocols(g.wire, g.ResponseWriter.Header(), g.limit.At())
 }
 
 // takeSocket hijacks the server's connection. early is what the server has read from it already.

@@ -152,22 +152,31 @@ func (s *store) add(c *Conn) error {
 	return nil
 }
 
-// remove takes c out of every room and out of the hub. It appends the rooms to left. The caller has marked c as
-// ended, or the application doesn't have c yet.
-func (s *store) remove(c *Conn, left []string) []string {
+// remove takes c out of every room and out of the hub. It returns the rooms; space is for them, and may be nil.
+// The caller has marked c as ended, or the application doesn't have c yet.
+func (s *store) remove(c *Conn, space []string) (left []string) {
 	defer s.removeHome(c)
 	s.removeIdentity(c)
 
 	c.mu.Lock()
-	left = c.rooms.appendNames(left)
+	names := c.rooms.appendNames(space[:0])
 	c.mu.Unlock()
-	slices.Sort(left)
-	return slices.DeleteFunc(left, func(name string) bool {
-		sh := s.shardOf(name)
-		sh.mu.Lock()
-		defer s.unlockRooms(sh, len(sh.rooms))
-		return s.leaveLocked(sh, c, name) == nil
-	})
+	slices.Sort(names)
+	left = names[:0]
+	for _, name := range names {
+		if s.removeFrom(c, name) {
+			left = append(left, name)
+		}
+	}
+	return left
+}
+
+// removeFrom takes c out of the room, and reports whether it was there.
+func (s *store) removeFrom(c *Conn, name string) bool {
+	sh := s.shardOf(name)
+	sh.mu.Lock()
+	defer s.unlockRooms(sh, len(sh.rooms))
+	return s.leaveLocked(sh, c, name) != nil
 }
 
 // removeHome takes c out of the hub, if it is there.

@@ -165,9 +165,15 @@ func (h *Hub) ServeHTTP(w http.ResponseWriter, r *http.Request) { _ = h.serve(w,
 // serve upgrades the request and runs OnConnect, or answers it and returns the reason. See upgrade for
 // mayPass.
 func (h *Hub) serve(w http.ResponseWriter, r *http.Request, mayPass bool) error {
-	c, admitted, err := h.tracedUpgrade(w, r, mayPass)
+	var c *Conn
+	var err error
+	if h.tracer == nil {
+		c, r, err = h.upgrade(w, r, mayPass)
+	} else {
+		c, r, err = h.tracedUpgrade(w, r, mayPass)
+	}
 	if c != nil {
-		h.begin(c, admitted)
+		h.begin(c, r)
 	}
 	return err
 }
