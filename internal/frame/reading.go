@@ -32,6 +32,13 @@ const (
 
 var readBuffers = sync.Pool{New: func() any { return new([readSize]byte) }}
 
+// waitSize is the size of the buffer that a connection over TLS holds while it waits for a message. TLS has the
+// rest of what came at hand, so a second read costs little. Over other sockets that have no file descriptor to
+// wait on, it would be a system call.
+const waitSize = 512
+
+var waitBuffers = sync.Pool{New: func() any { return new([waitSize]byte) }}
+
 // LastRead returns when the peer's bytes last came, by [Now].
 func (c *Conn) LastRead() int64 { return c.lastRead.Load() }
 
@@ -389,7 +396,13 @@ func (c *Conn) yield() {
 func (c *Conn) plainRead() {
 	p := c.into
 	var own *[readSize]byte
-	if p == nil {
+	var small *[waitSize]byte
+	switch {
+	case p != nil:
+	case c.layered && c.in.between():
+		small = waitBuffers.Get().(*[waitSize]byte)
+		p = small[:]
+	default:
 		own = readBuffers.Get().(*[readSize]byte)
 		p = own[:]
 	}
@@ -398,6 +411,13 @@ func (c *Conn) plainRead() {
 	n, err := c.Conn.Read(p)
 	if c.got = n; n == 0 {
 		c.readErr = err // an error that comes with bytes comes again without them
+	}
+	if small != nil {
+		if n > 0 {
+			own = readBuffers.Get().(*[readSize]byte)
+			copy(own[:], p[:n])
+		}
+		waitBuffers.Put(small)
 	}
 	c.keep(own)
 }
