@@ -205,6 +205,35 @@ func BenchmarkObserver(b *testing.B) {
 	}
 }
 
+// BenchmarkEcho is a message that is read, handed to a callback and sent to a room of one, over a socket. The
+// client's part is included.
+func BenchmarkEcho(b *testing.B) {
+	hub := wsroom.New(wsroom.OnText(func(c *wsroom.Conn, text string, err error) {
+		if err == nil {
+			_ = c.SendTextToThisRoom(text)
+		}
+	}))
+	server := httptest.NewServer(hub)
+	defer server.Close()
+	conn, err := net.Dial("tcp", server.Listener.Addr().String())
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer conn.Close()
+
+	answer := make([]byte, 4<<10)
+	_, _ = io.WriteString(conn, handshakeTo(server.Listener.Addr()))
+	_, _ = conn.Read(answer)
+	frame := append([]byte("\x81\xfe\x00\x80\x00\x00\x00\x00"), strings.Repeat("x", 128)...) // masked with zeros
+	b.ReportAllocs()
+	for b.Loop() {
+		_, _ = conn.Write(frame)
+		if n, err := conn.Read(answer); n != 4+128 || err != nil {
+			b.Fatal(n, err)
+		}
+	}
+}
+
 func BenchmarkBroadcastDeflated(b *testing.B) {
 	text := strings.Repeat("what a room says, again and again; ", 30)
 	for _, members := range []int{10, 1000} {
@@ -313,14 +342,18 @@ func BenchmarkVisit(b *testing.B) {
 	}
 }
 
+// handshakeTo is a client's handshake, for the room /bench.
+func handshakeTo(addr net.Addr) string {
+	return "GET /bench HTTP/1.1\r\nHost: " + addr.String() + "\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n" +
+		"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: " + handshakeKey + "\r\n\r\n"
+}
+
 // BenchmarkVisitHTTP is a visit through net/http and sockets, the client's part included.
 func BenchmarkVisitHTTP(b *testing.B) {
 	hub := wsroom.New(wsroom.OnText(func(*wsroom.Conn, string, error) {}))
 	server := httptest.NewServer(hub)
 	defer server.Close()
-	addr := server.Listener.Addr().String()
-	handshake := "GET /bench HTTP/1.1\r\nHost: " + addr + "\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n" +
-		"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: " + handshakeKey + "\r\n\r\n"
+	addr, handshake := server.Listener.Addr().String(), handshakeTo(server.Listener.Addr())
 	answer := make([]byte, 4<<10)
 
 	b.ReportAllocs()
