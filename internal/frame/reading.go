@@ -150,8 +150,8 @@ func (c *Conn) skipKnownPong() bool {
 }
 
 // takeClose takes the peer's close frame and returns what it says, if a whole one comes next, between messages.
-// coder/websocket would read it with three contexts and a deep stack, at a third of what a short visit costs.
-// It still reads what breaks the rules for such a frame (RFC 6455, section 5.5.1), and refuses it.
+// coder/websocket would read it with three contexts and a deep stack, which is a third of what a short visit costs
+// without its sockets. It still reads what breaks the rules for such a frame (RFC 6455, section 5.5.1), and refuses it.
 func (c *Conn) takeClose() error {
 	payload, mask := c.nextControl(Close)
 	if mask == nil || !c.in.between() || len(payload) == 1 {

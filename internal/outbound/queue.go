@@ -416,8 +416,9 @@ func (q *Queue) Resume() {
 
 // CloseWith stops the queue from taking anything more. What waits is still written, unless drop is set, and
 // then the close frame, unless it is "". While the queue is held only the snapshot is written: other
-// messages aren't for a connection that wasn't accepted. CloseWith returns the number of lost messages, and
-// whether [Queue.Attach] was called before. It is called once.
+// messages aren't for a connection that wasn't accepted. CloseWith itself writes what the socket takes at once,
+// as [Queue.Wake] does, and never waits. It returns the number of lost messages, and whether [Queue.Attach] was
+// called before. It is called once.
 func (q *Queue) CloseWith(closeFrame string, drop bool) (lost int, attached bool) {
 	q.mu.Lock()
 	q.closing = true
