@@ -320,7 +320,8 @@ function drawPointer(p) {
   const [w, h] = size();
   const [x, y] = toScreen(p.at);
   const edge = 14;
-  if (x > -edge && x < w + edge && y > -edge && y < h + edge) return;
+  const r = field.radius * scale;
+  if (x > -r && x < w + r && y > -r && y < h + r) return;
   const at = [Math.min(Math.max(x, edge), w - edge), Math.min(Math.max(y, edge), h - edge)];
   const angle = Math.atan2(y - at[1], x - at[0]);
   context.save();
@@ -374,7 +375,7 @@ function rename() {
 $("#me").addEventListener("submit", (e) => {
   e.preventDefault();
   rename();
-  canvas.focus();
+  $("#name").blur();
 });
 $("#name").addEventListener("change", rename);
 

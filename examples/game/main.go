@@ -71,7 +71,7 @@ func newGame(keep time.Duration) (*wsroom.Hub, http.Handler) {
 	g.hub = wsroom.New(
 		wsroom.WithRoom(wsroom.ByPathValue("room")), wsroom.OnRoomOpen(g.open), wsroom.OnRoomClose(g.close),
 		wsroom.OnConnect(g.enter),
-		wsroom.OnJSON(func(c *wsroom.Conn, want vector, err error) { steer(c, want, err != nil) }),
+		wsroom.OnJSON(func(c *wsroom.Conn, want vector, _ error) { steer(c, want, false) }),
 		wsroom.OnClose(func(c *wsroom.Conn, _ error) { steer(c, vector{}, true) }),
 		wsroom.WithRateLimit(40, 60), wsroom.WithMaxMessageSize(256), wsroom.WithDrain(time.Second),
 		wsroom.WithMaxMembers(32), wsroom.WithMaxRooms(256),
@@ -140,7 +140,6 @@ func (g *game) enter(c *wsroom.Conn, r *http.Request) error {
 	}
 	p.world, p.conn, p.Name, p.Away, p.changed = w, c, name, false, true
 	players.Set(c, p)
-	c.DropHeld() // the whole has these
 	return c.SendJSON(message{
 		"tick": w.tick, "players": slices.Collect(maps.Values(w.players)), "stars": w.stars, "you": p.ID,
 		"field": message{"width": width, "height": height, "radius": radius, "speed": speed, "rate": rate},

@@ -376,10 +376,28 @@ func TestFreshOverTCP(t *testing.T) {
 	}
 }
 
+// The room closes after one player has left, and is open again when its time is over.
+func TestWhoIsTooLateInARoomThatIsKept(t *testing.T) {
+	play(t, func(t *testing.T, handler http.Handler) {
+		ada, bob := visit(t, handler, "lobby", "Ada"), visit(t, handler, "lobby", "Bob")
+		score := collect(t, ada)
+		ada.CloseNow()
+		time.Sleep(keep - time.Second)
+		bob.CloseNow()
+		time.Sleep(keep - time.Second)
+		now := visit(t, handler, "lobby", "Ada")
+		if now.you == ada.you || now.me().Score == score || len(now.players) != 2 {
+			t.Errorf("too late, %d is back as %d of %+v", ada.you, now.you, now.players)
+		}
+	})
+}
+
 // A room's ticks end with it: its world stands still.
 func TestRoomStandsStillWithoutMembers(t *testing.T) {
 	play(t, func(t *testing.T, handler http.Handler) {
 		ada := visit(t, handler, "lobby", "Ada")
+		ada.steer(1, 0)
+		ada.watch(10 * time.Second)
 		tick := ada.tick
 		ada.CloseNow()
 		time.Sleep(keep - time.Second)
