@@ -265,7 +265,7 @@ function drawSparks(now) {
   while (sparks.length && now - sparks[0].born > 450) sparks.shift();
   if (calm.matches) return;
   for (const { at: [x, y], born } of sparks) {
-    const part = (now - born) / 450;
+    const part = Math.max(now - born, 0) / 450; // a frame's time may be before its messages'
     context.beginPath();
     context.arc(x, y, 14 + 34 * part, 0, 2 * Math.PI);
     context.globalAlpha = 1 - part;

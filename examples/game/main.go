@@ -36,13 +36,12 @@ var players wsroom.Value[*player] // of the connections
 type vector [2]float64
 
 type player struct {
-	ID      int    `json:"id"`
-	At      vector `json:"at"`
-	Name    string `json:"name"`
-	Score   int    `json:"score"`
-	Away    bool   `json:"away,omitempty"` // its connection broke,
-	Gone    bool   `json:"gone,omitempty"` // and it wasn't back in time
-	world   *world
+	ID      int          `json:"id"`
+	At      vector       `json:"at"`
+	Name    string       `json:"name"`
+	Score   int          `json:"score"`
+	Away    bool         `json:"away,omitempty"` // its connection broke,
+	Gone    bool         `json:"gone,omitempty"` // and it wasn't back in time
 	want    vector       // where it goes; 1 long at most
 	conn    *wsroom.Conn // its newest
 	left    time.Time
@@ -71,8 +70,8 @@ func newGame(keep time.Duration) (*wsroom.Hub, http.Handler) {
 	g.hub = wsroom.New(
 		wsroom.WithRoom(wsroom.ByPathValue("room")), wsroom.OnRoomOpen(g.open), wsroom.OnRoomClose(g.close),
 		wsroom.OnConnect(g.enter),
-		wsroom.OnJSON(func(c *wsroom.Conn, want vector, _ error) { steer(c, want, false) }),
-		wsroom.OnClose(func(c *wsroom.Conn, _ error) { steer(c, vector{}, true) }),
+		wsroom.OnJSON(func(c *wsroom.Conn, want vector, _ error) { g.steer(c, want, false) }),
+		wsroom.OnClose(func(c *wsroom.Conn, _ error) { g.steer(c, vector{}, true) }),
 		wsroom.WithRateLimit(40, 60), wsroom.WithMaxMessageSize(256), wsroom.WithDrain(time.Second),
 		wsroom.WithMaxMembers(32), wsroom.WithMaxRooms(256),
 		// At most 16 KiB are on their way to a page. What is later waits here, and gives way to what is newer.
@@ -85,13 +84,14 @@ func newGame(keep time.Duration) (*wsroom.Hub, http.Handler) {
 }
 
 func (g *game) world(room string) *world {
-	w, _ := g.worlds.LoadOrStore(room, &world{players: map[string]*player{}, stars: map[int]vector{}})
+	w, _ := g.worlds.Load(room)
 	return w.(*world)
 }
 
 // open starts the room's world, where the last one ended if that is kept.
 func (g *game) open(room string) {
-	last := g.world(room)
+	kept, _ := g.worlds.LoadOrStore(room, &world{players: map[string]*player{}, stars: map[int]vector{}})
+	last := kept.(*world)
 	w := &world{room: g.hub.To(room), end: make(chan struct{}), players: last.players, stars: last.stars}
 	w.tick, w.ids = last.tick, last.ids
 	for id := len(w.stars); id < 14; id++ {
@@ -138,7 +138,7 @@ func (g *game) enter(c *wsroom.Conn, r *http.Request) error {
 		p = &player{ID: w.ids, At: somewhere()}
 		w.players[secret] = p
 	}
-	p.world, p.conn, p.Name, p.Away, p.changed = w, c, name, false, true
+	p.conn, p.Name, p.Away, p.changed = c, name, false, true
 	players.Set(c, p)
 	return c.SendJSON(message{
 		"tick": w.tick, "players": slices.Collect(maps.Values(w.players)), "stars": w.stars, "you": p.ID,
@@ -147,13 +147,14 @@ func (g *game) enter(c *wsroom.Conn, r *http.Request) error {
 }
 
 // steer takes where a page wants its player to go, or that its connection is over.
-func steer(c *wsroom.Conn, want vector, over bool) {
+func (g *game) steer(c *wsroom.Conn, want vector, over bool) {
 	p, ok := players.Get(c)
 	if !ok {
 		return // refused
 	}
-	p.world.mu.Lock()
-	defer p.world.mu.Unlock()
+	w := g.world(c.Room())
+	w.mu.Lock()
+	defer w.mu.Unlock()
 	if by := max(1, math.Hypot(want[0], want[1])); p.conn == c { // otherwise it has a newer one
 		p.want, p.Away, p.left, p.changed = vector{want[0] / by, want[1] / by}, over, time.Now(), p.changed || over
 	}
