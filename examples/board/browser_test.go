@@ -59,10 +59,10 @@ func testCards(t *testing.T, b *browser.Browser) {
 	cyn.Wait(cards(1) + ` === ""`)
 	cyn.WaitText("#column-1", "No cards")
 	cyn.Wait(`document.querySelector("#text").value === "Wash up"`)
-	cyn.Do(chromedp.Focus("#right-2"))
+	cyn.Do(chromedp.Focus("#right-2"), chromedp.Evaluate(`document.querySelector("#card-2").same = true`, nil))
 	ada.Write("#text", "Eat the cake")
 	cyn.Wait(cards(0) + ` === "Bake a cake,Eat the cake"`)
-	cyn.Wait(`document.activeElement.id === "right-2"`)
+	cyn.Wait(`document.activeElement.id === "right-2" && document.querySelector("#card-2").same`)
 	if said := browser.Eval[string](elsewhere, cards(0)); said != "" {
 		t.Errorf("another board has %q", said)
 	}

@@ -45,11 +45,11 @@ func TestEveryoneGetsTheColumnsThatChange(t *testing.T) {
 		t.Errorf("a new board is %s", whole)
 	}
 	ada.SendText(`{"text":" Buy <b>bread</b> ","headers":{"HX-Request":"true"}}`) // as htmx does
-	bob, _ := visit(t, handler, "team", "Bob")
-	bob.SendText(`{"card":1,"to":2}`)
 	if column := next(t, ada, "column-0"); !strings.Contains(column, "<p dir=\"auto\">Buy &lt;b&gt;bread&lt;/b&gt;</p>") {
 		t.Errorf("Ada gets %s", column)
 	}
+	bob, _ := visit(t, handler, "team", "Bob")
+	bob.SendText(`{"card":1,"to":2}`)
 	if column := next(t, ada, "column-0"); !strings.Contains(column, "No cards") {
 		t.Errorf("Ada gets %s", column)
 	}
@@ -160,6 +160,8 @@ func TestSlowPageGetsTheNewestColumns(t *testing.T) {
 func TestBoardsAreForgotten(t *testing.T) {
 	handler := site(t)
 	names := func(i int) string { return fmt.Sprint("board-", i) }
+	witness, _ := visit(t, handler, "witness", "Witness") // somebody looks at this one
+	witness.SendText(`{"text":"card"}`)
 	for i := range 300 {
 		c, _ := visit(t, handler, names(i), "Ada")
 		c.SendText(`{"text":"card"}`)
@@ -171,6 +173,9 @@ func TestBoardsAreForgotten(t *testing.T) {
 		c, whole := visit(t, handler, names(i), "Bob")
 		kept += strings.Count(whole, `id="card-`)
 		c.Close(websocket.StatusNormalClosure, "")
+	}
+	if _, whole := visit(t, handler, "witness", "Bob"); !strings.Contains(whole, `id="card-1"`) {
+		t.Error("a board is forgotten that somebody looks at")
 	}
 	if kept < 150 || kept > 257 {
 		t.Errorf("%d boards have their cards", kept)
