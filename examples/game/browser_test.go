@@ -82,6 +82,11 @@ func testMove(t *testing.T, b *browser.Browser) {
 		bob.Wait(at(id, c.axis) + c.there)
 		bob.release(c.code)
 	}
+	// Its way is drawn between what the server says, which is in tenths.
+	bob.hold("ArrowRight")
+	ada.Wait(at(id, 0) + "> 50")
+	ada.Wait(fmt.Sprintf("Math.abs(%s * 10 %% 1 - 0.5) < 0.4", at(id, 0)))
+	bob.release("ArrowRight")
 	// It is drawn there: the field's middle is of other colours than the player's.
 	ada.Wait(`new Set(document.querySelector("#field").getContext("2d").getImageData(0, 0, 600, 600).data).size > 8`)
 	elsewhere := open(one, url+"/#elsewhere")
