@@ -121,5 +121,6 @@ func TestPicture(t *testing.T) {
 			ada.WaitText(fmt.Sprint("#column-", column+1), text)
 		}
 	}
+	ada.Wait(`document.getAnimations().length === 0`)
 	ada.Picture("board")
 }

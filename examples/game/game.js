@@ -1,7 +1,7 @@
 import { $, hue, make, plain, reasonOf, releaseHue, socketURL, StateLine, storage } from "./page.js";
 import { Socket } from "./wsroom.js";
 
-const delay = 3; // ticks that others are shown late, so that there mostly is a place to go to
+const delays = [3, 15]; // ticks that others are shown late, so that there mostly is a place to go to
 const every = 1000 / 30; // ms between what we send
 const shown = 8; // players in the list
 
@@ -24,6 +24,7 @@ let name = browser.get("name", "") || `${pick("Quiet", "Amber", "Brave", "Early"
 
 let field; // its measures; nothing is known before
 let you;
+let delay = delays[0];
 let clock; // when tick 0 was, in ms of performance.now()
 const stars = new Map(); // by ID: {at, born}
 const players = new Map(); // by ID: what the server said last, with `trail`, the places to come, and where it is drawn
@@ -44,6 +45,7 @@ function take({ tick, players: told = [], stars: moved = {}, you: mine, field: m
   // The quickest message tells the time, and others pull gently, since clocks differ.
   const late = now - (tick * 1000) / field.rate - clock;
   clock += late < 0 ? late : late * 0.01;
+  delay = Math.min(Math.max(delays[0], (late * field.rate) / 1000 + 2, delay - 0.02), delays[1]);
   for (const p of told) place(p, tick);
   for (const [id, at] of Object.entries(moved)) {
     if (stars.has(id)) sparks.push({ at: stars.get(id).at, born: now });
