@@ -731,16 +731,6 @@ func (s *store) snapshot(to audience) []*Conn {
 	return conns
 }
 
-// eachConn calls f for each connection of the hub. It locks one shard at a time, so it costs senders little.
-func (s *store) eachConn(f func(*Conn)) {
-	for i := range s.shards {
-		sh := &s.shards[i]
-		sh.mu.Lock()
-		sh.everyone.each(f)
-		sh.mu.Unlock()
-	}
-}
-
 // connsOf returns the connections of the hub that belong to the shard of that index.
 func (s *store) connsOf(index int) []*Conn {
 	sh := &s.shards[index]

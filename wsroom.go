@@ -134,7 +134,7 @@ func New(opts ...Option) *Hub {
 	h.resumeKey = resume.NewKey(cfg.name, cfg.resumeKeys)
 	h.lives = newLives(h)
 	h.store.init(cfg, h.observer, h.mark, h.lives)
-	h.heartbeat.Init(cfg.heartbeat, cfg.pongTimeout, h.checkPeers, func() bool { return h.Len() > 0 })
+	h.heartbeat.Init(cfg.heartbeat, cfg.pongTimeout)
 	if cfg.broker != nil {
 		h.node = newNode(h)
 	}
