@@ -50,6 +50,8 @@ type shard struct {
 	identities map[string]*room // the connections of each identity; nil until there is one
 	everyone   room             // the connections of the hub whose IDs belong to this shard
 	byID       map[string]*Conn // the same by ID; nil until it is needed
+
+	mostRooms, mostIdentities, mostByID int // see lookup.Delete
 }
 
 // room is a room of a shard. It has at least one member: when the last one leaves, the room is removed from
@@ -86,7 +88,7 @@ func (r *room) remove(m *member) {
 	r.members[m.index] = r.members[last]
 	r.members[m.index].member.index = m.index
 	r.members[last] = seat{}
-	r.members = r.members[:last]
+	r.members = lookup.Trim(r.members[:last])
 	m.room = nil
 }
 
@@ -175,7 +177,7 @@ func (s *store) removeHome(c *Conn) {
 	}
 
 	home.everyone.remove(&c.home)
-	delete(home.byID, c.id)
+	home.byID = lookup.Delete(home.byID, c.id, &home.mostByID)
 	if c.line.Deflate {
 		s.deflated.Add(-1)
 	}
@@ -222,7 +224,7 @@ func (s *store) removeIdentity(c *Conn) {
 	}
 	r.remove(&c.identity.member)
 	if len(r.members) == 0 {
-		delete(sh.identities, r.name)
+		sh.identities = lookup.Delete(sh.identities, r.name, &sh.mostIdentities)
 	}
 }
 
@@ -442,7 +444,7 @@ func (s *store) leaveLocked(sh *shard, c *Conn, name string) *room {
 
 // closeLocked removes a room without members. sh.mu is locked.
 func (s *store) closeLocked(sh *shard, r *room) {
-	delete(sh.rooms, r.name)
+	sh.rooms = lookup.Delete(sh.rooms, r.name, &sh.mostRooms)
 	s.rooms.Add(-1)
 	if r.log != nil {
 		r.log.SetIdle(frame.Now())

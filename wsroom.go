@@ -112,6 +112,7 @@ type Hub struct {
 	closing bool
 	open    int            // sockets, from before the upgrade until after the close
 	perKey  map[string]int // sockets by the key of WithMaxConnsPer
+	mostKey int            // see lookup.Delete
 
 	wg sync.WaitGroup // connections, until their last callback has returned
 }
@@ -379,7 +380,7 @@ func (h *Hub) unreserve(key string) {
 	h.open--
 	if h.cfg.connKey != nil {
 		if h.perKey[key]--; h.perKey[key] == 0 {
-			delete(h.perKey, key)
+			h.perKey = lookup.Delete(h.perKey, key, &h.mostKey)
 		}
 	}
 	h.mu.Unlock()

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/wsroom/wsroom/internal/frame"
+	"github.com/wsroom/wsroom/internal/lookup"
 )
 
 // Config configures a [Store]. All fields but Mark are required.
@@ -32,6 +33,7 @@ type Store struct {
 
 	mu       sync.Mutex // guards the rest
 	logs     map[string]*Log
+	most     int         // see lookup.Delete
 	lastRoom uint64      // the id of the room whose log was begun last
 	sweeping *time.Timer // calls sweep; nil if none is due
 	closed   bool
@@ -93,7 +95,7 @@ func (s *Store) end(room string) {
 	if log == nil {
 		return
 	}
-	delete(s.logs, room)
+	s.logs = lookup.Delete(s.logs, room, &s.most)
 	log.mu.Lock()
 	defer log.mu.Unlock()
 	log.clear()

@@ -164,6 +164,7 @@ func TestHeartbeatVisitsWhatIsDue(t *testing.T) {
 		for l.Wait() == nil {
 		}
 		close(stop)
+		synctest.Wait()
 		if visits < 1000/25 || visits > 2*1000/25 {
 			t.Errorf("%d visits in 1,000 s", visits)
 		}

@@ -1,5 +1,5 @@
 // Package lookup finds values in a list: it compares them one by one if they are few, and uses a map if
-// not. It knows nothing of what the values are.
+// not. It lets a map shrink, too. It knows nothing of what the values are.
 package lookup
 
 import "slices"
