@@ -78,8 +78,8 @@ func TestRoomsThatHaveGoneTakeNoMemory(t *testing.T) {
 		"broker":    {20_000, true, []wsroom.Option{wsroom.WithBroker(brokertest.NewMemory().Open())}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			conns, hub := sinks(t, clients, append(test.opts,
-				wsroom.WithIdentity(func(r *http.Request) string { return r.URL.Path }))...)
+			conns, hub := sinks(t, clients, append([]wsroom.Option{wsroom.WithPresenceGrace(time.Second),
+				wsroom.WithIdentity(func(r *http.Request) string { return r.URL.Path })}, test.opts...)...)
 			rooms := test.rooms / clients
 			comeAndGo := func(round string, rooms int) {
 				each(conns, func(i int, c *wsroom.Conn) {
