@@ -39,7 +39,10 @@ type million struct {
 	idle    time.Duration // with each number of them
 }
 
-const largeRoom = 100 // members
+const (
+	largeRoom = 100             // members
+	patience  = 5 * time.Minute // for what depends on how many members there are
+)
 
 // millionOf returns the plan for so many members.
 func millionOf(members int, quick bool) million {
@@ -171,7 +174,7 @@ func upgradeRequest(path string) *http.Request {
 
 // rest measures what the heartbeats cost while nothing is sent. Before, all members have been pinged once.
 func (r *millionRun) rest(ctx context.Context) error {
-	r.await(ctx, func() bool { return r.fleet.pings.Load() >= int64(r.members) }, time.Minute)
+	r.await(ctx, func() bool { return r.fleet.pings.Load() >= int64(r.members) }, patience)
 	before, pings := takeSpent(), r.fleet.pings.Load()
 	if err := pause(ctx, r.part); err != nil {
 		return err
@@ -286,7 +289,7 @@ func (r *millionRun) toAll(ctx context.Context) error {
 		}
 		sends = append(sends, time.Since(begin))
 		for r.fleet.messages.Load() < before+int64(r.hub.Len()) {
-			if err := pause(ctx, time.Millisecond); err != nil || time.Since(begin) > time.Minute {
+			if err := pause(ctx, time.Millisecond); err != nil || time.Since(begin) > patience {
 				return cmp.Or(err, errors.New("million: a message didn't reach all"))
 			}
 		}
@@ -324,9 +327,7 @@ type footprint struct {
 
 // takeFootprint collects the garbage first.
 func takeFootprint() footprint {
-	for range 2 {
-		debug.FreeOSMemory()
-	}
+	debug.FreeOSMemory()
 	var m runtime.MemStats
 	runtime.ReadMemStats(&m)
 	return footprint{heap: int64(m.HeapAlloc), stacks: int64(m.StackInuse), resident: residentNow()}
