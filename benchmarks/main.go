@@ -33,6 +33,7 @@ type selection struct {
 	clusters comparison // of several
 	kept     comparison // of a hub with and without a history
 	herds    []server.Library
+	million  million
 	rounds   int
 	svg      string
 	profiles string
@@ -88,6 +89,11 @@ func compare(args []string) error {
 	if len(s.herds) > 0 {
 		runHerds(ctx, s.rounds, s.herds)
 	}
+	if s.million.members > 0 {
+		if err := runMillion(ctx, s.million); err != nil {
+			return err
+		}
+	}
 	if !s.clusters.empty() {
 		together := runAll(ctx, s, s.clusters)
 		fmt.Println(clusterTable(together))
@@ -108,6 +114,7 @@ func parseFlags(args []string) (selection, error) {
 	names := flags.String("scenario", "", "only these scenarios, comma-separated; a prefix is enough")
 	libs := flags.String("lib", "", "only these libraries, comma-separated; a prefix is enough")
 	rounds := flags.Int("rounds", 0, "rounds, of which the table shows the medians (5, quick 1)")
+	members := flags.Int("members", 1_000_000, "how many members scenario million is to have")
 	svg := flags.String("svg", "", "also draw the processor time a message into this file")
 	profiles := flags.String("profiles", "", "also write CPU profiles of the servers into this folder")
 	if err := flags.Parse(args); err != nil {
@@ -123,7 +130,10 @@ func parseFlags(args []string) (selection, error) {
 	if chosen(*names, herdName) {
 		s.herds = comparison{libraries: server.Returning}.choose("", *libs).libraries
 	}
-	if s.alone.empty() && s.clusters.empty() && s.kept.empty() && len(s.herds) == 0 || s.rounds < 1 {
+	if *names != "" && chosen(*names, millionName) && chosen(*libs, server.Libraries[0].Name) {
+		s.million = millionOf(*members, *quick)
+	}
+	if s.alone.empty() && s.clusters.empty() && s.kept.empty() && len(s.herds) == 0 && s.million.members <= 0 || s.rounds < 1 {
 		return s, errors.New("nothing to run: see -scenario, -lib and -rounds")
 	}
 	return s, nil

@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/wsroom/wsroom/internal/lookup"
 	"github.com/wsroom/wsroom/internal/serial"
 )
 
@@ -226,7 +227,7 @@ func (s *subscription) makeWay() bool {
 		return false
 	}
 
-	delete(n.subs, s.room)
+	n.subs = lookup.Delete(n.subs, s.room, &n.most)
 	n.remember(s.room, s.lastSeen())
 	n.wg.Add(1)
 	return true
