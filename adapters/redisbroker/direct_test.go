@@ -76,6 +76,11 @@ func TestPublishesWhileHung(t *testing.T) {
 	before := e.messages.Load()
 	until(t, "Publish succeeds", func() bool { return b.Publish(t.Context(), "topic", []byte("after")) == nil })
 	until(t, "a message arrives", func() bool { return e.messages.Load() > before })
+	until(t, "messages go over the connection of the subscriptions again", func() bool {
+		keep(t, b, "kept", "message")
+		subscribers := clients(t, s, "sub=1")
+		return len(subscribers) == 1 && strings.Contains(subscribers[0], " cmd=evalsha ")
+	})
 }
 
 // TestDirect: a message that comes alone is delivered by the goroutine that reads, unless the last delivery was

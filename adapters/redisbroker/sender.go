@@ -23,6 +23,7 @@ type sender struct {
 	onWay   int        // commands that Redis hasn't answered, as far as is known
 	left    int        // those of them whose caller waits no more
 	lastOne uint64     // the last of those
+	probing bool       // a command tells whether Redis has answered them meanwhile
 }
 
 // try has send use the connection. It returns false if nothing was sent, or if Redis' answer is that it doesn't
@@ -44,7 +45,11 @@ func (s *sender) try(ctx context.Context, send func(over rueidis.CommandClient) 
 func (s *sender) begin() (number uint64, ok bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.onWay >= ahead {
+	switch {
+	case s.onWay < ahead:
+	case s.left > 0 && !s.probing && s.onWay < ahead+ahead/2:
+		s.probing = true
+	default:
 		return 0, false
 	}
 	s.begun++
@@ -56,6 +61,7 @@ func (s *sender) begin() (number uint64, ok bool) {
 func (s *sender) end(number uint64, left bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.probing = false
 	if left {
 		s.left++
 		s.lastOne = max(s.lastOne, number)
