@@ -54,7 +54,7 @@ func runStorms(ctx context.Context, rounds int, libraries []server.Library) {
 		figures := make([][]stormFigures, len(libraries))
 		for round := range rounds {
 			for i, lib := range libraries {
-				f, err := runStorm(ctx, lib, d)
+				f, err := runStorm(ctx, lib, d, stormClients)
 				if err != nil {
 					f.note = err.Error()
 				}
@@ -74,7 +74,7 @@ func runStorms(ctx context.Context, rounds int, libraries []server.Library) {
 }
 
 // runStorm measures one. At its end each client must get a message of its room.
-func runStorm(ctx context.Context, lib server.Library, trip time.Duration) (f stormFigures, err error) {
+func runStorm(ctx context.Context, lib server.Library, trip time.Duration, clients int) (f stormFigures, err error) {
 	ctx, cancel := context.WithTimeout(ctx, runLimit)
 	defer cancel()
 	r := run{scenario: scenario{name: stormName, nodes: 2, trip: trip}}
@@ -82,7 +82,7 @@ func runStorm(ctx context.Context, lib server.Library, trip time.Duration) (f st
 	if err := r.start(ctx, lib, ""); err != nil {
 		return f, err
 	}
-	plan := load.Plan{Rooms: stormClients, Members: 1, Size: 128, Dialers: stormDialers}
+	plan := load.Plan{Rooms: clients, Members: 1, Size: 128, Dialers: stormDialers}
 	before, err := load.Connect(ctx, []string{r.servers[0].addr}, lib.Dialect, plan)
 	if err != nil {
 		return f, err
@@ -104,8 +104,8 @@ func runStorm(ctx context.Context, lib server.Library, trip time.Duration) (f st
 	}
 	joining := after.Joining()
 	f.all, f.p50, f.p99 = joining.Max(), joining.Quantile(0.5), joining.Quantile(0.99)
-	f.cpu = (end.usage.User + end.usage.System - begin.usage.User - begin.usage.System) / stormClients
-	f.broker = (end.broker - begin.broker) / stormClients
+	f.cpu = (end.usage.User + end.usage.System - begin.usage.User - begin.usage.System) / time.Duration(clients)
+	f.broker = (end.broker - begin.broker) / time.Duration(clients)
 	return f, after.Settle(ctx)
 }
 

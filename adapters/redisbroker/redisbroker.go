@@ -54,7 +54,8 @@ type Broker struct {
 
 // New returns a broker over a client, which it doesn't close. The caller closes the client when all
 // subscriptions have been stopped. The client's mode says whether it is a cluster. While there are
-// subscriptions the broker has a connection of its own for them, on a cluster up to 16.
+// subscriptions the broker has a connection of its own for them, on a cluster up to 16. It sends its messages over
+// these, too, so rueidis.ClientOption.RingScaleEachConn must not be less than 10, its default.
 func New(client rueidis.Client) *Broker {
 	b := &Broker{client: client, sharded: client.Mode() == rueidis.ClientModeCluster, hold: 2 * time.Minute}
 	n := 1
