@@ -32,8 +32,10 @@ type selection struct {
 	alone    comparison // of one node
 	clusters comparison // of several
 	kept     comparison // of a hub with and without a history
+	far      comparison // of several nodes far from their broker
 	herds    []server.Library
 	million  million
+	storms   []server.Library
 	rounds   int
 	svg      string
 	profiles string
@@ -99,6 +101,14 @@ func compare(args []string) error {
 		fmt.Println(clusterTable(together))
 		fmt.Println(ratioTable(together, s.clusters.libraries))
 	}
+	if !s.far.empty() {
+		apart := runAll(ctx, s, s.far)
+		fmt.Println(clusterTable(apart))
+		fmt.Println(ratioTable(apart, s.far.libraries))
+	}
+	if len(s.storms) > 0 {
+		runStorms(ctx, s.rounds, s.storms)
+	}
 	fmt.Fprintf(os.Stderr, "%d rounds in %v\n", s.rounds, time.Since(start).Round(time.Second))
 	if s.svg != "" {
 		if err := os.WriteFile(s.svg, chart(results, s.alone.libraries), 0o644); err != nil {
@@ -126,6 +136,7 @@ func parseFlags(args []string) (selection, error) {
 	}
 	s.alone = comparison{scenarios(*quick), server.Libraries}.choose(*names, *libs)
 	s.clusters = comparison{clusters(*quick), server.Clustered}.choose(*names, *libs)
+	s.far = comparison{far(*quick), server.Distant}.choose(*names, *libs)
 	s.kept = comparison{histories(*quick), server.Kept}.choose(*names, *libs)
 	if chosen(*names, herdName) {
 		s.herds = comparison{libraries: server.Returning}.choose("", *libs).libraries
@@ -133,7 +144,11 @@ func parseFlags(args []string) (selection, error) {
 	if *names != "" && chosen(*names, millionName) && chosen(*libs, server.Libraries[0].Name) {
 		s.million = millionOf(*members, *quick)
 	}
-	if s.alone.empty() && s.clusters.empty() && s.kept.empty() && len(s.herds) == 0 && s.million.members <= 0 || s.rounds < 1 {
+	if chosen(*names, stormName) {
+		s.storms = comparison{libraries: server.Distant}.choose("", *libs).libraries
+	}
+	nothing := s.alone.empty() && s.clusters.empty() && s.far.empty() && s.kept.empty() && len(s.herds)+len(s.storms) == 0 && s.million.members <= 0
+	if nothing || s.rounds < 1 {
 		return s, errors.New("nothing to run: see -scenario, -lib and -rounds")
 	}
 	return s, nil
