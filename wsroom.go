@@ -112,6 +112,7 @@ type Hub struct {
 	closing bool
 	open    int            // sockets, from before the upgrade until after the close
 	perKey  map[string]int // sockets by the key of WithMaxConnsPer
+	mostKey int            // see lookup.Delete
 
 	wg sync.WaitGroup // connections, until their last callback has returned
 }
@@ -134,7 +135,7 @@ func New(opts ...Option) *Hub {
 	h.resumeKey = resume.NewKey(cfg.name, cfg.resumeKeys)
 	h.lives = newLives(h)
 	h.store.init(cfg, h.observer, h.mark, h.lives)
-	h.heartbeat.Init(cfg.heartbeat, cfg.pongTimeout, h.checkPeers, func() bool { return h.Len() > 0 })
+	h.heartbeat.Init(cfg.heartbeat, cfg.pongTimeout)
 	if cfg.broker != nil {
 		h.node = newNode(h)
 	}
@@ -165,15 +166,22 @@ func (h *Hub) ServeHTTP(w http.ResponseWriter, r *http.Request) { _ = h.serve(w,
 // serve upgrades the request and runs OnConnect, or answers it and returns the reason. See upgrade for
 // mayPass.
 func (h *Hub) serve(w http.ResponseWriter, r *http.Request, mayPass bool) error {
-	c, admitted, err := h.tracedUpgrade(w, r, mayPass)
+	var c *Conn
+	var err error
+	if h.tracer == nil {
+		c, r, err = h.upgrade(w, r, mayPass)
+	} else {
+		c, r, err = h.tracedUpgrade(w, r, mayPass)
+	}
 	if c != nil {
-		h.begin(c, func() { c.open(admitted) })
+		h.begin(c, r)
 	}
 	return err
 }
 
-// begin counts the connection, calls open, and starts the connection's goroutine.
-func (h *Hub) begin(c *Conn, open func()) {
+// begin counts the connection, calls OnConnect, and starts the connection's goroutine. With a nil r it ends the
+// connection instead of calling OnConnect.
+func (h *Hub) begin(c *Conn, r *http.Request) {
 	opened := false
 	defer func() { // even if OnConnect ends this goroutine, or the Observer or Tracer panics
 		if !opened {
@@ -183,8 +191,10 @@ func (h *Hub) begin(c *Conn, open func()) {
 	}()
 	h.counters.opened.Add(1)
 	h.observer.Add(MetricConns, c.route, "", 1)
-	open()
-	opened = true
+	if r != nil {
+		c.open(r)
+		opened = true
+	}
 }
 
 // SendTextToRoom sends text to every member of the room. See [Target.SendText].
@@ -379,7 +389,7 @@ func (h *Hub) unreserve(key string) {
 	h.open--
 	if h.cfg.connKey != nil {
 		if h.perKey[key]--; h.perKey[key] == 0 {
-			delete(h.perKey, key)
+			h.perKey = lookup.Delete(h.perKey, key, &h.mostKey)
 		}
 	}
 	h.mu.Unlock()

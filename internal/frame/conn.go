@@ -74,6 +74,7 @@ type Conn struct {
 	extended  bool  // the current message's deadline has passed once
 	rushed    uint8 // reads that didn't have to wait
 	lack      int16 // bytes that fragments have carried too few
+	gotFirst  int16 // bytes that came last where a message was waited for, or firstSize if they were more
 	readFunc  func(fd uintptr) bool
 	unpacking *unpacking // nil unless a compressed message is being read
 

@@ -56,7 +56,7 @@ type Line struct {
 	// coder/websocket has refused what was read with that code, and 0 otherwise.
 	refusal atomic.Int32
 
-	jitter      atomic.Uint32 // 1 to maxJitter from StartHeartbeat on, and 0 before
+	seat        uint32        // in the heartbeat's wheel, plus 1; 0: in none; belongs to the heartbeat
 	emptyFrames bucket.Bucket // belongs to the wire's reader
 
 	// pingedAt is the wire's Listened, plus 1, when the ping that the heartbeat waits for was written. It is 0
@@ -126,7 +126,7 @@ func (l *Line) beginClosing(wire *frame.Conn, e *Ending) {
 	switch {
 	case e.Budget == 0:
 		l.Kill()
-	case !e.Mute || !l.IsDone(): // otherwise there is nothing to wait for
+	case !l.IsDone() || !e.Mute && !wire.PeerClosing(): // otherwise there is nothing to wait for
 		e.kill = time.AfterFunc(e.Budget, l.Kill)
 	}
 }

@@ -1,7 +1,10 @@
 package load
 
 import (
+	"cmp"
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"math"
@@ -23,6 +26,9 @@ type Plan struct {
 	Size    int  // of a message, in bytes
 	Prose   bool // fill messages with what compresses like real text
 	Deflate bool // negotiate permessage-deflate
+	Dialers int  // how many connect at the same time, 0 for 32
+
+	Trusted []*x509.Certificate // connect over TLS, to servers with these certificates; nil: without TLS
 }
 
 // A Fleet is all connections to one server, or to several that share their rooms.
@@ -32,6 +38,7 @@ type Fleet struct {
 	addrs    []string
 	clock    Clock
 	inflater *inflater
+	tls      *tls.Config // nil: without TLS
 	rooms    []*Room
 	members  []*Member
 	reading  sync.WaitGroup
@@ -39,12 +46,13 @@ type Fleet struct {
 
 	from, to atomic.Int64 // the measured interval, by clock
 	cycles   atomic.Uint64
+	joining  Histogram
 }
 
 // Connect makes all connections of plan, to the servers at addrs in turn within each room. As its first
 // members are the senders, these are spread over the servers, too.
 func Connect(ctx context.Context, addrs []string, dialect Dialect, plan Plan) (*Fleet, error) {
-	f := &Fleet{plan: plan, dialect: dialect, addrs: addrs, clock: NewClock(), inflater: newInflater()}
+	f := &Fleet{plan: plan, dialect: dialect, addrs: addrs, clock: NewClock(), inflater: newInflater(), tls: pinned(plan.Trusted)}
 	f.from.Store(math.MaxInt64)
 	f.to.Store(math.MaxInt64)
 	for id := range plan.Rooms {
@@ -73,8 +81,9 @@ func Connect(ctx context.Context, addrs []string, dialect Dialect, plan Plan) (*
 func (f *Fleet) dialAll(ctx context.Context) error {
 	var next atomic.Int64
 	var dialing sync.WaitGroup
-	errs := make([]error, dialers)
-	for w := range dialers {
+	errs := make([]error, cmp.Or(f.plan.Dialers, dialers))
+	began, in := time.Now(), make([]time.Duration, len(f.members))
+	for w := range errs {
 		dialing.Go(func() {
 			for errs[w] == nil {
 				i := int(next.Add(1) - 1)
@@ -82,21 +91,33 @@ func (f *Fleet) dialAll(ctx context.Context) error {
 					return
 				}
 				errs[w] = f.join(ctx, f.members[i])
+				in[i] = time.Since(began)
 			}
 			next.Store(int64(len(f.members)))
 		})
 	}
 	dialing.Wait()
+	for _, d := range in {
+		f.joining.Record(d)
+	}
 	return errors.Join(errs...)
 }
 
+// Joining has when each member was in its room, from the beginning of Connect on.
+func (f *Fleet) Joining() *Histogram { return &f.joining }
+
 // join connects one member as the dialect wants it.
 func (f *Fleet) join(ctx context.Context, m *Member) error {
-	conn, err := dial(ctx, f.addrs[m.number%len(f.addrs)], m.stalled)
+	tcp, err := dial(ctx, f.addrs[m.number%len(f.addrs)], m.stalled)
 	if err != nil {
 		return err
 	}
-	defer conn.Close()
+	defer tcp.Close()
+	conn := tcp
+	if f.tls != nil {
+		m.secure = newSecure(tcp, f.tls)
+		conn = m.secure
+	}
 	buf := make([]byte, 4<<10)
 	rest, err := handshake(conn, f.dialect.Path(m.room.name), f.dialect.Subprotocol, f.plan.Deflate, buf)
 	if err != nil {
@@ -106,7 +127,9 @@ func (f *Fleet) join(ctx context.Context, m *Member) error {
 		return err
 	}
 	m.rest = append(m.rest, rest...)
-	m.fd, err = descriptor(conn)
+	if m.fd, err = descriptor(tcp); m.secure != nil {
+		m.secure.beneath.fd = m.fd
+	}
 	return err
 }
 
