@@ -10,7 +10,7 @@ import (
 )
 
 const (
-	readTime  = 10 * time.Second // for which a read of what was missed is tried
+	readTime  = 30 * time.Second // for which a read of what was missed is tried
 	readBytes = 1 << 20          // after which a read ends
 	readMost  = 1000             // messages in a read
 )

@@ -185,6 +185,9 @@ func (l *line) confirm(conn *pgx.Conn) error {
 	ctx, cancel := l.patience(callTime)
 	defer cancel()
 	if err := conn.Ping(ctx); err != nil {
+		if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+			l.broker.pool.Reset() // its connections have likely carried nothing since then, either
+		}
 		return err
 	}
 

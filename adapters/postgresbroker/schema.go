@@ -123,7 +123,9 @@ func schemaVersion(ctx context.Context, db interface {
 	QueryRow(ctx context.Context, sql string, args ...any) pgx.Row
 }) (found int, err error) {
 	var there bool
-	if err := db.QueryRow(ctx, `SELECT to_regclass('wsroom.meta') IS NOT NULL`).Scan(&there); err != nil || !there {
+	// Not to_regclass: in a transaction that has waited for another one it may still say what was before.
+	const sql = `SELECT EXISTS (SELECT FROM pg_catalog.pg_tables WHERE schemaname = 'wsroom' AND tablename = 'meta')`
+	if err := db.QueryRow(ctx, sql).Scan(&there); err != nil || !there {
 		return 0, err
 	}
 	err = db.QueryRow(ctx, `SELECT coalesce(max(version), $1) FROM wsroom.meta`, version).Scan(&found) // empty: all data was lost

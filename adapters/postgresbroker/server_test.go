@@ -3,6 +3,8 @@ package postgresbroker_test
 import (
 	"context"
 	"fmt"
+	"slices"
+	"sync"
 	"testing"
 	"time"
 
@@ -18,9 +20,9 @@ const patience = time.Minute
 // server is a PostgreSQL server with clients.
 type server struct{ *postgrestest.Server }
 
-func startPostgres(t testing.TB) *server {
+func startPostgres(t testing.TB, settings ...string) *server {
 	t.Helper()
-	return &server{postgrestest.Start(t)}
+	return &server{postgrestest.Start(t, settings...)}
 }
 
 func (s *server) connect(t testing.TB) *pgxpool.Pool {
@@ -115,4 +117,81 @@ func (c *cabled) each(f func(*brokertest.Cable)) func(testing.TB) {
 	}
 }
 
-var _ = fmt.Sprint
+// journal is a subscriber or follower that writes down what it hears.
+type journal struct {
+	mu     sync.Mutex // guards what follows
+	heard  []string
+	losses int
+}
+
+func (j *journal) deliver(data []byte) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.heard = append(j.heard, string(data))
+}
+
+func (j *journal) lost(error) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.losses++
+}
+
+func (j *journal) count() (messages, losses int) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return len(j.heard), j.losses
+}
+
+// hears waits until there are that many messages, and returns them.
+func (j *journal) hears(t testing.TB, n int) []string {
+	t.Helper()
+	until(t, fmt.Sprint(n, " messages arrive"), func() bool { got, _ := j.count(); return got >= n })
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return slices.Clone(j.heard)
+}
+
+func subscribe(t testing.TB, b *postgresbroker.Broker, topic string) *journal {
+	t.Helper()
+	j := &journal{}
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	stop, err := b.Subscribe(ctx, topic, j.deliver, j.lost)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(stop)
+	return j
+}
+
+func follow(t testing.TB, b *postgresbroker.Broker, topic string, n int) *journal {
+	t.Helper()
+	j := &journal{}
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	stop, err := b.Follow(ctx, topic, n, func(_ uint64, data []byte) { j.deliver(data) }, func() {}, j.lost)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(stop)
+	return j
+}
+
+func publish(t testing.TB, b *postgresbroker.Broker, topic string, messages ...string) {
+	t.Helper()
+	for _, m := range messages {
+		if err := b.Publish(t.Context(), topic, []byte(m)); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// keep keeps messages, 100 of the topic for an hour.
+func keep(t testing.TB, b *postgresbroker.Broker, topic string, messages ...string) {
+	t.Helper()
+	for _, m := range messages {
+		if err := b.Keep(t.Context(), topic, []byte(m), 100, time.Hour); err != nil {
+			t.Error(err)
+		}
+	}
+}

@@ -30,17 +30,18 @@ type Server struct {
 
 	programs string // the folder of initdb and postgres
 	data     string
+	settings []string
 	account  *syscall.SysProcAttr // whom the server runs as
 	cmd      *exec.Cmd            // nil while it is stopped
 	said     *bytes.Buffer
 }
 
-// Start starts a server on a free port, in a temporary folder, for the test's duration. It doesn't wait for the
-// disk, so what it holds outlives the process, and not the machine. Where there is none to be started the test is
-// skipped; with WSROOM_INTEROP=all it fails.
-func Start(t testing.TB) *Server {
+// Start starts a server on a free port, in a temporary folder, for the test's duration, with settings such as
+// "fsync=on". Without that one it doesn't wait for the disk: what it holds outlives the process, and not the
+// machine. Where there is none to be started the test is skipped; with WSROOM_INTEROP=all it fails.
+func Start(t testing.TB, settings ...string) *Server {
 	t.Helper()
-	s := &Server{Addr: loopback.FreeAddr(t), programs: folder()}
+	s := &Server{Addr: loopback.FreeAddr(t), programs: folder(), settings: settings}
 	if s.programs == "" {
 		unable(t, "postgresql isn't installed: apt-get install postgresql")
 	}
@@ -126,11 +127,29 @@ func URL(addr string) string { return "postgres://postgres@" + addr + "/postgres
 // Start starts a server that was stopped, and returns when it answers.
 func (s *Server) Start(t testing.TB) {
 	t.Helper()
+	s.start(t)
+}
+
+// TakeOver starts a server that was stopped as a replica that takes over: with another history ("timeline").
+func (s *Server) TakeOver(t testing.TB) {
+	t.Helper()
+	if err := os.WriteFile(filepath.Join(s.data, "recovery.signal"), nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	s.start(t, "restore_command=false")
+}
+
+func (s *Server) start(t testing.TB, more ...string) {
+	t.Helper()
 	_, port, _ := net.SplitHostPort(s.Addr)
+	args := []string{"-D", s.data, "-p", port}
+	for _, setting := range slices.Concat([]string{
+		"listen_addresses=127.0.0.1", "unix_socket_directories=", "fsync=off", "shared_buffers=32MB",
+	}, s.settings, more) {
+		args = append(args, "-c", setting)
+	}
 	s.said = &bytes.Buffer{}
-	s.cmd = s.command("postgres", "-D", s.data, "-p", port,
-		"-c", "listen_addresses=127.0.0.1", "-c", "unix_socket_directories=", "-c", "fsync=off",
-		"-c", "shared_buffers=32MB", "-c", "max_connections=100")
+	s.cmd = s.command("postgres", args...)
 	s.cmd.Stderr = s.said
 	if err := s.cmd.Start(); err != nil {
 		t.Fatal(err)
