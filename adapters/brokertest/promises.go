@@ -56,8 +56,8 @@ var brokerPromises = []promise{
 	{"Broker", "Data is any bytes.",
 		"send data as bytes with its length, not as text or lines; where the server takes less at a time, cut it up or keep it aside",
 		"AnyData SameDataAgain"},
-	{"Broker", "It returns the largest number of bytes that Publish takes; a larger send returns an error.",
-		"have Publish take data of up to MaxData bytes, and return an error for more", "AnyData TooMuchData"},
+	{"Broker", "It returns the largest number of bytes that Publish takes.",
+		"have Publish take data of up to MaxData bytes; for more it returns an error, or delivers it", "AnyData TooMuchData"},
 	{"Broker", "The hub calls MaxData for each send, so it mustn't wait.",
 		"return a number that is known without asking the server", "PublishWhileAway"},
 

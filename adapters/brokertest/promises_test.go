@@ -103,6 +103,7 @@ var noPromises = []struct{ of, begins, why string }{
 	{"Broker", "Its methods", "the compiler checks it"},
 	{"Broker", "The conformance", "where the suite is"},
 	{"Broker", "A Broker may have", "it may"},
+	{"Broker", "The hub refuses", "what hubs do"},
 	{"Broker.Publish", "While the broker", "it may"},
 	{"Broker.Publish", "After an error", "it may"},
 	{"Broker.Publish", "The hub may", "what hubs do"},

@@ -2,7 +2,6 @@ package postgresbroker
 
 import (
 	"context"
-	"crypto/rand"
 	"fmt"
 	"sync"
 	"time"
@@ -17,12 +16,22 @@ import (
 type Presence struct {
 	pool *pgxpool.Pool
 
-	mu       sync.Mutex        // guards what follows
-	answered map[string]string // by node: its last Renew whose answer has arrived
+	mu       sync.Mutex       // guards what follows
+	call     int64            // the last Renew or Leave; later ones are higher
+	answered map[string]int64 // by node: its last Renew whose answer has arrived
 }
 
 // Presence returns a store of the same database.
-func (b *Broker) Presence() *Presence { return &Presence{pool: b.pool, answered: map[string]string{}} }
+func (b *Broker) Presence() *Presence { return &Presence{pool: b.pool, answered: map[string]int64{}} }
+
+// nextCall returns the number of a Renew or Leave. It is one of a clock, so that it is higher than those of before
+// this process.
+func (p *Presence) nextCall() int64 {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.call = max(p.call+1, time.Now().UnixMicro())
+	return p.call
+}
 
 // tellTime is how long Leave may continue after its context has ended, to say that its answer has arrived.
 const tellTime = time.Second
@@ -152,7 +161,7 @@ func eachPair(rows pgx.Rows, f func(a, b string)) error {
 
 // Renew implements [wsroom.PresenceStore].
 func (p *Presence) Renew(ctx context.Context, node string, ttl time.Duration) (held bool, left map[string][]string, err error) {
-	call := rand.Text()
+	call := p.nextCall()
 	err = p.end(ctx, "renew", node, call, func(batch *pgx.Batch) {
 		batch.Queue(endLapsedSQL)
 	}, func(batch *pgx.Batch) {
@@ -169,7 +178,7 @@ func (p *Presence) Renew(ctx context.Context, node string, ttl time.Duration) (h
 
 // Leave implements [wsroom.PresenceStore]. It may return up to a second after its context has ended.
 func (p *Presence) Leave(ctx context.Context, node string) (left map[string][]string, err error) {
-	call := rand.Text()
+	call := p.nextCall()
 	err = p.end(ctx, "leave", node, call, func(batch *pgx.Batch) {
 		batch.Queue(endNodeSQL, []byte(node))
 	}, func(batch *pgx.Batch) {
@@ -188,7 +197,7 @@ func (p *Presence) Leave(ctx context.Context, node string) (left map[string][]st
 }
 
 // end ends the nodes that mark marks, and returns in left whom that node is to tell of.
-func (p *Presence) end(ctx context.Context, what, node, call string, mark, renew func(*pgx.Batch), left *map[string][]string) error {
+func (p *Presence) end(ctx context.Context, what, node string, call int64, mark, renew func(*pgx.Batch), left *map[string][]string) error {
 	all := map[string][]string{}
 	*left = all
 	teller := []byte(node)
@@ -208,7 +217,7 @@ func (p *Presence) end(ctx context.Context, what, node, call string, mark, renew
 
 // told says that the answer of a call has arrived, so that PostgreSQL need not keep the identities that it
 // returned. If told fails, the next Renew says so.
-func (p *Presence) told(ctx context.Context, node, call string, left map[string][]string) {
+func (p *Presence) told(ctx context.Context, node string, call int64, left map[string][]string) {
 	if len(left) > 0 {
 		_ = p.change(ctx, "told", func(batch *pgx.Batch) {
 			batch.Queue(toldSQL, []byte(node), call)
@@ -217,13 +226,13 @@ func (p *Presence) told(ctx context.Context, node, call string, left map[string]
 	}
 }
 
-func (p *Presence) lastAnswered(node string) string {
+func (p *Presence) lastAnswered(node string) int64 {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.answered[node]
 }
 
-func (p *Presence) setAnswered(node, call string) {
+func (p *Presence) setAnswered(node string, call int64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.answered[node] = call
@@ -339,5 +348,7 @@ WHERE node = $1 AND NOT renewed AND NOT EXISTS (SELECT FROM wsroom.gone WHERE te
 DELETE FROM wsroom.gone AS g
 WHERE teller = $1 AND EXISTS (SELECT FROM wsroom.entries AS e WHERE e.room = g.room AND e.identity = g.identity)`
 
-	tellSQL = `UPDATE wsroom.gone SET call = $2 WHERE teller = $1 RETURNING room, identity`
+	// tellSQL has each belong to the latest call that returns it: an earlier one, for whose answer nobody waits any
+	// more, may come after a later one.
+	tellSQL = `UPDATE wsroom.gone SET call = greatest(call, $2) WHERE teller = $1 RETURNING room, identity`
 )

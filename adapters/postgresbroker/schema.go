@@ -77,7 +77,7 @@ CREATE TABLE wsroom.gone (
 	teller bytea,
 	room bytea,
 	identity bytea,
-	call text NOT NULL,
+	call bigint NOT NULL,
 	PRIMARY KEY (teller, room, identity)
 );
 
