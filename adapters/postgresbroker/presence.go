@@ -311,7 +311,7 @@ WITH ended AS MATERIALIZED (
 ), hide AS (
 	DELETE FROM wsroom.shown AS s USING left_ WHERE s.room = left_.room AND s.identity = left_.identity
 )
-INSERT INTO wsroom.gone (teller, room, identity, call) SELECT $1, room, identity, $2 FROM left_
+INSERT INTO wsroom.gone (teller, room, identity, call) SELECT $1::bytea, room, identity, $2::bigint FROM left_
 ON CONFLICT (teller, room, identity) DO UPDATE SET call = EXCLUDED.call`
 
 	// inheritSQL takes over whom nodes were to tell of that have no lease any more.
@@ -321,7 +321,7 @@ WITH orphans AS (
 	WHERE teller <> $1 AND NOT EXISTS (SELECT FROM wsroom.leases AS l WHERE l.node = g.teller AND NOT ended)
 	RETURNING room, identity
 )
-INSERT INTO wsroom.gone (teller, room, identity, call) SELECT DISTINCT $1::bytea, room, identity, $2 FROM orphans
+INSERT INTO wsroom.gone (teller, room, identity, call) SELECT DISTINCT $1::bytea, room, identity, $2::bigint FROM orphans
 ON CONFLICT (teller, room, identity) DO UPDATE SET call = EXCLUDED.call`
 
 	endLeasesSQL = `DELETE FROM wsroom.leases WHERE ended`
