@@ -335,6 +335,35 @@ func BenchmarkKeep(b *testing.B) {
 	brokertest.BenchmarkPublish(b, keeping{startPostgres(b, "fsync=on").open(b)})
 }
 
+// BenchmarkNodes is the time of a message that 16 publishers on one node send to a topic of which only that node has
+// subscribers, until it is there, with other nodes that have nothing to do with it: each of them receives it, too.
+func BenchmarkNodes(b *testing.B) {
+	for _, nodes := range []int{1, 4, 16} {
+		b.Run(fmt.Sprint(nodes), func(b *testing.B) {
+			s := startPostgres(b, "fsync=on")
+			for i := range nodes - 1 {
+				subscribe(b, s.open(b), fmt.Sprint("other ", i))
+			}
+			broker := s.open(b)
+			j := subscribe(b, broker, "topic")
+			var publishing sync.WaitGroup
+			b.ResetTimer()
+			for i := range 16 {
+				publishing.Go(func() {
+					for n := i; n < b.N; n += 16 {
+						if err := broker.Publish(b.Context(), "topic", make([]byte, 128)); err != nil {
+							b.Error(err)
+						}
+					}
+				})
+			}
+			publishing.Wait()
+			j.hears(b, b.N)
+			b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "msg/s")
+		})
+	}
+}
+
 // keeping is a broker that keeps what is published.
 type keeping struct{ *postgresbroker.Broker }
 
