@@ -30,6 +30,7 @@ func TestAccountOfTargets(t *testing.T) {
 func testAccountOfTargets(t *testing.T, seed uint64, nodes int) {
 	var mu sync.Mutex // so that the client's connection is known while something is sent that leaves it out
 	var current *wsroom.Conn
+	attempt := 0 // the client's; OnConnect of an earlier one may run late
 	onConnect := func(c *wsroom.Conn, r *http.Request) error {
 		c.SendText("direct before")
 		if err := c.Join("b"); err != nil {
@@ -37,7 +38,9 @@ func testAccountOfTargets(t *testing.T, seed uint64, nodes int) {
 		}
 		mu.Lock()
 		defer mu.Unlock()
-		current = c
+		if r.URL.RawQuery == strconv.Itoa(attempt) {
+			current = c
+		}
 		return c.SendText("direct after")
 	}
 	opts := []wsroom.Option{wsroom.OnConnect(onConnect), wsroom.WithHistory(400, 1<<20, time.Minute), wsroom.WithSendQueue(2000, 1<<20)}
@@ -87,6 +90,8 @@ func testAccountOfTargets(t *testing.T, seed uint64, nodes int) {
 		}
 		mu.Lock()
 		current = nil
+		attempt++
+		c.path = fmt.Sprint("/a?", attempt)
 		mu.Unlock()
 		if err := c.dial(servers[rnd.IntN(len(servers))], bytes); err != nil {
 			t.Fatal(err)
