@@ -6,13 +6,14 @@ import (
 	"testing"
 )
 
-// promise is a sentence of the doc comment of an interface or a method, how to mend a broker or store that breaks
-// it, and the checks that find that.
+// promise is a sentence of the doc comment of an interface or a method, how to mend a broker or store that
+// breaks it, and the checks that find that.
 type promise struct {
 	of, says, mend, checks string
 }
 
-// explain says which promises are broken where a check has failed. kept says that it was one of Keep and Follow.
+// explain says which promises are broken where a check has failed. kept says that it was one of Keep and
+// Follow.
 func explain(t testing.TB, check string, kept bool) {
 	if !t.Failed() {
 		return
@@ -27,8 +28,8 @@ func (p promise) String() string {
 	return "wsroom." + p.of + " promises: “" + p.says + "” To mend it, " + p.mend + "."
 }
 
-// promisesOf returns the promises that a check holds. A check of Keep and Follow holds those of a Broker, unless it
-// holds some of a Keeper.
+// promisesOf returns the promises that a check holds. A check of Keep and Follow holds those of a Broker,
+// unless it holds some of a Keeper.
 func promisesOf(check string, kept bool) (all []promise) {
 	if kept {
 		all = holding(check, keeperPromises)

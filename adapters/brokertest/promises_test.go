@@ -135,8 +135,8 @@ var noPromises = []struct{ of, begins, why string }{
 	{"PresenceStore.Renew", "That may be", "it may"},
 }
 
-// TestEveryPromiseIsChecked: each sentence of the doc comments is a promise of which the suite's failures speak, with
-// checks that hold it and a broken broker or store that they find; or it says why it is none.
+// TestEveryPromiseIsChecked: each sentence of the doc comments is a promise of which the suite's failures
+// speak, with checks that hold it and a broken broker or store that they find; or it says why it is none.
 func TestEveryPromiseIsChecked(t *testing.T) {
 	said := map[string][]string{}
 	read(t, "../../nodes.go", said, "Broker", "PresenceStore")
@@ -212,8 +212,8 @@ func foundBy(of, name string) string {
 	return ""
 }
 
-// TestEveryCheckHoldsAPromise: the table names no check that isn't there, and each check stands in it and finds a
-// fault. A check holds few promises, so that its failure says which is broken.
+// TestEveryCheckHoldsAPromise: the table names no check that isn't there, and each check stands in it and
+// finds a fault. A check holds few promises, so that its failure says which is broken.
 func TestEveryCheckHoldsAPromise(t *testing.T) {
 	var names []string
 	note := func(name string, kept bool) {

@@ -22,10 +22,11 @@ var (
 	errKind = errors.New("postgresbroker: a message that Keep hasn't sent")
 )
 
-// Keep implements [wsroom.Keeper]. It takes as long to fail as [Broker.Publish], and in the same cases, also for
-// more than [MaxData]. It waits for the disk as the pool's setting synchronous_commit says, so with PostgreSQL's
-// default a message outlives a crash once Keep has returned. PostgreSQL keeps up to a quarter more than n messages, and at least 16 more, of topics that
-// get messages; what is older than d is deleted with these, and of topics that get none within a minute.
+// Keep implements [wsroom.Keeper]. It takes as long to fail as [Broker.Publish], and in the same cases, also
+// for more than [MaxData]. It waits for the disk as the pool's setting synchronous_commit says, so with
+// PostgreSQL's default a message outlives a crash once Keep has returned. PostgreSQL keeps up to a quarter
+// more than n messages, and at least 16 more, of topics that get messages; what is older than d is deleted
+// with these, and of topics that get none within a minute.
 func (b *Broker) Keep(ctx context.Context, topic string, data []byte, n int, d time.Duration) error {
 	if n <= 0 || d <= 0 {
 		return fmt.Errorf("postgresbroker: keep: %d messages for %v: both must be greater than 0", n, d)
@@ -58,8 +59,8 @@ func (b *Broker) sendKept(ctx context.Context, posts []*post) error {
 	})
 }
 
-// trim deletes what need not be kept any more of topics that have had many messages since the last time. Where it
-// fails, a later one deletes more.
+// trim deletes what need not be kept any more of topics that have had many messages since the last time.
+// Where it fails, a later one deletes more.
 func (b *Broker) trim(ctx context.Context) {
 	if len(b.full) > 0 {
 		_, _ = b.pool.Exec(ctx, trimSQL, b.full)
@@ -81,10 +82,10 @@ func (b *Broker) clean(conn *pgx.Conn) error {
 	return errors.Join(err1, err2, err3)
 }
 
-// Follow implements [wsroom.Keeper]. It waits for PostgreSQL as long as ctx allows. An answer of PostgreSQL that
-// says that the topic can't be read is an error at once. The past that it begins with is in memory as a whole, n
-// messages at most. What comes later waits up to [MaxBacklog]; what is too much is read again when the follower has
-// handled that, and lost is called only if it isn't kept any more.
+// Follow implements [wsroom.Keeper]. It waits for PostgreSQL as long as ctx allows. An answer of PostgreSQL
+// that says that the topic can't be read is an error at once. The past that it begins with is in memory as a
+// whole, n messages at most. What comes later waits up to [MaxBacklog]; what is too much is read again when
+// the follower has handled that, and lost is called only if it isn't kept any more.
 func (b *Broker) Follow(
 	ctx context.Context, topic string, n int,
 	deliver func(position uint64, data []byte), live func(), lost func(error),
@@ -115,8 +116,8 @@ func (b *Broker) Follow(
 	return stop, nil
 }
 
-// follower is an inbox with the place that it has reached in what is kept. What it receives tells it to go on, or
-// to read. Except for what inbox says, only the inbox's goroutine uses what changes.
+// follower is an inbox with the place that it has reached in what is kept. What it receives tells it to go
+// on, or to read. Except for what inbox says, only the inbox's goroutine uses what changes.
 type follower struct {
 	*inbox
 	broker  *Broker
@@ -195,8 +196,8 @@ func (f *follower) past() (p page, err error) {
 	return p, err
 }
 
-// repair delivers what was missed. If something is missing of it, lost is called before. cause is why it reads, or
-// nil if nothing was missed.
+// repair delivers what was missed. If something is missing of it, lost is called before. cause is why it
+// reads, or nil if nothing was missed.
 func (f *follower) repair(cause error) {
 	f.heard = 0
 	for more := true; more; {

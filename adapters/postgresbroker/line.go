@@ -21,9 +21,9 @@ const silence = 5 * time.Second
 
 var errIdle = errors.New("postgresbroker: there are no subscriptions")
 
-// line listens over a connection of its own, and over a new one when that breaks. Its goroutine runs while there
-// are topics. All topics share one channel of PostgreSQL, so to subscribe takes one round trip, and any number of
-// subscriptions share it.
+// line listens over a connection of its own, and over a new one when that breaks. Its goroutine runs while
+// there are topics. All topics share one channel of PostgreSQL, so to subscribe takes one round trip, and any
+// number of subscriptions share it.
 type line struct {
 	broker *Broker
 
@@ -67,8 +67,8 @@ func (l *line) lastError() error {
 	return l.err
 }
 
-// run keeps a connection while there are topics. After a connection breaks it pauses for 10 ms to 1 s before the
-// next.
+// run keeps a connection while there are topics. After a connection breaks it pauses for 10 ms to 1 s before
+// the next.
 func (l *line) run() {
 	const shortest, longest = 10 * time.Millisecond, time.Second
 	for pause := shortest; ; pause = min(2*pause, longest) {

@@ -40,7 +40,8 @@ const (
 	callTime = 10 * time.Second // for which a call of the server may take
 )
 
-// Broker implements [wsroom.Broker] and [wsroom.Keeper]. [Open] makes it. Its methods may be called concurrently.
+// Broker implements [wsroom.Broker] and [wsroom.Keeper]. [Open] makes it. Its methods may be called
+// concurrently.
 type Broker struct {
 	pool      *pgxpool.Pool
 	line      *line
@@ -85,10 +86,10 @@ func (n tooLarge) Error() string {
 // Rejected reports that publishing the message again is of no use.
 func (tooLarge) Rejected() bool { return true }
 
-// Publish implements [wsroom.Broker]. It returns once PostgreSQL has committed the message; that the commit is on
-// the disk it doesn't wait for. Messages that are published at the same time go in one transaction. While
-// PostgreSQL is away Publish fails at once, or when ctx ends. The error for more than [MaxData] has a method
-// Rejected that returns true.
+// Publish implements [wsroom.Broker]. It returns once PostgreSQL has committed the message; that the commit
+// is on the disk it doesn't wait for. Messages that are published at the same time go in one transaction.
+// While PostgreSQL is away Publish fails at once, or when ctx ends. The error for more than [MaxData] has a
+// method Rejected that returns true.
 func (b *Broker) Publish(ctx context.Context, topic string, data []byte) error {
 	return b.published.offer(ctx, "publish", topic, data, 0, 0)
 }
@@ -201,7 +202,8 @@ func (b *Broker) fetch(ctx context.Context, id string) (data string, err error) 
 	return data, nil
 }
 
-// insist reads, again when that fails, for that time or, if it is 0, until ctx ends. Few read at the same time.
+// insist reads, again when that fails, for that time or, if it is 0, until ctx ends. Few read at the same
+// time.
 func (b *Broker) insist(ctx context.Context, d time.Duration, read func(context.Context) error) error {
 	const shortest, longest = 10 * time.Millisecond, time.Second
 	select {

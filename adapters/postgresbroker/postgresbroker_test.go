@@ -53,7 +53,8 @@ func TestBrokerBehindCables(t *testing.T) {
 	})
 }
 
-// TestOpenAtOnce: many nodes open a new database at the same time, and a schema of another version is refused.
+// TestOpenAtOnce: many nodes open a new database at the same time, and a schema of another version is
+// refused.
 func TestOpenAtOnce(t *testing.T) {
 	t.Parallel()
 	s := startPostgres(t)
@@ -77,7 +78,8 @@ func TestOpenAtOnce(t *testing.T) {
 	}
 }
 
-// TestFewRights: a role that may not create anything uses a schema that is there, with the rights that Schema names.
+// TestFewRights: a role that may not create anything uses a schema that is there, with the rights that Schema
+// names.
 func TestFewRights(t *testing.T) {
 	t.Parallel()
 	s := startPostgres(t)
@@ -108,8 +110,8 @@ GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA wsroom TO app;`, pg
 	}
 }
 
-// TestSameMessages: messages that are the same are as many, although PostgreSQL sends the same notification of a
-// transaction once.
+// TestSameMessages: messages that are the same are as many, although PostgreSQL sends the same notification
+// of a transaction once.
 func TestSameMessages(t *testing.T) {
 	t.Parallel()
 	const publishers, messages = 20, 50
@@ -162,8 +164,8 @@ func TestLargeAmongSmall(t *testing.T) {
 	}
 }
 
-// TestManyTopicsAtOnce: nodes publish to the same topics in different orders, under PostgreSQL's strictest isolation
-// by default, and none fails.
+// TestManyTopicsAtOnce: nodes publish to the same topics in different orders, under PostgreSQL's strictest
+// isolation by default, and none fails.
 func TestManyTopicsAtOnce(t *testing.T) {
 	t.Parallel()
 	const nodes, topics, rounds = 4, 40, 10
@@ -233,8 +235,8 @@ func TestAnotherServerIsAGap(t *testing.T) {
 	j.hears(t, 2)
 }
 
-// TestOldIsDeleted: what is too old or too much is deleted, also of topics that get no more messages, and so are
-// topics that nobody uses any more.
+// TestOldIsDeleted: what is too old or too much is deleted, also of topics that get no more messages, and so
+// are topics that nobody uses any more.
 func TestOldIsDeleted(t *testing.T) {
 	t.Parallel()
 	s := startPostgres(t)
@@ -264,8 +266,8 @@ func TestOldIsDeleted(t *testing.T) {
 	}
 }
 
-// TestSilentConnection: a node that only listens notices by itself that its connection carries nothing any more, and
-// hears again.
+// TestSilentConnection: a node that only listens notices by itself that its connection carries nothing any
+// more, and hears again.
 func TestSilentConnection(t *testing.T) {
 	t.Parallel()
 	s := startPostgres(t)
@@ -290,8 +292,8 @@ func TestSilentConnection(t *testing.T) {
 	}
 }
 
-// TestStopLeavesNothing: when all subscriptions have been stopped, also in an outage, the broker has no goroutine and
-// no connection of its own.
+// TestStopLeavesNothing: when all subscriptions have been stopped, also in an outage, the broker has no
+// goroutine and no connection of its own.
 func TestStopLeavesNothing(t *testing.T) { // alone: it counts goroutines
 	cable := brokertest.NewCable(t, startPostgres(t).Addr)
 	before := runtime.NumGoroutine()
@@ -326,19 +328,21 @@ func TestStopLeavesNothing(t *testing.T) { // alone: it counts goroutines
 	until(t, "no goroutine is left", func() bool { return runtime.NumGoroutine() <= before })
 }
 
-// BenchmarkPublish is the time from Publish to its return, on a server that waits for the disk as it does by default.
+// BenchmarkPublish is the time from Publish to its return, on a server that waits for the disk as it does by
+// default.
 func BenchmarkPublish(b *testing.B) {
 	brokertest.BenchmarkPublish(b, startPostgres(b, "fsync=on").open(b))
 }
 
-// BenchmarkKeep is the time from Keep to its return: of the same messages as [BenchmarkPublish], 256 of which are
-// kept of each topic for two minutes.
+// BenchmarkKeep is the time from Keep to its return: of the same messages as [BenchmarkPublish], 256 of which
+// are kept of each topic for two minutes.
 func BenchmarkKeep(b *testing.B) {
 	brokertest.BenchmarkPublish(b, keeping{startPostgres(b, "fsync=on").open(b)})
 }
 
-// BenchmarkNodes is the time of a message that 16 publishers on one node send to a topic of which only that node has
-// subscribers, until it is there, with other nodes that have nothing to do with it: each of them receives it, too.
+// BenchmarkNodes is the time of a message that 16 publishers on one node send to a topic of which only that
+// node has subscribers, until it is there, with other nodes that have nothing to do with it: each of them
+// receives it, too.
 func BenchmarkNodes(b *testing.B) {
 	for _, nodes := range []int{1, 4, 16} {
 		b.Run(fmt.Sprint(nodes), func(b *testing.B) {

@@ -10,9 +10,10 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 )
 
-// Presence implements [wsroom.PresenceStore]. [Broker.Presence] makes it. Leases use PostgreSQL's clock. All changes
-// are made one after the other, under one lock of the database. A change doesn't wait until it is on the disk: if the
-// server crashes, the last ones may be lost, and a hub makes them again within about a minute.
+// Presence implements [wsroom.PresenceStore]. [Broker.Presence] makes it. Leases use PostgreSQL's clock. All
+// changes are made one after the other, under one lock of the database. A change doesn't wait until it is on
+// the disk: if the server crashes, the last ones may be lost, and a hub makes them again within about a
+// minute.
 type Presence struct {
 	pool *pgxpool.Pool
 
@@ -24,8 +25,8 @@ type Presence struct {
 // Presence returns a store of the same database.
 func (b *Broker) Presence() *Presence { return &Presence{pool: b.pool, answered: map[string]int64{}} }
 
-// nextCall returns the number of a Renew or Leave. It is one of a clock, so that it is higher than those of before
-// this process.
+// nextCall returns the number of a Renew or Leave. It is one of a clock, so that it is higher than those of
+// before this process.
 func (p *Presence) nextCall() int64 {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -58,7 +59,8 @@ func (p *Presence) EnterAll(ctx context.Context, entries [][2]string, node strin
 	return first, err
 }
 
-// EnterInfo does what [Presence.EnterAll] does, and has each identity show the info that is its entry's third part.
+// EnterInfo does what [Presence.EnterAll] does, and has each identity show the info that is its entry's third
+// part.
 func (p *Presence) EnterInfo(ctx context.Context, entries [][3]string, node string) (first, changed []bool, err error) {
 	var columns [3][][]byte
 	for _, e := range entries {
@@ -290,7 +292,8 @@ WHERE room = $1 AND until > clock_timestamp()`
 	entriesSQL = `SELECT room, identity FROM wsroom.entries WHERE node = $1`
 )
 
-// How nodes end, one statement after the other. Each takes the node that is to tell who has left, and the call.
+// How nodes end, one statement after the other. Each takes the node that is to tell who has left, and the
+// call.
 const (
 	// toldSQL forgets whom a call has returned whose answer has arrived.
 	toldSQL = `DELETE FROM wsroom.gone WHERE teller = $1 AND call = $2`

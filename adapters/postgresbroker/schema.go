@@ -34,7 +34,7 @@ CREATE UNLOGGED TABLE wsroom.large (
 CREATE TABLE wsroom.topics (
 	name bytea PRIMARY KEY,
 	id bigint GENERATED ALWAYS AS IDENTITY UNIQUE,
-	first bigint NOT NULL,           -- position of the first message of the last call, in microseconds at least
+	first bigint NOT NULL,           -- position of the first message of the last call
 	last bigint NOT NULL,            -- position of the last message
 	before bigint NOT NULL,          -- position of the one before first, or 0
 	most bigint NOT NULL,            -- how many messages are kept
@@ -138,8 +138,8 @@ const (
 	began = `(extract(epoch FROM now()) * 1000000)::bigint`
 )
 
-// history is the number of the server's history ("timeline"). It changes when a replica takes over, or a backup is
-// restored: then the last messages may be missing.
+// history is the number of the server's history ("timeline"). It changes when a replica takes over, or a
+// backup is restored: then the last messages may be missing.
 const history = `left(pg_walfile_name(pg_current_wal_lsn()), 8)`
 
 const (

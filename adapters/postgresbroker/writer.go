@@ -1,7 +1,6 @@
 package postgresbroker
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"sync"
@@ -10,6 +9,7 @@ import (
 
 const (
 	mostPosts = 1000    // in a transaction
+	maxTopic  = 600     // bytes
 	postBytes = 1 << 20 // after which a transaction takes no more messages
 )
 
@@ -41,18 +41,11 @@ func (w *writer) offer(ctx context.Context, what, topic string, data []byte, n i
 		return tooLarge(len(data))
 	}
 	err := ctx.Err()
+	if len(topic) > maxTopic {
+		err = fmt.Errorf("a topic of %d bytes is longer than %d", len(topic), maxTopic) // and would fail others with it
+	}
 	if err == nil {
-		p := &post{ctx: ctx, topic: []byte(topic), note: encode(topic), most: int64(n), age: max(d.Microseconds(), 1), done: make(chan error, 1)}
-		small := len(data) <= maxSmall
-		if small {
-			p.note += " " + encode(data)
-		}
-		if !small || n > 0 {
-			p.data = bytes.Clone(data) // which may be sent after ctx has ended
-			if p.data == nil {
-				p.data = []byte{}
-			}
-		}
+		p := newPost(ctx, topic, data, n, d)
 		w.add(p)
 		select {
 		case err = <-p.done:
@@ -64,6 +57,22 @@ func (w *writer) offer(ctx context.Context, what, topic string, data []byte, n i
 		return fmt.Errorf("postgresbroker: %s: %w", what, err)
 	}
 	return nil
+}
+
+// newPost copies data, which may be sent after ctx has ended.
+func newPost(ctx context.Context, topic string, data []byte, n int, d time.Duration) *post {
+	p := &post{
+		ctx: ctx, topic: []byte(topic), note: encode(topic),
+		most: int64(n), age: max(d.Microseconds(), 1), done: make(chan error, 1),
+	}
+	small := len(data) <= maxSmall
+	if small {
+		p.note += " " + encode(data)
+	}
+	if !small || n > 0 {
+		p.data = append([]byte{}, data...)
+	}
+	return p
 }
 
 func (w *writer) add(p *post) {
