@@ -86,10 +86,10 @@ func (n tooLarge) Error() string {
 // Rejected reports that publishing the message again is of no use.
 func (tooLarge) Rejected() bool { return true }
 
-// Publish implements [wsroom.Broker]. It returns once PostgreSQL has committed the message; that the commit
-// is on the disk it doesn't wait for. Messages that are published at the same time go in one transaction.
-// While PostgreSQL is away Publish fails at once, or when ctx ends. The error for more than [MaxData] has a
-// method Rejected that returns true.
+// Publish implements [wsroom.Broker]. It returns once PostgreSQL has committed the message. It doesn't wait
+// until the commit is on the disk. Messages that are published at the same time go in one transaction. While
+// PostgreSQL is away Publish fails at once, or when ctx ends. The error for more than [MaxData] has a method
+// Rejected that returns true.
 func (b *Broker) Publish(ctx context.Context, topic string, data []byte) error {
 	return b.published.offer(ctx, "publish", topic, data, 0, 0)
 }

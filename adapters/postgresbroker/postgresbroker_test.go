@@ -142,6 +142,19 @@ func TestSameMessages(t *testing.T) {
 	}
 }
 
+// TestTopicTooLong: a topic that doesn't fit into a notification beside a message is an error, of its own call alone.
+func TestTopicTooLong(t *testing.T) {
+	t.Parallel()
+	b := startPostgres(t).open(t)
+	topic := strings.Repeat("x", 601)
+	if b.Publish(t.Context(), topic, nil) == nil || b.Keep(t.Context(), topic, nil, 10, time.Hour) == nil {
+		t.Error("a topic of 601 bytes is taken")
+	}
+	j := subscribe(t, b, topic[1:])
+	publish(t, b, topic[1:], strings.Repeat("y", 5<<10))
+	j.hears(t, 1)
+}
+
 // TestLargeAmongSmall: what goes by way of a table and what doesn't has one order.
 func TestLargeAmongSmall(t *testing.T) {
 	t.Parallel()
