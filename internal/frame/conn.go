@@ -80,6 +80,7 @@ type Conn struct {
 	deadlineMu  sync.Mutex // guards interrupted, and orders it before deadlines
 	interrupted bool
 
+	layered    bool         // the socket is TLS; set by NewConn
 	deflate    bool         // permessage-deflate was negotiated; doesn't change once something is read
 	peerClosed atomic.Bool  // a close frame has been read
 	lastRead   atomic.Int64 // when bytes last came, by Now
@@ -109,6 +110,7 @@ func NewConn(socket net.Conn, early []byte, owner Owner, limits *Limits) *Conn {
 	if raw := rawConn(socket); raw != nil {
 		c.raw, c.readFunc, c.writeFunc = raw, c.rawRead, c.rawWrite
 	}
+	_, c.layered = socket.(layered)
 	c.readMu.Lock()
 	c.unread(early)
 	c.readMu.Unlock()
@@ -176,11 +178,14 @@ func (c *Conn) Kill() { Kill(c.Conn) }
 
 // Kill closes a socket as [Conn.Kill] does. The socket needn't have a [Conn].
 func Kill(socket net.Conn) {
-	if t, ok := socket.(interface{ NetConn() net.Conn }); ok {
+	if t, ok := socket.(layered); ok {
 		socket = t.NetConn()
 	}
 	_ = socket.Close()
 }
+
+// layered is what a *tls.Conn is.
+type layered interface{ NetConn() net.Conn }
 
 // Hangup closes the socket. Over TLS it sends the closing alert first.
 func (c *Conn) Hangup() { _ = c.Conn.Close() }
