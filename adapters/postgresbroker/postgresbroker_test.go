@@ -169,7 +169,11 @@ func TestLargeAmongSmall(t *testing.T) {
 		}
 	}
 	publish(t, b, "topic", want...)
-	keep(t, b, "kept", want...)
+	for _, m := range want { // all are kept: of fewer some may be trimmed before the follower has read them
+		if err := b.Keep(t.Context(), "kept", []byte(m), messages, time.Hour); err != nil {
+			t.Error(err)
+		}
+	}
 	for _, j := range []*journal{subscribed, followed} {
 		if got := j.hears(t, messages); !slices.Equal(got, want) {
 			t.Error("they arrive in another order")

@@ -122,6 +122,7 @@ type journal struct {
 	mu     sync.Mutex // guards what follows
 	heard  []string
 	losses int
+	err    error // the last one that lost was called with
 }
 
 func (j *journal) deliver(data []byte) {
@@ -130,10 +131,11 @@ func (j *journal) deliver(data []byte) {
 	j.heard = append(j.heard, string(data))
 }
 
-func (j *journal) lost(error) {
+func (j *journal) lost(err error) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	j.losses++
+	j.err = err
 }
 
 func (j *journal) count() (messages, losses int) {
@@ -145,6 +147,11 @@ func (j *journal) count() (messages, losses int) {
 // hears waits until there are that many messages, and returns them.
 func (j *journal) hears(t testing.TB, n int) []string {
 	t.Helper()
+	t.Cleanup(func() {
+		if got, losses := j.count(); t.Failed() {
+			t.Logf("a journal has %d messages and %d losses: %v", got, losses, j.err)
+		}
+	})
 	until(t, fmt.Sprint(n, " messages arrive"), func() bool { got, _ := j.count(); return got >= n })
 	j.mu.Lock()
 	defer j.mu.Unlock()
