@@ -591,16 +591,22 @@ func (c *Conn) open(r *http.Request) {
 //  3. finish runs the last callbacks;
 //  4. hangUp completes the close handshake and closes the socket.
 //
-// An idle connection waits in Wait, where its stack costs memory. As long as less than 1 KB is in use
-// there, the stack stays at 2 KB. Handling a message makes the stack grow to 4 KB, and it doesn't shrink.
-// So after a message run hands the connection over to a new goroutine, which continues with step 2. since is
-// when that happened last, in seconds, or 0 for the first goroutine.
-func (c *Conn) run(since uint32) {
-	handedOver := false
+// Step 2 goes on in other goroutines. If no message has come for line.Quiet, the connection is parked: run
+// returns, and the hub's set waits for the peer. Once there is something to read, or the connection is ending,
+// wake starts run with woken set. A pong is read, and the connection is parked again.
+//
+// Until then a silent connection waits in Wait, where its stack costs memory. As long as less than 1 KB is in
+// use there, the stack stays at 2 KB. Handling a message makes the stack grow to 4 KB, and it doesn't shrink.
+// So after a message run hands the connection over to a new goroutine. since is when that happened last, in
+// seconds, or 0 for the first goroutine.
+func (c *Conn) run(since uint32, woken bool) {
+	handedOver, parked := false, false
 	defer func() {
-		if handedOver {
-			go c.run(c.lastRead())
-		} else {
+		switch {
+		case parked: // what wake has started may have the connection by now
+		case handedOver:
+			go c.run(c.lastRead(), false)
+		default:
 			c.finish()
 		}
 	}()
@@ -610,7 +616,19 @@ func (c *Conn) run(since uint32) {
 	}
 
 	for !handedOver {
-		if err := c.line.Wait(); err != nil {
+		err := c.line.Wait()
+		if err == frame.ErrQuiet {
+			if parked = c.line.Park(&c.hub.parked); parked {
+				return
+			}
+			continue
+		}
+		if woken {
+			c.line.Unpark(&c.hub.parked)
+			woken = false
+		}
+
+		if err != nil {
 			if c.line.WaitFailed(err) {
 				return
 			}
@@ -724,6 +742,12 @@ func (o *owner) Context() context.Context { return (*Conn)(o).Context() }
 
 // Limits returns the hub's limits on what peers send.
 func (o *owner) Limits() *line.Limits { return &o.hub.cfg.inbound }
+
+// Wake starts a goroutine for a connection that was parked.
+func (o *owner) Wake() {
+	c := (*Conn)(o)
+	go c.run(c.lastRead(), true)
+}
 
 // Received counts a message that was read.
 func (o *owner) Received(bytes int) { o.hub.countIn((*Conn)(o), bytes) }

@@ -121,7 +121,7 @@ func newConfig(opts []Option) (*config, error) {
 		room:          ByPath,
 		handshake:     10 * time.Second,
 		maxMessage:    64 << 10,
-		limits:        frame.Limits{Message: 10 * time.Second, Write: 10 * time.Second},
+		limits:        frame.Limits{Quiet: line.Quiet(), Message: 10 * time.Second, Write: 10 * time.Second},
 		outboundQueue: outbound.Limits{Messages: 4096, Bytes: 1 << 20},
 		heartbeat:     25 * time.Second,
 		pongTimeout:   10 * time.Second,

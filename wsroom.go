@@ -83,6 +83,7 @@ import (
 	"github.com/wsroom/wsroom/internal/lifecycle"
 	"github.com/wsroom/wsroom/internal/line"
 	"github.com/wsroom/wsroom/internal/lookup"
+	"github.com/wsroom/wsroom/internal/netpoll"
 	"github.com/wsroom/wsroom/internal/outbound"
 	"github.com/wsroom/wsroom/internal/presence"
 	"github.com/wsroom/wsroom/internal/resume"
@@ -106,6 +107,7 @@ type Hub struct {
 
 	resumeKey *resume.Key
 	heartbeat line.Heartbeat
+	parked    netpoll.Set  // connections that wait for their peers without a goroutine
 	rejects   atomic.Int32 // refused connections that are being sent a close frame
 
 	mu      sync.Mutex // guards the fields up to the next blank line, and orders wg.Add before wg.Wait
@@ -179,7 +181,7 @@ func (h *Hub) begin(c *Conn, open func()) {
 		if !opened {
 			c.end(endingAborted())
 		}
-		go c.run(0)
+		go c.run(0, false)
 	}()
 	h.counters.opened.Add(1)
 	h.observer.Add(MetricConns, c.route, "", 1)
@@ -310,6 +312,7 @@ func (h *Hub) Shutdown(ctx context.Context) error {
 
 // leaveNodes closes the presence book and the cluster node. ctx limits its waits for the store and broker.
 func (h *Hub) leaveNodes(ctx context.Context) {
+	h.parked.Close()
 	if h.presence != nil {
 		h.presence.Close(ctx)
 	}

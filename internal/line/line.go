@@ -40,6 +40,8 @@ type Owner interface {
 	Context() context.Context
 	// Limits bound what the peer may send.
 	Limits() *Limits
+	// Wake starts a goroutine that reads again, after a [Line.Park]. It must not wait.
+	Wake()
 }
 
 // Line is one client's WebSocket. It begins with [Line.Init], [Line.NewWire], [Line.Attach] and

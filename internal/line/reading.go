@@ -33,9 +33,10 @@ type pending struct {
 	err  error
 }
 
-// Wait returns once there is something to read. Its error goes to [Line.WaitFailed]. An idle line is here, where
-// the stack is small, so Wait must be inlined.
-func (l *Line) Wait() error { return l.Wire().Wait() }
+// Wait returns once there is something to read, or frame.ErrQuiet if [Line.Park] is to wait instead. Any other error
+// goes to [Line.WaitFailed]. A line that is idle without being parked is here, where the stack is small, so Wait
+// must be inlined.
+func (l *Line) Wait() error { return l.Wire().WaitOrQuiet() }
 
 // WaitFailed handles an error of [Line.Wait]. It reports whether the line is ending. If not, the wait was only
 // interrupted, and WaitFailed undoes that.
@@ -136,7 +137,7 @@ func (l *Line) wait(ctx context.Context) error {
 // waitOnce waits until there is something to read, ctx is done or the line is ending.
 func (l *Line) waitOnce(ctx context.Context) error {
 	if ctx.Done() == nil {
-		return l.Wait()
+		return l.Wire().Wait()
 	}
 
 	interrupted := make(chan struct{})
@@ -145,7 +146,7 @@ func (l *Line) waitOnce(ctx context.Context) error {
 		close(interrupted)
 	})
 
-	err := l.Wait()
+	err := l.Wire().Wait()
 	if !stop() {
 		<-interrupted
 		if err == nil {

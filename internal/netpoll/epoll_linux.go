@@ -1,0 +1,65 @@
+package netpoll
+
+import (
+	"os"
+	"syscall"
+)
+
+// Supported says whether a [Set] works on this system.
+const Supported = true
+
+// What control does with a socket.
+const (
+	add    = syscall.EPOLL_CTL_ADD
+	again  = syscall.EPOLL_CTL_MOD
+	remove = syscall.EPOLL_CTL_DEL
+)
+
+// open makes the set's epoll if there is none. Its own file descriptor can be waited for, as a socket's can. mu
+// is locked.
+func (s *Set) open() error {
+	if s.epoll != nil {
+		return nil
+	}
+	fd, err := syscall.EpollCreate1(syscall.EPOLL_CLOEXEC)
+	if err != nil {
+		return os.NewSyscallError("epoll_create1", err)
+	}
+	if err := syscall.SetNonblock(fd, true); err != nil {
+		_ = syscall.Close(fd)
+		return os.NewSyscallError("fcntl", err)
+	}
+	s.fd, s.epoll = fd, os.NewFile(uintptr(fd), "epoll")
+	return nil
+}
+
+// control changes what epoll knows of a socket. An event is reported once, also if it came before. The socket
+// can't be closed meanwhile, so its number isn't another's.
+func (s *Set) control(socket syscall.RawConn, operation int, id ID) error {
+	event := syscall.EpollEvent{
+		Events: syscall.EPOLLIN | syscall.EPOLLRDHUP | syscall.EPOLLONESHOT,
+		Fd:     id.place, Pad: id.turn,
+	}
+	var failed error
+	err := socket.Control(func(fd uintptr) { failed = syscall.EpollCtl(s.fd, operation, int(fd), &event) })
+	if err == nil {
+		err = os.NewSyscallError("epoll_ctl", failed)
+	}
+	return err
+}
+
+// wait returns the IDs of sockets that are ready now.
+func wait(epoll int, ready []ID) int {
+	var events [128]syscall.EpollEvent
+	n, err := syscall.EpollWait(epoll, events[:min(len(events), len(ready))], 0)
+	for err == syscall.EINTR {
+		n, err = syscall.EpollWait(epoll, events[:min(len(events), len(ready))], 0)
+	}
+	if err != nil {
+		return 0
+	}
+	for i, event := range events[:n] {
+		ready[i] = ID{place: event.Fd, turn: event.Pad}
+	}
+	return n
+}
