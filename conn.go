@@ -583,6 +583,14 @@ func (c *Conn) open(r *http.Request) {
 	c.hub.heartbeat.Start()
 }
 
+// start parks the connection until its peer sends something. Where it can't, or where callbacks are due, it starts
+// the connection's goroutine.
+func (c *Conn) start() {
+	if c.hub.cfg.serve != nil || c.hasEvents() || !c.line.Park(&c.hub.parked) {
+		go c.run(0, false)
+	}
+}
+
 // run is the connection's goroutine after OnConnect has returned. It takes these steps; the last two are
 // taken even if a callback ends the goroutine:
 //
@@ -591,9 +599,9 @@ func (c *Conn) open(r *http.Request) {
 //  3. finish runs the last callbacks;
 //  4. hangUp completes the close handshake and closes the socket.
 //
-// Step 2 goes on in other goroutines. If no message has come for line.Quiet, the connection is parked: run
-// returns, and the hub's set waits for the peer. Once there is something to read, or the connection is ending,
-// wake starts run with woken set. A pong is read, and the connection is parked again.
+// Step 2 goes on in other goroutines. If no message has come for line.Quiet, or none ever, the connection is parked:
+// run returns, and the hub's set waits for the peer. Once there is something to read, or the connection is ending,
+// Wake starts run with woken set. A pong is read, and the connection is parked again.
 //
 // Until then a silent connection waits in Wait, where its stack costs memory. As long as less than 1 KB is in
 // use there, the stack stays at 2 KB. Handling a message makes the stack grow to 4 KB, and it doesn't shrink.

@@ -181,7 +181,7 @@ func (h *Hub) begin(c *Conn, open func()) {
 		if !opened {
 			c.end(endingAborted())
 		}
-		go c.run(0, false)
+		c.start()
 	}()
 	h.counters.opened.Add(1)
 	h.observer.Add(MetricConns, c.route, "", 1)

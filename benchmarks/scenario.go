@@ -139,7 +139,7 @@ func echo() scenario {
 func idle(connections int) scenario {
 	return scenario{
 		name: "idle", unit: perNothing, plan: load.Plan{Rooms: connections / 10, Members: 10, Size: 128}, idle: true,
-		measure: 2 * time.Second,
+		warm: 8 * time.Second, measure: 2 * time.Second,
 		traffic: func(ctx context.Context, _ *load.Fleet) error { <-ctx.Done(); return nil },
 	}
 }

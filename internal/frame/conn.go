@@ -45,7 +45,7 @@ type Owner interface {
 
 // Limits are the time limits of a [Conn], which must be positive, and the lengths that a peer may announce.
 type Limits struct {
-	Quiet   time.Duration // from the last message until [Conn.WaitOrQuiet] gives up; 0: it doesn't
+	Quiet   time.Duration // from the last message until a Conn may be parked; 0: it isn't
 	Message time.Duration // from the first wait for the rest of a message until its last byte
 	Write   time.Duration // for a piece of at most maxWrite bytes
 	Frame   uint64        // the longest payload of a data frame; 0: no limit
@@ -84,7 +84,7 @@ type Conn struct {
 	lack      int16 // bytes that fragments have carried too few
 	readFunc  func(fd uintptr) bool
 	unpacking *unpacking // nil unless a compressed message is being read
-	active    int64      // when the bytes last came of which WaitOrQuiet said that there is something to read, by Now
+	active    int64      // when bytes last came that WaitOrQuiet didn't drop, by Now; 0: none have
 
 	deadlineMu  sync.Mutex // guards interrupted, and orders it before deadlines; guards parked and place
 	interrupted bool
@@ -126,7 +126,6 @@ func NewConn(socket net.Conn, early []byte, owner Owner, limits *Limits) *Conn {
 	now := Now()
 	c.caughtUp.Store(now)
 	c.lastRead.Store(now)
-	c.active = now
 	return c
 }
 

@@ -2,29 +2,41 @@ package frame
 
 import "github.com/wsroom/wsroom/internal/netpoll"
 
-// Park lets set wait in place of a goroutine whose [Conn.WaitOrQuiet] has returned [ErrQuiet]. It reports whether
-// set does. Then the goroutine must read no more, and the owner's Wake is called once: when there is something to
-// read, when the peer is gone, or by [Conn.Interrupt]. What Wake starts calls WaitOrQuiet again, and after that
-// [Conn.Unpark] or, if it returned ErrQuiet, Park. All calls are with the same set.
+// Park lets set wait in place of a goroutine whose [Conn.WaitOrQuiet] has returned [ErrQuiet], or that hasn't waited
+// yet. It reports whether set does. Then the goroutine must read no more, and the owner's Wake is called once: when
+// there is something to read, when the peer is gone, or by [Conn.Interrupt]. What Wake starts calls WaitOrQuiet
+// again, and after that [Conn.Unpark] or, if it returned ErrQuiet, Park. All calls are with the same set.
 //
-// If Park reports false, WaitOrQuiet never returns ErrQuiet again, unless it was an Interrupt that kept set from
-// waiting.
+// Park reports false if something is unread, after an Interrupt, over TLS and wherever there is no file descriptor,
+// and if the system lets no more sockets be waited for. In the last cases WaitOrQuiet never returns ErrQuiet again.
 func (c *Conn) Park(set *netpoll.Set) bool {
+	c.readMu.Lock()
+	defer c.readMu.Unlock()
+	if !c.canPark() || c.r < c.w {
+		return false
+	}
+
 	c.deadlineMu.Lock()
 	defer c.deadlineMu.Unlock() // until then, Ready waits
 	if c.interrupted {
 		return false
 	}
-
-	var err error
-	if c.place == (netpoll.ID{}) {
-		c.place, err = set.Add(c.raw, c)
-	} else {
-		err = set.Again(c.raw, c.place)
-	}
-	c.parked = err == nil
-	c.settled = err != nil
+	c.waiting.CompareAndSwap(0, Now())
+	err := c.enter(set)
+	c.parked, c.settled = err == nil, err != nil
 	return c.parked
+}
+
+// canPark reports whether a set can wait for the peer.
+func (c *Conn) canPark() bool { return c.limits.Quiet > 0 && c.raw != nil && !c.settled }
+
+// enter lets set wait once, for the first time or again.
+func (c *Conn) enter(set *netpoll.Set) (err error) {
+	if c.place != (netpoll.ID{}) {
+		return set.Again(c.raw, c.place)
+	}
+	c.place, err = set.Add(c.raw, c)
+	return err
 }
 
 // Unpark takes the socket out of the set. The reader calls it once something has come after a Park, so that the

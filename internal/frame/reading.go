@@ -97,12 +97,12 @@ func (c *Conn) Wait() error {
 	return c.wait()
 }
 
-// WaitOrQuiet is Wait, except that it returns [ErrQuiet] when nothing but such pongs has come for [Limits].Quiet
-// and [Conn.Park] can wait in its place. Then nothing is unread, and no message has begun.
+// WaitOrQuiet is Wait, except that it returns [ErrQuiet] when nothing but such pongs has come for [Limits].Quiet, or
+// ever, and [Conn.Park] can wait in its place.
 func (c *Conn) WaitOrQuiet() error {
 	c.readMu.Lock()
 	defer c.readMu.Unlock()
-	c.watches = c.limits.Quiet > 0 && c.raw != nil && !c.settled
+	c.watches = c.canPark()
 	err := c.wait()
 	c.watches = false
 	if err == nil {

@@ -7,9 +7,9 @@ import (
 	"github.com/wsroom/wsroom/internal/netpoll"
 )
 
-// Park has set wait for the peer in place of the goroutine that called [Line.Wait]. If it reports true, that
-// goroutine must read no more; [Owner].Wake starts one again, once: when there is something to read, when the peer
-// is gone, or when the line is closed. See [frame.Conn.Park].
+// Park has set wait for the peer in place of a goroutine that would call [Line.Wait], or whose Wait has returned
+// frame.ErrQuiet. If it reports true, that goroutine must read no more; [Owner].Wake starts one again, once: when
+// there is something to read, when the peer is gone, or when the line is closed. See [frame.Conn.Park].
 func (l *Line) Park(set *netpoll.Set) bool { return l.Wire().Park(set) }
 
 // Unpark ends what Park began, after [Owner].Wake, once Wait has returned anything but frame.ErrQuiet.
