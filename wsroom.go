@@ -312,7 +312,6 @@ func (h *Hub) Shutdown(ctx context.Context) error {
 
 // leaveNodes closes the presence book and the cluster node. ctx limits its waits for the store and broker.
 func (h *Hub) leaveNodes(ctx context.Context) {
-	h.parked.Close()
 	if h.presence != nil {
 		h.presence.Close(ctx)
 	}

@@ -3,6 +3,7 @@ package netpoll
 import (
 	"os"
 	"syscall"
+	"time"
 )
 
 // Supported says whether a [Set] works on this system.
@@ -15,22 +16,23 @@ const (
 	remove = syscall.EPOLL_CTL_DEL
 )
 
-// open makes the set's epoll if there is none. Its own file descriptor can be waited for, as a socket's can. mu
-// is locked.
-func (s *Set) open() error {
-	if s.epoll != nil {
-		return nil
-	}
+// open makes an epoll whose own file descriptor can be waited for, as a socket's can.
+func open() (int, *os.File, error) {
 	fd, err := syscall.EpollCreate1(syscall.EPOLL_CLOEXEC)
 	if err != nil {
-		return os.NewSyscallError("epoll_create1", err)
+		return 0, nil, os.NewSyscallError("epoll_create1", err)
 	}
 	if err := syscall.SetNonblock(fd, true); err != nil {
 		_ = syscall.Close(fd)
-		return os.NewSyscallError("fcntl", err)
+		return 0, nil, os.NewSyscallError("fcntl", err)
 	}
-	s.fd, s.epoll = fd, os.NewFile(uintptr(fd), "epoll")
-	return nil
+
+	epoll := os.NewFile(uintptr(fd), "epoll")
+	if err := epoll.SetReadDeadline(time.Time{}); err != nil { // the runtime's poller hasn't taken it
+		_ = epoll.Close()
+		return 0, nil, err
+	}
+	return fd, epoll, nil
 }
 
 // control changes what epoll knows of a socket. An event is reported once, also if it came before. The socket

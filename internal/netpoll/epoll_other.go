@@ -2,7 +2,11 @@
 
 package netpoll
 
-import "syscall"
+import (
+	"errors"
+	"os"
+	"syscall"
+)
 
 // Supported says whether a [Set] works on this system.
 const Supported = false
@@ -13,8 +17,8 @@ const (
 	remove
 )
 
-func (s *Set) open() error { return errUnsupported }
+func open() (int, *os.File, error) { return 0, nil, errors.ErrUnsupported }
 
-func (s *Set) control(syscall.RawConn, int, ID) error { return errUnsupported }
+func (s *Set) control(syscall.RawConn, int, ID) error { return errors.ErrUnsupported }
 
 func wait(int, []ID) int { return 0 }

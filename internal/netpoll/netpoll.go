@@ -5,7 +5,6 @@
 package netpoll
 
 import (
-	"errors"
 	"os"
 	"sync"
 	"syscall"
@@ -24,19 +23,16 @@ type ID struct {
 }
 
 // Set is a set of sockets. The zero Set is ready to use. While there are sockets in it, it has one goroutine,
-// which waits for all of them through the runtime's poller, so that no thread is blocked. The Set holds one
-// file descriptor from the first Add on, until [Set.Close] or until the Set is garbage. All methods may be
-// called concurrently; those with the same ID one after the other.
+// which waits for all of them through the runtime's poller, so that no thread is blocked, and one file descriptor.
+// All methods may be called concurrently; those with the same ID one after the other.
 type Set struct {
-	mu      sync.Mutex // guards the rest, except inside of epoll, and is never held while Ready runs
-	epoll   *os.File   // nil before the first Add
-	fd      int        // of epoll
-	places  []place
-	free    int32 // the first place that is free, plus 1; 0: none is
-	turn    int32 // of the last ID
-	used    int   // places
-	running bool  // there is a goroutine
-	closed  bool
+	mu     sync.Mutex // guards the rest; never held while Ready runs
+	epoll  *os.File   // nil while there is no goroutine
+	fd     int        // of epoll
+	places []place
+	free   int32 // the first place that is free, plus 1; 0: none is
+	turn   int32 // of the last ID
+	used   int   // places
 }
 
 // place is where a socket stands in a Set.
@@ -45,11 +41,6 @@ type place struct {
 	turn   int32
 	next   int32 // while the place is free: the next one that is, plus 1
 }
-
-var (
-	errClosed      = errors.New("netpoll: closed")
-	errUnsupported = errors.New("netpoll: not supported on this system")
-)
 
 // Add puts a socket into the set and waits for it once: w is told when there is something to read, or has been
 // already. Then the socket stays in the set, and nobody waits for it, until [Set.Again] or [Set.Remove].
@@ -75,23 +66,17 @@ func (s *Set) Remove(socket syscall.RawConn, id ID) {
 	s.give(id)
 }
 
-// Close frees the set's file descriptor once the last socket is out. No socket can be added any more.
-func (s *Set) Close() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.closed = true
-	s.endIfUnused()
-}
-
 // take finds a place for a waiter. It starts the goroutine if there is none.
 func (s *Set) take(w Waiter) (ID, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.closed {
-		return ID{}, errClosed
-	}
-	if err := s.open(); err != nil {
-		return ID{}, err
+	if s.epoll == nil {
+		fd, epoll, err := open()
+		if err != nil {
+			return ID{}, err
+		}
+		s.fd, s.epoll = fd, epoll
+		go s.run(epoll)
 	}
 
 	if s.free == 0 {
@@ -103,16 +88,11 @@ func (s *Set) take(w Waiter) (ID, error) {
 	p := &s.places[id.place-1]
 	s.free = p.next
 	*p = place{waiter: w, turn: id.turn}
-
 	s.used++
-	if !s.running {
-		s.running = true
-		go s.run(s.epoll)
-	}
 	return id, nil
 }
 
-// give frees a place.
+// give frees a place. If it was the last one, the goroutine ends.
 func (s *Set) give(id ID) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -120,20 +100,7 @@ func (s *Set) give(id ID) {
 	s.free = id.place
 	if s.used--; s.used == 0 {
 		s.places, s.free = nil, 0
-	}
-	s.endIfUnused()
-}
-
-// endIfUnused ends the goroutine if no socket is left, and closes epoll if there is nothing to come. mu is
-// locked.
-func (s *Set) endIfUnused() {
-	switch {
-	case s.used > 0:
-	case s.running:
 		_ = s.epoll.SetReadDeadline(time.Unix(1, 0))
-	case s.closed && s.epoll != nil:
-		_ = s.epoll.Close()
-		s.epoll = nil
 	}
 }
 
@@ -149,22 +116,18 @@ func (s *Set) waiterOf(id ID) Waiter {
 
 // run tells waiters, until no socket is left.
 func (s *Set) run(epoll *os.File) {
-	raw, err := epoll.SyscallConn()
+	raw, _ := epoll.SyscallConn() // fails only without a file
 	var ready [128]ID
 	for {
 		n := 0
-		if err == nil {
-			err = raw.Read(func(fd uintptr) bool {
-				n = wait(int(fd), ready[:])
-				return n > 0
-			})
+		err := raw.Read(func(fd uintptr) bool {
+			n = wait(int(fd), ready[:])
+			return n > 0
+		})
+		if err != nil && s.ended() {
+			return
 		}
-		if err != nil {
-			if s.ended() {
-				return
-			}
-			err = nil
-		}
+
 		for _, id := range ready[:n] {
 			if w := s.waiterOf(id); w != nil {
 				w.Ready()
@@ -173,16 +136,16 @@ func (s *Set) run(epoll *os.File) {
 	}
 }
 
-// ended reports whether the goroutine is to end, because no socket is left. Otherwise it lets the goroutine
-// wait again.
+// ended reports whether the goroutine is to end, because no socket is left. Then it closes epoll. Otherwise it lets
+// the goroutine wait again.
 func (s *Set) ended() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	_ = s.epoll.SetReadDeadline(time.Time{})
 	if s.used > 0 {
+		_ = s.epoll.SetReadDeadline(time.Time{})
 		return false
 	}
-	s.running = false
-	s.endIfUnused()
+	_ = s.epoll.Close()
+	s.epoll = nil
 	return true
 }
