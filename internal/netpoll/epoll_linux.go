@@ -2,6 +2,7 @@ package netpoll
 
 import (
 	"os"
+	"sync"
 	"syscall"
 	"time"
 )
@@ -35,19 +36,34 @@ func open() (int, *os.File, error) {
 	return fd, epoll, nil
 }
 
+// change is one call of epoll_ctl. It is used again, because what a syscall.RawConn is handed is allocated.
+type change struct {
+	epoll, operation int
+	event            syscall.EpollEvent
+	err              error
+	call             func(fd uintptr)
+}
+
+var changes = sync.Pool{New: func() any {
+	c := new(change)
+	c.call = func(fd uintptr) { c.err = syscall.EpollCtl(c.epoll, c.operation, int(fd), &c.event) }
+	return c
+}}
+
 // control changes what epoll knows of a socket. An event is reported once, also if it came before. The socket
 // can't be closed meanwhile, so its number isn't another's.
 func (s *Set) control(socket syscall.RawConn, operation int, id ID) error {
-	event := syscall.EpollEvent{
+	c := changes.Get().(*change)
+	defer changes.Put(c)
+	c.epoll, c.operation = s.fd, operation
+	c.event = syscall.EpollEvent{
 		Events: syscall.EPOLLIN | syscall.EPOLLRDHUP | syscall.EPOLLONESHOT,
 		Fd:     id.place, Pad: id.turn,
 	}
-	var failed error
-	err := socket.Control(func(fd uintptr) { failed = syscall.EpollCtl(s.fd, operation, int(fd), &event) })
-	if err == nil {
-		err = os.NewSyscallError("epoll_ctl", failed)
+	if err := socket.Control(c.call); err != nil {
+		return err
 	}
-	return err
+	return os.NewSyscallError("epoll_ctl", c.err)
 }
 
 // wait returns the IDs of sockets that are ready now.
