@@ -8,6 +8,7 @@ package line
 import (
 	"context"
 	"net"
+	"runtime"
 	"sync/atomic"
 	"time"
 
@@ -90,6 +91,7 @@ func (l *Line) NewWire(socket net.Conn, early []byte, limits *frame.Limits) *fra
 // have done.
 func (l *Line) Attach(wire *frame.Conn, ws *websocket.Conn) {
 	l.ws = ws
+	runtime.SetFinalizer(ws, nil) // HangUp closes it, so there is nothing to finalize
 	if closed := l.Queue.Attach(wire); closed {
 		l.beginClosing(wire, l.Ending())
 	}

@@ -120,7 +120,7 @@ type Detached struct {
 // Detach returns a context that outlives the request. It also makes chi's original route context forget the
 // request: ctx holds that route context, and its strings would keep the whole request line in memory.
 func Detach(ctx context.Context) Detached {
-	d := Detached{Context: context.WithoutCancel(ctx)}
+	d := Detached{Context: context.WithoutCancel(bare(ctx))}
 	if route := chi.RouteContext(ctx); route != nil {
 		d.route = copyRoute(route)
 		*route = *copyRoute(route)
