@@ -82,6 +82,7 @@ type Conn struct {
 	settled   bool  // no Park any more
 	rushed    uint8 // reads that didn't have to wait
 	lack      int16 // bytes that fragments have carried too few
+	deflate   bool  // permessage-deflate was negotiated; doesn't change once something is read
 	readFunc  func(fd uintptr) bool
 	unpacking *unpacking // nil unless a compressed message is being read
 	active    int64      // when bytes last came that WaitOrQuiet didn't drop, by Now; 0: none have
@@ -91,7 +92,6 @@ type Conn struct {
 	parked      bool       // a Set waits in place of a goroutine
 	place       netpoll.ID // in the Set, from the first Park on until Unpark
 
-	deflate    bool         // permessage-deflate was negotiated; doesn't change once something is read
 	peerClosed atomic.Bool  // a close frame has been read
 	lastRead   atomic.Int64 // when bytes last came, by Now
 	caughtUp   atomic.Int64 // when bytes last came that a read had waited for, by Now

@@ -7,6 +7,7 @@ import (
 	"syscall"
 	"testing"
 	"time"
+	"unsafe"
 
 	"github.com/wsroom/wsroom/internal/netpoll"
 )
@@ -243,5 +244,12 @@ func TestParkFails(t *testing.T) {
 	time.AfterFunc(3*parks.Quiet, func() { client.Write(frameOf(0x81, "x", true)) })
 	if err := wire.WaitOrQuiet(); err != nil {
 		t.Errorf("after a Park that failed WaitOrQuiet returned %v", err)
+	}
+}
+
+// A Conn is of the allocator's size class of 352 bytes. What is parked is mostly Conns.
+func TestConnIsSmall(t *testing.T) {
+	if size := unsafe.Sizeof(Conn{}); size > 352 && unsafe.Sizeof(uintptr(0)) == 8 {
+		t.Errorf("a Conn has %d bytes, not 352", size)
 	}
 }

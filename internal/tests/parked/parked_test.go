@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"runtime"
 	"strings"
 	"testing"
@@ -89,15 +90,34 @@ func TestSilentConnectionsHaveNoGoroutine(t *testing.T) {
 	}
 }
 
-// A connection that sends keeps its goroutine until it is silent.
+// polls returns how many epolls the process has.
+func polls(t *testing.T) (n int) {
+	t.Helper()
+	entries, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, entry := range entries {
+		if target, _ := os.Readlink("/proc/self/fd/" + entry.Name()); target == "anon_inode:[eventpoll]" {
+			n++
+		}
+	}
+	return n
+}
+
+// A connection that sends keeps its goroutine until it is silent, and its socket isn't in the hub's set, which is closed
+// when nothing is in it.
 func TestActiveConnectionsAreNotParked(t *testing.T) {
 	quietAfter(t, never)
 	_, srv := hubAndServer(t, kit.Echo())
+	before := polls(t) // the runtime's
 	c := kit.DialRaw(t, srv, "/a")
 	allParked(t)
+	kit.Until(t, "the hub has a set", func() bool { return polls(t) > before })
 	c.Frame(0x81, "x")
 	wantText(t, c, "x")
 	wantReading(t, 1)
+	kit.Until(t, "the hub's set is closed", func() bool { return polls(t) == before })
 	for range 100 {
 		c.Frame(0x81, "x")
 		wantText(t, c, "x")

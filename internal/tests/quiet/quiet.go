@@ -1,4 +1,5 @@
-package kit
+// Package quiet has tests run with connections that are parked sooner than they would be.
+package quiet
 
 import (
 	"os"
