@@ -117,17 +117,22 @@ func (s *Set) waiterOf(id ID) Waiter {
 // run tells waiters, until no socket is left.
 func (s *Set) run(epoll *os.File) {
 	raw, _ := epoll.SyscallConn() // fails only without a file
-	var ready [128]ID
 	for {
-		n := 0
 		err := raw.Read(func(fd uintptr) bool {
-			n = wait(int(fd), ready[:])
-			return n > 0
+			s.tell(int(fd))
+			return false // what is ready from now on is noticed
 		})
 		if err != nil && s.ended() {
 			return
 		}
+	}
+}
 
+// tell tells the waiters of all sockets that are ready.
+func (s *Set) tell(epoll int) {
+	var ready [128]ID
+	for n := len(ready); n == len(ready); {
+		n = wait(epoll, ready[:])
 		for _, id := range ready[:n] {
 			if w := s.waiterOf(id); w != nil {
 				w.Ready()
