@@ -277,7 +277,7 @@ func (c *Conn) Subprotocol() string {
 	if s := c.line.Session(); s != nil {
 		return s.Subprotocol
 	}
-	return c.WebSocket().Subprotocol()
+	return c.line.Subprotocol()
 }
 
 // WebSocket returns the connection of coder/websocket below this one. It is never nil. Messages written to
@@ -626,6 +626,7 @@ func (c *Conn) run(since uint32, woken bool) {
 	for !handedOver {
 		err := c.line.Wait()
 		if err == frame.ErrQuiet {
+			c.line.Shrink()
 			if parked = c.line.Park(&c.hub.parked); parked {
 				return
 			}

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"runtime"
 	"slices"
 	"strings"
 	"time"
@@ -399,7 +400,8 @@ func (g *gate) choose() {
 // time, it gives everything back and counts a refusal.
 func (g *gate) open(ws *websocket.Conn) error {
 	ws.SetReadLimit(g.hub.cfg.maxMessage)
-	g.reader.Reset(g.wire) // removes coder/websocket's reader of early bytes, which the wire returns itself
+	runtime.SetFinalizer(ws, nil) // the connection closes it; a finalizer takes memory
+	g.reader.Reset(g.wire)        // removes coder/websocket's reader of early bytes, which the wire returns itself
 
 	err := g.welcome(ws)
 	if err == nil {

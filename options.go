@@ -148,7 +148,7 @@ func newConfig(opts []Option) (*config, error) {
 	mistakes = append(mistakes, c.contradictions()...)
 
 	c.inbound.EmptyFrames = line.EmptyFrameRate(c.heartbeat)
-	c.limits.Size = c.maxMessage
+	c.limits.Size, c.inbound.Message = c.maxMessage, c.maxMessage
 	c.limits.Frame = uint64(c.maxMessage) + uint64(c.maxMessage)/4 + 64 // compressed data can be longer
 	c.choose()
 	if c.resumeKeys == nil {

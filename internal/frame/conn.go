@@ -87,9 +87,10 @@ type Conn struct {
 	unpacking *unpacking // nil unless a compressed message is being read
 	active    int64      // when bytes last came that WaitOrQuiet didn't drop, by Now; 0: none have
 
-	deadlineMu  sync.Mutex // guards interrupted, and orders it before deadlines; guards parked and place
+	deadlineMu  sync.Mutex // guards the fields to the next blank line; orders interrupted before deadlines
 	interrupted bool
 	parked      bool       // a Set waits in place of a goroutine
+	handed      bool       // the application has the websocket.Conn
 	place       netpoll.ID // in the Set, from the first Park on until Unpark
 
 	peerClosed atomic.Bool  // a close frame has been read

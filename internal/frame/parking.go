@@ -60,3 +60,26 @@ func (c *Conn) Ready() {
 		c.owner.Wake()
 	}
 }
+
+// manyQuiets is how many times Limits.Quiet is long. With the default that is 20 s, so peers that send every ten
+// seconds or so pay nothing for it.
+const manyQuiets = 4
+
+// LongQuiet reports whether no message has come for long, or none ever. The reader calls it.
+func (c *Conn) LongQuiet() bool { return c.quietIn(Now()) <= -(manyQuiets-1)*c.limits.Quiet }
+
+// Hand says that the application gets the websocket.Conn above the Conn.
+func (c *Conn) Hand() {
+	c.deadlineMu.Lock()
+	defer c.deadlineMu.Unlock()
+	c.handed = true
+}
+
+// Drop calls drop, unless Hand was called. No Hand returns meanwhile.
+func (c *Conn) Drop(drop func()) {
+	c.deadlineMu.Lock()
+	defer c.deadlineMu.Unlock()
+	if !c.handed {
+		drop()
+	}
+}

@@ -260,7 +260,7 @@ func (l *Line) readMessage(buf []byte) (websocket.MessageType, []byte, error) {
 	l.refusal.CompareAndSwap(0, readingNow)
 	defer l.refusal.CompareAndSwap(readingNow, 0)
 
-	typ, r, err := l.ws.Reader(context.Background())
+	typ, r, err := l.websocket().Reader(context.Background())
 	for err == nil {
 		if len(buf) == cap(buf) {
 			buf = append(buf, 0)[:len(buf)]

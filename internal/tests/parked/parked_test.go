@@ -3,6 +3,7 @@
 package parked_test
 
 import (
+	"bytes"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -326,7 +327,7 @@ func TestRateLimitOfParkedConnections(t *testing.T) {
 		c.Frame(0x81, "x")
 		wantText(t, c, "x")
 	}
-	c.Frame(0x81, "x")
+	c.Write(bytes.Repeat(kit.RawFrame(0x81, "x"), 100))
 	if code, _ := c.CloseCode(); code != 1008 {
 		t.Errorf("closed with %d", code)
 	}
