@@ -79,6 +79,27 @@ func TestQuietWithoutAMessage(t *testing.T) {
 	}
 }
 
+// A Conn has been quiet for long when no message has come for four times as long, or none ever.
+func TestLongQuiet(t *testing.T) {
+	server, client := tcpPair(t)
+	wire, _ := newWire(server, nil, parks)
+	if quietAfter(t, wire); !wire.LongQuiet() {
+		t.Error("not before the first message")
+	}
+	message(t, wire, client)
+	if wire.LongQuiet() {
+		t.Error("after a message")
+	}
+	wire.active = Now() - int64(4*parks.Quiet) + int64(time.Second)
+	if wire.LongQuiet() {
+		t.Error("too soon")
+	}
+	wire.active = Now() - int64(4*parks.Quiet)
+	if !wire.LongQuiet() {
+		t.Error("not after four times the time")
+	}
+}
+
 // While messages come, the deadline of a quiet Conn isn't moved, and takes no message away.
 func TestQuietCostsNoMessage(t *testing.T) {
 	server, client := tcpPair(t)

@@ -42,6 +42,10 @@ func TestSilentConnectionsAreSmall(t *testing.T) {
 	if t.Logf("%d bytes less for each", saved); saved < 1000 {
 		t.Error("which isn't enough")
 	}
+	for _, c := range clients { // a finalizer would have ended it
+		c.Frame(0x81, "y")
+		wantText(t, c, "y")
+	}
 }
 
 // After a silence WebSocket is a connection that writes and closes, and it stays the same one from then on.
