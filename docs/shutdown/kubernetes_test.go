@@ -76,7 +76,7 @@ func TestManifests(t *testing.T) {
 
 	const rest = 10 * time.Second // the program's own
 	lag, drain := argument(t, c, "lag"), argument(t, c, "drain")
-	if grace := time.Duration(*pod.Spec.TerminationGracePeriodSeconds) * time.Second; grace < lag+drain+rest {
+	if grace := time.Duration(*pod.Spec.TerminationGracePeriodSeconds) * time.Second; grace <= lag+drain+rest {
 		t.Errorf("killed after %v, and the program needs up to %v", grace, lag+drain+rest)
 	}
 	probe := c.ReadinessProbe
