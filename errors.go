@@ -147,6 +147,15 @@ func badIdentity() error {
 	return &StatusError{Status: http.StatusBadRequest, Message: "bad identity"}
 }
 
+// badHost refuses a request by the host that it names. A page in a browser is told no more than that.
+func badHost(r *http.Request) *refusal {
+	e := StatusError{Status: http.StatusForbidden, Message: "host not allowed"}
+	if r.Header.Get("Origin") == "" {
+		e.Message = fmt.Sprintf("host not allowed: the server answers to %q only if WithHosts names it", r.Host)
+	}
+	return &refusal{"host", e}
+}
+
 func unavailable(cause, message string) *refusal {
 	return &refusal{cause, StatusError{Status: http.StatusServiceUnavailable, Message: message, RetryAfter: retryAfter}}
 }
@@ -161,7 +170,6 @@ var (
 
 	errTooManyPerKey = &refusal{"max_conns_per",
 		StatusError{Status: http.StatusTooManyRequests, Message: "too many connections of yours", RetryAfter: retryAfter}}
-	errBadHost   = &refusal{"host", StatusError{Status: http.StatusForbidden, Message: "host not allowed"}}
 	errBadOrigin = &refusal{"origin", StatusError{Status: http.StatusForbidden, Message: "origin not allowed"}}
 	errHasBody   = &refusal{"handshake", StatusError{Status: http.StatusBadRequest,
 		Message: "WebSocket protocol violation: a handshake has no body"}}

@@ -59,6 +59,9 @@ func ExampleWithAuthorize() {
 	for _, token := range []string{"red", "blue", "expired", "forged"} {
 		header := http.Header{"Authorization": {"Bearer " + token}}
 		ws, res, err := websocket.Dial(context.Background(), srv.URL+"/staff", &websocket.DialOptions{HTTPHeader: header})
+		if res == nil { // there was no answer
+			log.Fatal(err)
+		}
 		if err == nil {
 			defer ws.CloseNow()
 		}
@@ -632,7 +635,7 @@ func ExampleServe() {
 
 // serveUntil serves the hub until ctx is done, such as one of signal.NotifyContext.
 func serveUntil(ctx context.Context, ln net.Listener, hub *wsroom.Hub) error {
-	srv := &http.Server{Handler: hub, ReadHeaderTimeout: 5 * time.Second}
+	srv := &http.Server{Handler: hub, ReadHeaderTimeout: 5 * time.Second, IdleTimeout: time.Minute}
 	go srv.Serve(ln)
 	<-ctx.Done()
 
@@ -1045,6 +1048,9 @@ func Example_chi() {
 	defer srv.Close()
 	defer hub.Shutdown(context.Background())
 	_, res, err := websocket.Dial(context.Background(), srv.URL+"/docs/plan/live", nil)
+	if res == nil { // there was no answer
+		log.Fatal(err)
+	}
 	fmt.Println(res.StatusCode, err != nil)
 	// Output: 401 true
 }

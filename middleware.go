@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"os"
@@ -311,12 +312,17 @@ func (g *gate) WriteHeader(status int) {
 	g.ResponseWriter.WriteHeader(status)
 }
 
-// Write passes on the text of a refusal by coder/websocket.
+// Write passes on the text of a refusal by coder/websocket, or a clearer one.
 func (g *gate) Write(p []byte) (int, error) {
 	if g.phase != gateAsked {
 		return len(p), nil
 	}
-	return g.ResponseWriter.Write(p)
+	hint := request.Hint(g.request)
+	if hint == "" {
+		return g.ResponseWriter.Write(p)
+	}
+	_, err := io.WriteString(g.ResponseWriter, hint)
+	return len(p), err
 }
 
 // Hijack admits the request and hands coder/websocket a frame.Conn over its socket.
@@ -531,7 +537,7 @@ func (g *gate) judge() (cause string, err error) {
 func (h *Hub) checkSite(r *http.Request) error {
 	switch {
 	case !h.cfg.site.AllowsHost(r):
-		return errBadHost
+		return badHost(r)
 	case !h.cfg.site.AllowsOrigin(r):
 		return errBadOrigin
 	}

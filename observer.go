@@ -3,6 +3,7 @@ package wsroom
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"maps"
 	"net/http"
 	"sync"
@@ -175,7 +176,13 @@ func (h *Hub) countEnd(c *Conn) {
 
 func (h *Hub) countRefusal(r *http.Request, cause string) {
 	h.refused.add(cause)
-	h.observer.Add(MetricRefused, route.Pattern(r), cause, 1)
+	pattern := route.Pattern(r)
+	h.observer.Add(MetricRefused, pattern, cause, 1)
+
+	if h.cfg.logger.Enabled(r.Context(), slog.LevelDebug) {
+		h.cfg.logger.Debug("wsroom: request refused", "route", pattern, "cause", cause,
+			"host", r.Host, "origin", r.Header.Get("Origin"), "option", h.cfg.site.Remedy(r))
+	}
 }
 
 // Tracer is an optional interface of an [Observer], for tracing what a hub does. To use one Observer's metrics

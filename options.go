@@ -564,8 +564,8 @@ func WithJSON(marshal func(any) ([]byte, error), unmarshal func([]byte, any) err
 }
 
 // WithLogger sets the logger for events that can't be returned as errors: panics in callbacks, requests that
-// can't be upgraded, outages of a broker, callbacks that [New] ignores. docs/logs.md lists all of them. By
-// default the hub logs nothing.
+// can't be upgraded, outages of a broker, callbacks that [New] ignores; and, at level debug, why each refused request
+// is refused. docs/logs.md lists all of them. By default the hub logs nothing.
 func WithLogger(l *slog.Logger) Option {
 	return func(c *config) error {
 		c.logger = l

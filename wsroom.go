@@ -449,7 +449,8 @@ func (h *Hub) ToConn(ids ...string) Target {
 }
 
 // Except returns the target without these connections. They may be on any node. A nil has no effect, nor has
-// a connection that has ended or that belongs to a hub that shares nothing with this one.
+// a connection that has ended or that belongs to a hub that shares nothing with this one. With [WithHistory] the
+// message also stays hidden from a client of the subprotocol that comes back, even if the client is back already.
 func (t Target) Except(conns ...*Conn) Target {
 	t.except.conns = slices.DeleteFunc(slices.Concat(t.except.conns, conns), func(c *Conn) bool { return c == nil })
 	return t
@@ -725,7 +726,7 @@ func (e *exceptions) skip() func(*Conn) bool {
 }
 
 // allIDs returns the IDs of the connections that are left out, without those of identities. With kept, which says
-// that the message is kept, it also returns those under which their clients may come back.
+// that the message is kept, it also returns earlier ones of their clients.
 func (e *exceptions) allIDs(kept bool) []string {
 	if len(e.conns) == 0 {
 		return e.ids
@@ -736,7 +737,7 @@ func (e *exceptions) allIDs(kept bool) []string {
 		if !kept {
 			continue
 		}
-		for _, tag := range c.holders() {
+		for _, tag := range c.earlier() {
 			ids = append(ids, resume.HolderID(tag))
 		}
 	}

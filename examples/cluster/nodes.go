@@ -47,7 +47,10 @@ func runAll(ctx context.Context) error {
 		addrs = append(addrs, addr)
 		all.Go(func() { keepRunning(ctx, fmt.Sprint("node ", i+1), addr) })
 	}
-	srv := &http.Server{Addr: flag.Lookup("addr").Value.String(), Handler: balance(addrs), ReadHeaderTimeout: 5 * time.Second}
+	srv := &http.Server{
+		Addr: flag.Lookup("addr").Value.String(), Handler: balance(addrs),
+		ReadHeaderTimeout: 5 * time.Second, IdleTimeout: time.Minute,
+	}
 	context.AfterFunc(ctx, func() { srv.Close() })
 	log.Printf("listening at http://%s", srv.Addr)
 	if err := srv.ListenAndServe(); !errors.Is(err, http.ErrServerClosed) {

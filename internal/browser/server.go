@@ -40,7 +40,7 @@ func (s *Server) Start() {
 	s.addr = ln.Addr().String()
 	s.URL = "http://" + s.addr
 	hub, handler := s.build()
-	s.hub, s.srv = hub, &http.Server{Handler: handler, ReadHeaderTimeout: 5 * time.Second}
+	s.hub, s.srv = hub, &http.Server{Handler: handler, ReadHeaderTimeout: 5 * time.Second, IdleTimeout: time.Minute}
 	go func() { _ = s.srv.Serve(ln) }() // ErrServerClosed
 }
 

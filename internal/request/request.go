@@ -5,6 +5,7 @@
 package request
 
 import (
+	"fmt"
 	"net/http"
 	"strings"
 )
@@ -16,6 +17,27 @@ func IsUpgrade(r *http.Request) bool {
 		return r.Method == http.MethodConnect && r.Header.Get(":protocol") == "websocket"
 	}
 	return listHas(r.Header, "Connection", "upgrade") && listHas(r.Header, "Upgrade", "websocket")
+}
+
+// Hint returns what a request over HTTP/1.1 that doesn't ask for a WebSocket is told, "" if it asks for one.
+func Hint(r *http.Request) string {
+	switch path := r.URL.EscapedPath(); {
+	case IsUpgrade(r) || !r.ProtoAtLeast(1, 1):
+		return ""
+	case r.Header.Get("Sec-WebSocket-Key") != "":
+		return "this WebSocket handshake has no \"Connection: Upgrade\" and \"Upgrade: websocket\": " +
+			"a proxy before the server must pass these headers on\n"
+	default:
+		if target, _, _ := strings.Cut(r.RequestURI, "?"); strings.HasPrefix(target, "/") {
+			path = target // before a router took a prefix away
+		}
+		scheme := "ws"
+		if r.TLS != nil {
+			scheme = "wss"
+		}
+		return fmt.Sprintf("this is a WebSocket endpoint: connect with new WebSocket(%q) in a page, or with any other WebSocket client\n",
+			scheme+"://"+r.Host+path)
+	}
 }
 
 // AnnouncesBody reports whether the request has a body. The body would be taken for frames.

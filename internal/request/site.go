@@ -31,6 +31,20 @@ func (s *Site) AllowsOrigin(r *http.Request) bool {
 	return s.AnyOrigin || originAllowed(r, s.Origins)
 }
 
+// Remedy returns the option that would let the request in, "" if the site allows it.
+func (s *Site) Remedy(r *http.Request) string {
+	switch o, ok := parseOrigin(r.Header.Get("Origin")); {
+	case !s.AllowsHost(r):
+		return fmt.Sprintf("WithHosts(%q)", r.Host)
+	case s.AllowsOrigin(r):
+		return ""
+	case !ok || len(r.Header.Values("Origin")) > 1:
+		return "WithInsecureAnyOrigin()"
+	default:
+		return fmt.Sprintf("WithOrigins(%q)", o.scheme+"://"+o.host)
+	}
+}
+
 func matchesHost(patterns []string, host string) bool {
 	name := host
 	if _, port, err := net.SplitHostPort(host); err == nil {

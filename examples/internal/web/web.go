@@ -32,7 +32,7 @@ func Run(hub *wsroom.Hub, handler http.Handler) {
 		log.Fatal(err)
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	srv := &http.Server{Handler: handler, ReadHeaderTimeout: 5 * time.Second}
+	srv := &http.Server{Handler: handler, ReadHeaderTimeout: 5 * time.Second, IdleTimeout: time.Minute}
 	go func() { log.Print(srv.Serve(ln)); stop() }()
 	log.Printf("listening at http://%s", strings.Replace(ln.Addr().String(), "[::]", "localhost", 1))
 	<-ctx.Done()

@@ -160,22 +160,29 @@ func TestOnlyFaultsAreLogged(t *testing.T) {
 	for _, h := range slices.Concat(endings(), drops(), refusalsOfRequests(), limitsOfHub(), brokerFaults(), faults()) {
 		var b kit.LockedBuffer
 		newHub := func() *wsroom.Hub {
-			return wsroom.New(append(h.opts, wsroom.WithLogger(slog.New(slog.NewJSONHandler(&b, nil))))...)
+			return wsroom.New(append(h.opts, wsroom.WithLogger(slog.New(slog.NewJSONHandler(&b, &slog.HandlerOptions{Level: slog.LevelDebug}))))...)
 		}
 		kit.InBubble(t, newHub, func(_ *testing.T, s *kit.PipeServer, hub *wsroom.Hub) {
 			h.do(s, hub)
 			synctest.Wait()
 		})
-		seen := map[string]bool{}
+		seen, refusals := map[string]bool{}, 0
 		for line := range strings.Lines(b.String()) {
 			what := note(t, documented, logged, line)
+			if strings.HasPrefix(what, "wsroom: request refused ") {
+				refusals++
+				continue
+			}
 			if seen[what] {
 				t.Errorf("%s: logged again: %s", h.counts, what)
 			}
 			seen[what] = true
 		}
+		if strings.HasPrefix(h.counts, "refused ") != (refusals > 0) && h.counts != "" {
+			t.Errorf("%s: %d lines tell of a refusal", h.counts, refusals)
+		}
 		fault := regexp.MustCompile("^$|panic|hijack|broker|refused identity").MatchString(h.counts) && h.counts != "refused panic"
-		if (b.String() != "") != fault || strings.Contains(b.String(), "SECRET") {
+		if (len(seen) > 0) != fault || strings.Contains(b.String(), "SECRET") {
 			t.Errorf("%s: logged %q", h.counts, b.String())
 		}
 	}
