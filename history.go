@@ -229,13 +229,13 @@ func (c *Conn) Resumed() bool {
 	return s != nil && s.Resumed.Load()
 }
 
-// earlier returns earlier connections of the client. What isn't for c isn't for them.
-func (c *Conn) earlier() []uint64 {
+// holders returns the earlier connections of the client with whose positions it may come back once more.
+func (c *Conn) holders() []uint64 {
 	s := c.line.Session()
 	if s == nil {
 		return nil
 	}
-	return s.Earlier()
+	return s.Holders()
 }
 
 // newHistories returns the histories of the hub's rooms.
@@ -293,7 +293,7 @@ func (s *store) tail(c *Conn, name string, n int) []*frame.Message {
 	if held, ok := c.line.FirstHeld(r.id); ok {
 		last = held - 1
 	}
-	return r.log.Tail(n, last, append(c.earlier(), resume.ConnTag(c.id)), c.Identity())
+	return r.log.Tail(n, last, resume.ConnTag(c.id), c.Identity())
 }
 
 // skipOver returns a message without a frame that accounts for the one at that place.
@@ -332,7 +332,7 @@ func (e *entry) enter(c *Conn, r *room) {
 		start = e.begin(c, r.log, told)
 	}
 	if e.claimed.Index >= 0 {
-		c.line.Session().SetEntered(e.name, told.Resumed)
+		c.line.Session().SetEntered(e.name, told.Resumed, e.claimed.Holder)
 	}
 	if told.Resumed && e.name == c.room {
 		c.line.Session().Resumed.Store(true)
@@ -345,8 +345,7 @@ func (e *entry) enter(c *Conn, r *room) {
 func (e *entry) begin(c *Conn, log *history.Log, told *resume.Enter) (start *resume.Start) {
 	now := frame.Now()
 	log.Expire(now)
-	own := resume.ConnTag(c.id)
-	claim := resume.Claim{Log: log.Birth(), Floor: log.Floor(), Holder: own, Client: c.line.Session().Client(own)}
+	claim := resume.Claim{Log: log.Birth(), Floor: log.Floor(), Holder: resume.ConnTag(c.id)}
 	number, at := log.End()
 	e.unnamed = at == history.Position{} && log.Mark(now, 0)
 
@@ -419,7 +418,7 @@ func (e *entry) had(session *resume.Session, hidden *history.Hidden) (had resume
 	if hidden == nil {
 		return resume.HasNot
 	}
-	if slices.Contains(hidden.Conns, e.claimed.Holder) || slices.Contains(hidden.Conns, e.claimed.Client) {
+	if slices.Contains(hidden.Conns, e.claimed.Holder) {
 		return resume.HasAll
 	}
 	for _, room := range hidden.Rooms {

@@ -705,18 +705,11 @@ type omission struct {
 	conns func(*Conn) bool     // nil: none; it may lock Conn.mu
 	names *lookup.List[string] // members of the first of these rooms got it there; nil: there are none
 	first int                  // how many of names
-	known *history.Hidden      // the same by tags and names, as far as conns says it; nil without WithHistory
+	known *history.Hidden      // the same for the history, as far as conns says it; nil without WithHistory
 }
 
 func (o *omission) omits(c *Conn) bool {
-	return o.first > 0 && c.isWithin(o.names, o.first) || o.conns != nil && (o.conns(c) || o.omitsEarlier(c))
-}
-
-// omitsEarlier reports whether c's client has come back, and an earlier connection of it is left out: what that
-// one has sent may be handled only now.
-func (o *omission) omitsEarlier(c *Conn) bool {
-	s := c.line.Session()
-	return s != nil && o.known != nil && s.Was(o.known.Conns)
+	return o.first > 0 && c.isWithin(o.names, o.first) || o.conns != nil && o.conns(c)
 }
 
 // hidden returns what the history is to know of the omission.

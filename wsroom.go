@@ -449,8 +449,7 @@ func (h *Hub) ToConn(ids ...string) Target {
 }
 
 // Except returns the target without these connections. They may be on any node. A nil has no effect, nor has
-// a connection that has ended or that belongs to a hub that shares nothing with this one. With [WithHistory] the
-// message also stays hidden from a client of the subprotocol that comes back, even if the client is back already.
+// a connection that has ended or that belongs to a hub that shares nothing with this one.
 func (t Target) Except(conns ...*Conn) Target {
 	t.except.conns = slices.DeleteFunc(slices.Concat(t.except.conns, conns), func(c *Conn) bool { return c == nil })
 	return t
@@ -726,7 +725,7 @@ func (e *exceptions) skip() func(*Conn) bool {
 }
 
 // allIDs returns the IDs of the connections that are left out, without those of identities. With kept, which says
-// that the message is kept, it also returns earlier ones of their clients.
+// that the message is kept, it also returns those under which their clients may come back.
 func (e *exceptions) allIDs(kept bool) []string {
 	if len(e.conns) == 0 {
 		return e.ids
@@ -737,7 +736,7 @@ func (e *exceptions) allIDs(kept bool) []string {
 		if !kept {
 			continue
 		}
-		for _, tag := range c.earlier() {
+		for _, tag := range c.holders() {
 			ids = append(ids, resume.HolderID(tag))
 		}
 	}

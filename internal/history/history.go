@@ -306,15 +306,15 @@ func (l *Log) After(number uint64, f func(*frame.Message, *Place)) {
 }
 
 // Tail returns the last n kept messages whose number is at most last, the oldest first. It leaves out those that
-// are empty, and those that aren't for one of the connections with these tags or for the identity.
-func (l *Log) Tail(n int, last uint64, conns []uint64, identity string) []*frame.Message {
+// are empty, and those that aren't for the connection with this tag or for the identity.
+func (l *Log) Tail(n int, last, conn uint64, identity string) []*frame.Message {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	var tail []*frame.Message
 	for i := l.len - 1; i >= 0 && len(tail) < n; i-- {
 		m := l.at(i)
 		place := placeOf(m)
-		hidden := slices.ContainsFunc(conns, place.Hidden.from) || place.Hidden.IsFrom(identity)
+		hidden := place.Hidden.from(conn) || place.Hidden.IsFrom(identity)
 		if place.Number <= last && m.Size() > 0 && !hidden {
 			tail = append(tail, m)
 		}

@@ -159,7 +159,7 @@ func check(t *testing.T, log *history.Log, m *model, next func(n int) int, numbe
 
 	upTo, most := next(len(m.all)+2), next(10)
 	var tail []history.Position
-	for _, message := range log.Tail(most, uint64(upTo), nil, "") {
+	for _, message := range log.Tail(most, uint64(upTo), 0, "") {
 		tail = append(tail, message.Tag.(*history.Place).At)
 	}
 	wantTail := positions(m.all[len(m.all)-m.kept : max(len(m.all)-m.kept, min(upTo, len(m.all)))])
@@ -214,7 +214,7 @@ func TestTailIsForTheConnection(t *testing.T) {
 	log.Append(frame.NewMessage(frame.Text, "two", false), history.Position{Stream: 2}, &history.Hidden{Conns: []uint64{4, 8}}, 1)
 	log.Append(new(frame.Message), history.Position{Stream: 3}, nil, 1)
 	for conn, want := range map[uint64]int{8: 1, 9: 2} {
-		if got := log.Tail(3, 100, []uint64{99, conn}, ""); len(got) != want {
+		if got := log.Tail(3, 100, conn, ""); len(got) != want {
 			t.Errorf("%d messages for the connection %d, want %d", len(got), conn, want)
 		}
 	}

@@ -34,7 +34,7 @@ func claimOf(hub, room string, keys [][]byte, offers ...string) resume.Claimed {
 	return resume.NewSession(resume.NewKey(hub, keys), "", read, time.Second, new(history.Limits)).Claim(room)
 }
 
-var claim = resume.Claim{Log: 0xfeedfacecafebeef, Floor: history.Position{Stream: 1 << 40, Letter: 3}, Holder: 77, Client: 76}
+var claim = resume.Claim{Log: 0xfeedfacecafebeef, Floor: history.Position{Stream: 1 << 40, Letter: 3}, Holder: 77}
 
 const offered = ".1099511627776-3.5"
 
@@ -42,7 +42,7 @@ const offered = ".1099511627776-3.5"
 func TestTokenIsUnderstood(t *testing.T) {
 	for i, key := range keys {
 		token := tokenOf(t, "hub", "/room", [][]byte{key}, claim)
-		if len(token) != 79 {
+		if len(token) != 68 {
 			t.Errorf("a token of %d characters", len(token))
 		}
 		got := claimOf("hub", "/room", keys, "resume."+token+offered)
@@ -132,36 +132,19 @@ func TestHas(t *testing.T) {
 	if s.Has("a", 77) != resume.HasAll || s.Has("a", 78) != resume.HasMaybe {
 		t.Error("while it comes back")
 	}
-	s.SetEntered("a", true)
+	s.SetEntered("a", true, 77)
 	if s.Has("a", 78) != resume.HasAll {
 		t.Error("it has resumed the room")
 	}
+	if tags := s.Holders(); !slices.Equal(tags, []uint64{77}) {
+		t.Errorf("it may come back as %d", tags)
+	}
+
 	s = session()
 	s.Claim("a")
-	s.SetEntered("a", false)
-	if s.Has("a", 77) != resume.HasNot {
+	s.SetEntered("a", false, 77)
+	if s.Has("a", 77) != resume.HasNot || len(s.Holders()) > 0 {
 		t.Error("it came back to the room, and wasn't resumed there")
-	}
-}
-
-// A session knows earlier connections of its client: those that its signed tokens name.
-func TestEarlierConnections(t *testing.T) {
-	signed, foreign := tokenOf(t, "hub", "a", keys, claim), tokenOf(t, "hub", "a", [][]byte{make([]byte, 32)}, claim)
-	for token, want := range map[string][]uint64{signed: {76, 77}, foreign: nil} {
-		_, _, read := resume.Offered(header("resume."+token+offered), nil)
-		s := resume.NewSession(resume.NewKey("hub", keys), "", read, 0, new(history.Limits))
-		s.Claim("b")
-		if tags := s.Earlier(); len(tags) > 0 || s.Was([]uint64{76}) || s.Client(5) != 5 {
-			t.Errorf("before its token is read: %d", tags)
-		}
-		s.Claim("a")
-		tags := slices.Sorted(slices.Values(s.Earlier()))
-		if !slices.Equal(tags, want) || s.Was([]uint64{1, 77}) != (want != nil) || s.Was([]uint64{78}) {
-			t.Errorf("it was %d, want %d", tags, want)
-		}
-		if got := s.Client(5); (got == 76) != (want != nil) {
-			t.Errorf("its first connection is %d", got)
-		}
 	}
 }
 

@@ -124,14 +124,13 @@ func appendPosition(b []byte, p history.Position) []byte {
 //	room     8 bytes of an HMAC of the hub's and the room's name
 //	log      8 bytes: which of the room's logs its positions are of; 0 with a broker
 //	floor    8 and 2 bytes: the position at which the client first entered
-//	holder   8 bytes: the connection that it was given to
-//	client   8 bytes: the client's first connection, from which its others came back one by one
+//	conn     8 bytes: the connection that it was given to
 //	MAC     16 bytes of an HMAC of all of the above
 //
 // The HMAC is that of RFC 2104 with SHA-256, under one of the hub's keys.
 const (
-	tokenVersion = 2
-	tokenBody    = 1 + 8 + 8 + 10 + 8 + 8
+	tokenVersion = 1
+	tokenBody    = 1 + 8 + 8 + 10 + 8
 	tokenSize    = tokenBody + 16
 )
 
@@ -181,7 +180,6 @@ type Claim struct {
 	Log    uint64
 	Floor  history.Position
 	Holder uint64 // the connection that it was given to, by ConnTag
-	Client uint64 // the first connection of the client, by ConnTag: each later one presented the token of the one before
 }
 
 // sign returns the token that says this of the room.
@@ -193,7 +191,6 @@ func (k *Key) sign(room string, c Claim) string {
 	b = binary.BigEndian.AppendUint64(b, c.Floor.Stream)
 	b = binary.BigEndian.AppendUint16(b, uint16(min(c.Floor.Letter, 1<<16-1)))
 	b = binary.BigEndian.AppendUint64(b, c.Holder)
-	b = binary.BigEndian.AppendUint64(b, c.Client)
 	b = append(b, k.sum(k.keys[0], "token", room, b)[:16]...)
 	return base64.RawURLEncoding.EncodeToString(b)
 }
@@ -226,6 +223,5 @@ func (k *Key) verify(key []byte, o Offer, room string) (c Claim, ok bool) {
 	c.Floor.Stream = binary.BigEndian.Uint64(body[17:])
 	c.Floor.Letter = uint32(binary.BigEndian.Uint16(body[25:]))
 	c.Holder = binary.BigEndian.Uint64(body[27:])
-	c.Client = binary.BigEndian.Uint64(body[35:])
 	return c, true
 }

@@ -1,9 +1,7 @@
 package resume
 
 import (
-	"cmp"
 	"encoding/json"
-	"math"
 	"slices"
 	"strconv"
 	"sync"
@@ -24,8 +22,8 @@ const (
 	unnamedPart = 4
 )
 
-// Session is what a hub knows of one client that speaks this protocol. Claim, SetEntered, Has, Earlier, Was, Client
-// and Resumed may be called concurrently. The other methods belong to the writer of the connection.
+// Session is what a hub knows of one client that speaks this protocol. Claim, SetEntered, Has, Holders and Resumed
+// may be called concurrently. The other methods belong to the writer of the connection.
 type Session struct {
 	// Subprotocol is the application's own, "" if the client asked for none.
 	Subprotocol string
@@ -37,10 +35,9 @@ type Session struct {
 	offers []Offer
 	limits *history.Limits // of each room's history; zero: there is none
 
-	mu      sync.Mutex          // guards the following
+	mu      sync.Mutex          // guards claimed and holders
 	claimed map[string]comeback // rooms for which Claim has found an offer
-	earlier map[uint64]int64    // see Earlier; until when each counts, by frame.Now
-	client  uint64              // see Client; 0: the client has presented no token
+	holders map[uint64]int64    // see Holders; until when each may be presented again, by frame.Now
 
 	hello []byte // the first message; nil once it is written
 	rooms []*room
@@ -93,34 +90,23 @@ func (s *Session) Claim(room string) Claimed {
 		s.claimed = map[string]comeback{}
 	}
 	s.claimed[room] = comebackBegun
-	if ok {
-		s.note(claim)
-	}
 	o := s.offers[i]
 	return Claimed{Index: i, Claim: claim, At: o.at, N: o.n, Valid: ok && !o.at.Before(claim.Floor)}
 }
 
-// note notes what a signed token says of the client.
-func (s *Session) note(c Claim) {
-	if s.earlier == nil {
-		s.earlier = map[uint64]int64{}
-	}
-	s.earlier[c.Client] = math.MaxInt64
-	if s.client == 0 {
-		s.client = c.Client
-	}
-	if c.Holder != c.Client {
-		s.earlier[c.Holder] = frame.Now() + int64(handover)
-	}
-}
-
-// SetEntered notes that the client has entered a room for which Claim has found an offer.
-func (s *Session) SetEntered(room string, resumed bool) {
+// SetEntered notes that the client has entered a room for which Claim has found an offer. If it has resumed the room,
+// that was with the token of this holder.
+func (s *Session) SetEntered(room string, resumed bool, holder uint64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.claimed[room] = comebackFresh; resumed {
-		s.claimed[room] = comebackResumed
+	if s.claimed[room] = comebackFresh; !resumed {
+		return
 	}
+	s.claimed[room] = comebackResumed
+	if s.holders == nil {
+		s.holders = map[uint64]int64{}
+	}
+	s.holders[holder] = frame.Now() + int64(handover)
 }
 
 // comeback is how a client has come back to a room.
@@ -133,41 +119,22 @@ const (
 	comebackFresh
 )
 
-// handover is how long a client may come back once more with a token that it has presented: its line may break
-// again before the new token comes.
+// handover is how long a client may come back once more with the token that it has resumed a room with: its line
+// may break again before the new token comes.
 const handover = time.Minute
 
-// Client returns the first connection of the client, by ConnTag. That is conn, this connection, if the client has
-// presented no token.
-func (s *Session) Client(conn uint64) uint64 {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return cmp.Or(s.client, conn)
-}
-
-// Earlier returns earlier connections of the client, by ConnTag: its first, and those whose tokens it may present
-// again. What isn't for this connection isn't for them.
-func (s *Session) Earlier() (tags []uint64) {
+// Holders returns the earlier connections, by ConnTag, whose tokens the client may present again. What isn't for
+// this connection isn't for them.
+func (s *Session) Holders() (tags []uint64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	now := frame.Now()
-	for tag, until := range s.earlier {
+	for tag, until := range s.holders {
 		if now < until {
 			tags = append(tags, tag)
 		}
 	}
 	return tags
-}
-
-// Was reports whether one of these connections, by ConnTag, is one of Earlier.
-func (s *Session) Was(tags []uint64) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if len(s.earlier) == 0 {
-		return false
-	}
-	now := frame.Now()
-	return slices.ContainsFunc(tags, func(tag uint64) bool { return now < s.earlier[tag] })
 }
 
 // Having says whether a client has all that was sent to a room, or gets it when it comes back to the room.

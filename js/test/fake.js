@@ -60,7 +60,7 @@ export class FakeWebSocket {
   }
 }
 
-export const token = (letter) => letter.repeat(79);
+export const token = (letter) => letter.repeat(68);
 
 // resumes are the positions that a WebSocket has offered.
 export const resumes = (ws) => ws.protocols.filter((p) => p.startsWith("resume.")).map((p) => p.replace("resume.", ""));

@@ -8,10 +8,9 @@ import { WebSocketServer } from "ws";
 const key = randomBytes(32);
 const tagOf = (room) => createHmac("sha256", key).update(room).digest().subarray(0, 8);
 
-// sign makes a token: 1 byte, the room's tag, 18 bytes, the numbers of the connection and of the client's first
-// one (here 1s), and 16 of a MAC.
+// sign makes a token: 1 byte, the room's tag, 18 bytes, the connection's number, and 16 of a MAC.
 function sign(room, conn) {
-  const body = Buffer.alloc(43, 1);
+  const body = Buffer.alloc(35, 1);
   tagOf(room).copy(body, 1);
   body.writeBigUInt64BE(BigInt(conn), 27);
   return Buffer.concat([body, createHmac("sha256", key).update(body).digest().subarray(0, 16)]).toString("base64url");
@@ -56,7 +55,7 @@ class Conn {
     this.server = server;
     this.socket = socket;
     this.offers = socket.offered.map((offer) => {
-      const [, token, at, n] = offer.match(/^resume\.([\w-]{79})\.(\d+)\.(\d+)$/) ?? [];
+      const [, token, at, n] = offer.match(/^resume\.([\w-]{68})\.(\d+)\.(\d+)$/) ?? [];
       return token && { token, body: Buffer.from(token, "base64url"), number: Number(at) + Number(n) };
     });
     socket.on("message", (data, binary) => this.#heard(data, binary));

@@ -73,7 +73,7 @@ func TestForgedPositionsResumeNothing(t *testing.T) {
 			"of the future":       with(func(p *place) { p.N = 1000 }),
 			"far in the future":   with(func(p *place) { p.N = 1 << 62 }),
 			"a cut token":         with(func(p *place) { p.Token = p.Token[:60] }),
-			"no token":            with(func(p *place) { p.Token = strings.Repeat("A", 79) }),
+			"no token":            with(func(p *place) { p.Token = strings.Repeat("A", 68) }),
 			"a changed signature": with(func(p *place) { p.Token = p.Token[:66] + "AA" }),
 			"no number":           with(func(p *place) { p.At = "x" }),
 		}

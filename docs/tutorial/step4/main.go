@@ -1,0 +1,79 @@
+// Step 4: only those with a name are let in, and each message says whose it is.
+package main
+
+import (
+	_ "embed"
+	"flag"
+	"log"
+	"net/http"
+	"net/url"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/wsroom/wsroom"
+)
+
+//go:embed page.html
+var page []byte
+
+// event is what goes over the socket, in both directions.
+type event struct {
+	Type string `json:"type"` // text or error
+	From string `json:"from,omitempty"`
+	Text string `json:"text"`
+}
+
+func main() {
+	addr := flag.String("addr", "localhost:8080", "address to listen on")
+	flag.Parse()
+
+	hub := wsroom.New(
+		wsroom.WithRoom(wsroom.ByPathValue("room")),
+		wsroom.WithMaxRooms(1000),
+		wsroom.WithIdentity(name),
+		wsroom.WithAuthorize(func(r *http.Request, room string) error {
+			if name(r) == "" {
+				return &wsroom.StatusError{Status: http.StatusUnauthorized}
+			}
+			return nil
+		}),
+		wsroom.OnJSON(hear),
+	)
+
+	http.Handle("GET /chat/{room}", hub)
+	http.HandleFunc("POST /login", login)
+	http.HandleFunc("GET /{$}", func(w http.ResponseWriter, r *http.Request) { w.Write(page) })
+	log.Print("open http://", *addr)
+	log.Fatal(http.ListenAndServe(*addr, nil))
+}
+
+func hear(c *wsroom.Conn, said event, err error) {
+	switch text := strings.TrimSpace(said.Text); {
+	case err != nil: // it wasn't JSON: the connection is ending
+	case text == "" || len(text) > 1000:
+		c.SendJSON(event{Type: "error", Text: "A message has 1 to 1000 bytes."})
+	default:
+		c.SendJSONToThisRoom(event{Type: "text", From: c.Identity(), Text: text})
+	}
+}
+
+// name returns the name in the request's cookie. A real application keeps sessions, and asks for a password.
+func name(r *http.Request) string {
+	cookie, err := r.Cookie("name")
+	if err != nil {
+		return ""
+	}
+	name, err := url.QueryUnescape(cookie.Value)
+	if err != nil || len(name) > 40 || !utf8.ValidString(name) {
+		return ""
+	}
+	return name
+}
+
+func login(w http.ResponseWriter, r *http.Request) {
+	http.SetCookie(w, &http.Cookie{
+		Name: "name", Value: url.QueryEscape(strings.TrimSpace(r.FormValue("name"))),
+		HttpOnly: true, SameSite: http.SameSiteLaxMode,
+	})
+	http.Redirect(w, r, "/", http.StatusSeeOther)
+}
