@@ -341,7 +341,6 @@ func (c *Conn) fill(p []byte) error {
 	}
 	c.into = nil
 	if c.readErr == ErrQuiet {
-		c.unwatch()
 		return ErrQuiet // waiting stays set, because the wait goes on
 	}
 
