@@ -205,6 +205,30 @@ func TestRequestIsOverWhileParked(t *testing.T) {
 	wantText(t, c, "value<nil>")
 }
 
+// Callbacks that are due run although the client sends nothing: the joins of OnConnect, and those of a connection that
+// is parked.
+func TestCallbacksRunWhileTheClientIsSilent(t *testing.T) {
+	quietAfter(t, 0)
+	joined := make(chan string, 10)
+	hub, srv := hubAndServer(t,
+		wsroom.OnConnect(func(c *wsroom.Conn, _ *http.Request) error { return c.Join("/b") }),
+		wsroom.OnJoin(func(_ *wsroom.Conn, room string) { joined <- room }),
+	)
+	kit.DialRaw(t, srv, "/a")
+	for _, want := range []string{"/a", "/b"} {
+		if room := kit.Await(t, joined, "OnJoin"); room != want {
+			t.Errorf("joined %q, want %q", room, want)
+		}
+	}
+	allParked(t)
+	if err := kit.Member(t, hub, "/a").Join("/c"); err != nil {
+		t.Fatal(err)
+	}
+	if room := kit.Await(t, joined, "OnJoin"); room != "/c" {
+		t.Errorf("joined %q, want /c", room)
+	}
+}
+
 // A message that comes with the handshake is handled at once.
 func TestMessageWithTheHandshake(t *testing.T) {
 	quietAfter(t, 0)
