@@ -142,3 +142,21 @@ func await[T any](t *testing.T, ch <-chan T, what string) T {
 		panic("unreachable")
 	}
 }
+
+// Every page says in its first sentence whom it is for.
+func TestPagesSayWhomTheyAreFor(t *testing.T) {
+	pages, err := filepath.Glob("*.md")
+	if err != nil || len(pages) < 20 {
+		t.Fatal(pages, err)
+	}
+	first := regexp.MustCompile(`\A# [^\n]+\n\nThis page is for (developers|operators|developers and operators) (that|whose)\s`)
+	for _, page := range pages {
+		text, err := os.ReadFile(page)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !first.Match(text) {
+			t.Errorf("%s: %.80s", page, text)
+		}
+	}
+}

@@ -57,7 +57,7 @@ func files(t *testing.T, ending string) map[string]string {
 	t.Helper()
 	t.Chdir(root)
 	found := map[string]string{}
-	for _, folder := range []string{"", "*/", "*/*/", "internal/tests/*/"} {
+	for _, folder := range []string{"", "*/", "*/*/", "internal/tests/*/", "docs/tutorial/*/"} {
 		paths, err := filepath.Glob(folder + "*" + ending)
 		if err != nil {
 			t.Fatal(err)
