@@ -90,7 +90,7 @@ func TestLongQuiet(t *testing.T) {
 	if wire.LongQuiet() {
 		t.Error("after a message")
 	}
-	wire.active = Now() - int64(4*parks.Quiet) + int64(time.Second)
+	wire.active = Now() - int64(2*parks.Quiet)
 	if wire.LongQuiet() {
 		t.Error("too soon")
 	}
