@@ -57,7 +57,7 @@ func (l *Line) renew() *websocket.Conn {
 	}
 	h.reader.Reset(h.wire) // removes coder/websocket's reader of early bytes
 	ws.SetReadLimit(l.owner().Limits().Message)
-	runtime.SetFinalizer(ws, nil) // nobody closes it when it is dropped
+	runtime.SetFinalizer(ws, nil) // a cycle with a finalizer is never freed
 	return ws
 }
 
