@@ -47,7 +47,7 @@ type Conn struct {
 	// mu guards the fields to the next blank line, and is held while the line's ending is set. It is never
 	// locked during a callback.
 	mu      sync.Mutex
-	context *ownContext // nil until the first call of Context
+	context *ownContext // nil until the first call of Context; then, or at the end, set
 	rooms   memberships // to write them, the room's shard is locked, too
 	values  map[any]any
 	timers  *timers // nil if neither Until nor WithMaxAge set a time
@@ -101,7 +101,7 @@ func (c *Conn) Room() string { return c.room }
 func (c *Conn) Rooms() []string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	names := c.rooms.names()
+	names := c.rooms.appendNames(nil)
 	slices.Sort(names)
 	return names
 }
@@ -181,15 +181,35 @@ func (c *Conn) Context() context.Context {
 	return c.ownContext().Context
 }
 
+// over stands for the context of a connection whose end nobody has asked for the context. So most connections
+// never have one.
+var over = new(ownContext)
+
 // ownContext returns the connection's context, which it makes if there is none.
 func (c *Conn) ownContext() *ownContext {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.context == nil {
+	if has := c.context; has == nil || has == over {
 		ctx, cancel := context.WithCancelCause(&c.request)
 		c.context = &ownContext{ctx, cancel}
+		if has == over {
+			cancel(c.line.Ending().Cause) // nobody else has it yet
+		}
 	}
 	return c.context
+}
+
+// cancel ends the connection's context, as the last step of the connection's end.
+func (c *Conn) cancel(cause error) {
+	c.mu.Lock()
+	own := c.context
+	if own == nil {
+		c.context = over
+	}
+	c.mu.Unlock()
+	if own != nil {
+		own.cancel(cause)
+	}
 }
 
 // isWithin reports whether the connection is in one of the first n of the rooms.
@@ -535,8 +555,12 @@ func endingBy(err error) line.Ending {
 //
 // end never waits. Any goroutine that holds no lock may call it.
 func (c *Conn) end(e line.Ending) bool {
+	if c.isEnded() { // mostly it is, and then e needs no memory of its own
+		return false
+	}
+	ending := e
 	c.mu.Lock()
-	first := c.line.SetEnding(&e)
+	first := c.line.SetEnding(&ending)
 	if first {
 		c.timers.stop()
 	}
@@ -545,18 +569,25 @@ func (c *Conn) end(e line.Ending) bool {
 		return false
 	}
 
-	for _, room := range c.hub.store.remove(c) {
+	var few [2]string
+	for _, room := range c.hub.store.remove(c, few[:0]) {
 		c.hub.left(c, room)
 	}
 	c.hub.unsubscribeConn()
 
 	c.hub.countLost(c, c.line.Close())
-	c.ownContext().cancel(e.Cause)
+	c.cancel(e.Cause)
 	return true
 }
 
 // cause waits until the connection's context is done, and returns the reason for the end.
 func (c *Conn) cause() error {
+	c.mu.Lock()
+	isOver := c.context == over
+	c.mu.Unlock()
+	if isOver {
+		return c.line.Ending().Cause
+	}
 	ctx := c.Context()
 	<-ctx.Done()
 	return context.Cause(ctx)

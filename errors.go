@@ -263,7 +263,8 @@ func (g *gate) reject(refused *StatusError) error {
 	defer time.AfterFunc(time.Until(deadline), func() { frame.Kill(socket) }).Stop()
 	defer socket.Close() // over TLS this may wait, and the timer limits that
 
-	if err := switchProtocols(socket, g.Header(), deadline); err != nil {
+	wire := frame.NewConn(socket, nil, nil, &g.hub.cfg.limits) // nothing is read through it
+	if err := switchProtocols(wire, g.Header(), deadline); err != nil {
 		return nil
 	}
 	noteSwitch(g.ResponseWriter)

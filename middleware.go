@@ -12,6 +12,7 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 	"unicode"
 	"unicode/utf8"
@@ -158,9 +159,7 @@ func (h *Hub) upgrade(w http.ResponseWriter, r *http.Request, mayPass bool) (*Co
 	g.request.RemoteAddr = h.cfg.proxies.ClientAddr(r)
 	defer g.abort()
 
-	// InsecureSkipVerify turns off coder/websocket's check of the origin. The gate checks it, before it calls
-	// the application, and chooses the subprotocol.
-	ws, err := websocket.Accept(g, g.request, &websocket.AcceptOptions{InsecureSkipVerify: true})
+	ws, err := websocket.Accept(g, g.request, accept)
 	switch {
 	case err == nil:
 		err = g.open(ws)
@@ -176,6 +175,10 @@ func (h *Hub) upgrade(w http.ResponseWriter, r *http.Request, mayPass bool) (*Co
 	g.phase = gateAdmitted
 	return g.conn, g.request, nil
 }
+
+// accept turns off coder/websocket's check of the origin. The gate checks it, before it calls the application, and
+// chooses the subprotocol. It is shared, as coder/websocket copies it.
+var accept = &websocket.AcceptOptions{InsecureSkipVerify: true}
 
 // errPassed says that the request isn't for this hub and that nothing was answered.
 var errPassed = errors.New("wsroom: request was passed on")
@@ -330,7 +333,9 @@ func (g *gate) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	if g.mayPass && g.passes() {
 		return nil, nil, errPassed
 	}
-	g.choose()
+	if g.deflate != "" || len(g.request.Header["Sec-Websocket-Protocol"]) > 0 { // Go's canonical form
+		g.choose()
+	}
 	cause, err := g.admit()
 	if err != nil {
 		g.refuse(cause, err)
@@ -353,10 +358,24 @@ func (g *gate) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 		g.wire.AnnounceWith(g.session.Foreign)
 	}
 
-	// These are the smallest buffers. The frame.Conn has a read buffer of its own while there is something to
-	// read, and it assembles the frames that it writes.
-	g.reader = bufio.NewReaderSize(g.wire, 16)
-	return g.wire, bufio.NewReadWriter(g.reader, bufio.NewWriterSize(g.wire, 16)), nil
+	b := newBuffers(g.wire)
+	g.reader = &b.reader
+	return g.wire, &b.both, nil
+}
+
+// buffers are what coder/websocket gets from Hijack, in one object.
+type buffers struct {
+	reader bufio.Reader
+	writer bufio.Writer
+	both   bufio.ReadWriter
+}
+
+// newBuffers returns the smallest buffers. The frame.Conn has a read buffer of its own while there is something
+// to read, and it assembles the frames that it writes.
+func newBuffers(wire *frame.Conn) *buffers {
+	b := &buffers{reader: *bufio.NewReaderSize(wire, 16), writer: *bufio.NewWriterSize(wire, 16)}
+	b.both = bufio.ReadWriter{Reader: &b.reader, Writer: &b.writer}
+	return b
 }
 
 // passes reports whether the function of WithRoom says that the request isn't for this hub. If so, the gate
@@ -389,16 +408,15 @@ func (g *gate) clearAnswer() {
 
 // choose answers the client's offer of subprotocols and extensions (RFC 6455, section 4.2.2, item 5).
 func (g *gate) choose() {
-	ours := g.hub.cfg.subprotocols
-	if chosen, own, offers := resume.Offered(g.request.Header, ours); chosen != "" {
-		g.Header().Set("Sec-WebSocket-Protocol", chosen)
-		cfg := g.hub.cfg
-		g.session = resume.NewSession(g.hub.resumeKey, own, offers, cfg.heartbeat, &cfg.history)
-	} else if p := request.Subprotocol(g.request.Header, ours); p != "" {
-		g.Header().Set("Sec-WebSocket-Protocol", p)
-	}
 	if g.deflate != "" {
 		g.Header().Set("Sec-WebSocket-Extensions", g.deflate)
+	}
+	cfg := g.hub.cfg
+	if chosen, own, offers := resume.Offered(g.request.Header, cfg.subprotocols); chosen != "" {
+		g.Header().Set("Sec-WebSocket-Protocol", chosen)
+		g.session = resume.NewSession(g.hub.resumeKey, own, offers, cfg.heartbeat, &cfg.history)
+	} else if p := request.Subprotocol(g.request.Header, cfg.subprotocols); p != "" {
+		g.Header().Set("Sec-WebSocket-Protocol", p)
 	}
 }
 
@@ -433,7 +451,7 @@ func (g *gate) welcome(ws *websocket.Conn) error {
 	g.conn.line.Attach(g.wire, ws)
 	g.held = holdsPresence
 	g.conn.appear(g.room)
-	return switchProtocols(g.wire.Conn, g.Header(), g.limit.At())
+	return switchProtocols(g.wire, g.ResponseWriter.Header(), g.limit.At())
 }
 
 // takeSocket hijacks the server's connection. early is what the server has read from it already.
@@ -453,23 +471,26 @@ var unsent = map[string]bool{"Content-Length": true, "Transfer-Encoding": true}
 
 // switchProtocols sends the 101 with these headers (RFC 6455, section 4.2.2, item 5). It writes to the socket,
 // because some middleware's ResponseWriter only records the status. It returns [os.ErrDeadlineExceeded] if the
-// 101 isn't written by the deadline.
-func switchProtocols(socket net.Conn, header http.Header, deadline time.Time) error {
-	answer := bytes.NewBuffer(make([]byte, 0, 512))
+// 101 isn't written by the deadline. The caller holds the wire.
+func switchProtocols(wire *frame.Conn, header http.Header, deadline time.Time) error {
+	answer := answers.Get().(*bytes.Buffer)
+	defer answers.Put(answer)
+	answer.Reset()
 	answer.WriteString("HTTP/1.1 101 Switching Protocols\r\n")
 	_ = header.WriteSubset(answer, unsent) // it replaces line ends by spaces, as net/http does
 	answer.WriteString("\r\n")
 
-	_ = socket.SetWriteDeadline(deadline)
-	if _, err := socket.Write(answer.Bytes()); err != nil {
+	if err := wire.SendBy(answer.Bytes(), deadline); err != nil {
 		return err
 	}
 	if !time.Now().Before(deadline) {
 		return os.ErrDeadlineExceeded
 	}
-	_ = socket.SetWriteDeadline(time.Time{})
 	return nil
 }
+
+// answers are buffers for the answers to handshakes.
+var answers = sync.Pool{New: func() any { return bytes.NewBuffer(make([]byte, 0, 512)) }}
 
 // noteSwitch has chi's response recorders record the 101. They have a Discard method, after which WriteHeader
 // records the status and sends nothing.
@@ -592,7 +613,7 @@ func (g *gate) enter(until time.Time) (cause string, err error) {
 	}
 	g.held = holdsSubscription
 
-	g.request = g.request.WithContext(g.limit.Lift(g.request.Context())) // the application's values stay
+	g.request = g.limit.Lift(g.request) // the application's values stay
 	conn := newConn(h, g.request, room, g.key)
 	if err := conn.identify(g.request); err != nil {
 		return "identity", err

@@ -226,17 +226,13 @@ var errAborted = errors.New("wsroom: upgrade aborted")
 // tracedUpgrade calls upgrade between the Tracer's Start and end. If end panics, it still starts the
 // connection's goroutine, so that the connection ends.
 func (h *Hub) tracedUpgrade(w http.ResponseWriter, r *http.Request, mayPass bool) (c *Conn, _ *http.Request, err error) {
-	if h.tracer == nil {
-		return h.upgrade(w, r, mayPass)
-	}
-
 	ctx, end := h.tracer.Start(r.Context(), "upgrade", route.Pattern(r))
 	err = errAborted
 	defer func() {
 		ended := false
 		defer func() {
 			if !ended && c != nil { // the Tracer panicked
-				h.begin(c, func() { c.end(endingAborted()) })
+				h.begin(c, nil)
 			}
 		}()
 		failed := err

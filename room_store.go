@@ -143,7 +143,7 @@ func (s *store) add(c *Conn) error {
 	}
 
 	if _, err := s.join(c, c.room); err != nil {
-		s.remove(c)
+		s.remove(c, nil)
 		if err == ErrClosed { // Shutdown ended c after it was added
 			return errShutDown
 		}
@@ -152,17 +152,31 @@ func (s *store) add(c *Conn) error {
 	return nil
 }
 
-// remove takes c out of every room and out of the hub. It returns the rooms. The caller has marked c as
-// ended, or the application doesn't have c yet.
-func (s *store) remove(c *Conn) (left []string) {
+// remove takes c out of every room and out of the hub. It returns the rooms; space is for them, and may be nil.
+// The caller has marked c as ended, or the application doesn't have c yet.
+func (s *store) remove(c *Conn, space []string) (left []string) {
 	defer s.removeHome(c)
 	s.removeIdentity(c)
-	return slices.DeleteFunc(c.Rooms(), func(name string) bool {
-		sh := s.shardOf(name)
-		sh.mu.Lock()
-		defer s.unlockRooms(sh, len(sh.rooms))
-		return s.leaveLocked(sh, c, name) == nil
-	})
+
+	c.mu.Lock()
+	names := c.rooms.appendNames(space[:0])
+	c.mu.Unlock()
+	slices.Sort(names)
+	left = names[:0]
+	for _, name := range names {
+		if s.removeFrom(c, name) {
+			left = append(left, name)
+		}
+	}
+	return left
+}
+
+// removeFrom takes c out of the room, and reports whether it was there.
+func (s *store) removeFrom(c *Conn, name string) bool {
+	sh := s.shardOf(name)
+	sh.mu.Lock()
+	defer s.unlockRooms(sh, len(sh.rooms))
+	return s.leaveLocked(sh, c, name) != nil
 }
 
 // removeHome takes c out of the hub, if it is there.
@@ -880,9 +894,9 @@ func (ms *memberships) within(names *lookup.List[string], n int) bool {
 	return false
 }
 
-// names returns the names of the rooms, in no order.
-func (ms *memberships) names() []string {
-	names := make([]string, 0, len(ms.more)+1)
+// appendNames appends the names of the rooms, in no order.
+func (ms *memberships) appendNames(names []string) []string {
+	names = slices.Grow(names, len(ms.more)+1)
 	if ms.first.room != nil {
 		names = append(names, ms.first.room.name)
 	}

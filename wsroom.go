@@ -167,15 +167,22 @@ func (h *Hub) ServeHTTP(w http.ResponseWriter, r *http.Request) { _ = h.serve(w,
 // serve upgrades the request and runs OnConnect, or answers it and returns the reason. See upgrade for
 // mayPass.
 func (h *Hub) serve(w http.ResponseWriter, r *http.Request, mayPass bool) error {
-	c, admitted, err := h.tracedUpgrade(w, r, mayPass)
+	var c *Conn
+	var err error
+	if h.tracer == nil {
+		c, r, err = h.upgrade(w, r, mayPass)
+	} else {
+		c, r, err = h.tracedUpgrade(w, r, mayPass)
+	}
 	if c != nil {
-		h.begin(c, func() { c.open(admitted) })
+		h.begin(c, r)
 	}
 	return err
 }
 
-// begin counts the connection, calls open, and starts the connection's goroutine.
-func (h *Hub) begin(c *Conn, open func()) {
+// begin counts the connection, calls OnConnect, and starts the connection's goroutine. With a nil r it ends the
+// connection instead of calling OnConnect.
+func (h *Hub) begin(c *Conn, r *http.Request) {
 	opened := false
 	defer func() { // even if OnConnect ends this goroutine, or the Observer or Tracer panics
 		if !opened {
@@ -185,8 +192,10 @@ func (h *Hub) begin(c *Conn, open func()) {
 	}()
 	h.counters.opened.Add(1)
 	h.observer.Add(MetricConns, c.route, "", 1)
-	open()
-	opened = true
+	if r != nil {
+		c.open(r)
+		opened = true
+	}
 }
 
 // SendTextToRoom sends text to every member of the room. See [Target.SendText].

@@ -3,12 +3,15 @@ package main
 import (
 	"bufio"
 	"context"
+	"crypto/x509"
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 	"os/exec"
+	"strings"
 	"time"
 
 	"github.com/wsroom/wsroom/benchmarks/internal/server"
@@ -21,6 +24,7 @@ type serverProcess struct {
 	in      io.WriteCloser
 	answers *bufio.Scanner
 	addr    string
+	trusted *x509.Certificate // the server's own; nil without TLS
 }
 
 func startServer(ctx context.Context, args ...string) (*serverProcess, error) {
@@ -47,8 +51,23 @@ func startServer(ctx context.Context, args ...string) (*serverProcess, error) {
 		p.stop()
 		return nil, errors.New("the server process ended before it listened")
 	}
-	p.addr = p.answers.Text()
+	addr, certificate, secure := strings.Cut(p.answers.Text(), " ")
+	p.addr = addr
+	if secure {
+		if p.trusted, err = parseCertificate(certificate); err != nil {
+			p.stop()
+			return nil, err
+		}
+	}
 	return p, nil
+}
+
+func parseCertificate(text string) (*x509.Certificate, error) {
+	der, err := base64.StdEncoding.DecodeString(text)
+	if err != nil {
+		return nil, err
+	}
+	return x509.ParseCertificate(der)
 }
 
 // ask sends one command and returns what the process has used by then.

@@ -92,7 +92,7 @@ func (r *run) start(ctx context.Context, lib server.Library, profiles string) (e
 	}
 	for node := range nodes {
 		args := []string{"-lib", lib.Name, fmt.Sprint("-deflate=", r.plan.Deflate), fmt.Sprint("-idle=", r.idle),
-			fmt.Sprint("-sendbuffer=", r.sendBuffer), "-broker", r.broker.addr}
+			fmt.Sprint("-sendbuffer=", r.sendBuffer), fmt.Sprint("-tls=", r.secure), "-broker", r.broker.addr}
 		if profiles != "" {
 			file := strings.ReplaceAll(fmt.Sprintf("%s-%s", r.name, lib.Name), " ", "-")
 			if nodes > 1 {
@@ -136,10 +136,14 @@ func (r *run) run(ctx context.Context, dialect load.Dialect) error {
 		return err
 	}
 	var addrs []string
+	plan := r.plan
 	for _, p := range r.servers {
 		addrs = append(addrs, p.addr)
+		if p.trusted != nil {
+			plan.Trusted = append(plan.Trusted, p.trusted)
+		}
 	}
-	if r.fleet, err = load.Connect(ctx, addrs, dialect, r.plan); err != nil {
+	if r.fleet, err = load.Connect(ctx, addrs, dialect, plan); err != nil {
 		return err
 	}
 	err = r.work(ctx)

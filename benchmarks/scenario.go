@@ -26,6 +26,7 @@ type scenario struct {
 	joins int // rooms that are there already
 	// sendBuffer of the server's sockets, 0 for what the kernel finds best, which may be 4 MB.
 	sendBuffer int
+	secure     bool // over TLS
 	only       []string
 	warm       time.Duration
 	measure    time.Duration
@@ -48,10 +49,20 @@ func scenarios(quick bool) []scenario {
 		all = append(all, joins(n))
 	}
 	all = append(all, churn())
+	all = append(all, overTLS(floods()[0], paced(), echo(), idle(2000))...)
 	if quick {
 		for i := range all {
 			all[i].lighten()
 		}
+	}
+	return all
+}
+
+// overTLS are the same scenarios over TLS, which net/http serves.
+func overTLS(all ...scenario) []scenario {
+	for i := range all {
+		all[i].name, all[i].secure = "tls "+all[i].name, true
+		all[i].only = []string{"wsroom", "gws", "melody"}
 	}
 	return all
 }

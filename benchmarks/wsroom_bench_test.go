@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -204,6 +205,35 @@ func BenchmarkObserver(b *testing.B) {
 	}
 }
 
+// BenchmarkEcho is a message that is read, handed to a callback and sent to a room of one, over a socket. The
+// client's part is included.
+func BenchmarkEcho(b *testing.B) {
+	hub := wsroom.New(wsroom.OnText(func(c *wsroom.Conn, text string, err error) {
+		if err == nil {
+			_ = c.SendTextToThisRoom(text)
+		}
+	}))
+	server := httptest.NewServer(hub)
+	defer server.Close()
+	conn, err := net.Dial("tcp", server.Listener.Addr().String())
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer conn.Close()
+
+	answer := make([]byte, 4<<10)
+	_, _ = io.WriteString(conn, handshakeTo(server.Listener.Addr()))
+	_, _ = conn.Read(answer)
+	frame := append([]byte("\x81\xfe\x00\x80\x00\x00\x00\x00"), strings.Repeat("x", 128)...) // masked with zeros
+	b.ReportAllocs()
+	for b.Loop() {
+		_, _ = conn.Write(frame)
+		if n, err := conn.Read(answer); n != 4+128 || err != nil {
+			b.Fatal(n, err)
+		}
+	}
+}
+
 func BenchmarkBroadcastDeflated(b *testing.B) {
 	text := strings.Repeat("what a room says, again and again; ", 30)
 	for _, members := range []int{10, 1000} {
@@ -287,6 +317,59 @@ func BenchmarkConnect(b *testing.B) {
 		_ = h.connect().Close()
 		for h.Stats().Closed < ended {
 			runtime.Gosched()
+		}
+	}
+}
+
+// closeFrame is a client's close frame with code 1000, masked with zeros.
+const closeFrame = "\x88\x82\x00\x00\x00\x00\x03\xe8"
+
+// BenchmarkVisit is a connection's whole life with both handshakes: to a room that has members, and to one that
+// opens and closes with the visit.
+func BenchmarkVisit(b *testing.B) {
+	for _, members := range []int{0, 1000} {
+		b.Run(fmt.Sprintf("members=%d", members), func(b *testing.B) {
+			h := newBench(b, members, false)
+			b.ReportAllocs()
+			for ended := 1; b.Loop(); ended++ {
+				h.conns = h.conns[:members]
+				h.connect().says <- []byte(closeFrame)
+				for h.Stats().Closed < ended {
+					runtime.Gosched()
+				}
+			}
+		})
+	}
+}
+
+// handshakeTo is a client's handshake, for the room /bench.
+func handshakeTo(addr net.Addr) string {
+	return "GET /bench HTTP/1.1\r\nHost: " + addr.String() + "\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n" +
+		"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: " + handshakeKey + "\r\n\r\n"
+}
+
+// BenchmarkVisitHTTP is a visit through net/http and sockets, the client's part included.
+func BenchmarkVisitHTTP(b *testing.B) {
+	hub := wsroom.New(wsroom.OnText(func(*wsroom.Conn, string, error) {}))
+	server := httptest.NewServer(hub)
+	defer server.Close()
+	addr, handshake := server.Listener.Addr().String(), handshakeTo(server.Listener.Addr())
+	answer := make([]byte, 4<<10)
+
+	b.ReportAllocs()
+	for b.Loop() {
+		conn, err := net.Dial("tcp", addr)
+		if err != nil {
+			b.Fatal(err)
+		}
+		_, _ = io.WriteString(conn, handshake)
+		_, _ = conn.Read(answer)
+		_, _ = io.WriteString(conn, closeFrame)
+		for err == nil {
+			_, err = conn.Read(answer)
+		}
+		if conn.Close(); err != io.EOF {
+			b.Fatal(err)
 		}
 	}
 }

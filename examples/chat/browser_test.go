@@ -36,7 +36,10 @@ func TestInTheBrowser(t *testing.T) {
 	t.Run("hostile names and messages are text", func(t *testing.T) { testHostile(t, b) })
 }
 
-func newUnkept() (*wsroom.Hub, http.Handler) { return newChat(nowhere) }
+// unkept is a chat whose history ends with it.
+func unkept(t *testing.T) func() (*wsroom.Hub, http.Handler) {
+	return func() (*wsroom.Hub, http.Handler) { return newChat(opened(t, ":memory:")) }
+}
 
 // enter opens a room as somebody new.
 func enter(t *testing.T, b *browser.Browser, url, name string) *browser.Tab {
@@ -49,7 +52,7 @@ func enter(t *testing.T, b *browser.Browser, url, name string) *browser.Tab {
 
 func testTalk(t *testing.T, b *browser.Browser) {
 	t.Parallel()
-	s := browser.Serve(t, newUnkept)
+	s := browser.Serve(t, unkept(t))
 	ada, bob := enter(t, b, s.URL+"/r/general", "Ada"), enter(t, b, s.URL+"/r/general", "Bob")
 	cyn := enter(t, b, s.URL+"/r/design", "Cyn")
 	ada.WaitText(".people", "Bob")
@@ -71,7 +74,7 @@ func testTalk(t *testing.T, b *browser.Browser) {
 
 func testRestart(t *testing.T, b *browser.Browser) {
 	t.Parallel()
-	s := browser.Serve(t, newUnkept)
+	s := browser.Serve(t, unkept(t))
 	ada, bob := enter(t, b, s.URL, "Ada"), enter(t, b, s.URL, "Bob")
 	ada.MayLoseServer()
 	bob.MayLoseServer()
@@ -123,7 +126,7 @@ func (p *program) kill() {
 // before they were back, and nothing comes twice.
 func testKill(t *testing.T, b *browser.Browser) {
 	t.Parallel()
-	p := &program{t: t, addr: "127.0.0.1:0", file: filepath.Join(t.TempDir(), "chat.log")}
+	p := &program{t: t, addr: "127.0.0.1:0", file: filepath.Join(t.TempDir(), "chat.db")}
 	p.start()
 	t.Cleanup(func() { p.kill() })
 	url := "http://" + p.addr
@@ -173,7 +176,7 @@ func testBreak(t *testing.T, b *browser.Browser) {
 	t.Parallel()
 	var hub *wsroom.Hub
 	s := browser.Serve(t, func() (*wsroom.Hub, http.Handler) {
-		h, handler := newUnkept()
+		h, handler := unkept(t)()
 		hub = h
 		return h, handler
 	})
@@ -203,7 +206,7 @@ func testBreak(t *testing.T, b *browser.Browser) {
 
 func testHostile(t *testing.T, b *browser.Browser) {
 	t.Parallel()
-	s := browser.Serve(t, newUnkept)
+	s := browser.Serve(t, unkept(t))
 	ada, eve := enter(t, b, s.URL, "Ada"), enter(t, b, s.URL, "Eve")
 	for _, hostile := range browser.Hostile {
 		name := string([]rune(hostile)[:min(32, len([]rune(hostile)))])

@@ -1,22 +1,17 @@
 // Chat is a web chat: a room for each URL, who is there, the last messages for newcomers. A page that was away
-// gets what it has missed; with a file, also after the server was killed.
+// gets what it has missed; with a file for the SQLite database, also after the server was killed.
 //
 //	go run ./examples/chat
-//	go run ./examples/chat -history chat.log
+//	go run ./examples/chat -history chat.db
 package main
 
 import (
-	"bufio"
 	"crypto/sha256"
 	"embed"
-	"encoding/json"
 	"flag"
 	"fmt"
-	"io"
 	"log"
 	"net/http"
-	"os"
-	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -27,7 +22,7 @@ import (
 	"github.com/wsroom/wsroom/examples/internal/web"
 )
 
-const keepTexts, keepRooms, refused = 100, 256, 4400 // a room's texts, rooms with texts, "don't try again"
+const refused = 4400 // "don't try again"
 
 //go:embed index.html chat.css chat.js
 var files embed.FS
@@ -46,29 +41,20 @@ type event struct {
 }
 
 type chat struct {
-	hub  *wsroom.Hub
-	mu   sync.Mutex // guards what follows, also while sending: a log has the order of the wire
-	logs map[string][]event
-	last int64
-	file *json.Encoder // a text a line; it only grows, so a large chat takes a database
+	hub     *wsroom.Hub
+	mu      sync.Mutex // guards what follows, also while sending: the history has the order of the wire
+	history *history
+	last    int64
 }
 
-// newChat returns a chat that has the texts of the file, and keeps its own there.
-func newChat(file io.ReadWriter) (*wsroom.Hub, http.Handler) {
-	c := &chat{logs: map[string][]event{}, file: json.NewEncoder(file)}
+func newChat(h *history) (*wsroom.Hub, http.Handler) {
+	c := &chat{history: h, last: h.last}
 	c.hub = wsroom.New(
 		wsroom.WithRoom(wsroom.ByPathValue("room")), wsroom.OnConnect(c.enter), wsroom.OnJSON(c.say),
 		wsroom.OnClose(func(conn *wsroom.Conn, _ error) { c.send(conn, "leave", "", "") }),
-		wsroom.WithMaxRooms(keepRooms), wsroom.WithMaxMembers(1000), wsroom.WithMaxMessageSize(16<<10),
+		wsroom.WithMaxRooms(256), wsroom.WithMaxMembers(1000), wsroom.WithMaxMessageSize(16<<10),
 		wsroom.WithRateLimit(5, 20), wsroom.WithDrain(2*time.Second), wsroom.WithHistory(500, 1<<20, 2*time.Minute),
 	)
-	for lines := bufio.NewScanner(file); lines.Scan(); {
-		var e event
-		if json.Unmarshal(lines.Bytes(), &e) == nil { // a crash may have cut a line
-			c.remember(e)
-		}
-	}
-	fmt.Fprintln(file) // ends such a line
 	mux := http.NewServeMux()
 	mux.Handle("GET /ws/{room}", c.hub)
 	mux.Handle("GET /r/{rooms}", web.File(files, "index.html"))
@@ -93,7 +79,11 @@ func (c *chat) enter(conn *wsroom.Conn, r *http.Request) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	conn.DropHeld() // the hello has these
-	me.Type, me.ID, me.Log = "hello", c.last, c.logs[conn.Room()]
+	me.Type, me.ID = "hello", c.last
+	var err error
+	if me.Log, err = c.history.texts(conn.Room()); err != nil {
+		return err
+	}
 	for _, m := range c.hub.Members(conn.Room()) {
 		if v, ok := m.Get("me"); ok {
 			me.People = append(me.People, v.(event))
@@ -125,35 +115,23 @@ func (c *chat) send(conn *wsroom.Conn, kind, text, key string) {
 	c.last = max(c.last+1, time.Now().UnixMicro())
 	e.Type, e.Room, e.ID, e.Text, e.Key = kind, conn.Room(), c.last, text, key
 	if kind == "text" { // it is kept before it is sent: what somebody has seen isn't lost
-		again := func(o event) bool { return key != "" && o.Key == key && o.By == e.By }
-		if slices.ContainsFunc(c.logs[e.Room], again) {
-			return
-		}
-		if c.file.Encode(e) != nil {
+		isNew, err := c.history.keep(e)
+		if err != nil {
 			conn.Close(websocket.StatusInternalError, "") // the page will send it again
+		}
+		if !isNew {
 			return
 		}
-		c.remember(e)
 	}
 	conn.SendJSONToThisRoom(e)
 }
 
-func (c *chat) remember(e event) {
-	texts := c.logs[e.Room]
-	c.logs[e.Room], c.last = append(texts[max(0, len(texts)+1-keepTexts):], e), max(c.last, e.ID)
-	for room := range c.logs { // forget a room that was left, if there are too many
-		if len(c.logs) > keepRooms && room != e.Room && len(c.hub.Members(room)) == 0 {
-			delete(c.logs, room)
-		}
-	}
-}
-
 func main() {
-	name := flag.String("history", os.DevNull, "file that keeps the texts when the server ends")
+	name := flag.String("history", ":memory:", "file of the SQLite database that keeps the texts when the server ends")
 	flag.Parse()
-	file, err := os.OpenFile(*name, os.O_RDWR|os.O_CREATE|os.O_APPEND, 0o600)
+	h, err := openHistory(*name)
 	if err != nil {
 		log.Fatal(err)
 	}
-	web.Run(newChat(file))
+	web.Run(newChat(h))
 }

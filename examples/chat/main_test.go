@@ -2,11 +2,9 @@ package main
 
 import (
 	"fmt"
-	"io"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -17,11 +15,16 @@ import (
 	"github.com/wsroom/wsroom/wsroomtest"
 )
 
-// nowhere is a file that keeps nothing.
-var nowhere = struct {
-	io.Reader
-	io.Writer
-}{strings.NewReader(""), io.Discard}
+// opened is a history in the file, which the test closes.
+func opened(t *testing.T, name string) *history {
+	t.Helper()
+	h, err := openHistory(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { h.db.Close() })
+	return h
+}
 
 type site struct {
 	t   *testing.T
@@ -31,7 +34,7 @@ type site struct {
 
 func newSite(t *testing.T) site {
 	t.Parallel()
-	hub, handler := newChat(nowhere)
+	hub, handler := newChat(opened(t, ":memory:"))
 	return site{t, wsroomtest.CheckHub(t, hub), handler}
 }
 
@@ -75,6 +78,9 @@ func TestRoomsAreApart(t *testing.T) {
 	if e := cyn.next("text"); e.Name != "Cyn" {
 		t.Errorf("design heard %+v", e)
 	}
+	if hello := s.visit("design", "Dan").next("hello"); len(hello.Log) != 1 || hello.Log[0].Text != "quiet here" {
+		t.Errorf("a newcomer in design is told %+v", hello.Log)
+	}
 }
 
 func TestNewcomerGetsTheLastTexts(t *testing.T) {
@@ -96,16 +102,16 @@ func TestNewcomerGetsTheLastTexts(t *testing.T) {
 	if hello.Type != "hello" {
 		t.Fatalf("the first event is %+v", hello)
 	}
-	heard = heard[len(heard)-keepTexts:]
-	if len(hello.Log) != keepTexts {
-		t.Fatalf("%d texts, want %d", len(hello.Log), keepTexts)
+	heard = heard[len(heard)-told:]
+	if len(hello.Log) != told {
+		t.Fatalf("%d texts, want %d", len(hello.Log), told)
 	}
 	for i, e := range hello.Log {
 		if e.ID != heard[i].ID || e.Text != heard[i].Text {
 			t.Fatalf("text %d is %+v in the log and was %+v", i, e, heard[i])
 		}
 	}
-	if hello.ID < hello.Log[keepTexts-1].ID {
+	if hello.ID < hello.Log[told-1].ID {
 		t.Errorf("hello's id %d is before its last text's", hello.ID)
 	}
 }
@@ -173,29 +179,68 @@ func TestReturnGetsWhatItHasMissed(t *testing.T) {
 	}
 }
 
-// The next process knows the texts, but for one that was cut.
+// The next process knows the texts, and which have been sent before.
 func TestTextsOutliveTheProcess(t *testing.T) {
-	name := filepath.Join(t.TempDir(), "chat.log")
+	name := filepath.Join(t.TempDir(), "chat.db")
 	for i := range 3 {
-		file, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE|os.O_APPEND, 0o600)
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { file.Close() })
-		hub, handler := newChat(file)
+		hub, handler := newChat(opened(t, name))
 		s := site{t, wsroomtest.CheckHub(t, hub), handler}
 		ada := s.visit("general", "Ada")
 		hello := ada.next("hello")
 		if len(hello.Log) != i {
 			t.Fatalf("process %d knows %+v", i, hello.Log)
 		}
-		if i > 0 && (hello.Log[i-1].Text != fmt.Sprint(i-1) || hello.ID < hello.Log[i-1].ID) {
-			t.Errorf("process %d knows %+v", i, hello)
+		for j, e := range hello.Log {
+			if e.Text != fmt.Sprint(j) || e.Type != "text" || e.Room != "general" || e.Name != "Ada" || e.By != hello.By || e.Conn == "" || e.Key != fmt.Sprint(j) || hello.ID < e.ID {
+				t.Errorf("process %d knows %+v", i, e)
+			}
 		}
-		ada.say(fmt.Sprint(i), fmt.Sprint(i))
-		ada.next("text")
-		ada.say(fmt.Sprint(i), fmt.Sprint(i)) // again
-		fmt.Fprint(file, `{"type":"text","ro`)
+		for j := range i + 1 {
+			ada.say(fmt.Sprint(j), fmt.Sprint(j)) // all but one again
+		}
+		if e := ada.next("text"); e.Text != fmt.Sprint(i) || i > 0 && e.ID <= hello.Log[i-1].ID {
+			t.Errorf("process %d says %+v", i, e)
+		}
+	}
+}
+
+// The clock may go back, but the texts' order doesn't.
+func TestOrderDoesNotNeedTheClock(t *testing.T) {
+	t.Parallel()
+	name := filepath.Join(t.TempDir(), "chat.db")
+	const future = 1 << 52
+	if _, err := opened(t, name).keep(event{ID: future, Room: "general", Text: "tomorrow"}); err != nil {
+		t.Fatal(err)
+	}
+	hub, handler := newChat(opened(t, name))
+	s := site{t, wsroomtest.CheckHub(t, hub), handler}
+	ada := s.visit("general", "Ada")
+	if hello := ada.next("hello"); len(hello.Log) != 1 || hello.ID < future {
+		t.Errorf("Ada is told %+v", hello)
+	}
+	ada.say("today", "")
+	if e := ada.next("text"); e.ID <= future {
+		t.Errorf("the next text is %+v", e)
+	}
+}
+
+// A text that can't be kept isn't sent; the page sends it again.
+func TestWhatIsNotKeptIsNotSent(t *testing.T) {
+	t.Parallel()
+	h := opened(t, ":memory:")
+	hub, handler := newChat(h)
+	s := site{t, wsroomtest.CheckHub(t, hub), handler}
+	ada, bob := s.visit("general", "Ada"), s.visit("general", "Bob")
+	bob.next("hello")
+	if _, err := h.db.Exec("DROP TABLE texts"); err != nil {
+		t.Fatal(err)
+	}
+	ada.say("hello", "1")
+	if reason := ada.ExpectClose(websocket.StatusInternalError); reason != "" {
+		t.Errorf("Ada is told %q", reason)
+	}
+	if e := bob.next("text", "leave"); e.Type != "leave" {
+		t.Errorf("Bob hears %+v", e)
 	}
 }
 
@@ -295,24 +340,28 @@ func TestHostileMessages(t *testing.T) {
 	}
 }
 
-func TestRoomsWithHistoryAreBounded(t *testing.T) {
-	s := newSite(t)
-	const rooms = keepRooms + 20
-	for i := range rooms {
-		v := s.visit(fmt.Sprint("room-", i), "Ada")
-		v.say("here", "")
-		v.next("text")
-		v.Close(websocket.StatusNormalClosure, "")
+// The newest texts of all rooms are kept, and not many more.
+func TestHistoryIsBounded(t *testing.T) {
+	t.Parallel()
+	h := opened(t, ":memory:")
+	_, err := h.db.Exec(`WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT ?)
+		INSERT INTO texts SELECT i, 'room ' || i % 300, 'b', 'c', 'Ada', 'text ' || i, '' FROM n`, most)
+	if err != nil {
+		t.Fatal(err)
 	}
-	remembered := 0
-	for i := range rooms {
-		v := s.visit(fmt.Sprint("room-", i), "Bob")
-		remembered += len(v.next("hello").Log)
-		v.Close(websocket.StatusNormalClosure, "")
+	id := int64(most)
+	for range 3 * step {
+		id++
+		if isNew, err := h.keep(event{ID: id, Room: "general", Text: "new"}); err != nil || !isNew {
+			t.Fatal(isNew, err)
+		}
 	}
-	// Those that Ada was about to leave weren't to be forgotten yet.
-	if remembered > keepRooms+5 || remembered < keepRooms-5 {
-		t.Errorf("%d rooms are remembered, want about %d", remembered, keepRooms)
+	var count, oldest int64
+	if err := h.db.QueryRow("SELECT count(*), min(id) FROM texts").Scan(&count, &oldest); err != nil {
+		t.Fatal(err)
+	}
+	if count < most || count > most+step || oldest != id-count+1 {
+		t.Errorf("%d texts are kept, from %d to %d", count, oldest, id)
 	}
 }
 

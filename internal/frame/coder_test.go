@@ -76,13 +76,16 @@ func TestCoderReadsThroughConn(t *testing.T) {
 			if websocket.CloseStatus(err) != 4001 || !wire.PeerClosing() {
 				t.Fatalf("after %d messages: %v, peer closing %v", len(got), err, wire.PeerClosing())
 			}
+			wire.Lock()
+			_ = wire.Send(AppendClose(nil, 4001, ""))
+			wire.Unlock()
 			if want := receive(t, sent, "all messages"); !slices.Equal(got, want) {
 				t.Errorf("%d messages read, %d sent, or they differ", len(got), len(want))
 			}
 			if err := receive(t, closed, "the client's Close"); err != nil {
 				t.Errorf("the client's Close: %v", err)
 			}
-			if controls, _, _ := h.counts(); !slices.Equal(controls, []string{`0x8 "\x0f\xa1bye"`}) {
+			if controls, _, _ := h.counts(); len(controls) > 0 {
 				t.Errorf("controls %q", controls)
 			}
 		})
@@ -101,7 +104,7 @@ func TestReadWaitsForNoMessageAfterWait(t *testing.T) {
 			if err := wire.Wait(); err != nil {
 				t.Fatal(err)
 			}
-			if len(control) < emptyPong {
+			if len(control) < controlHeader {
 				mustWrite(t, client, fromClient(0x8a, "")[3:])
 			}
 			if _, _, err := ws.Reader(t.Context()); !errors.Is(err, ErrIdle) {

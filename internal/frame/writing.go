@@ -125,12 +125,25 @@ func (c *Conn) Send(p []byte) error {
 	return c.sendErr
 }
 
+// SendBy is [Conn.Send] for what is written by a deadline, before anything else. It is no frame.
+func (c *Conn) SendBy(p []byte, deadline time.Time) error {
+	p, err := c.sendAtOnce(p)
+	if err != nil || len(p) == 0 {
+		return err
+	}
+	if err := c.SetWriteDeadline(deadline); err != nil {
+		return err
+	}
+	if _, err := c.Conn.Write(p); err != nil {
+		return err
+	}
+	return c.SetWriteDeadline(time.Time{})
+}
+
 func (c *Conn) sendPiece(p []byte) error {
-	if c.raw != nil {
-		n, err := c.trySend(p)
-		if p = p[n:]; err != nil || len(p) == 0 {
-			return err
-		}
+	p, err := c.sendAtOnce(p)
+	if err != nil || len(p) == 0 {
+		return err
 	}
 	if err := c.SetWriteDeadline(time.Now().Add(c.limits.Write)); err != nil {
 		return err
@@ -145,6 +158,15 @@ func (c *Conn) sendPiece(p []byte) error {
 		return err
 	}
 	return c.SetWriteDeadline(time.Time{})
+}
+
+// sendAtOnce writes as much of p as the socket takes without waiting, and returns the rest.
+func (c *Conn) sendAtOnce(p []byte) (rest []byte, err error) {
+	if c.raw == nil {
+		return p, nil
+	}
+	n, err := c.trySend(p)
+	return p[n:], err
 }
 
 // CanTry reports whether [Conn.TrySend] can write. Over TLS it can't.

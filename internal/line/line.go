@@ -126,7 +126,7 @@ func (l *Line) beginClosing(wire *frame.Conn, e *Ending) {
 	switch {
 	case e.Budget == 0:
 		l.Kill()
-	case !e.Mute || !l.IsDone(): // otherwise there is nothing to wait for
+	case !l.IsDone() || !e.Mute && !wire.PeerClosing(): // otherwise there is nothing to wait for
 		e.kill = time.AfterFunc(e.Budget, l.Kill)
 	}
 }

@@ -44,12 +44,20 @@ func (l *Line) WaitFailed(err error) (ending bool) {
 	if l.IsEnding() {
 		return true
 	}
-	if !l.Wire().Interrupted(err) { // the wire's ReadFailed has ended it before; this is to be sure
-		l.end(readFailed(err))
-		return true
+	if l.Wire().Interrupted(err) {
+		l.resume()
+		return false
 	}
-	l.resume()
-	return false
+	l.end(waitFailed(err))
+	return true
+}
+
+// waitFailed is the ending by an error of [Line.Wait].
+func waitFailed(err error) Ending {
+	if by, ok := err.(websocket.CloseError); ok {
+		return closedByPeer(by)
+	}
+	return readFailed(err) // the wire's ReadFailed has ended the line before; this is to be sure
 }
 
 // Read waits for a message and reads it into buf, replacing what buf holds. If ctx is done first, Read returns

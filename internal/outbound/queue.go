@@ -36,7 +36,7 @@ type Queue struct {
 	paused  bool // the messages in ready wait for an answer of the peer; see Limits.Unread
 	started bool // Start was called
 
-	settled bool // done is closed
+	settled bool // closed, and there is no writer and none can follow
 	pinged  bool // control ends with one of our pings
 
 	limits   *Limits
@@ -76,7 +76,7 @@ type rare struct {
 	drained  chan struct{} // closed when the writer takes something; nil: nobody waits
 
 	closeFrame string        // follows the last message; "" once taken, or if there is none
-	done       chan struct{} // closed once there is no writer and none can follow; nil until CloseWith
+	done       chan struct{} // closed once the queue is settled; nil until Done was called before that
 }
 
 // seldom returns the queue's rare, which it makes if there is none. mu is locked.
@@ -416,13 +416,13 @@ func (q *Queue) Resume() {
 
 // CloseWith stops the queue from taking anything more. What waits is still written, unless drop is set, and
 // then the close frame, unless it is "". While the queue is held only the snapshot is written: other
-// messages aren't for a connection that wasn't accepted. CloseWith returns the number of lost messages, and
-// whether [Queue.Attach] was called before. It is called once.
+// messages aren't for a connection that wasn't accepted. CloseWith itself writes what the socket takes at once,
+// as [Queue.Wake] does, and never waits. It returns the number of lost messages, and whether [Queue.Attach] was
+// called before. It is called once.
 func (q *Queue) CloseWith(closeFrame string, drop bool) (lost int, attached bool) {
 	q.mu.Lock()
 	q.closing = true
-	r := q.seldom()
-	r.closeFrame, r.done = closeFrame, make(chan struct{})
+	q.seldom().closeFrame = closeFrame
 
 	switch {
 	case drop:
@@ -440,7 +440,7 @@ func (q *Queue) CloseWith(closeFrame string, drop bool) (lost int, attached bool
 	q.mu.Unlock()
 
 	if wake {
-		go q.writer()
+		q.Wake()
 	}
 	return lost, attached
 }
@@ -488,15 +488,26 @@ func (q *Queue) dropAll() (lost int) {
 }
 
 // Done returns a channel that is closed once the queue is closed and started, and nothing is being written
-// any more. It is nil before [Queue.CloseWith].
+// any more.
 func (q *Queue) Done() <-chan struct{} {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if q.rare == nil {
-		return nil
+	if q.settled {
+		return settled
 	}
-	return q.rare.done
+	r := q.seldom()
+	if r.done == nil {
+		r.done = make(chan struct{})
+	}
+	return r.done
 }
+
+// settled is the channel of all queues that are done before somebody asks.
+var settled = func() chan struct{} {
+	done := make(chan struct{})
+	close(done)
+	return done
+}()
 
 // IsDone reports whether the channel of [Queue.Done] is closed.
 func (q *Queue) IsDone() bool {
@@ -547,7 +558,9 @@ func (q *Queue) wakeOrSettle() (wake bool) {
 func (q *Queue) settle() {
 	if !q.settled {
 		q.settled = true
-		close(q.rare.done)
+		if q.rare.done != nil {
+			close(q.rare.done)
+		}
 	}
 }
 

@@ -2,6 +2,7 @@ package request
 
 import (
 	"context"
+	"net/http"
 	"slices"
 	"strings"
 	"sync"
@@ -15,8 +16,8 @@ import (
 //	WithDeadline   The application's functions get this context during the handshake. The real context is
 //	               created only when a function waits for it: a child of the request's context stays
 //	               registered there, and would live as long as the connection.
-//	Deadline.Lift  Once the request is admitted, OnConnect gets the context that the application made of it,
-//	               without the deadline, which would end the connection.
+//	Deadline.Lift  Once the request is admitted, OnConnect gets it with the context that the application made of
+//	               it, without the deadline, which would end the connection.
 //	Detach         The connection keeps the values, without the server's cancellation, and with a copy of
 //	               chi's route context, which chi uses again for other requests.
 
@@ -29,6 +30,7 @@ type Deadline struct {
 	ctx    context.Context // the real context; nil until it is needed
 	cancel context.CancelFunc
 	ended  bool
+	lifted bool // only the outer context counts
 }
 
 // WithDeadline returns ctx with a deadline. [Deadline.End] must be called when the context isn't needed any
@@ -53,10 +55,13 @@ func (d *Deadline) End() {
 	}
 }
 
-// real returns the real context. It creates the context if there is none yet.
+// real returns the context that d stands for. It creates the context if there is none yet.
 func (d *Deadline) real() context.Context {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	if d.lifted {
+		return d.outer
+	}
 	if d.ctx == nil {
 		d.ctx, d.cancel = context.WithDeadline(d.outer, d.at)
 		if d.ended {
@@ -68,8 +73,11 @@ func (d *Deadline) real() context.Context {
 
 // Deadline returns the earlier of this deadline and the outer context's.
 func (d *Deadline) Deadline() (time.Time, bool) {
-	if outer, ok := d.outer.Deadline(); ok && outer.Before(d.at) {
-		return outer, true
+	d.mu.Lock()
+	lifted := d.lifted
+	d.mu.Unlock()
+	if outer, ok := d.outer.Deadline(); lifted || ok && outer.Before(d.at) {
+		return outer, ok
 	}
 	return d.at, true
 }
@@ -85,20 +93,23 @@ func (d *Deadline) Err() error { return d.real().Err() }
 func (d *Deadline) Value(key any) any {
 	d.mu.Lock()
 	ctx := d.ctx
-	d.mu.Unlock()
-	if ctx == nil {
+	if ctx == nil || d.lifted {
 		ctx = d.outer
 	}
+	d.mu.Unlock()
 	return ctx.Value(key)
 }
 
-// Lift returns a context with the values of ctx, which is d or a context that the application derived from
-// it. Its deadline and cancellation are those of d's outer context.
-func (d *Deadline) Lift(ctx context.Context) context.Context {
-	if ctx == d {
-		return d.outer
+// Lift returns r with a context that has the values of r's context, which is d or a context that the
+// application derived from it. Its deadline and cancellation are those of d's outer context.
+func (d *Deadline) Lift(r *http.Request) *http.Request {
+	if ctx := r.Context(); ctx != d {
+		return r.WithContext(lifted{d.outer, ctx})
 	}
-	return lifted{d.outer, ctx}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.lifted = true
+	return r
 }
 
 // lifted has the values of one context, and everything else from the context that it embeds.
@@ -113,14 +124,17 @@ func (l lifted) Value(key any) any { return l.values.Value(key) }
 // context, made when [Detach] was called: chi uses the original for other requests once the handler has
 // returned. It is used as a context by its address.
 type Detached struct {
-	context.Context
-	route *chi.Context
+	values context.Context
+	route  *chi.Context
 }
 
 // Detach returns a context that outlives the request. It also makes chi's original route context forget the
 // request: ctx holds that route context, and its strings would keep the whole request line in memory.
 func Detach(ctx context.Context) Detached {
-	d := Detached{Context: context.WithoutCancel(bare(ctx))}
+	if d, ok := ctx.(*Deadline); ok {
+		ctx = d.outer
+	}
+	d := Detached{values: bare(ctx)}
 	if route := chi.RouteContext(ctx); route != nil {
 		d.route = copyRoute(route)
 		*route = *copyRoute(route)
@@ -153,5 +167,17 @@ func (d *Detached) Value(key any) any {
 	if key == chi.RouteCtxKey && d.route != nil {
 		return d.route
 	}
-	return d.Context.Value(key)
+	return d.values.Value(key)
 }
+
+// A Detached is never done. It must not be asked for its cause, as it would answer with the request's; contexts
+// that are derived from it have causes of their own.
+
+// Deadline returns no time.
+func (*Detached) Deadline() (t time.Time, ok bool) { return t, false }
+
+// Done returns nil.
+func (*Detached) Done() <-chan struct{} { return nil }
+
+// Err returns nil.
+func (*Detached) Err() error { return nil }

@@ -47,7 +47,7 @@ func AnnouncesBody(r *http.Request) bool { return r.ContentLength != 0 || len(r.
 // none. Case doesn't matter.
 func Subprotocol(header http.Header, ours []string) string {
 	for _, name := range ours {
-		if listHas(header, "Sec-WebSocket-Protocol", name) {
+		if listHas(header, "Sec-Websocket-Protocol", name) { // Go's canonical form, which isn't converted
 			return name
 		}
 	}

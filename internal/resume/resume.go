@@ -42,7 +42,7 @@ type Offer struct {
 // these names or "". Case doesn't matter. The offers are in the client's order; one that isn't understood is
 // empty.
 func Offered(header http.Header, names []string) (chosen, own string, offers []Offer) {
-	for _, line := range header.Values("Sec-WebSocket-Protocol") {
+	for _, line := range header.Values("Sec-Websocket-Protocol") { // Go's canonical form, which isn't converted
 		for entry := range strings.SplitSeq(line, ",") {
 			entry = strings.TrimSpace(entry)
 			if strings.HasPrefix(entry, prefix) {

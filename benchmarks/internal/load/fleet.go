@@ -2,6 +2,8 @@ package load
 
 import (
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"math"
@@ -23,6 +25,8 @@ type Plan struct {
 	Size    int  // of a message, in bytes
 	Prose   bool // fill messages with what compresses like real text
 	Deflate bool // negotiate permessage-deflate
+
+	Trusted []*x509.Certificate // connect over TLS, to servers with these certificates; nil: without TLS
 }
 
 // A Fleet is all connections to one server, or to several that share their rooms.
@@ -32,6 +36,7 @@ type Fleet struct {
 	addrs    []string
 	clock    Clock
 	inflater *inflater
+	tls      *tls.Config // nil: without TLS
 	rooms    []*Room
 	members  []*Member
 	reading  sync.WaitGroup
@@ -44,7 +49,7 @@ type Fleet struct {
 // Connect makes all connections of plan, to the servers at addrs in turn within each room. As its first
 // members are the senders, these are spread over the servers, too.
 func Connect(ctx context.Context, addrs []string, dialect Dialect, plan Plan) (*Fleet, error) {
-	f := &Fleet{plan: plan, dialect: dialect, addrs: addrs, clock: NewClock(), inflater: newInflater()}
+	f := &Fleet{plan: plan, dialect: dialect, addrs: addrs, clock: NewClock(), inflater: newInflater(), tls: pinned(plan.Trusted)}
 	f.from.Store(math.MaxInt64)
 	f.to.Store(math.MaxInt64)
 	for id := range plan.Rooms {
@@ -92,11 +97,16 @@ func (f *Fleet) dialAll(ctx context.Context) error {
 
 // join connects one member as the dialect wants it.
 func (f *Fleet) join(ctx context.Context, m *Member) error {
-	conn, err := dial(ctx, f.addrs[m.number%len(f.addrs)], m.stalled)
+	tcp, err := dial(ctx, f.addrs[m.number%len(f.addrs)], m.stalled)
 	if err != nil {
 		return err
 	}
-	defer conn.Close()
+	defer tcp.Close()
+	conn := tcp
+	if f.tls != nil {
+		m.secure = newSecure(tcp, f.tls)
+		conn = m.secure
+	}
 	buf := make([]byte, 4<<10)
 	rest, err := handshake(conn, f.dialect.Path(m.room.name), f.dialect.Subprotocol, f.plan.Deflate, buf)
 	if err != nil {
@@ -106,7 +116,9 @@ func (f *Fleet) join(ctx context.Context, m *Member) error {
 		return err
 	}
 	m.rest = append(m.rest, rest...)
-	m.fd, err = descriptor(conn)
+	if m.fd, err = descriptor(tcp); m.secure != nil {
+		m.secure.beneath.fd = m.fd
+	}
 	return err
 }
 

@@ -3,6 +3,7 @@ package load
 import (
 	"bufio"
 	"context"
+	"crypto/x509"
 	"encoding/binary"
 	"errors"
 	"io"
@@ -64,13 +65,20 @@ func readMasked(r *bufio.Reader) ([]byte, error) {
 }
 
 // flooded runs a short flood over a relay and returns what the fleet saw.
-func flooded(t *testing.T, spoil func(message, member int, frame []byte) []byte) Totals {
+func flooded(t *testing.T, secure bool, spoil func(message, member int, frame []byte) []byte) Totals {
 	t.Helper()
-	server := httptest.NewServer(&relay{spoil: spoil})
+	server := httptest.NewUnstartedServer(&relay{spoil: spoil})
 	defer server.Close()
+	plan := Plan{Rooms: 1, Members: 5, Size: 200}
+	if secure {
+		server.StartTLS()
+		plan.Trusted = append(plan.Trusted, server.Certificate())
+	} else {
+		server.Start()
+	}
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
-	f, err := Connect(ctx, []string{server.Listener.Addr().String()}, Plain, Plan{Rooms: 1, Members: 5, Size: 200})
+	f, err := Connect(ctx, []string{server.Listener.Addr().String()}, Plain, plan)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -95,17 +103,19 @@ func flooded(t *testing.T, spoil func(message, member int, frame []byte) []byte)
 }
 
 func TestFleetCountsEveryMessage(t *testing.T) {
-	got := flooded(t, func(_, _ int, frame []byte) []byte { return frame })
-	if got.Lost+got.Doubled+got.Reordered+got.Foreign+got.Ended != 0 {
-		t.Errorf("%+v", got)
-	}
-	if got.P50 <= 0 || got.P99 < got.P50 || got.Max < got.P99 {
-		t.Errorf("latencies %v, %v, %v", got.P50, got.P99, got.Max)
+	for _, secure := range []bool{false, true} {
+		got := flooded(t, secure, func(_, _ int, frame []byte) []byte { return frame })
+		if got.Lost+got.Doubled+got.Reordered+got.Foreign+got.Ended != 0 {
+			t.Errorf("TLS %t: %+v", secure, got)
+		}
+		if got.P50 <= 0 || got.P99 < got.P50 || got.Max < got.P99 {
+			t.Errorf("TLS %t: latencies %v, %v, %v", secure, got.P50, got.P99, got.Max)
+		}
 	}
 }
 
 func TestFleetNoticesALostAndADoubledMessage(t *testing.T) {
-	got := flooded(t, func(message, member int, frame []byte) []byte {
+	got := flooded(t, true, func(message, member int, frame []byte) []byte {
 		switch {
 		case message == 20 && member == 3:
 			return nil
@@ -123,6 +133,20 @@ func TestConnectFailsOnARefusedHandshake(t *testing.T) {
 	server := httptest.NewServer(http.NotFoundHandler())
 	defer server.Close()
 	if _, err := Connect(t.Context(), []string{server.Listener.Addr().String()}, Plain, Plan{Rooms: 1, Members: 3, Size: 200}); err == nil {
+		t.Error("no error")
+	}
+}
+
+// Over TLS a fleet connects to no other server than those whose certificates it was given.
+func TestConnectTrustsItsServersAlone(t *testing.T) {
+	server := httptest.NewTLSServer(&relay{})
+	defer server.Close()
+	other := *server.Certificate()
+	other.Raw = append([]byte{}, other.Raw...)
+	other.Raw[len(other.Raw)-1] ^= 1
+	plan := Plan{Rooms: 1, Members: 1, Size: 200, Trusted: []*x509.Certificate{&other}}
+	if f, err := Connect(t.Context(), []string{server.Listener.Addr().String()}, Plain, plan); err == nil {
+		f.Close()
 		t.Error("no error")
 	}
 }

@@ -13,6 +13,7 @@ import (
 // A Member is one connection in one room. The poller owns all fields but the atomic ones.
 type Member struct {
 	fd      int
+	secure  *secure // nil: without TLS
 	fleet   *Fleet
 	room    *Room
 	number  int  // in the room; the first ones send

@@ -62,32 +62,56 @@ func (p *poller) run(stopped func() bool) {
 
 // read takes what has arrived, once. It returns false when there is nothing more to read.
 func (m *Member) read(buf []byte) bool {
-	start := copy(buf, m.rest)
-	n, err := syscall.Read(m.fd, buf[start:])
-	if errors.Is(err, syscall.EAGAIN) || errors.Is(err, syscall.EINTR) {
-		return true
+	for more := true; more; {
+		start := copy(buf, m.rest)
+		var n int
+		var err error
+		if n, more, err = m.take(buf[start:]); n == 0 && err == nil {
+			return true
+		}
+		m.now = m.fleet.clock.Now()
+		m.measured = m.fleet.measures(m.now)
+		if perr := m.parse(buf[:start+n]); perr != nil {
+			err = perr
+		}
+		m.publish()
+		if err != nil {
+			m.err = err
+			m.gone.Store(true)
+			m.room.notify()
+			return false
+		}
 	}
-	if n == 0 && err == nil {
+	return !m.stalled || m.count == 0
+}
+
+// take reads what has arrived, without waiting. more says that there may be more that the poller isn't told of.
+func (m *Member) take(p []byte) (n int, more bool, err error) {
+	if m.secure != nil {
+		return m.secure.take(p)
+	}
+	n, err = syscall.Read(m.fd, p)
+	switch {
+	case errors.Is(err, syscall.EAGAIN) || errors.Is(err, syscall.EINTR):
+		return 0, false, nil
+	case n == 0 && err == nil:
 		err = io.EOF
 	}
-	m.now = m.fleet.clock.Now()
-	m.measured = m.fleet.measures(m.now)
-	if perr := m.parse(buf[:start+max(n, 0)]); perr != nil {
-		err = perr
-	}
-	m.publish()
-	if err != nil {
-		m.err = err
-		m.gone.Store(true)
-		m.room.notify()
-	}
-	return err == nil && !(m.stalled && m.count > 0)
+	return max(n, 0), false, err
 }
 
 // write sends p whole. Servers take what senders send at once but for moments.
 func (m *Member) write(p []byte) error {
+	if m.secure != nil {
+		_, err := m.secure.Write(p)
+		return err
+	}
+	return writeAll(m.fd, p)
+}
+
+func writeAll(fd int, p []byte) error {
 	for deadline := time.Now().Add(stuckAfter); len(p) > 0; {
-		n, err := syscall.Write(m.fd, p)
+		n, err := syscall.Write(fd, p)
 		switch {
 		case err == nil:
 			p = p[n:]

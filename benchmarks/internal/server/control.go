@@ -3,6 +3,8 @@ package server
 import (
 	"bufio"
 	"context"
+	"crypto/tls"
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"flag"
@@ -42,11 +44,13 @@ func (u Usage) Plus(other Usage) Usage {
 type process struct {
 	handler    http.Handler
 	sendBuffer int
+	secure     bool
 	profile    *os.File
 }
 
-// Main runs one server process: it prints its address, then answers each command line on in with
-// one line of JSON. It returns when in ends, which also happens when the parent dies.
+// Main runs one server process: it prints its address (over TLS, and its certificate in base64), then answers
+// each command line on in with one line of JSON. It returns when in ends, which also happens when the parent
+// dies.
 func Main(args []string, in io.Reader, out io.Writer) error {
 	flags := flag.NewFlagSet("server", flag.ContinueOnError)
 	name := flags.String("lib", "", "library")
@@ -55,6 +59,7 @@ func Main(args []string, in io.Reader, out io.Writer) error {
 	broker := flags.String("broker", "", "address of the library's broker")
 	isNATS := flags.Bool(NATS, false, "be a NATS server instead")
 	sendBuffer := flags.Int("sendbuffer", 0, "size of the sockets' send buffers; 0 leaves it to the kernel")
+	secure := flags.Bool("tls", false, "serve over TLS, with a certificate of its own")
 	profile := flags.String("cpuprofile", "", "write a CPU profile of the measured interval to this file")
 	if err := flags.Parse(args); err != nil {
 		return err
@@ -70,7 +75,7 @@ func Main(args []string, in io.Reader, out io.Writer) error {
 	if run := libraries[at].Run; run != nil {
 		return run(*broker)
 	}
-	p := process{handler: libraries[at].New(Options{Deflate: *deflate, Idle: *idle, Broker: *broker}), sendBuffer: *sendBuffer}
+	p := process{handler: libraries[at].New(Options{Deflate: *deflate, Idle: *idle, Broker: *broker}), sendBuffer: *sendBuffer, secure: *secure}
 	if *profile != "" {
 		var err error
 		if p.profile, err = os.Create(*profile); err != nil {
@@ -87,8 +92,9 @@ func (p *process) serve(in io.Reader, out io.Writer) error {
 	if err != nil {
 		return err
 	}
-	go http.Serve(listener, p.handler) // until the process ends
-	fmt.Fprintln(out, listener.Addr())
+	if err := p.listenOn(listener, out); err != nil {
+		return err
+	}
 	answers := json.NewEncoder(out)
 	commands := bufio.NewScanner(in)
 	for commands.Scan() {
@@ -102,6 +108,23 @@ func (p *process) serve(in io.Reader, out io.Writer) error {
 		}
 	}
 	return commands.Err()
+}
+
+// listenOn serves until the process ends, and prints where.
+func (p *process) listenOn(listener net.Listener, out io.Writer) error {
+	if !p.secure {
+		go http.Serve(listener, p.handler)
+		fmt.Fprintln(out, listener.Addr())
+		return nil
+	}
+	own, err := selfSigned()
+	if err != nil {
+		return err
+	}
+	s := http.Server{Handler: p.handler, TLSConfig: &tls.Config{Certificates: []tls.Certificate{own}}}
+	go s.ServeTLS(listener, "", "")
+	fmt.Fprintln(out, listener.Addr(), base64.StdEncoding.EncodeToString(own.Certificate[0]))
+	return nil
 }
 
 // setSendBuffer prepares the listening socket; those it accepts inherit the size.

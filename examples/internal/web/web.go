@@ -14,6 +14,7 @@ import (
 	"os"
 	"os/signal"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -26,8 +27,22 @@ var addr = flag.String("addr", ":8080", "address to listen on")
 // Run serves handler until the program is told to stop, then ends the hub's connections and the server.
 // It parses the program's flags.
 func Run(hub *wsroom.Hub, handler http.Handler) {
+	RunNodes(func() (*wsroom.Hub, http.Handler) { return hub, handler })
+}
+
+// RunNodes is Run for a program with several nodes. The others than the first are at addresses of their own.
+func RunNodes(node func() (*wsroom.Hub, http.Handler), addrs ...string) {
 	flag.Parse()
-	ln, err := net.Listen("tcp", *addr)
+	var all sync.WaitGroup
+	for _, addr := range append(addrs, *addr) {
+		hub, handler := node()
+		all.Go(func() { run(addr, hub, handler) })
+	}
+	all.Wait()
+}
+
+func run(addr string, hub *wsroom.Hub, handler http.Handler) {
+	ln, err := net.Listen("tcp", addr)
 	if err != nil {
 		log.Fatal(err)
 	}

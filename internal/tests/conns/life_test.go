@@ -39,7 +39,7 @@ func TestEveryEndHasOneCause(t *testing.T) {
 	some := func(err error) bool { return err != nil }
 	notClosed := func(err error) bool { return err != nil && websocket.CloseStatus(err) == -1 }
 	decode := func(err error) bool { return errors.As(err, new(*wsroom.DecodeError)) }
-	for _, tc := range []struct {
+	for i, tc := range []struct {
 		name  string
 		peer  peerFunc
 		code  int // what the peer sees; 0: no close frame is looked for
@@ -73,11 +73,14 @@ func TestEveryEndHasOneCause(t *testing.T) {
 			onClose, closed := kit.Closes()
 			var hub *wsroom.Hub
 			lasts := make(chan error, 10)
-			contexts := make(chan context.Context, 1)
+			conns, early := make(chan *wsroom.Conn, 1), i%2 == 0
 			hub = wsroom.New(onClose,
 				wsroom.OnConnect(func(c *wsroom.Conn, _ *http.Request) error {
 					if c.Room() == "/a" {
-						contexts <- c.Context()
+						conns <- c
+					}
+					if early { // otherwise nobody asks before the end
+						c.Context()
 					}
 					return c.Join("other")
 				}),
@@ -127,8 +130,9 @@ func TestEveryEndHasOneCause(t *testing.T) {
 			if last := kit.Await(t, lasts, "the callback's err"); last != err {
 				t.Errorf("the callback heard %v, OnClose %v", last, err)
 			}
-			if cause := context.Cause(<-contexts); cause != err {
-				t.Errorf("the context says %v, OnClose %v", cause, err)
+			ctx := (<-conns).Context()
+			if cause := context.Cause(ctx); cause != err || ctx.Err() != context.Canceled {
+				t.Errorf("the context says %v and %v, OnClose %v", cause, ctx.Err(), err)
 			}
 			peer.Close()
 			if tc.name == "the application kicks the room" {

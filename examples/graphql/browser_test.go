@@ -1,0 +1,63 @@
+package main
+
+import (
+	"net/http"
+	"testing"
+
+	"github.com/wsroom/wsroom"
+	"github.com/wsroom/wsroom/internal/browser"
+)
+
+func open(t *testing.T, b *browser.Browser, url, name string) *browser.Tab {
+	t.Helper()
+	tab := b.Person(t).Open(url)
+	tab.WaitText("#state", "Connected")
+	tab.Click("#me")
+	tab.Write("#name", name)
+	tab.WaitText("#me bdi", browser.Plain(name))
+	tab.WaitText("#state", "Connected")
+	return tab
+}
+
+func TestInTheBrowser(t *testing.T) {
+	b := browser.Start(t)
+	s := browser.Serve(t, func() (*wsroom.Hub, http.Handler) { return newChat() })
+	ada, bob := open(t, b, s.URL, "Ada"), open(t, b, s.URL, "Bob")
+	elsewhere := open(t, b, s.URL+"/?room=elsewhere", "Eve")
+	ada.Write("#text", "Hello.")
+	bob.WaitText("#log li:last-child .name", "Ada")
+	bob.WaitText("#log li:last-child .text", "Hello.")
+	ada.WaitText("#log li:last-child .text", "Hello.")
+	ada.Click("#who")
+	ada.WaitText("#log .note", "Bob")
+
+	// A tab gets what it asks for.
+	bob.Click(`[name="name"]`)
+	bob.Wait(`!document.querySelector("#subscription").textContent.includes("name")`)
+	bob.Click("#who") // the server has the subscription once it has answered what came later
+	bob.WaitText("#log .note", "Ada")
+	for _, hostile := range browser.Hostile {
+		ada.Write("#text", hostile)
+		bob.WaitText("#log li:last-child .text", hostile)
+		ada.WaitText("#log li:last-child .name", "Ada")
+	}
+	bob.Wait(`!document.querySelector("#log li:last-child .name")`)
+	bob.CheckUnharmed()
+	ada.Write("#text", " ")
+	ada.WaitText("#log .refused", "1 to 500 characters")
+	elsewhere.Wait(`document.querySelectorAll("#log li").length === 0`)
+
+	ada.MayLoseServer()
+	bob.MayLoseServer()
+	elsewhere.MayLoseServer()
+	s.Stop()
+	ada.WaitText("#state", "Connecting")
+	s.Start()
+	for _, tab := range []*browser.Tab{ada, bob, elsewhere} {
+		tab.WaitText("#state", "Connected")
+	}
+	bob.Click("#who")
+	bob.WaitText("#log li:last-child", "people")
+	ada.Write("#text", "Back.")
+	bob.WaitText("#log li:last-child .text", "Back.")
+}
