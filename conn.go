@@ -611,8 +611,7 @@ func (c *Conn) open(r *http.Request) {
 		})
 		c.line.Release()
 	}
-	c.line.StartHeartbeat()
-	c.hub.heartbeat.Start()
+	c.hub.heartbeat.Add(&c.line)
 }
 
 // start parks the connection until its peer sends something. Where it can't, or where callbacks are due, it starts
@@ -744,30 +743,10 @@ func (c *Conn) fail(err error) {
 // need none of its callbacks any more.
 func (c *Conn) hangUp() {
 	c.doneWithAll()
+	c.hub.heartbeat.Remove(&c.line)
 	c.line.HangUp()
 	c.line.Abandon(c.cause())
 	c.hub.release(c)
-}
-
-// checkPeers pings silent peers and ends connections whose peers don't answer. To peers that were promised it, it
-// sends a beat if nothing else was sent. The heartbeat calls it.
-func (h *Hub) checkPeers(now int64, late bool) {
-	var silent, mute []*Conn
-	h.store.eachConn(func(c *Conn) {
-		if c.line.IsMute(&h.heartbeat, now) {
-			mute = append(mute, c)
-		}
-		if c.line.IsSilent(&h.heartbeat, now) {
-			silent = append(silent, c)
-		}
-	})
-
-	for _, c := range silent {
-		c.line.Check(&h.heartbeat, now, late)
-	}
-	for _, c := range mute {
-		c.line.Beat()
-	}
 }
 
 // owner is the part of a Conn that its line knows.

@@ -84,6 +84,9 @@ func WithResumeKey(keys ...[]byte) Option {
 //
 // All nodes use a topic in the same way: with Keep and Follow, or with Publish and Subscribe. If a topic is
 // used in both ways, it isn't defined which messages arrive.
+//
+// A Keeper may also have a method FollowDirect with the parameters and results of Follow. It is Follow for functions
+// that return at once, as a Broker's SubscribeDirect is Subscribe for those; see [Broker].
 type Keeper interface {
 	// Keep does what Publish does, for the topic's followers, and has data kept until n newer messages are
 	// on the topic or d has passed, whichever is first. The broker may keep some more, and for somewhat

@@ -29,6 +29,15 @@ import (
 //
 // A Broker may have a method MaxData() int. It returns the largest number of bytes that Publish takes; a
 // larger send returns an error. The hub calls MaxData for each send, so it mustn't wait.
+//
+// A Broker may also have this method, so that a message takes a node one goroutine less:
+//
+//	SubscribeDirect(ctx context.Context, topic string, deliver func(data []byte), lost func(error)) (stop func(), err error)
+//
+// It is Subscribe for functions that return at once, mostly within microseconds, and call no method of the Broker.
+// They may therefore be called by the goroutine that reads from the server, and hold up other subscriptions
+// while they run. All else that Subscribe's comment says holds. A hub uses SubscribeDirect where it would use
+// Subscribe.
 type Broker interface {
 	// Publish offers data to every subscriber of the topic, those in this process included. It returns once
 	// the broker has the data. While the broker is known to be away, Publish may fail at once. Data that

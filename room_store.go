@@ -50,6 +50,8 @@ type shard struct {
 	identities map[string]*room // the connections of each identity; nil until there is one
 	everyone   room             // the connections of the hub whose IDs belong to this shard
 	byID       map[string]*Conn // the same by ID; nil until it is needed
+
+	mostRooms, mostIdentities, mostByID int // see lookup.Delete
 }
 
 // room is a room of a shard. It has at least one member: when the last one leaves, the room is removed from
@@ -86,7 +88,7 @@ func (r *room) remove(m *member) {
 	r.members[m.index] = r.members[last]
 	r.members[m.index].member.index = m.index
 	r.members[last] = seat{}
-	r.members = r.members[:last]
+	r.members = lookup.Trim(r.members[:last])
 	m.room = nil
 }
 
@@ -189,7 +191,7 @@ func (s *store) removeHome(c *Conn) {
 	}
 
 	home.everyone.remove(&c.home)
-	delete(home.byID, c.id)
+	home.byID = lookup.Delete(home.byID, c.id, &home.mostByID)
 	if c.line.Deflate {
 		s.deflated.Add(-1)
 	}
@@ -236,7 +238,7 @@ func (s *store) removeIdentity(c *Conn) {
 	}
 	r.remove(&c.identity.member)
 	if len(r.members) == 0 {
-		delete(sh.identities, r.name)
+		sh.identities = lookup.Delete(sh.identities, r.name, &sh.mostIdentities)
 	}
 }
 
@@ -456,7 +458,7 @@ func (s *store) leaveLocked(sh *shard, c *Conn, name string) *room {
 
 // closeLocked removes a room without members. sh.mu is locked.
 func (s *store) closeLocked(sh *shard, r *room) {
-	delete(sh.rooms, r.name)
+	sh.rooms = lookup.Delete(sh.rooms, r.name, &sh.mostRooms)
 	s.rooms.Add(-1)
 	if r.log != nil {
 		r.log.SetIdle(frame.Now())
@@ -625,10 +627,11 @@ func (s *store) sendToSeveral(to audience, omit omission, from origin, m *frame.
 	locked := s.lock(to)
 	defer s.unlock(locked)
 
-	names, tagged := lookup.New(to.rooms), s.tagging.Load() > 0 // one answer for all rooms: they share m
+	t.rooms.Set(to.rooms)
+	tagged := s.tagging.Load() > 0 // one answer for all rooms: they share m
 	for i, name := range to.rooms {
 		if i > 0 {
-			omit.names, omit.first = &names, i
+			omit.names, omit.first = &t.rooms, i
 			if _, latest := m.Tag.(*resume.Latest); latest {
 				m = m.With(m.Tag)
 			} else if m.Tag != nil {
@@ -738,37 +741,67 @@ func (o *omission) hidden() *history.Hidden {
 	return &h
 }
 
-// snapshot returns the connections of the audience.
-func (s *store) snapshot(to audience) []*Conn {
-	var conns []*Conn
+// snapshot returns the connections of the audience. Those of a hub are many: it locks one shard at a time for them,
+// and may leave out a connection that comes meanwhile.
+func (s *store) snapshot(to audience) (conns []*Conn) {
+	if to.all {
+		for i := range s.shards {
+			conns = append(conns, s.connsOf(i)...)
+		}
+		return conns
+	}
+	if len(to.rooms) == 1 {
+		return s.members(to.rooms[0])
+	}
 	s.visit(to, func(c *Conn) { conns = append(conns, c) })
 	return conns
 }
 
-// eachConn calls f for each connection of the hub. It locks one shard at a time, so it costs senders little.
-func (s *store) eachConn(f func(*Conn)) {
-	for i := range s.shards {
-		sh := &s.shards[i]
-		sh.mu.Lock()
-		sh.everyone.each(f)
-		sh.mu.Unlock()
+// members returns the members of a room.
+func (s *store) members(name string) []*Conn {
+	sh := s.shardOf(name)
+	return sh.copyOf(func() *room { return sh.rooms[name] })
+}
+
+// copyOf returns the members of a room of the shard, which find returns, or nil. It makes no memory under the lock:
+// the room may be large.
+func (sh *shard) copyOf(find func() *room) []*Conn {
+	for conns := []*Conn(nil); ; {
+		missing := sh.appendTo(&conns, find)
+		if missing == 0 {
+			return conns
+		}
+		conns = make([]*Conn, 0, missing+missing/8)
 	}
+}
+
+// appendTo appends the members of a room to conns, which is empty. If it has no space for them, appendTo returns how
+// many they are.
+func (sh *shard) appendTo(conns *[]*Conn, find func() *room) (missing int) {
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	r := find()
+	if r == nil {
+		return 0
+	}
+	if n := len(r.members); n > cap(*conns) {
+		return n
+	}
+	for i := range r.members {
+		*conns = append(*conns, r.members[i].conn)
+	}
+	return 0
 }
 
 // connsOf returns the connections of the hub that belong to the shard of that index.
 func (s *store) connsOf(index int) []*Conn {
 	sh := &s.shards[index]
-	sh.mu.Lock()
-	defer sh.mu.Unlock()
-	conns := make([]*Conn, len(sh.everyone.members))
-	for i := range conns {
-		conns[i] = sh.everyone.members[i].conn
-	}
-	return conns
+	return sh.copyOf(func() *room { return &sh.everyone })
 }
 
+// roomNames returns the names of all rooms, sorted. It locks one shard at a time, and not while memory is made.
 func (s *store) roomNames() []string {
-	var names []string
+	names := make([]string, 0, s.rooms.Load()+s.rooms.Load()/8+16)
 	for i := range s.shards {
 		sh := &s.shards[i]
 		sh.mu.Lock()
@@ -776,7 +809,7 @@ func (s *store) roomNames() []string {
 		sh.mu.Unlock()
 	}
 	slices.Sort(names)
-	return names
+	return slices.Clip(names)
 }
 
 func (s *store) len() int {
@@ -792,7 +825,8 @@ func (s *store) len() int {
 
 // tally collects the work that a send leaves until its locks are free.
 type tally struct {
-	idle     []*outbound.Queue // to wake
+	rooms    lookup.List[string] // to which it is sent, if they are several
+	idle     []*outbound.Queue   // to wake
 	dropped  []drops
 	replaced []*Conn // for which a message was replaced, if somebody counts that
 	slow     []*Conn // to end
@@ -835,6 +869,7 @@ func (t *tally) settle() {
 		c.end(line.TooSlow)
 	}
 
+	t.rooms.Set(nil)
 	clear(t.idle)
 	clear(t.dropped)
 	clear(t.replaced)

@@ -114,6 +114,7 @@ type Hub struct {
 	closing bool
 	open    int            // sockets, from before the upgrade until after the close
 	perKey  map[string]int // sockets by the key of WithMaxConnsPer
+	mostKey int            // see lookup.Delete
 
 	wg sync.WaitGroup // connections, until their last callback has returned
 }
@@ -136,7 +137,7 @@ func New(opts ...Option) *Hub {
 	h.resumeKey = resume.NewKey(cfg.name, cfg.resumeKeys)
 	h.lives = newLives(h)
 	h.store.init(cfg, h.observer, h.mark, h.lives)
-	h.heartbeat.Init(cfg.heartbeat, cfg.pongTimeout, h.checkPeers, func() bool { return h.Len() > 0 })
+	h.heartbeat.Init(cfg.heartbeat, cfg.pongTimeout)
 	if cfg.broker != nil {
 		h.node = newNode(h)
 	}
@@ -390,7 +391,7 @@ func (h *Hub) unreserve(key string) {
 	h.open--
 	if h.cfg.connKey != nil {
 		if h.perKey[key]--; h.perKey[key] == 0 {
-			delete(h.perKey, key)
+			h.perKey = lookup.Delete(h.perKey, key, &h.mostKey)
 		}
 	}
 	h.mu.Unlock()

@@ -2,11 +2,16 @@ package main
 
 import (
 	"fmt"
+	"net"
 	"strings"
 	"testing"
 
+	"github.com/redis/rueidis"
+
 	"github.com/wsroom/wsroom"
 	"github.com/wsroom/wsroom/adapters/brokertest"
+	"github.com/wsroom/wsroom/adapters/redisbroker"
+	"github.com/wsroom/wsroom/benchmarks/internal/server"
 )
 
 // BenchmarkBroker sends to a room without a broker, by way of one in memory to the same hub's members, and
@@ -23,6 +28,65 @@ func BenchmarkBroker(b *testing.B) {
 			}
 		}
 	}
+}
+
+// BenchmarkRedis sends to a small room by way of Redis, one message at a time, which the members of the same hub
+// and of another one get. It reports the processor time of both hubs for a message.
+func BenchmarkRedis(b *testing.B) {
+	redis, err := startBroker(b.Context(), server.Redis)
+	if err != nil {
+		b.Skip(err)
+	}
+	defer redis.stop()
+	text := strings.Repeat("x", 128)
+	for _, members := range []int{2, 10} {
+		b.Run(fmt.Sprint("members=", members), func(b *testing.B) {
+			heard, hubs := make(chan struct{}, members), []*bench{}
+			for range 2 {
+				h := newBench(b, 0, false, overRedis(b, redis))
+				for range members / 2 {
+					h.sinks = append(h.sinks, h.connectTo(func(s *sink) net.Conn { return bell{s, heard} }))
+				}
+				hubs = append(hubs, h)
+			}
+			send := func() {
+				if err := hubs[0].SendTextToRoom("/bench", text); err != nil {
+					b.Fatal(err)
+				}
+				for range members {
+					<-heard
+				}
+			}
+			for len(heard) > 0 { // handshakes
+				<-heard
+			}
+			send()
+			b.ReportAllocs()
+			b.ResetTimer()
+			before := ownTime()
+			for range b.N {
+				send()
+			}
+			b.ReportMetric(micros(ownTime()-before)/float64(b.N), "cpu-µs/op")
+		})
+	}
+}
+
+// bell is a sink that tells of each write. To look for them in a loop would keep the network waiting.
+type bell struct {
+	*sink
+	heard chan struct{}
+}
+
+func (b bell) Write(p []byte) (int, error) { b.heard <- struct{}{}; return b.sink.Write(p) }
+
+func overRedis(b *testing.B, redis broker) wsroom.Option {
+	client, err := rueidis.NewClient(rueidis.ClientOption{InitAddress: []string{redis.addr}, ForceSingleClient: true, DisableCache: true})
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(client.Close)
+	return wsroom.WithBroker(redisbroker.New(client))
 }
 
 // newNodes returns a hub with members, and one to send by that shares a broker with it or is the same.

@@ -32,7 +32,10 @@ type selection struct {
 	alone    comparison // of one node
 	clusters comparison // of several
 	kept     comparison // of a hub with and without a history
+	far      comparison // of several nodes far from their broker
 	herds    []server.Library
+	million  million
+	storms   []server.Library
 	rounds   int
 	svg      string
 	profiles string
@@ -88,10 +91,23 @@ func compare(args []string) error {
 	if len(s.herds) > 0 {
 		runHerds(ctx, s.rounds, s.herds)
 	}
+	if s.million.members > 0 {
+		if err := runMillion(ctx, s.million); err != nil {
+			return err
+		}
+	}
 	if !s.clusters.empty() {
 		together := runAll(ctx, s, s.clusters)
 		fmt.Println(clusterTable(together))
 		fmt.Println(ratioTable(together, s.clusters.libraries))
+	}
+	if !s.far.empty() {
+		apart := runAll(ctx, s, s.far)
+		fmt.Println(clusterTable(apart))
+		fmt.Println(ratioTable(apart, s.far.libraries))
+	}
+	if len(s.storms) > 0 {
+		runStorms(ctx, s.rounds, s.storms)
 	}
 	fmt.Fprintf(os.Stderr, "%d rounds in %v\n", s.rounds, time.Since(start).Round(time.Second))
 	if s.svg != "" {
@@ -108,6 +124,7 @@ func parseFlags(args []string) (selection, error) {
 	names := flags.String("scenario", "", "only these scenarios, comma-separated; a prefix is enough")
 	libs := flags.String("lib", "", "only these libraries, comma-separated; a prefix is enough")
 	rounds := flags.Int("rounds", 0, "rounds, of which the table shows the medians (5, quick 1)")
+	members := flags.Int("members", 1_000_000, "how many members scenario million is to have")
 	svg := flags.String("svg", "", "also draw the processor time a message into this file")
 	profiles := flags.String("profiles", "", "also write CPU profiles of the servers into this folder")
 	if err := flags.Parse(args); err != nil {
@@ -119,11 +136,19 @@ func parseFlags(args []string) (selection, error) {
 	}
 	s.alone = comparison{scenarios(*quick), server.Libraries}.choose(*names, *libs)
 	s.clusters = comparison{clusters(*quick), server.Clustered}.choose(*names, *libs)
+	s.far = comparison{far(*quick), server.Distant}.choose(*names, *libs)
 	s.kept = comparison{histories(*quick), server.Kept}.choose(*names, *libs)
 	if chosen(*names, herdName) {
 		s.herds = comparison{libraries: server.Returning}.choose("", *libs).libraries
 	}
-	if s.alone.empty() && s.clusters.empty() && s.kept.empty() && len(s.herds) == 0 || s.rounds < 1 {
+	if *names != "" && chosen(*names, millionName) && chosen(*libs, server.Libraries[0].Name) {
+		s.million = millionOf(*members, *quick)
+	}
+	if chosen(*names, stormName) {
+		s.storms = comparison{libraries: server.Distant}.choose("", *libs).libraries
+	}
+	nothing := s.alone.empty() && s.clusters.empty() && s.far.empty() && s.kept.empty() && len(s.herds)+len(s.storms) == 0 && s.million.members <= 0
+	if nothing || s.rounds < 1 {
 		return s, errors.New("nothing to run: see -scenario, -lib and -rounds")
 	}
 	return s, nil

@@ -72,6 +72,7 @@ func noteOf(err error) string {
 type run struct {
 	scenario
 	broker  broker
+	delay   *delay // nil: none
 	servers []*serverProcess
 	fleet   *load.Fleet
 	figures figures
@@ -89,6 +90,9 @@ func (r *run) start(ctx context.Context, lib server.Library, profiles string) (e
 			return err
 		}
 		nodes = r.nodes
+		if err := r.moveAway(); err != nil {
+			return err
+		}
 	}
 	for node := range nodes {
 		args := []string{"-lib", lib.Name, fmt.Sprint("-deflate=", r.plan.Deflate), fmt.Sprint("-idle=", r.idle),
@@ -109,9 +113,23 @@ func (r *run) start(ctx context.Context, lib server.Library, profiles string) (e
 	return nil
 }
 
+// moveAway puts the scenario's distance between the nodes and their broker.
+func (r *run) moveAway() (err error) {
+	if r.trip == 0 {
+		return nil
+	}
+	if r.delay, err = newDelay(r.broker.addr, r.trip/2); err == nil {
+		r.broker.addr = r.delay.addr()
+	}
+	return err
+}
+
 func (r *run) stop() {
 	for _, p := range r.servers {
 		p.stop()
+	}
+	if r.delay != nil {
+		r.delay.close()
 	}
 	if r.broker.stop != nil {
 		r.broker.stop()

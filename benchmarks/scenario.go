@@ -21,7 +21,8 @@ type scenario struct {
 	name  string
 	unit  string
 	plan  load.Plan
-	nodes int // of libraries that have a broker, 0 for 1
+	nodes int           // of libraries that have a broker, 0 for 1
+	trip  time.Duration // between those nodes and their broker and back, beside what it takes on one machine
 	idle  bool
 	joins int // rooms that are there already
 	// sendBuffer of the server's sockets, 0 for what the kernel finds best, which may be 4 MB.

@@ -26,7 +26,16 @@ func (b *broken) Keep(ctx context.Context, topic string, data []byte, n int, d t
 func (b *broken) Follow(
 	ctx context.Context, topic string, n int, deliver func(uint64, []byte), live func(), lost func(error),
 ) (func(), error) {
-	if b.follow == nil {
+	if b.follow == nil || b.direct {
+		return b.Node.Follow(ctx, topic, n, deliver, live, lost)
+	}
+	return b.follow(b.Node, ctx, topic, n, deliver, live, lost)
+}
+
+func (b *broken) FollowDirect(
+	ctx context.Context, topic string, n int, deliver func(uint64, []byte), live func(), lost func(error),
+) (func(), error) {
+	if b.follow == nil || !b.direct {
 		return b.Node.Follow(ctx, topic, n, deliver, live, lost)
 	}
 	return b.follow(b.Node, ctx, topic, n, deliver, live, lost)

@@ -80,6 +80,7 @@ type broken struct {
 	subscribe func(b *Node, ctx context.Context, topic string, deliver func([]byte), lost func(error)) (func(), error)
 	keep      func(b *Node, ctx context.Context, topic string, data []byte, n int, d time.Duration) error
 	follow    followFunc
+	direct    bool          // subscribe and follow are SubscribeDirect and FollowDirect, and the others are sound
 	back      func(b *Node) // is called before the node is connected again
 }
 
@@ -91,7 +92,14 @@ func (b *broken) Publish(ctx context.Context, topic string, data []byte) error {
 }
 
 func (b *broken) Subscribe(ctx context.Context, topic string, deliver func([]byte), lost func(error)) (func(), error) {
-	if b.subscribe == nil {
+	if b.subscribe == nil || b.direct {
+		return b.Node.Subscribe(ctx, topic, deliver, lost)
+	}
+	return b.subscribe(b.Node, ctx, topic, deliver, lost)
+}
+
+func (b *broken) SubscribeDirect(ctx context.Context, topic string, deliver func([]byte), lost func(error)) (func(), error) {
+	if b.subscribe == nil || !b.direct {
 		return b.Node.Subscribe(ctx, topic, deliver, lost)
 	}
 	return b.subscribe(b.Node, ctx, topic, deliver, lost)
@@ -154,6 +162,39 @@ func (f fault) mustBeFound(t *testing.T, checks []check) {
 	if found != len(strings.Fields(f.checks)) {
 		t.Errorf("there are no such checks as %s", f.checks)
 	}
+}
+
+// TestBrokenDirectBrokers: the suite finds what is wrong with SubscribeDirect or FollowDirect only, as it finds
+// that of Subscribe and Follow.
+func TestBrokenDirectBrokers(t *testing.T) {
+	directly := func(t *testing.T, all []check, names string, faults []fault) {
+		var checks []check
+		for _, c := range only(all, names) {
+			checks = append(checks, check{c.name, c.needs, func(t testing.TB, s Setup) { c.run(t, s.directly()) }})
+		}
+		tried := map[string]bool{}
+		for _, f := range faults {
+			b := f.broker()
+			found := slices.DeleteFunc(strings.Fields(f.checks), func(name string) bool { return !strings.Contains(names, " "+name+" ") })
+			if b.subscribe == nil && b.follow == nil || len(found) == 0 {
+				continue
+			}
+			for _, name := range found {
+				tried[name] = true
+			}
+			f.checks = strings.Join(found, " ")
+			broker := f.broker
+			f.broker = func() *broken { b := broker(); b.direct = true; return b }
+			t.Run(f.fault, func(t *testing.T) { f.mustBeFound(t, checks) })
+		}
+		if len(tried) < 5 {
+			t.Errorf("only these checks have been tried: %v", tried)
+		}
+	}
+	directly(t, append(slices.Clone(deliveryChecks), outageChecks...), directChecks, brokenBrokers)
+	t.Run("Keeper", func(t *testing.T) {
+		directly(t, allKeeperChecks(), directKeeperChecks, slices.Concat(brokenPasts, brokenPositions, brokenCalls))
+	})
 }
 
 // bounded delivers by a goroutine, and drops what comes while so many messages wait.

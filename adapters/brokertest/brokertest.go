@@ -23,7 +23,8 @@
 //
 // A failure says which promise is broken and, where it can, how to mend it. The promises of a Keeper are
 // checked below the subtest Keeper: first those of a Broker, with Keep for Publish and Follow for Subscribe,
-// then its own. Most of these need Cut and Heal; those about lost data need Wipe, too.
+// then its own. Most of these need Cut and Heal; those about lost data need Wipe, too. Those of SubscribeDirect
+// and FollowDirect are checked below the subtest Direct, if the broker has these methods.
 package brokertest
 
 import (
@@ -110,7 +111,8 @@ func (s Setup) has(n need) (ok bool, name string) {
 }
 
 // Run checks each promise of [wsroom.Broker] in a subtest of its own, for which it calls setup. If the
-// brokers are Keepers, it also checks each promise of [wsroom.Keeper], in subtests of the subtest Keeper.
+// brokers are Keepers, it also checks each promise of [wsroom.Keeper], in subtests of the subtest Keeper. If they
+// have SubscribeDirect, it checks that in subtests of the subtest Direct.
 // Setups may share a server if nobody else uses it, because no topic is used twice. Messages have up to as
 // many bytes as the broker's MaxData allows, but at most 16 MiB, and up to 1 MiB if the broker has no
 // MaxData. Under the race detector there are fewer topics and messages.
@@ -127,6 +129,8 @@ func Run(t *testing.T, setup func(t testing.TB) Setup) {
 			t.Run(c.name, func(t *testing.T) { c.try(t, setup(t)) })
 		}
 	})
+
+	t.Run("Direct", func(t *testing.T) { runDirect(t, setup) })
 }
 
 // try runs the check if the Setup has what it needs.

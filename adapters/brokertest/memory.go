@@ -7,6 +7,7 @@ import (
 	"sync"
 
 	"github.com/wsroom/wsroom"
+	"github.com/wsroom/wsroom/internal/lookup"
 )
 
 var (
@@ -123,6 +124,8 @@ type Node struct {
 	cut     bool
 	topics  map[string][]*inbox // the subscriptions
 	follows map[string][]*inbox
+
+	mostTopics, mostFollows int // see lookup.Delete
 }
 
 // Down cuts this node off: Publish and Keep fail, Subscribe and Follow wait, and the node misses what others
@@ -218,7 +221,7 @@ func (n *Node) begin(ctx context.Context, to map[string][]*inbox, topic string, 
 	}
 
 	return func() {
-		n.remove(to, topic, i)
+		n.remove(topic, i)
 		i.stop()
 	}, nil
 }
@@ -241,13 +244,21 @@ func (n *Node) add(to map[string][]*inbox, topic string, i *inbox, first func())
 	return true
 }
 
-func (n *Node) remove(from map[string][]*inbox, topic string, i *inbox) {
+func (n *Node) remove(topic string, i *inbox) {
 	n.server.mu.Lock()
 	defer n.server.mu.Unlock()
+	n.topics = removed(n.topics, topic, i, &n.mostTopics)
+	n.follows = removed(n.follows, topic, i, &n.mostFollows)
+}
+
+// removed returns the inboxes without one of them.
+func removed(from map[string][]*inbox, topic string, i *inbox, most *int) map[string][]*inbox {
 	rest := slices.DeleteFunc(from[topic], func(other *inbox) bool { return other == i })
-	if from[topic] = rest; len(rest) == 0 {
-		delete(from, topic)
+	if len(rest) == 0 {
+		return lookup.Delete(from, topic, most)
 	}
+	from[topic] = rest
+	return from
 }
 
 // inbox holds what waits for one subscriber or follower. While it isn't empty, a goroutine delivers it.

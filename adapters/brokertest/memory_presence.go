@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/wsroom/wsroom"
+	"github.com/wsroom/wsroom/internal/lookup"
 )
 
 // unleased is how long the entries of a node are kept before its first Renew.
@@ -20,6 +21,8 @@ type presence struct {
 	infos map[[2]string]string                  // what they show, by room and identity
 	ends  map[string]time.Time                  // when the nodes' leases end
 	held  map[string]bool                       // the nodes that have renewed
+
+	mostRooms, mostInfos int // see lookup.Delete
 }
 
 var _ wsroom.PresenceStore = (*Memory)(nil)
@@ -142,9 +145,9 @@ func (p *presence) exitLocked(room, identity, node string) (last bool) {
 	if delete(nodes, node); len(nodes) > 0 {
 		return false
 	}
-	delete(p.infos, [2]string{room, identity})
+	p.infos = lookup.Delete(p.infos, [2]string{room, identity}, &p.mostInfos)
 	if delete(p.rooms[room], identity); len(p.rooms[room]) == 0 {
-		delete(p.rooms, room)
+		p.rooms = lookup.Delete(p.rooms, room, &p.mostRooms)
 	}
 	return true
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"sync"
 	"sync/atomic"
+	"time"
 )
 
 var (
@@ -14,16 +15,18 @@ var (
 
 // inbox holds what waits for one subscriber. While it isn't empty, a goroutine handles it.
 type inbox struct {
-	handle  func(item)    // calls the subscriber by way of call
-	follows bool          // it is told of its first subscription, too
-	joined  chan struct{} // closed by the line once it has subscribed
-	turn    sync.Mutex    // held while the subscriber is called
+	handle  func(item)      // calls the subscriber by way of call
+	direct  func(item) bool // reports whether the line's goroutine may handle the item; nil: none. mu is locked
+	follows bool            // it is told of its first subscription, too
+	joined  chan struct{}   // closed by the line once it has subscribed
+	turn    sync.Mutex      // held while the subscriber is called
 	stopped atomic.Bool
 
 	mu      sync.Mutex // guards what follows
 	waiting []item
 	bytes   int // of the messages that wait
 	busy    bool
+	took    time.Duration // for the last item, if direct isn't nil
 }
 
 // item is a message, a report that some messages may have been missed, or a follower's timer.
@@ -46,10 +49,33 @@ func (i *inbox) subscribed(err error) {
 	}
 }
 
+// hear takes a message. If it is alone, the caller may handle it.
+func (i *inbox) hear(it item, alone bool) {
+	i.mu.Lock()
+	if !alone || i.direct == nil || i.busy || i.took > atOnce || !i.direct(it) {
+		i.add(it)
+		i.mu.Unlock()
+		return
+	}
+	i.busy = true
+	i.mu.Unlock()
+	i.timed(it)
+
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if i.busy = len(i.waiting) > 0; i.busy {
+		go i.work()
+	}
+}
+
 // put never waits. It drops what is too much, and a report takes its place.
 func (i *inbox) put(it item) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
+	i.add(it)
+}
+
+func (i *inbox) add(it item) {
 	if i.stopped.Load() {
 		return
 	}
@@ -69,8 +95,22 @@ func (i *inbox) put(it item) {
 
 func (i *inbox) work() {
 	for it, ok := i.take(); ok; it, ok = i.take() {
-		i.handle(it)
+		i.timed(it)
 	}
+}
+
+// timed handles an item and notes how long that took. The inbox is busy.
+func (i *inbox) timed(it item) {
+	if i.direct == nil {
+		i.handle(it)
+		return
+	}
+	began := time.Now()
+	i.handle(it)
+	took := time.Since(began)
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	i.took = took
 }
 
 func (i *inbox) take() (it item, ok bool) {

@@ -40,11 +40,18 @@ func (b *Broker) Keep(ctx context.Context, topic string, data []byte, n int, d t
 		publish = "SPUBLISH"
 	}
 
-	return offer(ctx, "keep", data, func(message string) error {
-		id, err := keepScript.Exec(ctx, b.client, keys(prefix, topic), []string{
+	return l.offer(ctx, "keep", data, func(over rueidis.CommandClient, message string) error {
+		args := []string{
 			message, strconv.Itoa(n), inMs(d),
 			publish, prefix + topic, idOf(l.newest.Load()), inMs(b.hold),
-		}).ToString()
+		}
+		var answer rueidis.RedisResult
+		if over == rueidis.CommandClient(b.client) {
+			answer = keepScript.Exec(ctx, b.client, keys(prefix, topic), args)
+		} else {
+			answer = over.Do(ctx, over.B().Evalsha().Sha1(keepSHA).Numkeys(2).Key(keys(prefix, topic)...).Arg(args...).Build())
+		}
+		id, err := answer.ToString()
 		l.saw(position(id))
 		return err
 	})
@@ -90,6 +97,22 @@ func (b *Broker) Follow(
 	ctx context.Context, topic string, n int,
 	deliver func(position uint64, data []byte), live func(), lost func(error),
 ) (stop func(), err error) {
+	return b.follow(ctx, topic, n, deliver, live, lost, false)
+}
+
+// FollowDirect is [Broker.Follow] for a deliver that returns at once, as [Broker.SubscribeDirect] is for
+// Subscribe; see [wsroom.Keeper].
+func (b *Broker) FollowDirect(
+	ctx context.Context, topic string, n int,
+	deliver func(position uint64, data []byte), live func(), lost func(error),
+) (stop func(), err error) {
+	return b.follow(ctx, topic, n, deliver, live, lost, true)
+}
+
+func (b *Broker) follow(
+	ctx context.Context, topic string, n int,
+	deliver func(position uint64, data []byte), live func(), lost func(error), direct bool,
+) (stop func(), err error) {
 	if err := ctx.Err(); err != nil {
 		return nil, fmt.Errorf("redisbroker: follow: %w", err)
 	}
@@ -100,6 +123,9 @@ func (b *Broker) Follow(
 		deliver: deliver, live: live, lost: lost, begun: make(chan error, 1),
 	}
 	f.handle = f.receive
+	if direct {
+		f.direct = f.goesOn
+	}
 	f.ctx, f.cancel = context.WithCancel(context.Background())
 	f.timer = time.AfterFunc(b.hold/4+rand.N(b.hold/4), func() { f.put(item{idle: true}) })
 
@@ -168,6 +194,13 @@ func (f *follower) receive(it item) {
 		f.repair(errBack)
 		f.heard = p
 	}
+}
+
+// goesOn reports whether the item is the next message, for which nothing is read. The inbox isn't busy, and mu is
+// locked.
+func (f *follower) goesOn(it item) bool {
+	id, _, _ := strings.Cut(it.data, " ")
+	return f.isLive && position(id) > f.last
 }
 
 func (f *follower) pass(p uint64, data string) {

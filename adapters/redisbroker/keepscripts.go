@@ -1,6 +1,11 @@
 package redisbroker
 
-import "github.com/redis/rueidis"
+import (
+	"crypto/sha1"
+	"fmt"
+
+	"github.com/redis/rueidis"
+)
 
 // keptBase is the beginning of the scripts for what is kept. A topic has two keys, of which one at most
 // exists: a stream with what is kept, and a string with the id of the last message, once that has gone. The
@@ -45,7 +50,7 @@ var (
 	// channel, and an id that a new stream must be above. It answers the message's id. The number in an id has
 	// 20 bits of a position, so a new millisecond begins before they are used up: that matters only where the
 	// clock was set back.
-	keepScript = rueidis.NewLuaScript(keptBase + `
+	keepText = keptBase + `
 local data, n, age, publish, channel, above = unpack(ARGV)
 local id = redis.call('XADD', stream, 'NOMKSTREAM', 'MAXLEN', '~', n, '*', 'd', data)
 if not id then
@@ -58,7 +63,9 @@ end
 redis.call('PEXPIRE', stream, age + hold)
 redis.call(publish, channel, id .. ' ' .. data)
 return id
-`)
+`
+	keepScript = rueidis.NewLuaScript(keepText)
+	keepSHA    = fmt.Sprintf("%x", sha1.Sum([]byte(keepText))) // by which Redis knows the script
 
 	// readScript takes the id from which to read, with a '(' to leave that out, or '+' for the end; a command,
 	// and the other end of what it reads; how many entries and bytes to read, of which it may exceed the bytes;

@@ -36,6 +36,12 @@ const (
 	partitions = 16  // of the topics, on a cluster; all nodes must use the same number
 	batch      = 500 // channels in a command
 	reads      = 256 // of what is kept, at the same time over each line
+
+	// together is the longest time between two messages that came in one read. The second one is delivered by
+	// another goroutine, so that those of many topics use all processors.
+	together = 20 * time.Microsecond
+	// atOnce is how long a delivery takes at most for the next one to be direct.
+	atOnce = time.Millisecond
 )
 
 // Broker implements [wsroom.Broker] and [wsroom.Keeper]. [New] makes it. Its methods may be called concurrently.
@@ -48,7 +54,8 @@ type Broker struct {
 
 // New returns a broker over a client, which it doesn't close. The caller closes the client when all
 // subscriptions have been stopped. The client's mode says whether it is a cluster. While there are
-// subscriptions the broker has a connection of its own for them, on a cluster up to 16.
+// subscriptions the broker has a connection of its own for them, on a cluster up to 16. It sends its messages over
+// these, too, so rueidis.ClientOption.RingScaleEachConn must not be less than 10, its default.
 func New(client rueidis.Client) *Broker {
 	b := &Broker{client: client, sharded: client.Mode() == rueidis.ClientModeCluster, hold: 2 * time.Minute}
 	n := 1
@@ -92,24 +99,37 @@ func (tooLarge) Rejected() bool { return true }
 // it fails at once, or when ctx ends. The error for more than [MaxData] has a method Rejected that returns
 // true.
 func (b *Broker) Publish(ctx context.Context, topic string, data []byte) error {
-	_, prefix := b.locate(topic)
-	return offer(ctx, "publish", data, func(message string) error {
+	l, prefix := b.locate(topic)
+	return l.offer(ctx, "publish", data, func(over rueidis.CommandClient, message string) error {
 		if b.sharded {
-			return b.client.Do(ctx, b.client.B().Spublish().Channel(prefix+topic).Message(message).Build()).Error()
+			return over.Do(ctx, over.B().Spublish().Channel(prefix+topic).Message(message).Build()).Error()
 		}
-		return b.client.Do(ctx, b.client.B().Publish().Channel(prefix+topic).Message(message).Build()).Error()
+		return over.Do(ctx, over.B().Publish().Channel(prefix+topic).Message(message).Build()).Error()
 	})
 }
 
-// offer has send, which uses ctx, take data to Redis, and waits no longer than ctx allows.
-func offer(ctx context.Context, what string, data []byte, send func(message string) error) error {
+// offer has send, which uses ctx, take data to Redis, and waits no longer than ctx allows. It does so over the
+// connection of the subscriptions if there is one.
+func (l *line) offer(
+	ctx context.Context, what string, data []byte, send func(over rueidis.CommandClient, message string) error,
+) error {
 	if len(data) > MaxData {
 		return tooLarge(len(data))
 	}
 	message := string(data) // a command whose context has ended may still be written a little later
+	if s := l.sender.Load(); s != nil && ctx.Err() == nil {
+		done, err := s.try(ctx, func(over rueidis.CommandClient) error { return send(over, message) })
+		if err != nil {
+			return fmt.Errorf("redisbroker: %s: %w", what, err)
+		}
+		if done {
+			return nil
+		}
+	}
+
 	for ctx.Err() == nil {
 		done := make(chan error, 1)
-		go func() { done <- send(message) }() // rueidis waits for a dial in progress, whatever ctx says
+		go func() { done <- send(l.client, message) }() // rueidis waits for a dial in progress, whatever ctx says
 		select {
 		case err := <-done:
 			switch {
@@ -127,11 +147,23 @@ func offer(ctx context.Context, what string, data []byte, send func(message stri
 
 // Subscribe implements [wsroom.Broker]. It waits for Redis as long as ctx allows.
 func (b *Broker) Subscribe(ctx context.Context, topic string, deliver func(data []byte), lost func(error)) (stop func(), err error) {
+	return b.subscribe(ctx, topic, deliver, lost, nil)
+}
+
+// SubscribeDirect is [Broker.Subscribe] for a deliver that returns at once; see [wsroom.Broker]. A message that
+// comes alone is delivered by the goroutine that reads from Redis, unless the last one took long.
+func (b *Broker) SubscribeDirect(ctx context.Context, topic string, deliver func(data []byte), lost func(error)) (stop func(), err error) {
+	return b.subscribe(ctx, topic, deliver, lost, func(item) bool { return true })
+}
+
+func (b *Broker) subscribe(
+	ctx context.Context, topic string, deliver func(data []byte), lost func(error), direct func(item) bool,
+) (stop func(), err error) {
 	if err := ctx.Err(); err != nil {
 		return nil, fmt.Errorf("redisbroker: subscribe: %w", err)
 	}
 	l, prefix := b.locate(topic)
-	i := &inbox{joined: make(chan struct{})}
+	i := &inbox{direct: direct, joined: make(chan struct{})}
 	i.handle = func(it item) {
 		i.call(func() {
 			if it.lost != nil {
@@ -161,11 +193,15 @@ func (b *Broker) Subscribe(ctx context.Context, topic string, deliver func(data 
 type line struct {
 	client  rueidis.Client
 	sharded bool
-	wake    chan struct{} // holds one element when topics have been added or removed
-	reads   chan struct{} // holds one element for each read of what is kept that is going on
-	newest  atomic.Uint64 // the highest position seen on any topic
+	wake    chan struct{}          // holds one element when topics have been added or removed
+	reads   chan struct{}          // holds one element for each read of what is kept that is going on
+	newest  atomic.Uint64          // the highest position seen on any topic
+	sender  atomic.Pointer[sender] // nil while no connection has subscribed to anything
 
-	mu      sync.Mutex // guards what follows; a message reaches its inboxes under it
+	reading sync.Mutex // held while a message goes to its inboxes, so that none does when its connection has ended
+	freeAt  time.Time  // when the last message had done so; guarded by reading
+
+	mu      sync.Mutex // guards what follows
 	running bool
 	number  int               // of the connection
 	topics  map[string]*topic // by channel
@@ -176,7 +212,7 @@ type line struct {
 type topic struct {
 	asked      bool // a subscription was asked for on this connection
 	subscribed bool
-	inboxes    []*inbox
+	inboxes    []*inbox // is replaced, never changed
 }
 
 func (l *line) add(channel string, i *inbox) {
@@ -187,7 +223,7 @@ func (l *line) add(channel string, i *inbox) {
 		t = &topic{}
 		l.topics[channel] = t
 	}
-	t.inboxes = append(t.inboxes, i)
+	t.inboxes = append(slices.Clip(t.inboxes), i)
 	if t.subscribed {
 		i.subscribed(nil)
 		return
@@ -207,7 +243,7 @@ func (l *line) remove(channel string, i *inbox) {
 	if t == nil {
 		return
 	}
-	t.inboxes = slices.DeleteFunc(t.inboxes, func(other *inbox) bool { return other == i })
+	t.inboxes = slices.DeleteFunc(slices.Clone(t.inboxes), func(other *inbox) bool { return other == i })
 	if len(t.inboxes) == 0 {
 		l.changed[channel] = true
 		notify(l.wake)
@@ -248,6 +284,7 @@ func (l *line) run() {
 func (l *line) serve() error {
 	conn, release := l.client.Dedicate()
 	defer release()
+	defer l.sender.Store(nil)
 	l.mu.Lock()
 	number := l.number
 	l.mu.Unlock()
@@ -265,6 +302,9 @@ func (l *line) serve() error {
 		if err := l.ask(conn, join, leave); err != nil || idle {
 			return err
 		}
+		if len(join) > 0 && l.sender.Load() == nil {
+			l.sender.Store(&sender{conn: conn})
+		}
 		select {
 		case <-l.wake:
 		case err := <-broken:
@@ -277,6 +317,8 @@ func (l *line) serve() error {
 
 // ended notes a connection's end and reports whether another one is needed.
 func (l *line) ended(err error) bool {
+	l.reading.Lock()
+	defer l.reading.Unlock()
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.number++
@@ -337,13 +379,23 @@ func (l *line) ask(conn rueidis.DedicatedClient, join, leave []string) error {
 
 // message and answer take what the connection of that number receives, in its order.
 func (l *line) message(number int, m rueidis.PubSubMessage) {
+	l.reading.Lock()
+	defer l.reading.Unlock()
+	alone := time.Since(l.freeAt) > together
+	for _, i := range l.inboxes(number, m.Channel) {
+		i.hear(item{data: m.Message}, alone)
+	}
+	l.freeAt = time.Now()
+}
+
+// inboxes returns those of a channel, or none if the connection of that number has ended.
+func (l *line) inboxes(number int, channel string) []*inbox {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if t := l.topics[m.Channel]; t != nil && l.number == number {
-		for _, i := range t.inboxes {
-			i.put(item{data: m.Message})
-		}
+	if t := l.topics[channel]; t != nil && l.number == number {
+		return t.inboxes
 	}
+	return nil
 }
 
 // answer returns false if Redis has ended a subscription by itself.

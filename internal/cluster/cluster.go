@@ -43,6 +43,11 @@ type Broker interface {
 // limited is a Broker that limits the data of one call.
 type limited interface{ MaxData() int }
 
+// direct is a Broker that can call a deliver from its reading goroutine. A node's returns at once.
+type direct interface {
+	SubscribeDirect(ctx context.Context, topic string, deliver func(data []byte), lost func(error)) (stop func(), err error)
+}
+
 // rejection is an error by which a Broker can say that it will never take the data.
 type rejection interface{ Rejected() bool }
 

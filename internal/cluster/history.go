@@ -18,6 +18,11 @@ type Keeper interface {
 	Follow(ctx context.Context, topic string, n int, deliver func(position uint64, data []byte), live func(), lost func(error)) (stop func(), err error)
 }
 
+// directKeeper is a Keeper that can call a deliver from its reading goroutine. A node's returns at once.
+type directKeeper interface {
+	FollowDirect(ctx context.Context, topic string, n int, deliver func(position uint64, data []byte), live func(), lost func(error)) (stop func(), err error)
+}
+
 // History says what the broker keeps of each room. Messages to all connections aren't kept. All nodes with
 // the same name have a History, or none has.
 //
@@ -84,7 +89,11 @@ func (s *subscription) follow(ctx context.Context) (stop func(), err error) {
 	s.following, s.seen, s.at = f, map[nodeID]seen{}, 0
 	s.mu.Unlock()
 
-	stop, err = n.keeper.Follow(ctx, n.topicName(s.room), n.cfg.History.Messages, f.deliver, f.becomeLive, f.lost)
+	call := n.keeper.Follow
+	if k, ok := n.keeper.(directKeeper); ok {
+		call = k.FollowDirect
+	}
+	stop, err = call(ctx, n.topicName(s.room), n.cfg.History.Messages, f.deliver, f.becomeLive, f.lost)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if err == nil {

@@ -32,6 +32,7 @@ type Node struct {
 
 	mu     sync.Mutex // guards the rest, and the subscriptions' users and linger
 	subs   map[string]*subscription
+	most   int             // see lookup.Delete
 	ended  map[string]past // by room: what its last subscription had seen; only for rooms not in subs
 	closed bool
 }

@@ -260,11 +260,13 @@ func (o *outbox) topic(room string) *topic {
 }
 
 func (o *outbox) forgetIdle() {
+	busy := map[string]*topic{} // a new one, because a map keeps its memory
 	for room, t := range o.topics {
-		if t.phase == idle {
-			delete(o.topics, room)
+		if t.phase != idle {
+			busy[room] = t
 		}
 	}
+	o.topics = busy
 }
 
 // lastSequence returns the sequence of the node's last message.

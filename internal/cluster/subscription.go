@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/wsroom/wsroom/internal/lookup"
 	"github.com/wsroom/wsroom/internal/serial"
 )
 
@@ -118,7 +119,11 @@ func (s *subscription) subscribe(ctx context.Context) (stop func(), err error) {
 	if s.kept {
 		return s.follow(ctx)
 	}
-	return s.node.cfg.Broker.Subscribe(ctx, s.node.topicName(s.room), s.deliver, s.lost)
+	subscribe := s.node.cfg.Broker.Subscribe
+	if b, ok := s.node.cfg.Broker.(direct); ok {
+		subscribe = b.SubscribeDirect
+	}
+	return subscribe(ctx, s.node.topicName(s.room), s.deliver, s.lost)
 }
 
 // subscribed lets members in. If they did without the subscription, they may have missed messages.
@@ -226,7 +231,7 @@ func (s *subscription) makeWay() bool {
 		return false
 	}
 
-	delete(n.subs, s.room)
+	n.subs = lookup.Delete(n.subs, s.room, &n.most)
 	n.remember(s.room, s.lastSeen())
 	n.wg.Add(1)
 	return true

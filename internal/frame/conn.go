@@ -83,7 +83,7 @@ type Conn struct {
 	rushed    uint8 // reads that didn't have to wait
 	lack      int16 // bytes that fragments have carried too few
 	deflate   bool  // permessage-deflate was negotiated; doesn't change once something is read
-	layered   bool  // the socket is TLS; set by NewConn
+	gotFirst  int16 // bytes that came last where a message was waited for, or firstSize if they were more
 	readFunc  func(fd uintptr) bool
 	unpacking *unpacking // nil unless a compressed message is being read
 	active    int64      // when bytes last came that WaitOrQuiet didn't drop, by Now; 0: none have
@@ -122,7 +122,6 @@ func NewConn(socket net.Conn, early []byte, owner Owner, limits *Limits) *Conn {
 	if raw := rawConn(socket); raw != nil {
 		c.raw, c.readFunc, c.writeFunc = raw, c.rawRead, c.rawWrite
 	}
-	_, c.layered = socket.(layered)
 	c.readMu.Lock()
 	c.unread(early)
 	c.readMu.Unlock()
@@ -190,14 +189,11 @@ func (c *Conn) Kill() { Kill(c.Conn) }
 
 // Kill closes a socket as [Conn.Kill] does. The socket needn't have a [Conn].
 func Kill(socket net.Conn) {
-	if t, ok := socket.(layered); ok {
+	if t, ok := socket.(interface{ NetConn() net.Conn }); ok {
 		socket = t.NetConn()
 	}
 	_ = socket.Close()
 }
-
-// layered is what a *tls.Conn is.
-type layered interface{ NetConn() net.Conn }
 
 // Hangup closes the socket. Over TLS it sends the closing alert first.
 func (c *Conn) Hangup() { _ = c.Conn.Close() }

@@ -144,44 +144,6 @@ func TestWaitTakesTheClose(t *testing.T) {
 	}
 }
 
-// sized is a socket that is TLS as far as a Conn can tell, and notes how much each read asks for.
-type sized struct {
-	chunked
-	asked []int
-}
-
-func (s *sized) NetConn() net.Conn { return s }
-
-func (s *sized) Read(p []byte) (int, error) {
-	s.asked = append(s.asked, len(p))
-	return s.chunked.Read(p)
-}
-
-// Over TLS a connection holds a small buffer while it waits for a message, and a larger one for the rest of it.
-func TestWaitOverTLSHoldsLittle(t *testing.T) {
-	long := string(fromClient(0x82, fill(2000, 1)))
-	socket := &sized{chunked: chunked{stream: []byte(long + long), end: io.EOF}}
-	wire, _ := newWire(socket, nil, relaxed)
-	got := make([]byte, 0, len(long))
-	for len(got) < len(long) {
-		if len(got) == 0 {
-			if err := wire.Wait(); err != nil {
-				t.Fatal(err)
-			}
-		}
-		n, err := wire.Read(got[len(got):cap(got)])
-		if got = got[:len(got)+n]; err != nil {
-			t.Fatal(err)
-		}
-	}
-	if string(got) != long {
-		t.Error("what was read differs from what was sent")
-	}
-	if len(socket.asked) != 2 || socket.asked[0] > 512 || socket.asked[1] < 2048 {
-		t.Errorf("reads of %d bytes", socket.asked)
-	}
-}
-
 // The owner hears of each ping and pong, also of those that Wait swallows, and of no other frame alone.
 func TestOwnerHearsOfControlFrames(t *testing.T) {
 	server, _ := pipePair(t)

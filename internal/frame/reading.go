@@ -35,13 +35,6 @@ const (
 
 var readBuffers = sync.Pool{New: func() any { return new([readSize]byte) }}
 
-// waitSize is the size of the buffer that a connection over TLS holds while it waits for a message. TLS has the
-// rest of what came at hand, so a second read costs little. Over other sockets that have no file descriptor to
-// wait on, it would be a system call.
-const waitSize = 512
-
-var waitBuffers = sync.Pool{New: func() any { return new([waitSize]byte) }}
-
 // LastRead returns when the peer's bytes last came, by [Now].
 func (c *Conn) LastRead() int64 { return c.lastRead.Load() }
 
@@ -416,34 +409,43 @@ func (c *Conn) yield() {
 	}
 }
 
+// firstSize is the size of the buffer with which a message is waited for where the file descriptor can't be waited
+// on: an idle connection holds it.
+const firstSize = 512
+
+var firstBuffers = sync.Pool{New: func() any { return new([firstSize]byte) }}
+
 // plainRead reads from a socket whose file descriptor can't be waited on.
 func (c *Conn) plainRead() {
+	if c.into == nil && c.in.between() && c.gotFirst < firstSize {
+		first := firstBuffers.Get().(*[firstSize]byte)
+		c.plainReadInto(first[:])
+		if c.gotFirst = int16(c.got); c.got > 0 {
+			c.buf = readBuffers.Get().(*[readSize]byte)
+			c.r, c.w = 0, copy(c.buf[:], first[:c.got])
+		}
+		firstBuffers.Put(first)
+		return
+	}
+
 	p := c.into
 	var own *[readSize]byte
-	var small *[waitSize]byte
-	switch {
-	case p != nil:
-	case c.layered && c.in.between():
-		small = waitBuffers.Get().(*[waitSize]byte)
-		p = small[:]
-	default:
+	if p == nil {
 		own = readBuffers.Get().(*[readSize]byte)
 		p = own[:]
 	}
+	c.plainReadInto(p)
+	if c.keep(own); own != nil { // as long as much comes, it is read into large buffers
+		c.gotFirst = int16(min(c.got, firstSize))
+	}
+}
 
+func (c *Conn) plainReadInto(p []byte) {
 	c.waiting.Store(Now())
 	n, err := c.Conn.Read(p)
 	if c.got = n; n == 0 {
 		c.readErr = err // an error that comes with bytes comes again without them
 	}
-	if small != nil {
-		if n > 0 {
-			own = readBuffers.Get().(*[readSize]byte)
-			copy(own[:], p[:n])
-		}
-		waitBuffers.Put(small)
-	}
-	c.keep(own)
 }
 
 // keep takes the buffer that was read into, or gives it back if nothing came.

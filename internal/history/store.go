@@ -2,6 +2,7 @@ package history
 
 import (
 	"cmp"
+	"hash/maphash"
 	mathrand "math/rand/v2"
 	"slices"
 	"sync"
@@ -9,6 +10,7 @@ import (
 	"time"
 
 	"github.com/wsroom/wsroom/internal/frame"
+	"github.com/wsroom/wsroom/internal/lookup"
 )
 
 // Config configures a [Store]. All fields but Mark are required.
@@ -30,21 +32,44 @@ type Store struct {
 	bytes     atomic.Int64 // that all logs use
 	uncounted atomic.Int64 // the part of it that Config.Count hasn't been told yet
 
-	mu       sync.Mutex // guards the rest
-	logs     map[string]*Log
-	lastRoom uint64      // the id of the room whose log was begun last
+	lastRoom atomic.Uint64 // the id of the room whose log was begun last
+	seed     maphash.Seed
+	parts    [partCount]part
+
+	trimming sync.Mutex // held while messages are dropped for Config.Total
+
+	mu       sync.Mutex  // guards the rest
 	sweeping *time.Timer // calls sweep; nil if none is due
-	closed   bool
+	closed   bool        // set before the parts are cleared
+}
+
+// partCount is the number of parts of a store: a part is swept under its lock, so it mustn't have too many logs.
+const partCount = 64
+
+// part has some of the logs.
+type part struct {
+	mu   sync.Mutex // guards the rest
+	logs map[string]*Log
+	most int // see lookup.Delete
 }
 
 // NewStore returns an empty [Store]. [Store.Close] ends it.
-func NewStore(cfg Config) *Store { return &Store{cfg: cfg, logs: map[string]*Log{}} }
+func NewStore(cfg Config) *Store {
+	s := &Store{cfg: cfg, seed: maphash.MakeSeed()}
+	for i := range s.parts {
+		s.parts[i].logs = map[string]*Log{}
+	}
+	return s
+}
+
+func (s *Store) part(room string) *part { return &s.parts[maphash.String(s.seed, room)%partCount] }
 
 // Open returns the log of a room that has a member. It begins one if there is none.
 func (s *Store) Open(room string) *Log {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	log := s.open(room)
+	p := s.part(room)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	log := s.open(p, room)
 	log.SetIdle(0)
 	return log
 }
@@ -52,16 +77,18 @@ func (s *Store) Open(room string) *Log {
 // Find returns the room's log, for a message that comes. It returns nil if there is none: then nobody can come
 // back to the room. With Config.Shared it begins one, because a member of another node may come here.
 func (s *Store) Find(room string) *Log {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+	p := s.part(room)
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	if s.cfg.Shared {
-		return s.open(room)
+		return s.open(p, room)
 	}
-	return s.logs[room]
+	return p.logs[room]
 }
 
-func (s *Store) open(room string) *Log {
-	log := s.logs[room]
+// open is Open for a caller that has locked the room's part.
+func (s *Store) open(p *part, room string) *Log {
+	log := p.logs[room]
 	if log != nil {
 		return log
 	}
@@ -72,28 +99,28 @@ func (s *Store) open(room string) *Log {
 		birth = mathrand.Uint64() | 1
 		start.Stream = uint64(time.Now().UnixMicro())
 	}
-	s.lastRoom++
-	log = New(&s.cfg.Limits, s.lastRoom, birth, start)
-	log.store, log.over = s, s.closed
-	s.logs[room] = log
-	s.sweepLater()
+	log = New(&s.cfg.Limits, s.lastRoom.Add(1), birth, start)
+	log.store, log.over = s, s.sweepLater()
+	p.logs[room] = log
 	return log
 }
 
 // End ends a room's log. Nothing that is appended to it later counts.
 func (s *Store) End(room string) {
-	s.mu.Lock()
-	s.end(room)
-	s.mu.Unlock()
+	p := s.part(room)
+	p.mu.Lock()
+	p.end(room)
+	p.mu.Unlock()
 	s.tell()
 }
 
-func (s *Store) end(room string) {
-	log := s.logs[room]
+// end is End for a caller that has locked the part.
+func (p *part) end(room string) {
+	log := p.logs[room]
 	if log == nil {
 		return
 	}
-	delete(s.logs, room)
+	p.logs = lookup.Delete(p.logs, room, &p.most)
 	log.mu.Lock()
 	defer log.mu.Unlock()
 	log.clear()
@@ -107,11 +134,19 @@ func (s *Store) Close() {
 	if s.sweeping != nil {
 		s.sweeping.Stop()
 	}
-	for room := range s.logs {
-		s.end(room)
-	}
 	s.mu.Unlock()
+	for i := range s.parts {
+		s.parts[i].clear()
+	}
 	s.tell()
+}
+
+func (p *part) clear() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for room := range p.logs {
+		p.end(room)
+	}
 }
 
 func (s *Store) count(bytes int64) {
@@ -132,39 +167,49 @@ func (s *Store) Settle() {
 	s.tell()
 }
 
-// sweepLater has sweep called if it isn't due already. mu is locked.
-func (s *Store) sweepLater() {
+// sweepLater has sweep called if it isn't due already. It reports whether the store is closed.
+func (s *Store) sweepLater() (closed bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	if s.sweeping == nil && !s.closed {
 		s.sweeping = time.AfterFunc(max(s.cfg.Age/4, time.Second), s.sweep)
 	}
+	return s.closed
 }
 
 // sweep drops messages that are too old, and logs to which nobody can come back.
 func (s *Store) sweep() {
-	unnamed := s.sweepLogs(frame.Now())
-	s.tell()
-	for _, room := range unnamed {
-		s.cfg.Mark(room)
+	s.mu.Lock()
+	s.sweeping = nil // a log that is begun from now on may be in a part that has been swept
+	s.mu.Unlock()
+
+	now, left := frame.Now(), 0
+	for i := range s.parts {
+		unnamed, logs := s.sweepPart(&s.parts[i], now)
+		for _, room := range unnamed {
+			s.cfg.Mark(room)
+		}
+		left += logs
+	}
+	if s.tell(); left > 0 {
+		s.sweepLater()
 	}
 }
 
-// sweepLogs returns the rooms that need a mark.
-func (s *Store) sweepLogs(now int64) (unnamed []string) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for room, log := range s.logs {
+// sweepPart returns the rooms that need a mark, and how many logs are left.
+func (s *Store) sweepPart(p *part, now int64) (unnamed []string, left int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for room, log := range p.logs {
 		over, mark := log.sweep(now)
 		if over && !s.cfg.Shared {
-			s.end(room)
+			p.end(room)
 		}
 		if mark && s.cfg.Shared && s.cfg.Mark != nil {
 			unnamed = append(unnamed, room)
 		}
 	}
-	if s.sweeping = nil; len(s.logs) > 0 {
-		s.sweepLater()
-	}
-	return unnamed
+	return unnamed, len(p.logs)
 }
 
 // sweep drops messages that are too old. over reports that nobody can come back to the log: the room has had no
@@ -183,23 +228,15 @@ func (s *Store) trim() {
 	if s.bytes.Load() <= s.cfg.Total {
 		return
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
+	s.trimming.Lock()
+	defer s.trimming.Unlock()
 	if s.bytes.Load() <= s.cfg.Total { // another call has trimmed meanwhile
 		return
 	}
 
-	type candidate struct {
-		log    *Log
-		newest int64
-	}
-	all := make([]candidate, 0, len(s.logs))
-	for _, log := range s.logs {
-		log.mu.Lock()
-		if log.len > 0 {
-			all = append(all, candidate{log, log.newest()})
-		}
-		log.mu.Unlock()
+	var all []candidate
+	for i := range s.parts {
+		all = s.parts[i].candidates(all)
 	}
 	slices.SortFunc(all, func(a, b candidate) int { return cmp.Compare(a.newest, b.newest) })
 
@@ -209,4 +246,24 @@ func (s *Store) trim() {
 		}
 		c.log.Clear()
 	}
+}
+
+// candidate is a log that has something to drop.
+type candidate struct {
+	log    *Log
+	newest int64 // when its last message came
+}
+
+// candidates appends those of the part.
+func (p *part) candidates(all []candidate) []candidate {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, log := range p.logs {
+		log.mu.Lock()
+		if log.len > 0 {
+			all = append(all, candidate{log, log.newest()})
+		}
+		log.mu.Unlock()
+	}
+	return all
 }

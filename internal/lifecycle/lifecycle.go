@@ -16,6 +16,7 @@ import (
 	"sync"
 
 	"github.com/wsroom/wsroom/internal/frame"
+	"github.com/wsroom/wsroom/internal/lookup"
 )
 
 // Config configures [Rooms]. A nil function isn't called.
@@ -38,6 +39,8 @@ type Rooms struct {
 	rooms map[string]*life
 	held  map[string][]string // rooms that users have left and still need, by user
 	idle  chan struct{}       // closed when there is no room; nil if nobody waits for that
+
+	mostRooms, mostHeld int // see lookup.Delete
 }
 
 // life is one room. It exists while it has users or something is to be called.
@@ -141,7 +144,7 @@ func (r *Rooms) Let(user, room string) bool {
 		return false
 	}
 	if r.held[user] = slices.Delete(rooms, i, i+1); len(rooms) == 1 {
-		delete(r.held, user)
+		r.held = lookup.Delete(r.held, user, &r.mostHeld)
 	}
 	return true
 }
@@ -151,7 +154,7 @@ func (r *Rooms) LetAll(user string) []string {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	rooms := r.held[user]
-	delete(r.held, user)
+	r.held = lookup.Delete(r.held, user, &r.mostHeld)
 	return rooms
 }
 
@@ -209,7 +212,7 @@ func (r *Rooms) Wait(ctx context.Context) {
 
 // remove forgets a room without users. mu is locked.
 func (r *Rooms) remove(l *life) {
-	delete(r.rooms, l.room)
+	r.rooms = lookup.Delete(r.rooms, l.room, &r.mostRooms)
 	if len(r.rooms) == 0 && r.idle != nil {
 		close(r.idle)
 		r.idle = nil

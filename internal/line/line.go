@@ -59,7 +59,7 @@ type Line struct {
 	// coder/websocket has refused what was read with that code, and 0 otherwise.
 	refusal atomic.Int32
 
-	jitter      atomic.Uint32 // 1 to maxJitter from StartHeartbeat on, and 0 before
+	seat        uint32        // in the heartbeat's wheel, plus 1; 0: in none; belongs to the heartbeat
 	emptyFrames bucket.Bucket // belongs to the wire's reader
 
 	// pingedAt is the wire's Listened, plus 1, when the ping that the heartbeat waits for was written. It is 0

@@ -4,6 +4,7 @@ import (
 	"container/list"
 	"sync"
 
+	"github.com/wsroom/wsroom/internal/lookup"
 	"github.com/wsroom/wsroom/internal/serial"
 )
 
@@ -18,6 +19,7 @@ type events struct {
 	mu      sync.Mutex               // guards the rest
 	queue   list.List                // of *event
 	waiting map[string]*list.Element // by room and identity
+	most    int                      // see lookup.Delete
 }
 
 // kind is what an event reports.
@@ -79,7 +81,7 @@ func (e *events) takeOnce(place *list.Element) *event {
 	next := place.Value.(*event)
 	if next.times--; next.times == 0 {
 		e.queue.Remove(place)
-		delete(e.waiting, memberKey(next.Room, next.Identity))
+		e.waiting = lookup.Delete(e.waiting, memberKey(next.Room, next.Identity), &e.most)
 	}
 	return next
 }

@@ -109,7 +109,7 @@ func (b *Book) enterAgain(forgotten bool) {
 	defer b.mu.Unlock()
 
 	for _, in := range b.rooms {
-		for _, m := range in {
+		for _, m := range in.members {
 			m.entered = m.entered && !m.present && !forgotten
 			m.uncertain = m.uncertain && !forgotten
 			b.dropIfUnused(m)
@@ -138,7 +138,7 @@ func (b *Book) audit(ctx context.Context) error {
 
 	stored := b.storedMembers(entries)
 	for _, in := range b.rooms {
-		for _, m := range in {
+		for _, m := range in.members {
 			if stored[m] != m.entered {
 				m.uncertain = true
 				b.sync(m)

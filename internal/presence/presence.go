@@ -14,6 +14,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/wsroom/wsroom/internal/lookup"
 	"github.com/wsroom/wsroom/internal/serial"
 )
 
@@ -62,11 +63,19 @@ type Book struct {
 	audited time.Time // when the store's entries were compared last
 	failing bool      // the last call of the store failed
 
-	mu      sync.Mutex                    // guards the rest, and the members
-	rooms   map[string]map[string]*member // by room and identity
-	todo    []*member                     // to be synced
-	renewal *time.Timer                   // nil for a node that shares no store
+	mu      sync.Mutex // guards the rest, and the members
+	rooms   map[string]room
+	most    int       // see lookup.Delete
+	todo    []*member // to be synced
+	leaving graces
+	renewal *time.Timer // nil for a node that shares no store
 	closed  bool
+}
+
+// room has the members of one room. The zero value has none.
+type room struct {
+	members map[string]*member // by identity
+	most    int                // see lookup.Delete
 }
 
 // member is an identity in a room, by way of this node. It is kept until the store has forgotten it.
@@ -78,7 +87,8 @@ type member struct {
 	shown      string        // the info that this node stored last
 	newer      bool          // info is to be stored; it may be equal to shown, and another node has stored one since
 	conns      int           // may be negative for a moment: a leave can overtake its join
-	grace      *time.Timer   // since the last connection has left; nil if none ever has
+	graceEnd   time.Time     // since the last connection has left
+	waiting    int           // in leaving, plus 1; 0: it isn't there
 	queued     bool          // in todo
 	busy       bool          // a sync is running
 	limit      int           // members that a call with this one may take, since a larger call failed; 0: any number
@@ -96,7 +106,7 @@ func New(c Config) *Book {
 		node:   rand.Text(),
 		prefix: url.QueryEscape(c.Name) + ":", // escaped, a name has no colon
 		batch:  1,
-		rooms:  map[string]map[string]*member{},
+		rooms:  map[string]room{},
 	}
 	b.events.report = b.report
 
@@ -134,10 +144,8 @@ func (b *Book) Count(room, identity, info string, n int) {
 		b.sync(m)
 	case m.conns > 0 || !m.present:
 		b.dropIfUnused(m)
-	case m.grace == nil:
-		m.grace = time.AfterFunc(b.config.Grace, func() { b.graceOver(m) })
 	default:
-		m.grace.Reset(b.config.Grace)
+		b.beginGrace(m)
 	}
 }
 
@@ -145,7 +153,7 @@ func (b *Book) Count(room, identity, info string, n int) {
 func (b *Book) Show(room, identity, info string) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	m := b.rooms[room][identity]
+	m := b.rooms[room].members[identity]
 	if m == nil || m.conns <= 0 {
 		return
 	}
@@ -166,7 +174,7 @@ func (b *Book) Members(ctx context.Context, room string) ([]Member, error) {
 	infos, err := b.infos(ctx, b.key(room))
 
 	b.mu.Lock()
-	for identity, m := range b.rooms[room] {
+	for identity, m := range b.rooms[room].members {
 		if !m.present {
 			continue
 		}
@@ -223,9 +231,12 @@ func (b *Book) close() {
 	if b.renewal != nil {
 		b.renewal.Stop()
 	}
+	if b.leaving.timer != nil {
+		b.leaving.timer.Stop()
+	}
 
 	for _, in := range b.rooms {
-		for _, m := range in {
+		for _, m := range in.members {
 			if m.present = false; !b.shared {
 				b.sync(m)
 			}
@@ -238,17 +249,17 @@ func (b *Book) close() {
 }
 
 // member returns the identity's member, which it makes if there is none; mu is locked.
-func (b *Book) member(room, identity string) *member {
-	in := b.rooms[room]
-	if in == nil {
-		in = map[string]*member{}
-		b.rooms[room] = in
+func (b *Book) member(name, identity string) *member {
+	in := b.rooms[name]
+	if in.members == nil {
+		in.members = map[string]*member{}
+		b.rooms[name] = in
 	}
 
-	m := in[identity]
+	m := in.members[identity]
 	if m == nil {
-		m = &member{room: room, identity: identity}
-		in[identity] = m
+		m = &member{room: name, identity: identity}
+		in.members[identity] = m
 	}
 	return m
 }
@@ -259,21 +270,12 @@ func (b *Book) dropIfUnused(m *member) {
 		return
 	}
 	in := b.rooms[m.room]
-	if in[m.identity] != m {
+	if in.members[m.identity] != m {
 		return
 	}
-	if delete(in, m.identity); len(in) == 0 {
-		delete(b.rooms, m.room)
-	}
-}
-
-// graceOver ends the presence of a member without connections.
-func (b *Book) graceOver(m *member) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if m.conns <= 0 && m.present && !b.closed {
-		m.present = false
-		b.sync(m)
+	in.members = lookup.Delete(in.members, m.identity, &in.most)
+	if b.rooms[m.room] = in; len(in.members) == 0 {
+		b.rooms = lookup.Delete(b.rooms, m.room, &b.most)
 	}
 }
 

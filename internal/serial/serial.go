@@ -7,6 +7,8 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"github.com/wsroom/wsroom/internal/lookup"
 )
 
 // Queue runs calls one after the other, on a goroutine that exists only while there are calls. Each call
@@ -16,6 +18,7 @@ type Queue struct {
 	mu      sync.Mutex // guards the rest
 	waiting []call
 	keys    map[string]bool // keys of the waiting calls
+	most    int             // see lookup.Delete
 	running bool
 	idle    chan struct{} // closed when no call is left; nil if nobody waits for that
 }
@@ -72,7 +75,7 @@ func (q *Queue) next() func() {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if len(q.waiting) == 0 {
-		q.running = false
+		q.running, q.waiting = false, nil
 		if q.idle != nil {
 			close(q.idle)
 			q.idle = nil
@@ -82,7 +85,7 @@ func (q *Queue) next() func() {
 	first := q.waiting[0]
 	q.waiting[0] = call{}
 	q.waiting = q.waiting[1:]
-	delete(q.keys, first.key)
+	q.keys = lookup.Delete(q.keys, first.key, &q.most)
 	return first.run
 }
 

@@ -1,6 +1,7 @@
 package load
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -25,6 +26,7 @@ type Plan struct {
 	Size    int  // of a message, in bytes
 	Prose   bool // fill messages with what compresses like real text
 	Deflate bool // negotiate permessage-deflate
+	Dialers int  // how many connect at the same time, 0 for 32
 
 	Trusted []*x509.Certificate // connect over TLS, to servers with these certificates; nil: without TLS
 }
@@ -44,6 +46,7 @@ type Fleet struct {
 
 	from, to atomic.Int64 // the measured interval, by clock
 	cycles   atomic.Uint64
+	joining  Histogram
 }
 
 // Connect makes all connections of plan, to the servers at addrs in turn within each room. As its first
@@ -78,8 +81,9 @@ func Connect(ctx context.Context, addrs []string, dialect Dialect, plan Plan) (*
 func (f *Fleet) dialAll(ctx context.Context) error {
 	var next atomic.Int64
 	var dialing sync.WaitGroup
-	errs := make([]error, dialers)
-	for w := range dialers {
+	errs := make([]error, cmp.Or(f.plan.Dialers, dialers))
+	began, in := time.Now(), make([]time.Duration, len(f.members))
+	for w := range errs {
 		dialing.Go(func() {
 			for errs[w] == nil {
 				i := int(next.Add(1) - 1)
@@ -87,13 +91,20 @@ func (f *Fleet) dialAll(ctx context.Context) error {
 					return
 				}
 				errs[w] = f.join(ctx, f.members[i])
+				in[i] = time.Since(began)
 			}
 			next.Store(int64(len(f.members)))
 		})
 	}
 	dialing.Wait()
+	for _, d := range in {
+		f.joining.Record(d)
+	}
 	return errors.Join(errs...)
 }
+
+// Joining has when each member was in its room, from the beginning of Connect on.
+func (f *Fleet) Joining() *Histogram { return &f.joining }
 
 // join connects one member as the dialect wants it.
 func (f *Fleet) join(ctx context.Context, m *Member) error {

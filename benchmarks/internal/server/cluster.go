@@ -37,6 +37,9 @@ var Clustered = []Library{
 	{Name: "socket.io", Dialect: load.SocketIO, Run: runSocketIO, Missing: socketIOMissing},
 }
 
+// Distant are the libraries whose nodes are compared far from their broker.
+var Distant = Clustered[:2]
+
 // Returning are the libraries whose clients can come back to another node, and get what they have missed.
 var Returning = []Library{
 	{Name: "wsroom.v1 redis", Broker: Redis, New: newWsroomRedisKept},

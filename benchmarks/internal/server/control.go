@@ -183,12 +183,12 @@ func usage() (u Usage, err error) {
 	if err != nil {
 		return u, err
 	}
-	u.Resident, err = residentOf(string(status))
+	u.Resident, err = ResidentOf(string(status))
 	return u, err
 }
 
-// residentOf finds the anonymous resident memory in the text of /proc/PID/status.
-func residentOf(status string) (int64, error) {
+// ResidentOf finds the anonymous resident memory in the text of /proc/PID/status.
+func ResidentOf(status string) (int64, error) {
 	for line := range strings.Lines(status) {
 		if rest, ok := strings.CutPrefix(line, "RssAnon:"); ok {
 			kb, err := strconv.ParseInt(strings.TrimSuffix(strings.TrimSpace(rest), " kB"), 10, 64)

@@ -10,11 +10,11 @@ import (
 
 func TestResidentOf(t *testing.T) {
 	const status = "Name:\tbench\nVmRSS:\t   20000 kB\nRssAnon:\t   12345 kB\nRssFile:\t    7655 kB\n"
-	if got, err := residentOf(status); err != nil || got != 12345<<10 {
+	if got, err := ResidentOf(status); err != nil || got != 12345<<10 {
 		t.Errorf("%d, %v", got, err)
 	}
 	for _, status := range []string{"", "VmRSS:\t20000 kB\n", "RssAnon:\tmuch kB\n"} {
-		if got, err := residentOf(status); err == nil {
+		if got, err := ResidentOf(status); err == nil {
 			t.Errorf("%q gives %d", status, got)
 		}
 	}

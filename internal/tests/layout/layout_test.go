@@ -23,12 +23,12 @@ const (
 var imports = map[string][]string{
 	"bucket":    {},
 	"goroutine": {},
-	"serial":    {},
+	"serial":    {module + "/internal/lookup"},
 	"site":      {},
 	"lookup":    {},
 	"netpoll":   {},
 	"frame":     {module + "/internal/netpoll", "github.com/coder/websocket"},
-	"history":   {module + "/internal/frame"},
+	"history":   {module + "/internal/frame", module + "/internal/lookup"},
 	"resume":    {module + "/internal/frame", module + "/internal/history"},
 	"outbound": {
 		module + "/internal/frame", module + "/internal/goroutine",
@@ -41,9 +41,9 @@ var imports = map[string][]string{
 	},
 	"request":   {"github.com/go-chi/chi/v5"},
 	"route":     {"github.com/go-chi/chi/v5"},
-	"cluster":   {module + "/internal/frame", module + "/internal/serial"},
-	"lifecycle": {module + "/internal/frame"},
-	"presence":  {module + "/internal/serial"},
+	"cluster":   {module + "/internal/frame", module + "/internal/lookup", module + "/internal/serial"},
+	"lifecycle": {module + "/internal/frame", module + "/internal/lookup"},
+	"presence":  {module + "/internal/lookup", module + "/internal/serial"},
 
 	// for tests only
 	"loopback":  {},
