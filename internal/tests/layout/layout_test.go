@@ -46,9 +46,10 @@ var imports = map[string][]string{
 	"presence":  {module + "/internal/lookup", module + "/internal/serial"},
 
 	// for tests only
-	"loopback":  {},
-	"redistest": {module + "/internal/loopback"},
-	"underrace": {},
+	"loopback":     {},
+	"postgrestest": {module + "/internal/loopback"},
+	"redistest":    {module + "/internal/loopback"},
+	"underrace":    {},
 }
 
 // sources parses the package's files, without tests.
