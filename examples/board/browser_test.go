@@ -5,12 +5,12 @@ import (
 	"net/url"
 	"testing"
 
-	"github.com/chromedp/chromedp"
 	"github.com/wsroom/wsroom/internal/browser"
 )
 
-func TestInTheBrowser(t *testing.T) {
-	b := browser.Start(t)
+func TestInTheBrowser(t *testing.T) { browser.Each(t, testInTheBrowser) }
+
+func testInTheBrowser(t *testing.T, b *browser.Browser) {
 	t.Run("everyone sees cards come, move and go", func(t *testing.T) { testCards(t, b) })
 	t.Run("the server restarts", func(t *testing.T) { testRestart(t, b) })
 	t.Run("hostile cards and names are text", func(t *testing.T) { testHostile(t, b) })
@@ -30,7 +30,7 @@ func cards(column int) string {
 }
 
 func testCards(t *testing.T, b *browser.Browser) {
-	t.Parallel()
+	b.Parallel(t)
 	s := browser.Serve(t, newBoards)
 	ada, bob := open(t, b, s.URL), open(t, b, s.URL+"/b/team/")
 	elsewhere := open(t, b, s.URL+"/b/other/")
@@ -59,7 +59,8 @@ func testCards(t *testing.T, b *browser.Browser) {
 	cyn.Wait(cards(1) + ` === ""`)
 	cyn.WaitText("#column-1", "No cards")
 	cyn.Wait(`document.querySelector("#text").value === "Wash up"`)
-	cyn.Do(chromedp.Focus("#right-2"), chromedp.Evaluate(`document.querySelector("#card-2").same = true`, nil))
+	cyn.Focus("#right-2")
+	browser.Eval[any](cyn, `document.querySelector("#card-2").same = true`)
 	ada.Write("#text", "Eat the cake")
 	cyn.Wait(cards(0) + ` === "Bake a cake,Eat the cake"`)
 	cyn.Wait(`document.activeElement.id === "right-2" && document.querySelector("#card-2").same`)
@@ -71,7 +72,7 @@ func testCards(t *testing.T, b *browser.Browser) {
 }
 
 func testRestart(t *testing.T, b *browser.Browser) {
-	t.Parallel()
+	b.Parallel(t)
 	s := browser.Serve(t, newBoards)
 	ada := open(t, b, s.URL)
 	ada.Write("#text", "Buy bread")
@@ -86,7 +87,7 @@ func testRestart(t *testing.T, b *browser.Browser) {
 }
 
 func testHostile(t *testing.T, b *browser.Browser) {
-	t.Parallel()
+	b.Parallel(t)
 	s := browser.Serve(t, newBoards)
 	for _, hostile := range browser.Hostile {
 		ada := open(t, b, s.URL+"/b/"+url.PathEscape(hostile)+"/")

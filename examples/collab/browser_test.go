@@ -7,8 +7,6 @@ import (
 	"unicode/utf16"
 
 	"github.com/chromedp/cdproto/input"
-	"github.com/chromedp/chromedp"
-	"github.com/chromedp/chromedp/kb"
 	"github.com/wsroom/wsroom/internal/browser"
 )
 
@@ -24,10 +22,15 @@ func openPage(t *testing.T, b *browser.Browser, site, doc, name string) *browser
 }
 
 // typeAt puts the cursor of a tab and types.
-func typeAt(tab *browser.Tab, at int, keys string) {
-	tab.Do(chromedp.Focus("#text", chromedp.ByQuery))
-	browser.Eval[any](tab, fmt.Sprintf(`document.querySelector("#text").setSelectionRange(%d, %[1]d)`, at))
-	tab.Do(chromedp.KeyEvent(keys))
+func typeAt(tab *browser.Tab, at int, text string) {
+	choose(tab, at, at)
+	tab.Type(text)
+}
+
+// choose chooses a part of a tab's text.
+func choose(tab *browser.Tab, from, to int) {
+	tab.Focus("#text")
+	browser.Eval[any](tab, fmt.Sprintf(`document.querySelector("#text").setSelectionRange(%d, %d)`, from, to))
 }
 
 const text = `document.querySelector("#text").value`
@@ -36,10 +39,14 @@ func waitIs(tab *browser.Tab, want string) {
 	tab.Wait(text + " === " + browser.Quoted(want))
 }
 
-func TestInTheBrowser(t *testing.T) {
-	b := browser.Start(t)
+func TestInTheBrowser(t *testing.T) { browser.Each(t, testInTheBrowser) }
+
+func testInTheBrowser(t *testing.T, b *browser.Browser) {
 	t.Run("two tabs and two programs have one text", func(t *testing.T) { testAll(t, b) })
 	t.Run("cursors, and undo", func(t *testing.T) { testCursors(t, b) })
+	if b.Name == browser.Chromium { // whose protocol composes
+		t.Run("a word that is composed", func(t *testing.T) { testComposing(t, b) })
+	}
 	t.Run("a node is away", func(t *testing.T) { testAway(t, b) })
 	t.Run("hostile names and texts are shown", func(t *testing.T) { testHostile(t, b) })
 }
@@ -52,9 +59,9 @@ func testAll(t *testing.T, b *browser.Browser) {
 	ada.do(order{"do": "synced"})
 	ada.insert("Ada\n")
 	waitIs(kim, "Ada\n")
-	typeAt(kim, 4, "Kim\r")
+	typeAt(kim, 4, "Kim\n")
 	waitIs(eve, "Ada\nKim\n")
-	typeAt(eve, 0, "Eve\r")
+	typeAt(eve, 0, "Eve\n")
 	all := []*writer{ada, bob}
 	agree(t, all, "Eve\nAda\nKim\n")
 	for _, w := range all {
@@ -69,8 +76,8 @@ func testAll(t *testing.T, b *browser.Browser) {
 	}
 	ada.insert("from Ada\n")
 	bob.do(order{"do": "delete", "at": 4, "length": 4})
-	typeAt(eve, 0, "from Eve 😀\r")
-	typeAt(kim, 12, "from Kim\r")
+	typeAt(eve, 0, "from Eve 😀\n")
+	typeAt(kim, 12, "from Kim\n")
 	waitIs(kim, "Eve\nAda\nKim\nfrom Kim\n")
 	for _, tab := range []*browser.Tab{eve, kim} {
 		tab.Click("#offline")
@@ -96,7 +103,7 @@ func testAll(t *testing.T, b *browser.Browser) {
 }
 
 func testCursors(t *testing.T, b *browser.Browser) {
-	t.Parallel()
+	b.Parallel(t)
 	one, other := twoNodes(t, newMemory())
 	ada, bob := openPage(t, b, one.URL, "doc", "Ada"), openPage(t, b, other.URL, "doc", "Bob")
 	ada.Fill("#text", "Hello") // at once, so that it is one step of undo
@@ -110,24 +117,16 @@ func testCursors(t *testing.T, b *browser.Browser) {
 		t.Errorf("the cursor is at %d", at)
 	}
 	bob.Wait(`document.querySelector(".caret").previousSibling.textContent === "Oh. Hello"`)
-	ada.Do(chromedp.KeyEvent("z", chromedp.KeyModifiers(2)))
+	ada.Press("Control", "z")
 	waitIs(ada, "Oh. ")
 	waitIs(bob, "Oh. ")
-	ada.Do(chromedp.KeyEvent("y", chromedp.KeyModifiers(2)))
+	ada.Press("Control", "y")
 	waitIs(bob, "Oh. Hello")
-	browser.Eval[any](ada, `document.querySelector("#text").setSelectionRange(4, 9)`)
+	choose(ada, 4, 9)
 	bob.WaitText(".marked", "Hello")
-	typeAt(ada, 9, kb.Backspace+"p!")
+	choose(ada, 8, 9)
+	ada.Type("p!")
 	waitIs(bob, "Oh. Hellp!")
-
-	// What comes while Bob composes a word doesn't get in its way.
-	bob.Fill("#text", "")
-	bob.Do(input.ImeSetComposition("nihon", 5, 5))
-	waitIs(ada, "nihon")
-	typeAt(ada, 0, "Yes: ")
-	bob.Do(input.InsertText("日本"))
-	waitIs(ada, "Yes: 日本")
-	waitIs(bob, "Yes: 日本")
 
 	// The two halves of a character stay together.
 	for _, face := range []string{"😀", "😁", "😀😁", "😁😁", "🚀😁"} {
@@ -139,8 +138,22 @@ func testCursors(t *testing.T, b *browser.Browser) {
 	ada.Wait(`document.querySelectorAll(".face, .caret").length === 0`)
 }
 
+// What comes while Bob composes a word doesn't get in its way.
+func testComposing(t *testing.T, b *browser.Browser) {
+	b.Parallel(t)
+	one, other := twoNodes(t, newMemory())
+	ada, bob := openPage(t, b, one.URL, "doc", "Ada"), openPage(t, b, other.URL, "doc", "Bob")
+	bob.Focus("#text")
+	bob.Do(input.ImeSetComposition("nihon", 5, 5))
+	waitIs(ada, "nihon")
+	typeAt(ada, 0, "Yes: ")
+	bob.Do(input.InsertText("日本"))
+	waitIs(ada, "Yes: 日本")
+	waitIs(bob, "Yes: 日本")
+}
+
 func testAway(t *testing.T, b *browser.Browser) {
-	t.Parallel()
+	b.Parallel(t)
 	one, other := twoNodes(t, newMemory())
 	ada, bob := openPage(t, b, one.URL, "doc", "Ada"), openPage(t, b, other.URL, "doc", "Bob")
 	typeAt(ada, 0, "1")
@@ -175,7 +188,7 @@ func testAway(t *testing.T, b *browser.Browser) {
 }
 
 func testHostile(t *testing.T, b *browser.Browser) {
-	t.Parallel()
+	b.Parallel(t)
 	one, other := twoNodes(t, newMemory())
 	ada := openPage(t, b, one.URL, "doc", "Ada")
 	for _, hostile := range browser.Hostile {
@@ -206,7 +219,7 @@ func TestPicture(t *testing.T) {
 	grace, edsger := openPage(t, b, other.URL, "launch", "Grace"), openPage(t, b, other.URL, "launch", "Edsger")
 	waitIs(grace, notes)
 	waitIs(edsger, notes)
-	browser.Eval[any](grace, `(document.querySelector("#text").focus(), document.querySelector("#text").setSelectionRange(48, 80))`)
+	choose(grace, 48, 76)
 	typeAt(edsger, len(notes)-1, " I do.")
 	ada.WaitText(".caret .flag", "Grace")
 	ada.WaitText("#mirror", "I do.")

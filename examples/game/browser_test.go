@@ -15,8 +15,9 @@ import (
 // scene is what a page shows, in its scripts.
 const scene = `document.querySelector("#field").world`
 
-func TestInTheBrowser(t *testing.T) {
-	b := browser.Start(t)
+func TestInTheBrowser(t *testing.T) { browser.Each(t, testInTheBrowser) }
+
+func testInTheBrowser(t *testing.T, b *browser.Browser) {
 	t.Run("players see each other move", func(t *testing.T) { testMove(t, b) })
 	t.Run("a late joiner sees all", func(t *testing.T) { testLate(t, b) })
 	t.Run("the line is cut", func(t *testing.T) { testCut(t, b) })
@@ -52,18 +53,11 @@ func open(p *browser.Person, url string) page {
 
 func (p page) id() int { return browser.Eval[int](p.Tab, scene+`.me().id`) }
 
-// hold presses a key, and release lets it go.
-func (p page) hold(code string)    { p.key(input.KeyDown, code) }
-func (p page) release(code string) { p.key(input.KeyUp, code) }
-func (p page) key(kind input.KeyType, code string) {
-	p.Do(input.DispatchKeyEvent(kind).WithCode(code).WithKey(code))
-}
-
 // at is where a page draws a player.
 func at(id int, axis int) string { return fmt.Sprintf("%s.players.get(%d).at[%d]", scene, id, axis) }
 
 func testMove(t *testing.T, b *browser.Browser) {
-	t.Parallel()
+	b.Parallel(t)
 	url, _ := serve(t, time.Minute)
 	one := b.Person(t) // with two tabs: each is a player
 	ada, bob := open(one, url), open(one, url)
@@ -72,21 +66,21 @@ func testMove(t *testing.T, b *browser.Browser) {
 		t.Fatal("two tabs are one player")
 	}
 	for _, c := range []struct {
-		code, there string
-		axis        int
+		key, there string
+		axis       int
 	}{
-		{"ArrowLeft", "< 25", 0}, {"KeyS", "> 1175", 1},
+		{"ArrowLeft", "< 25", 0}, {"s", "> 1175", 1},
 	} {
-		bob.hold(c.code)
+		bob.Hold(c.key)
 		ada.Wait(at(id, c.axis) + c.there)
 		bob.Wait(at(id, c.axis) + c.there)
-		bob.release(c.code)
+		bob.Release(c.key)
 	}
 	// Its way is drawn between what the server says, which is in tenths.
-	bob.hold("ArrowRight")
+	bob.Hold("ArrowRight")
 	ada.Wait(at(id, 0) + "> 50")
 	ada.Wait(fmt.Sprintf("Math.abs(%s * 10 %% 1 - 0.5) < 0.4", at(id, 0)))
-	bob.release("ArrowRight")
+	bob.Release("ArrowRight")
 	// It is drawn there: the field's middle is of other colours than the player's.
 	ada.Wait(`new Set(document.querySelector("#field").getContext("2d").getImageData(0, 0, 600, 600).data).size > 8`)
 	elsewhere := open(one, url+"/#elsewhere")
@@ -100,7 +94,7 @@ func testMove(t *testing.T, b *browser.Browser) {
 
 // score has the page collect a star: it holds the mouse where one is.
 func (p page) score() {
-	p.Do(chromedp.Evaluate(`{
+	browser.Eval[any](p.Tab, `(() => {
 		const field = document.querySelector("#field");
 		const go = (type) => {
 			const { me, stars } = field.world;
@@ -113,17 +107,17 @@ func (p page) score() {
 		go("pointerdown");
 		const goOn = setInterval(() => go("pointermove"), 50);
 		window.stop = () => { clearInterval(goOn); go("pointerup"); };
-	}`, nil))
+	})()`)
 	p.Wait(scene + `.me().score > 0`)
-	p.Do(chromedp.Evaluate(`window.stop()`, nil))
+	browser.Eval[any](p.Tab, `window.stop()`)
 }
 
 func testLate(t *testing.T, b *browser.Browser) {
-	t.Parallel()
+	b.Parallel(t)
 	url, _ := serve(t, time.Minute)
 	ada, bob := open(b.Person(t), url), open(b.Person(t), url)
 	ada.score()
-	bob.hold("ArrowLeft")
+	bob.Hold("ArrowLeft")
 	ada.Wait(at(bob.id(), 0) + "< 25")
 	cyn := b.Person(t).Open(url)
 	cyn.Wait(scene + `.players.size === 3`)
@@ -136,11 +130,11 @@ func testLate(t *testing.T, b *browser.Browser) {
 }
 
 func testCut(t *testing.T, b *browser.Browser) {
-	t.Parallel()
+	b.Parallel(t)
 	url, cut := serve(t, time.Minute)
 	ada, bob := open(b.Person(t), url), open(b.Person(t), url)
 	ada.score()
-	ada.hold("ArrowLeft")
+	ada.Hold("ArrowLeft")
 	ada.Wait(at(ada.id(), 0) + "< 25")
 	id, score := ada.id(), browser.Eval[int](ada.Tab, scene+`.me().score`)
 	same := fmt.Sprintf(`%s.me().id === %d && %[1]s.me().score >= %d && !%[1]s.me().away && %[1]s.me().at[0] < 25`, scene, id, score)
@@ -151,15 +145,15 @@ func testCut(t *testing.T, b *browser.Browser) {
 		bob.WaitText("#state", "Connected")
 		ada.Wait(same)
 		y := browser.Eval[float64](bob.Tab, at(id, 1))
-		code := "ArrowDown"
+		key := "ArrowDown"
 		if y > height/2 {
-			code = "KeyW"
+			key = "w"
 		}
-		ada.hold(code)
+		ada.Hold(key)
 		bob.Wait(fmt.Sprintf("Math.abs(%s - %v) > 100", at(id, 1), y))
-		ada.release(code)
+		ada.Release(key)
 	}
-	ada.Do(chromedp.Reload())
+	ada.Go(url)
 	ada.Wait(same)
 	ada.Write("#name", "Ada L.") // with a connection of its own
 	bob.WaitText("#scores", "Ada L.")
@@ -168,7 +162,7 @@ func testCut(t *testing.T, b *browser.Browser) {
 }
 
 func testGone(t *testing.T, b *browser.Browser) {
-	t.Parallel()
+	b.Parallel(t)
 	url, cut := serve(t, 300*time.Millisecond)
 	ada := open(b.Person(t), url)
 	bob := open(b.Person(t), url)
@@ -184,7 +178,7 @@ func testGone(t *testing.T, b *browser.Browser) {
 }
 
 func testTouch(t *testing.T, b *browser.Browser) {
-	t.Parallel()
+	b.Parallel(t)
 	url, _ := serve(t, time.Minute)
 	ada := open(b.Person(t), url)
 	ada.Do(chromedp.EmulateViewport(390, 780, chromedp.EmulateMobile, chromedp.EmulateTouch))
@@ -200,7 +194,7 @@ func testTouch(t *testing.T, b *browser.Browser) {
 }
 
 func testTakenOver(t *testing.T, b *browser.Browser) {
-	t.Parallel()
+	b.Parallel(t)
 	url, _ := serve(t, time.Minute)
 	ada := open(b.Person(t), url)
 	id := ada.id()
@@ -215,7 +209,7 @@ func testTakenOver(t *testing.T, b *browser.Browser) {
 }
 
 func testHostile(t *testing.T, b *browser.Browser) {
-	t.Parallel()
+	b.Parallel(t)
 	url, _ := serve(t, time.Minute)
 	ada, eve := open(b.Person(t), url), open(b.Person(t), url)
 	for _, hostile := range browser.Hostile {

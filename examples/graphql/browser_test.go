@@ -19,8 +19,9 @@ func open(t *testing.T, b *browser.Browser, url, name string) *browser.Tab {
 	return tab
 }
 
-func TestInTheBrowser(t *testing.T) {
-	b := browser.Start(t)
+func TestInTheBrowser(t *testing.T) { browser.Each(t, testInTheBrowser) }
+
+func testInTheBrowser(t *testing.T, b *browser.Browser) {
 	s := browser.Serve(t, func() (*wsroom.Hub, http.Handler) { return newChat() })
 	ada, bob := open(t, b, s.URL, "Ada"), open(t, b, s.URL, "Bob")
 	elsewhere := open(t, b, s.URL+"/?room=elsewhere", "Eve")

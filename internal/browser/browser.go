@@ -51,6 +51,8 @@ type window interface {
 	// insert types text where the focus is, enter the key.
 	insert(ctx context.Context, text string) error
 	enter(ctx context.Context) error
+	// key presses a key of named, or one that has a letter, or lets it go.
+	key(ctx context.Context, name string, down bool) error
 	resize(ctx context.Context, width, height int) error
 	setDark(ctx context.Context, dark bool) error // errors.ErrUnsupported where only the flag does it
 	picture(ctx context.Context) (picture []byte, kind string, err error)

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"os/exec"
+	"strings"
 	"time"
 
 	"github.com/chromedp/cdproto/browser"
@@ -71,8 +72,9 @@ func (p *chromiumProfile) leave() error {
 
 // chromiumWindow is a tab of a Chromium.
 type chromiumWindow struct {
-	ctx    context.Context
-	frozen chan struct{}
+	ctx       context.Context
+	frozen    chan struct{}
+	modifiers input.Modifier // that are held
 }
 
 // tellForbidden makes a page complain of what its policy forbids.
@@ -85,7 +87,7 @@ func (p *chromiumProfile) open(heard func(string)) (window, error) {
 	}
 	ctx, end := chromedp.NewContext(p.ctx, chromedp.WithTargetID(id))
 	p.ends = append(p.ends, end)
-	w := &chromiumWindow{ctx, make(chan struct{}, 1)}
+	w := &chromiumWindow{ctx: ctx, frozen: make(chan struct{}, 1)}
 	chromedp.ListenTarget(ctx, func(event any) { w.hear(event, heard) })
 	if err := chromedp.Run(ctx); err != nil { // the tab lives as long as the context of its first Run
 		return nil, err
@@ -158,6 +160,20 @@ func (w *chromiumWindow) insert(ctx context.Context, text string) error {
 func (w *chromiumWindow) enter(ctx context.Context) error {
 	return w.do(ctx, input.DispatchKeyEvent(input.KeyDown).WithKey("Enter").WithCode("Enter").WithWindowsVirtualKeyCode(13).WithText("\r"),
 		input.DispatchKeyEvent(input.KeyUp).WithKey("Enter").WithCode("Enter").WithWindowsVirtualKeyCode(13))
+}
+
+func (w *chromiumWindow) key(ctx context.Context, name string, down bool) error {
+	kind, code := input.KeyUp, name
+	if down {
+		kind = input.KeyDown
+	}
+	if name == "Control" {
+		w.modifiers ^= input.ModifierCtrl
+	}
+	if named[name] == "" {
+		code = "Key" + strings.ToUpper(name)
+	}
+	return w.do(ctx, input.DispatchKeyEvent(kind).WithKey(name).WithCode(code).WithModifiers(w.modifiers))
 }
 
 func (w *chromiumWindow) resize(ctx context.Context, width, height int) error {

@@ -274,6 +274,10 @@ func (w *firefoxWindow) enter(ctx context.Context) error {
 	return w.act(ctx, "key", enterKey...)
 }
 
+func (w *firefoxWindow) key(ctx context.Context, name string, down bool) error {
+	return w.act(ctx, "key", keyAction(name, down))
+}
+
 func (w *firefoxWindow) resize(ctx context.Context, width, height int) error {
 	return w.call(ctx, "browsingContext.setViewport", params{"context": w.id, "viewport": params{"width": width, "height": height}}, nil)
 }
@@ -320,6 +324,22 @@ func (w *firefoxWindow) close(ctx context.Context) error {
 // Actions are the same in WebDriver and WebDriver BiDi.
 
 var enterKey = []params{{"type": "keyDown", "value": "\ue007"}, {"type": "keyUp", "value": "\ue007"}}
+
+// named are keys without a letter: their codes in WebDriver by their names in pages.
+var named = map[string]string{
+	"ArrowLeft": "\ue012", "ArrowUp": "\ue013", "ArrowRight": "\ue014", "ArrowDown": "\ue015", "Control": "\ue009",
+}
+
+func keyAction(name string, down bool) params {
+	kind := "keyUp"
+	if down {
+		kind = "keyDown"
+	}
+	if code, ok := named[name]; ok {
+		name = code
+	}
+	return params{"type": kind, "value": name}
+}
 
 func moveTo(x, y float64) params {
 	return params{"type": "pointerMove", "x": int(x), "y": int(y), "duration": 0}

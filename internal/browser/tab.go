@@ -165,11 +165,43 @@ func (tab *Tab) Write(selector, text string) {
 	tab.must("enter", tab.window.enter)
 }
 
+// Focus gives the field the focus.
+func (tab *Tab) Focus(selector string) {
+	tab.t.Helper()
+	tab.Wait(fmt.Sprintf(`((e) => !e.disabled && (e.focus(), document.activeElement === e))(document.querySelector(%s))`, Quoted(selector)))
+}
+
+// Type types text where the focus is.
+func (tab *Tab) Type(text string) {
+	tab.t.Helper()
+	tab.must("insert", func(ctx context.Context) error { return tab.window.insert(ctx, text) })
+}
+
+// Hold presses a key: ArrowLeft and the like, Control, or one that has a letter. Release lets it go.
+func (tab *Tab) Hold(key string)    { tab.t.Helper(); tab.key(key, true) }
+func (tab *Tab) Release(key string) { tab.t.Helper(); tab.key(key, false) }
+
+func (tab *Tab) key(key string, down bool) {
+	tab.t.Helper()
+	tab.must(key, func(ctx context.Context) error { return tab.window.key(ctx, key, down) })
+}
+
+// Press presses the keys together, and lets them go.
+func (tab *Tab) Press(keys ...string) {
+	tab.t.Helper()
+	for _, key := range keys {
+		tab.Hold(key)
+	}
+	for _, key := range slices.Backward(keys) {
+		tab.Release(key)
+	}
+}
+
 // Fill puts text into the field, in place of what it had.
 func (tab *Tab) Fill(selector, text string) {
 	tab.t.Helper()
 	tab.Wait(fmt.Sprintf(`((e) => e.checkVisibility({ visibilityProperty: true }) && !e.disabled && (e.focus(), e.select(), document.activeElement === e))(document.querySelector(%s))`, Quoted(selector)))
-	tab.must("insert", func(ctx context.Context) error { return tab.window.insert(ctx, text) })
+	tab.Type(text)
 }
 
 // Point moves the mouse.

@@ -271,6 +271,10 @@ func (w *webkitWindow) enter(ctx context.Context) error {
 	return w.act(ctx, "key", enterKey...)
 }
 
+func (w *webkitWindow) key(ctx context.Context, name string, down bool) error {
+	return w.act(ctx, "key", keyAction(name, down))
+}
+
 // bars is how much higher a window is than its page. A window is at least 447 pixels wide.
 const bars = 38
 
