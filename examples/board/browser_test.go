@@ -26,7 +26,7 @@ func open(t *testing.T, b *browser.Browser, url string) *browser.Tab {
 
 // cards are the texts of a column.
 func cards(column int) string {
-	return fmt.Sprintf(`[...document.querySelectorAll("#column-%d .card p")].map((e) => e.innerText).join()`, column)
+	return fmt.Sprintf(`[...document.querySelectorAll("#column-%d .card p")].map((e) => e.textContent).join()`, column)
 }
 
 func testCards(t *testing.T, b *browser.Browser) {
@@ -50,6 +50,7 @@ func testCards(t *testing.T, b *browser.Browser) {
 	}
 	cyn.Click("#right-1")
 	ada.Wait(cards(2) + ` === "Buy bread"`)
+	ada.CheckLook()
 	ada.Click("#left-1")
 	cyn.Wait(cards(1) + ` === "Buy bread"`)
 
@@ -78,6 +79,7 @@ func testRestart(t *testing.T, b *browser.Browser) {
 	ada.Write("#text", "Buy bread")
 	ada.Wait(cards(0) + ` === "Buy bread"`)
 	ada.MayLoseServer()
+	ada.Forgive("htmx:ws:error") // it tells of that in the console
 	s.Stop()
 	ada.Wait(`document.body.dataset.state === "connecting"`)
 	ada.Write("#text", "Bake a cake") // the extension keeps it
@@ -89,25 +91,29 @@ func testRestart(t *testing.T, b *browser.Browser) {
 func testHostile(t *testing.T, b *browser.Browser) {
 	b.Parallel(t)
 	s := browser.Serve(t, newBoards)
+	ada, bob := open(t, b, s.URL), open(t, b, s.URL)
 	for _, hostile := range browser.Hostile {
-		ada := open(t, b, s.URL+"/b/"+url.PathEscape(hostile)+"/")
-		bob := open(t, b, s.URL+"/b/"+url.PathEscape(hostile)+"/")
-		ada.WaitText("#name", hostile)
+		for _, tab := range []*browser.Tab{ada, bob} {
+			tab.Go(s.URL + "/b/" + url.PathEscape(hostile) + "/")
+			tab.WaitText("#state", "Connected")
+			tab.WaitText("#name", hostile)
+		}
 		ada.Write("#text", hostile)
 		bob.Wait(cards(0) + " === " + browser.Quoted(hostile))
 		bob.Click("#right-1")
 		ada.Wait(cards(1) + " === " + browser.Quoted(hostile))
 		ada.CheckUnharmed()
 		bob.CheckUnharmed()
-		ada.Close()
-		bob.Close()
 	}
 }
 
 // TestPicture is for examples/README.md.
 func TestPicture(t *testing.T) {
 	browser.Pictures(t)
-	b := browser.Start(t)
+	browser.Each(t, testPicture)
+}
+
+func testPicture(t *testing.T, b *browser.Browser) {
 	s := browser.Serve(t, newBoards)
 	ada := open(t, b, s.URL)
 	open(t, b, s.URL+"/b/team/")

@@ -1,4 +1,4 @@
-import { $, length, make, plain, socketURL, StateLine, storage } from "./page.js";
+import { $, hue, length, make, plain, releaseHue, socketURL, StateLine, storage } from "./page.js";
 import {
   Doc, UndoManager, WebsocketProvider, applyUpdate, createAbsolutePositionFromRelativePosition,
   createRelativePositionFromTypeIndex, encodeStateAsUpdate, encodeStateVector,
@@ -86,7 +86,7 @@ field.addEventListener("keydown", (e) => {
 
 // ---- people: their names, colours and cursors
 
-const me = { name: browser.get("name", ""), hue: 30 * Math.floor(12 * Math.random()) };
+const me = { name: browser.get("name", "") };
 if (!me.name) {
   const pick = (...words) => words[Math.floor(Math.random() * words.length)];
   me.name = `${pick("Quiet", "Amber", "Brave", "Early", "Clever", "Gentle", "Lucky", "Merry")} ${pick("Otter", "Heron", "Maple", "Comet", "Lynx", "Finch", "Cedar", "Badger")}`;
@@ -96,7 +96,10 @@ if (!me.name) {
 const moved = new Map(); // when a cursor was moved last, by client
 awareness.on("change", ({ added, updated, removed }) => {
   for (const id of [...added, ...updated]) moved.set(id, Date.now());
-  for (const id of removed) moved.delete(id);
+  for (const id of removed) {
+    moved.delete(id);
+    releaseHue(String(id));
+  }
   draw();
 });
 
@@ -127,7 +130,7 @@ function others() {
   return [...awareness.getStates()].filter(([id, state]) => id !== awareness.clientID && state?.user).map(([id, { user, cursor }]) => {
     const [anchor, head] = cursor ? [index(cursor.anchor), index(cursor.head)] : [];
     const called = plain([...String(user.name)].slice(0, limit.name).join("")).trim();
-    return { id, name: called || "Somebody", hue: Number(user.hue) || 0, anchor, head };
+    return { id, name: called || "Somebody", hue: hue(String(id)), anchor, head };
   });
 }
 

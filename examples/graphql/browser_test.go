@@ -31,6 +31,7 @@ func testInTheBrowser(t *testing.T, b *browser.Browser) {
 	ada.WaitText("#log li:last-child .text", "Hello.")
 	ada.Click("#who")
 	ada.WaitText("#log .note", "Bob")
+	elsewhere.CheckLook() // without messages
 
 	// A tab gets what it asks for.
 	bob.Click(`[name="name"]`)
@@ -57,8 +58,36 @@ func testInTheBrowser(t *testing.T, b *browser.Browser) {
 	for _, tab := range []*browser.Tab{ada, bob, elsewhere} {
 		tab.WaitText("#state", "Connected")
 	}
+	bob.CheckLook()
 	bob.Click("#who")
 	bob.WaitText("#log li:last-child", "people")
 	ada.Write("#text", "Back.")
 	bob.WaitText("#log li:last-child .text", "Back.")
+}
+
+// TestPicture is for examples/README.md.
+func TestPicture(t *testing.T) {
+	browser.Pictures(t)
+	browser.Each(t, testPicture)
+}
+
+func testPicture(t *testing.T, b *browser.Browser) {
+	s := browser.Serve(t, func() (*wsroom.Hub, http.Handler) { return newChat() })
+	ada, grace := open(t, b, s.URL, "Ada"), open(t, b, s.URL, "Grace")
+	for _, m := range []struct {
+		by   *browser.Tab
+		text string
+	}{
+		{ada, "Does the schema have what the page needs?"},
+		{grace, "It has people, say and said. What would you add?"},
+		{ada, "Nothing. Each page selects what it shows, and gets no more."},
+	} {
+		m.by.Write("#text", m.text)
+		ada.WaitText("#log li:last-child .text", m.text)
+	}
+	ada.Click("#who")
+	ada.WaitText("#log .note", "Grace")
+	grace.Write("#text", "Then I take names out of mine.")
+	ada.WaitText("#log li:last-child .text", "Then I take")
+	ada.Picture("graphql")
 }

@@ -128,4 +128,6 @@ $("#name-dialog form").addEventListener("submit", () => {
   start();
 });
 
+$("#room").textContent = room;
+document.title = `${room} · GraphQL`;
 start();

@@ -37,15 +37,18 @@ func testCursors(t *testing.T, b *browser.Browser) {
 		ada.Resize(1200, 760)
 	}
 	bob := b.Person(t).Open(s.URL + "/r/lobby")
-	elsewhere := b.Person(t).Open(s.URL + "/r/elsewhere")
 	ada.Wait(`document.querySelectorAll(".face").length === 1 && document.querySelector("#alone").hidden`)
-	elsewhere.WaitText("#alone", "Nobody else is here yet")
 
 	// The board begins below the bar, which is as high in all windows.
 	bar := browser.Eval[float64](ada, `document.querySelector("#board").getBoundingClientRect().top`)
 	for _, to := range [][2]float64{{300, 200}, {700, 400}} {
 		bob.Point(to[0], to[1])
 		ada.Wait(fmt.Sprintf("%s === '%v,%v'", at, to[0], to[1]-bar))
+	}
+	elsewhere := b.Person(t).Open(s.URL + "/r/elsewhere")
+	elsewhere.WaitText("#alone", "Nobody else is here yet")
+	if got, want := browser.Eval[string](ada, at), fmt.Sprintf("700,%v", 400-bar); got != want {
+		t.Errorf("another window opens, and the cursor is at %s, want %s", got, want)
 	}
 	bob.Fill("#text", "Up here")
 	ada.WaitText("#typing", "is typing")
@@ -79,6 +82,7 @@ func testPicture(t *testing.T, b *browser.Browser) {
 		tab := b.Person(t).Open(s.URL)
 		tab.Click("#me")
 		tab.Write("#name", p.name)
+		tab.WaitText("#me bdi", p.name)
 		tab.WaitText("#state", "Connected")
 		tab.Point(p.x, p.y)
 		tab.Fill("#text", p.said)

@@ -37,7 +37,8 @@
 		if (!shown(e) || e.closest(":disabled")) continue;
 		const style = getComputedStyle(e);
 		// WCAG 2.2, 1.4.3: text has a contrast of 4.5.
-		if ([...e.childNodes].some((n) => n.nodeType === Node.TEXT_NODE && n.data.trim()) && !e.closest("svg")) {
+		const written = [...e.childNodes].some((n) => n.nodeType === Node.TEXT_NODE && n.data.trim()) || e.matches("input, textarea");
+		if (written && parse(style.color)[3] > 0 && !e.closest("svg")) { // what is transparent isn't there
 			const seen = contrast(drawn(e, style.color), ground(e));
 			if (seen < 4.5) tell(e, `text of ${seen.toFixed(2)}`);
 		}

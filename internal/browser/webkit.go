@@ -40,7 +40,8 @@ func startWebKit() (engine, error) {
 		return nil, err
 	}
 	defer number.Close()
-	screen := exec.Command("Xvfb", "-displayfd", "3", "-screen", "0", "1600x1200x24", "-nolisten", "tcp")
+	// The screen's pointer is in the middle. No window is there: it would be told of a pointer of its own.
+	screen := exec.Command("Xvfb", "-displayfd", "3", "-screen", "0", "3200x2400x24", "-nolisten", "tcp")
 	screen.ExtraFiles = []*os.File{told}
 	err = screen.Start()
 	told.Close()

@@ -9,7 +9,7 @@ const doc = new Doc();
 const text = doc.getText("text");
 const provider = new WebsocketProvider(url, name, doc, { WebSocketPolyfill: WebSocket, disableBc: true });
 const { awareness } = provider;
-awareness.setLocalStateField("user", { name: user, hue: 120 });
+awareness.setLocalStateField("user", { name: user });
 
 const patience = 60_000; // ms
 

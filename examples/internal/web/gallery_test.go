@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-// README.md shows the pictures that there are, light and dark, of a desk and of a phone. They are small.
+// README.md shows the pictures that there are: of each page, light and dark, of a desk and of a phone. They are small.
 func TestGallery(t *testing.T) {
 	text, err := os.ReadFile("../../README.md")
 	if err != nil {
@@ -39,6 +39,16 @@ func TestGallery(t *testing.T) {
 			if _, err := os.Stat(other); err != nil {
 				t.Error(err)
 			}
+		}
+	}
+	pages, err := filepath.Glob("../../*/index.html")
+	if err != nil || len(pages) == 0 {
+		t.Fatal("there are no pages", err)
+	}
+	for _, page := range pages {
+		file := "../../pictures/" + filepath.Base(filepath.Dir(page)) + "-desk-light.webp"
+		if _, err := os.Stat(file); err != nil {
+			t.Error(err)
 		}
 	}
 	front, err := os.ReadFile("../../../README.md")
