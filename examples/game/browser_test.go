@@ -50,7 +50,7 @@ type page struct{ *browser.Tab }
 
 func open(p *browser.Person, url string) page {
 	tab := page{p.Open(url)}
-	tab.Wait(scene + `.me()`)
+	tab.Wait(scene + ".toScreen(" + scene + ".me().at)") // it is drawn
 	return tab
 }
 
