@@ -123,11 +123,18 @@ func people(t *testing.T, url string) {
 }
 
 func history(t *testing.T, url string) {
+	nameless(t, url)
 	ann := dial(t, url+"/chat/kitchen", "ann", wsroomtest.WithCursor(""))
 	ann.SendText(`{"text":"one"}`)
 	until(ann, `"one"`)
 	ann.Cut()
 	missed(t, ann, url, url)
+}
+
+// nameless is told to log in by a close code, which the page sees: by a status it would only see that there is no connection.
+func nameless(t *testing.T, url string) {
+	t.Helper()
+	dial(t, url+"/chat/kitchen", "").ExpectClose(4401)
 }
 
 // missed has bob talk on one node, and ann come back to another one, where she has missed that.
@@ -155,6 +162,7 @@ func until(c *wsroomtest.Client, text string) string {
 }
 
 func limits(t *testing.T, url string) {
+	nameless(t, url)
 	ann := dial(t, url+"/chat/kitchen", "ann")
 	ann.SendText(`{"text":"` + strings.Repeat("x", 5<<10) + `"}`)
 	ann.ExpectClose(websocket.StatusMessageTooBig)
@@ -174,6 +182,7 @@ func TestTwoNodes(t *testing.T) {
 	}
 	ann, carl := dial(t, urls[0]+"/chat/kitchen", "ann", wsroomtest.WithCursor("")), dial(t, urls[1]+"/chat/kitchen", "carl")
 	until(carl, `"people":["ann","carl"]`)
+	nameless(t, urls[0])
 	ann.SendText(`{"text":"one"}`)
 	until(ann, `"one"`)
 	until(carl, `"one"`)

@@ -41,6 +41,7 @@ func main() {
 	hub = wsroom.New(
 		wsroom.WithRoom(wsroom.ByPathValue("room")),
 		wsroom.WithMaxRooms(1000),
+		wsroom.WithRejectMode(wsroom.CloseFrame),
 		wsroom.WithIdentity(name),
 		wsroom.WithAuthorize(func(r *http.Request, room string) error {
 			if name(r) == "" {
