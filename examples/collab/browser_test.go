@@ -93,6 +93,7 @@ func testAll(t *testing.T, b *browser.Browser) {
 		waitIs(tab, same)
 		tab.WaitText("#state", "Connected")
 		tab.Wait(`document.querySelectorAll(".face").length === 3`)
+		tab.Wait(`new Set([...document.querySelectorAll(".face")].map((e) => e.style.getPropertyValue("--hue"))).size === 3`)
 	}
 	late := openPage(t, b, other.URL, "doc", "Late")
 	waitIs(late, same)
