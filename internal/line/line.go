@@ -123,10 +123,13 @@ func (l *Line) Close() (lost int) {
 func (l *Line) beginClosing(wire *frame.Conn, e *Ending) {
 	wire.Interrupt()
 
+	shaken := !e.Mute && wire.PeerClosing() && wire.CanTry() && l.IsDone() // over TLS closing may wait
 	switch {
-	case e.Budget == 0:
+	case e.Budget == 0, shaken && l.Awaits():
 		l.Kill()
-	case !l.IsDone() || !e.Mute && !wire.PeerClosing(): // otherwise there is nothing to wait for
+	case shaken:
+		wire.Kill() // now, because callbacks may take long before HangUp does
+	case !e.Mute || !l.IsDone() || l.Awaits(): // otherwise there is nothing to wait for
 		e.kill = time.AfterFunc(e.Budget, l.Kill)
 	}
 }
