@@ -42,7 +42,8 @@ type Ending struct {
 	Drop   bool          // queued messages are dropped
 	Budget time.Duration // for queued messages and the close handshake; 0: the socket is closed at once
 
-	kill *time.Timer // closes the socket when the budget is spent; set by beginClosing, for HangUp
+	kill   *time.Timer // closes the socket when the budget is spent; set by beginClosing, for HangUp
+	killed bool        // beginClosing has closed the socket
 }
 
 // Causes of a line's end that programs can tell apart.
