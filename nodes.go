@@ -557,11 +557,13 @@ func publish[P string | []byte](t Target, opcode byte, payload P) error {
 	return cluster.Publish(t.hub.node, labels, to, opcode, payload)
 }
 
-// topics returns the rooms whose topics carry messages to the audience's connections on this node. Those to
-// connections by their ids have none.
-func (to *audience) topics() []string {
-	if to.all || len(to.identities) > 0 {
+// topics returns the keys of the topics that carry messages to the audience's connections on this node.
+func (to *audience) topics(n *cluster.Node) []string {
+	switch {
+	case to.all || len(to.identities) > 0:
 		return []string{cluster.EveryRoom}
+	case len(to.conns) > 0:
+		return []string{n.Own()}
 	}
 	return to.rooms
 }

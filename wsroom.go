@@ -644,7 +644,7 @@ func (t Target) move(kind byte, rooms []string) error {
 // Delivered waits until every connection of the target on this node has everything that was sent to it
 // before, in the sense of [Conn.Delivered], or until ctx is done. It returns the connections that haven't:
 // they have ended, or haven't answered in time. With a broker it waits first for what this node has sent to
-// the target's rooms to be queued here. It returns nothing for a name that can't be a room's.
+// the target to be queued here. It returns nothing for a name that can't be a room's or an identity's.
 //
 // It must not be called in a callback of a connection of the target, whose answer isn't read meanwhile.
 func (t Target) Delivered(ctx context.Context) (missing []*Conn) {
@@ -652,7 +652,7 @@ func (t Target) Delivered(ctx context.Context) (missing []*Conn) {
 		return nil
 	}
 	if t.hub.node != nil {
-		t.hub.node.Await(ctx, t.to.topics()...)
+		t.hub.node.Await(ctx, t.to.topics(t.hub.node)...)
 	}
 
 	conns := t.hub.store.snapshot(t.to)
