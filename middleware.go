@@ -109,11 +109,16 @@ func noPathValue(r *http.Request, name string) error {
 	}
 }
 
-const maxRoomName = 255 // bytes
+const maxName = 255 // bytes, of a room's or an identity's name
+
+// isName reports whether name can be a room's or an identity's.
+func isName(name string) bool {
+	return name != "" && len(name) <= maxName && utf8.ValidString(name) && !strings.ContainsFunc(name, unicode.IsControl)
+}
 
 // checkRoomName returns an error if name can't be a room's.
 func checkRoomName(name string) error {
-	if name == "" || len(name) > maxRoomName || !utf8.ValidString(name) || strings.ContainsFunc(name, unicode.IsControl) {
+	if !isName(name) {
 		return badName()
 	}
 	return nil

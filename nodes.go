@@ -11,7 +11,6 @@ import (
 	"strings"
 	"sync"
 	"time"
-	"unicode/utf8"
 
 	"github.com/wsroom/wsroom/internal/cluster"
 	"github.com/wsroom/wsroom/internal/frame"
@@ -198,8 +197,8 @@ type Member struct {
 
 // WithIdentity sets the function that returns a request's identity, such as a user name. Connections with the
 // identity "" aren't counted. f is called once the request is authorized, and may be called concurrently.
-// [Hub.ToIdentity] sends to an identity of up to 255 bytes of valid UTF-8. See also [Hub.Presence],
-// [OnMemberJoin], [OnMemberLeave] and [Conn.Identity].
+// [Hub.ToIdentity] reaches an identity whose name could be a room's: up to 255 bytes of UTF-8 without control
+// characters. See also [Hub.Presence], [OnMemberJoin], [OnMemberLeave] and [Conn.Identity].
 func WithIdentity(f func(*http.Request) string) Option {
 	return func(c *config) error {
 		c.identity = f
@@ -414,11 +413,9 @@ func (c *Conn) isOneOf(identities *lookup.List[string]) bool {
 	return c.identity != nil && identities.Has(c.identity.name)
 }
 
-const maxIdentity = 255 // bytes, of an identity that a target may name
-
 // checkIdentity returns an error if a target may not name the identity.
 func checkIdentity(name string) error {
-	if name == "" || len(name) > maxIdentity || !utf8.ValidString(name) {
+	if !isName(name) {
 		return badIdentity()
 	}
 	return nil

@@ -439,9 +439,9 @@ func (h *Hub) To(rooms ...string) Target {
 func (h *Hub) ToAll() Target { return Target{hub: h, to: everyone} }
 
 // ToIdentity returns all connections of these identities, on all nodes, as a target; see [WithIdentity]. No
-// URL can name it, as it could name a room. An identity has 1 to 255 bytes of valid UTF-8: for any other the
-// methods that send return an error. An identity without connections is nobody, and no error. With no
-// identities the target is empty.
+// URL can name it, as it could name a room. An identity has 1 to 255 bytes of UTF-8 without control
+// characters, as a room has: for any other the methods that send return an error. An identity without
+// connections is nobody, and no error. With no identities the target is empty.
 //
 // What is sent to an identity has one order, as a room's messages have. It isn't kept by [WithHistory]. With
 // a broker it goes to all nodes, and the nodes without a connection of the identity drop it.
