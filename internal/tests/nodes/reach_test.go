@@ -202,8 +202,13 @@ func TestTracesOverRealBrokers(t *testing.T) {
 		} {
 			ok(t, target.Context(ctx).SendText(name))
 			ann.ExpectText(name)
-			if got := <-o.delivered; got != "deliver in one" {
-				t.Errorf("%s: %s", name, got)
+			select {
+			case got := <-o.delivered:
+				if got != "deliver in one" {
+					t.Errorf("%s: %s", name, got)
+				}
+			case <-time.After(patience):
+				t.Fatalf("%s: no trace", name)
 			}
 		}
 	}, wsroom.WithObserver(o))
