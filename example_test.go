@@ -322,7 +322,11 @@ func (d *documents) load(room string) {
 }
 
 // write adds a change to the room's log. Whoever types doesn't wait for it.
-func (d *documents) write(room string, _ websocket.MessageType, change []byte) {
+func (d *documents) write(room string, typ websocket.MessageType, change []byte) {
+	if typ == 0 {
+		log.Print("the disk is too slow: until ", room, " closes, its log lacks changes")
+		return
+	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.logs[room] = append(d.logs[room], string(change))
@@ -333,7 +337,7 @@ func (d *documents) save(room string) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	fmt.Printf("%s closes: %q\n", room, d.logs[room])
-	d.texts[room] += strings.Join(d.logs[room], "")
+	d.texts[room] = d.open[room].String()
 	delete(d.logs, room)
 	delete(d.open, room)
 }
