@@ -2,13 +2,16 @@ package docs_test
 
 import (
 	"context"
+	"fmt"
 	"net/http"
 	"slices"
 	"sync"
 	"testing"
 	"time"
 
+	"github.com/coder/websocket"
 	"github.com/wsroom/wsroom"
+	"github.com/wsroom/wsroom/adapters/brokertest"
 	"github.com/wsroom/wsroom/wsroomtest"
 )
 
@@ -199,6 +202,48 @@ func (b *board) add(hub *wsroom.Hub, card string) {
 	defer b.mu.Unlock()
 	b.cards = append(b.cards, card)
 	hub.SendJSONToRoom("board", said{Type: "added", Text: card}) // under the lock: in the order of the changes
+}
+
+func TestRecipeViews(t *testing.T) {
+	var language wsroom.Value[string]
+	translate := func(p []byte, lang string) string { return lang + ": " + string(p) }
+	server := brokertest.NewMemory()
+	newHub := func(opts ...wsroom.Option) (hub *wsroom.Hub) {
+		hub = wsroom.New(append(opts,
+			wsroom.WithIdentity(func(*http.Request) string { return "member" }), // of all
+			wsroom.OnRoomMessage(func(room string, typ websocket.MessageType, p []byte) {
+				for _, c := range hub.Members(room) {
+					if typ == 0 { // messages are missing here
+						c.Close(websocket.StatusTryAgainLater, "start anew")
+						continue
+					}
+					lang, _ := language.Get(c)
+					c.SendText(translate(p, lang))
+				}
+			}),
+			wsroom.OnConnect(func(c *wsroom.Conn, r *http.Request) error {
+				language.Set(c, visitor(r))
+				return nil
+			}),
+			wsroom.OnJSON(func(c *wsroom.Conn, m int, err error) {
+				if err == nil {
+					c.Hub().To(c.Room()).ExceptIdentity("member").SendJSON(m) // heard by each node, sent to nobody
+				}
+			}))...)
+		return wsroomtest.CheckHub(t, hub)
+	}
+	alone := newHub()
+	for _, hubs := range [][2]*wsroom.Hub{{alone, alone}, {newHub(wsroom.WithBroker(server.Open())), newHub(wsroom.WithBroker(server.Open()))}} {
+		en, de := as(t, hubs[0], "en"), as(t, hubs[1], "de")
+		wsroomtest.Dial(t, hubs[1], "/elsewhere").SendJSON(0)
+		for i := range 20 {
+			en.SendJSON(i)
+			en.ExpectText(fmt.Sprint("en: ", i))
+			de.ExpectText(fmt.Sprint("de: ", i))
+		}
+		en.ExpectNothing()
+		de.ExpectNothing()
+	}
 }
 
 func TestRecipeServerSentState(t *testing.T) {
