@@ -247,6 +247,7 @@ func TestWhatIsNotKeptIsNotSent(t *testing.T) {
 func TestTextSentAgainCountsOnce(t *testing.T) {
 	s := newSite(t)
 	ada, bob := s.visit("general", "Ada"), s.visit("general", "Bob")
+	bob.next("hello") // what comes later isn't in it
 	ada.say("hello", "a")
 	ada.next("text")
 	again := s.visit("general", "Ada") // after a reconnect
