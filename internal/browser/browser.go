@@ -15,8 +15,8 @@ import (
 // patience bounds what a test waits for; nothing takes that long unless it is broken.
 const patience = time.Minute
 
-// only chooses engines, for a quick look at one of them.
-var only = flag.String("engine", "", "the only engine to run: chromium, firefox or webkit")
+// only chooses engines: for a quick look at one of them, or where the others have been tried already.
+var only = flag.String("engine", os.Getenv("WSROOM_ENGINE"), "the only engine to run: chromium, firefox or webkit")
 
 // dark is for pictures of Firefox and WebKit, which can't change it while they run.
 var dark = flag.Bool("dark", false, "start Firefox and WebKit with a dark look")

@@ -246,7 +246,12 @@ func (l *lab) seeHidden(t *testing.T, b *browser.Browser, somebody *browser.Pers
 	other.Show()
 	other.Wait("ticks > 0")
 	const cut = "the browser is told to be offline: an open connection"
-	browser.Eval[bool](other, `(addEventListener("offline", () => { window.told = true }), window.pending = ended("/end"), true)`)
+	browser.Eval[bool](other, `new Promise((tell) => {
+		addEventListener("offline", () => { window.told = true });
+		const ws = socket("/end");
+		ws.onopen = () => tell(true);
+		window.pending = new Promise((tell) => { ws.onclose = ({ code, reason }) => tell((code + " " + reason).trim()) });
+	})`)
 	if seen[cut] = ""; other.Offline(true) {
 		other.Wait("told && !navigator.onLine")
 		before := browser.Eval[int](other, "ticks")
