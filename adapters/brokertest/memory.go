@@ -195,7 +195,7 @@ func (n *Node) Publish(ctx context.Context, topic string, data []byte) error {
 // Subscribe implements [wsroom.Broker].
 func (n *Node) Subscribe(ctx context.Context, topic string, deliver func([]byte), lost func(error)) (func(), error) {
 	i := newInbox(func(_ uint64, data []byte) { deliver(data) }, lost)
-	stop, err := n.begin(ctx, n.topics, topic, i, func() {})
+	stop, err := n.begin(ctx, &n.topics, topic, i, func() {})
 	if err != nil {
 		return nil, err
 	}
@@ -207,8 +207,8 @@ func (n *Node) Subscribe(ctx context.Context, topic string, deliver func([]byte)
 }
 
 // begin adds an inbox to those of a topic once the node is connected. It calls first under the server's
-// lock, before anything is put into the inbox.
-func (n *Node) begin(ctx context.Context, to map[string][]*inbox, topic string, i *inbox, first func()) (stop func(), err error) {
+// lock, before anything is put into the inbox. Only that lock allows to look at the map: another may take its place.
+func (n *Node) begin(ctx context.Context, to *map[string][]*inbox, topic string, i *inbox, first func()) (stop func(), err error) {
 	if err := n.server.wait(ctx); err != nil {
 		return nil, err
 	}
@@ -233,14 +233,14 @@ func (n *Node) connected() <-chan struct{} {
 }
 
 // add returns false while the node is cut off.
-func (n *Node) add(to map[string][]*inbox, topic string, i *inbox, first func()) bool {
+func (n *Node) add(to *map[string][]*inbox, topic string, i *inbox, first func()) bool {
 	n.server.mu.Lock()
 	defer n.server.mu.Unlock()
 	if n.cut {
 		return false
 	}
 	first()
-	to[topic] = append(to[topic], i)
+	(*to)[topic] = append((*to)[topic], i)
 	return true
 }
 

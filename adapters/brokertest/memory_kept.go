@@ -93,7 +93,7 @@ func (n *Node) Follow(
 		close(isLive)
 	}
 
-	stop, err = n.begin(ctx, n.follows, topic, i, func() { n.server.past.begin(topic, most, i) })
+	stop, err = n.begin(ctx, &n.follows, topic, i, func() { n.server.past.begin(topic, most, i) })
 	if err != nil {
 		return nil, err
 	}
