@@ -33,9 +33,10 @@ const (
 	// delivered, and lost is called in its place.
 	MaxBacklog = 16 << 20
 
-	partitions = 16  // of the topics, on a cluster; all nodes must use the same number
-	batch      = 500 // channels in a command
-	reads      = 256 // of what is kept, at the same time over each line
+	partitions = 16              // of the topics, on a cluster; all nodes must use the same number
+	batch      = 500             // channels in a command
+	reads      = 256             // of what is kept, at the same time over each line
+	roleTime   = 5 * time.Second // between two looks whether the server of a line has become a replica
 
 	// together is the longest time between two messages that came in one read. The second one is delivered by
 	// another goroutine, so that those of many topics use all processors.
@@ -301,16 +302,23 @@ func (l *line) serve() error {
 			}
 		},
 	})
+	s := &sender{conn: conn}
+	var role <-chan time.Time
 	for {
 		join, leave, idle := l.changes()
 		if err := l.ask(conn, join, leave); err != nil || idle {
 			return err
 		}
-		if len(join) > 0 && l.sender.Load() == nil {
-			l.sender.Store(&sender{conn: conn})
+		if len(join) > 0 && role == nil {
+			l.sender.Store(s)
+			ticker := time.NewTicker(roleTime)
+			defer ticker.Stop()
+			role = ticker.C
 		}
 		select {
 		case <-l.wake:
+		case <-role:
+			l.sender.Store(s.ofMaster())
 		case err := <-broken:
 			return fmt.Errorf("redisbroker: connection lost: %w", err)
 		case <-moved:

@@ -79,3 +79,17 @@ func (s *sender) probe() {
 		s.left, s.silent = 0, false
 	}
 }
+
+// ofMaster returns s, or nil if the server is a replica, as a master is after a failover. A replica has all that is
+// published to its master. But what is published to a replica stays there.
+func (s *sender) ofMaster() *sender {
+	hello, err := s.conn.Do(context.Background(), s.conn.B().Arbitrary("HELLO").Build()).AsMap()
+	if err != nil {
+		return s
+	}
+	role := hello["role"]
+	if name, _ := role.ToString(); name == "replica" || name == "slave" {
+		return nil
+	}
+	return s
+}

@@ -112,3 +112,45 @@ func (c *hanging) Close() error {
 	c.once.Do(func() { close(c.closed) })
 	return c.Conn.Close()
 }
+
+// TestMasterBecomesReplica: where the server of the subscriptions has become a replica and the client goes to the
+// new master, messages go there, too. A replica would take them, and nobody else would hear them.
+func TestMasterBecomesReplica(t *testing.T) {
+	t.Parallel()
+	old, master := startRedis(t), startRedis(t)
+	var failedOver atomic.Bool
+	client, err := rueidis.NewClient(rueidis.ClientOption{
+		InitAddress: []string{"redis:6379"}, DisableCache: true, ForceSingleClient: true,
+		DialCtxFn: func(ctx context.Context, _ string, d *net.Dialer, _ *tls.Config) (net.Conn, error) {
+			if failedOver.Load() {
+				return d.DialContext(ctx, "tcp", master.Addr)
+			}
+			return d.DialContext(ctx, "tcp", old.Addr)
+		},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(client.Close)
+	b, other := redisbroker.New(client), redisbroker.New(master.connect(t))
+	here, there := listen(t, b, "topic"), listen(t, other, "topic")
+	publish(t, b, "topic", "before")
+	until(t, "a message arrives", func() bool { return here.messages.Load() == 1 })
+
+	failedOver.Store(true)
+	host, port, _ := net.SplitHostPort(master.Addr)
+	command(t, old, "REPLICAOF", host, port)
+	command(t, old, "CLIENT", "KILL", "TYPE", "NORMAL")
+	until(t, "messages go to the new master", func() bool {
+		_ = b.Publish(t.Context(), "topic", []byte("after"))
+		return there.messages.Load() > 0
+	})
+	before := here.messages.Load()
+	until(t, "messages come from there", func() bool {
+		publish(t, other, "topic", "after")
+		return here.messages.Load() > before
+	})
+	if here.losses.Load() > 0 {
+		t.Error("the connection of the subscriptions was replaced")
+	}
+}
