@@ -118,13 +118,15 @@ func TestDirect(t *testing.T) {
 			t.Fatal(err)
 		}
 		sendSome := func(message string) bool {
-			go func() {
+			var sending sync.WaitGroup
+			defer sending.Wait()
+			sending.Go(func() {
 				if strings.HasPrefix(name, "Follow") {
 					keep(t, b, name, message)
 				} else {
 					publish(t, b, name, message)
 				}
-			}()
+			})
 			return <-byReader
 		}
 		send := func() bool { return sendSome("message") }
