@@ -297,10 +297,11 @@ func (c *Conn) Subprotocol() string {
 	if s := c.line.Session(); s != nil {
 		return s.Subprotocol
 	}
-	return c.WebSocket().Subprotocol()
+	return c.line.Subprotocol()
 }
 
-// WebSocket returns the connection of coder/websocket below this one. It is never nil. Messages written to
+// WebSocket returns the connection of coder/websocket below this one. It is never nil, and always the same. A
+// connection whose WebSocket was called keeps it, some 1.5 KB, while its client is silent. Messages written to
 // it and messages that the hub sends are never mixed. A write while the answer to the handshake is still
 // being sent waits for the answer. Its Close ends the connection as [Conn.Close] does. Only the function of
 // [Serve] may read from it.
@@ -613,6 +614,14 @@ func (c *Conn) open(r *http.Request) {
 	c.hub.heartbeat.Add(&c.line)
 }
 
+// start parks the connection until its peer sends something. Where it can't, or where callbacks are due, it starts
+// the connection's goroutine.
+func (c *Conn) start() {
+	if c.hub.cfg.serve != nil || c.hasEvents() || !c.line.Park(&c.hub.parked) {
+		go c.run(0, false)
+	}
+}
+
 // run is the connection's goroutine after OnConnect has returned. It takes these steps; the last two are
 // taken even if a callback ends the goroutine:
 //
@@ -621,16 +630,22 @@ func (c *Conn) open(r *http.Request) {
 //  3. finish runs the last callbacks;
 //  4. hangUp completes the close handshake and closes the socket.
 //
-// An idle connection waits in Wait, where its stack costs memory. As long as less than 1 KB is in use
-// there, the stack stays at 2 KB. Handling a message makes the stack grow to 4 KB, and it doesn't shrink.
-// So after a message run hands the connection over to a new goroutine, which continues with step 2. since is
-// when that happened last, in seconds, or 0 for the first goroutine.
-func (c *Conn) run(since uint32) {
-	handedOver := false
+// Step 2 goes on in other goroutines. If no message has come for line.Quiet, or none ever, the connection is parked:
+// run returns, and the hub's set waits for the peer. Once there is something to read, or the connection is ending,
+// Wake starts run with woken set. A pong is read, and the connection is parked again.
+//
+// Until then a silent connection waits in Wait, where its stack costs memory. As long as less than 1 KB is in
+// use there, the stack stays at 2 KB. Handling a message makes the stack grow to 4 KB, and it doesn't shrink.
+// So after a message run hands the connection over to a new goroutine. since is when that happened last, in
+// seconds, or 0 for the first goroutine.
+func (c *Conn) run(since uint32, woken bool) {
+	handedOver, parked := false, false
 	defer func() {
-		if handedOver {
-			go c.run(c.lastRead())
-		} else {
+		switch {
+		case parked: // what wake has started may have the connection by now
+		case handedOver:
+			go c.run(c.lastRead(), false)
+		default:
 			c.finish()
 		}
 	}()
@@ -640,7 +655,20 @@ func (c *Conn) run(since uint32) {
 	}
 
 	for !handedOver {
-		if err := c.line.Wait(); err != nil {
+		err := c.line.Wait()
+		if err == frame.ErrQuiet {
+			c.line.Shrink()
+			if parked = c.line.Park(&c.hub.parked); parked {
+				return
+			}
+			continue
+		}
+		if woken {
+			c.line.Unpark(&c.hub.parked)
+			woken = false
+		}
+
+		if err != nil {
 			if c.line.WaitFailed(err) {
 				return
 			}
@@ -734,6 +762,12 @@ func (o *owner) Context() context.Context { return (*Conn)(o).Context() }
 
 // Limits returns the hub's limits on what peers send.
 func (o *owner) Limits() *line.Limits { return &o.hub.cfg.inbound }
+
+// Wake starts a goroutine for a connection that was parked.
+func (o *owner) Wake() {
+	c := (*Conn)(o)
+	go c.run(c.lastRead(), true)
+}
 
 // Received counts a message that was read.
 func (o *owner) Received(bytes int) { o.hub.countIn((*Conn)(o), bytes) }

@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -423,7 +424,8 @@ func (g *gate) choose() {
 // time, it gives everything back and counts a refusal.
 func (g *gate) open(ws *websocket.Conn) error {
 	ws.SetReadLimit(g.hub.cfg.maxMessage)
-	g.reader.Reset(g.wire) // removes coder/websocket's reader of early bytes, which the wire returns itself
+	runtime.SetFinalizer(ws, nil) // the connection closes it; a cycle with a finalizer is never freed
+	g.reader.Reset(g.wire)        // removes coder/websocket's reader of early bytes, which the wire returns itself
 
 	err := g.welcome(ws)
 	if err == nil {

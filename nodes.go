@@ -27,8 +27,9 @@ import (
 // methods may be called concurrently. A topic is any non-empty string of up to 600 bytes; NUL and bytes
 // that aren't UTF-8 are allowed. Data is any bytes.
 //
-// A Broker may have a method MaxData() int. It returns the largest number of bytes that Publish takes; a
-// larger send returns an error. The hub calls MaxData for each send, so it mustn't wait.
+// A Broker may have a method MaxData() int. It returns the largest number of bytes that Publish takes. The
+// hub refuses larger sends by itself: they return an error. The hub calls MaxData for each send, so it mustn't
+// wait.
 //
 // A Broker may also have this method, so that a message takes a node one goroutine less:
 //

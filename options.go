@@ -121,7 +121,7 @@ func newConfig(opts []Option) (*config, error) {
 		room:          ByPath,
 		handshake:     10 * time.Second,
 		maxMessage:    64 << 10,
-		limits:        frame.Limits{Message: 10 * time.Second, Write: 10 * time.Second},
+		limits:        frame.Limits{Quiet: line.Quiet(), Message: 10 * time.Second, Write: 10 * time.Second},
 		outboundQueue: outbound.Limits{Messages: 4096, Bytes: 1 << 20},
 		heartbeat:     25 * time.Second,
 		pongTimeout:   10 * time.Second,
@@ -148,7 +148,7 @@ func newConfig(opts []Option) (*config, error) {
 	mistakes = append(mistakes, c.contradictions()...)
 
 	c.inbound.EmptyFrames = line.EmptyFrameRate(c.heartbeat)
-	c.limits.Size = c.maxMessage
+	c.limits.Size, c.inbound.Message = c.maxMessage, c.maxMessage
 	c.limits.Frame = uint64(c.maxMessage) + uint64(c.maxMessage)/4 + 64 // compressed data can be longer
 	c.choose()
 	if c.resumeKeys == nil {

@@ -83,6 +83,7 @@ import (
 	"github.com/wsroom/wsroom/internal/lifecycle"
 	"github.com/wsroom/wsroom/internal/line"
 	"github.com/wsroom/wsroom/internal/lookup"
+	"github.com/wsroom/wsroom/internal/netpoll"
 	"github.com/wsroom/wsroom/internal/outbound"
 	"github.com/wsroom/wsroom/internal/presence"
 	"github.com/wsroom/wsroom/internal/resume"
@@ -106,6 +107,7 @@ type Hub struct {
 
 	resumeKey *resume.Key
 	heartbeat line.Heartbeat
+	parked    netpoll.Set  // connections that wait for their peers without a goroutine
 	rejects   atomic.Int32 // refused connections that are being sent a close frame
 
 	mu      sync.Mutex // guards the fields up to the next blank line, and orders wg.Add before wg.Wait
@@ -187,7 +189,7 @@ func (h *Hub) begin(c *Conn, r *http.Request) {
 		if !opened {
 			c.end(endingAborted())
 		}
-		go c.run(0)
+		c.start()
 	}()
 	h.counters.opened.Add(1)
 	h.observer.Add(MetricConns, c.route, "", 1)

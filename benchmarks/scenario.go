@@ -148,10 +148,12 @@ func echo() scenario {
 	}
 }
 
+// idle waits until libraries have given back what a silent connection needn't hold: wsroom its goroutine after 5 s, and
+// coder/websocket's part after a ping, which is sent after 24 s.
 func idle(connections int) scenario {
 	return scenario{
 		name: "idle", unit: perNothing, plan: load.Plan{Rooms: connections / 10, Members: 10, Size: 128}, idle: true,
-		measure: 2 * time.Second,
+		warm: 35 * time.Second, measure: 2 * time.Second,
 		traffic: func(ctx context.Context, _ *load.Fleet) error { <-ctx.Done(); return nil },
 	}
 }

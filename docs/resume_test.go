@@ -56,7 +56,7 @@ func resumableChat(opts ...wsroom.Option) (*wsroom.Hub, http.Handler) {
 // onNodes are the page's options for several nodes. keys are the application's secrets.
 func onNodes(broker wsroom.Broker, keys ...[]byte) []wsroom.Option {
 	return []wsroom.Option{
-		wsroom.WithBroker(broker), // redisbroker.New(client), or natsbroker.New(nc)
+		wsroom.WithBroker(broker), // redisbroker.New(client), natsbroker.New(nc), or postgresbroker.Open(ctx, pool)
 		wsroom.WithResumeKey(keys...),
 	}
 }

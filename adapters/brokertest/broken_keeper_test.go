@@ -17,7 +17,10 @@ type followFunc func(
 ) (func(), error)
 
 func (b *broken) Keep(ctx context.Context, topic string, data []byte, n int, d time.Duration) error {
-	if b.keep == nil {
+	switch {
+	case b.keep == nil && len(data) > brokenMaxData:
+		return refusal{errors.New("too large")}
+	case b.keep == nil:
 		return b.Node.Keep(ctx, topic, data, n, d)
 	}
 	return b.keep(b.Node, ctx, topic, data, n, d)
@@ -433,6 +436,14 @@ var brokenCalls = []fault{
 			}, err
 		})
 	}},
+	{"each stop ends one more follower of the topic", "SeveralSubscriptions BeginsWithTheLast", func() *broken {
+		return following(func(
+			b *Node, ctx context.Context, topic string, n int, deliver func(uint64, []byte), live func(), lost func(error),
+		) (func(), error) {
+			stop, err := b.Follow(ctx, topic, n, deliver, live, lost)
+			return stopsAnother(b, b.follows, topic, stop), err
+		})
+	}},
 	{"one slow follower holds up the others", "SlowInThePast SlowSubscriber", func() *broken {
 		reader := make(chan struct{}, 1)
 		return calling(func(c calls) calls {
@@ -605,6 +616,19 @@ var brokenKeeps = []fault{
 			err := b.Keep(ctx, topic, data, n, d/1000)
 			<-time.After(3 * time.Millisecond)
 			return err
+		})
+	}},
+	{"keeps the same data once", "SameDataAgain", func() *broken {
+		var mu sync.Mutex
+		var last string
+		return keeping(func(b *Node, ctx context.Context, topic string, data []byte, n int, d time.Duration) error {
+			mu.Lock()
+			defer mu.Unlock()
+			if string(data) == last {
+				return nil
+			}
+			last = string(data)
+			return b.Keep(ctx, topic, data, n, d)
 		})
 	}},
 	{"returns before it is kept", "NothingKept BeginsWithTheLast", func() *broken {

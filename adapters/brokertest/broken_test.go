@@ -80,12 +80,25 @@ type broken struct {
 	subscribe func(b *Node, ctx context.Context, topic string, deliver func([]byte), lost func(error)) (func(), error)
 	keep      func(b *Node, ctx context.Context, topic string, data []byte, n int, d time.Duration) error
 	follow    followFunc
-	direct    bool          // subscribe and follow are SubscribeDirect and FollowDirect, and the others are sound
+	direct    bool // subscribe and follow are SubscribeDirect and FollowDirect, and the others are sound
+	maxData   func(b *Node) int
 	back      func(b *Node) // is called before the node is connected again
 }
 
+const brokenMaxData = 1 << 20
+
+func (b *broken) MaxData() int {
+	if b.maxData == nil {
+		return brokenMaxData
+	}
+	return b.maxData(b.Node)
+}
+
 func (b *broken) Publish(ctx context.Context, topic string, data []byte) error {
-	if b.publish == nil {
+	switch {
+	case b.publish == nil && len(data) > brokenMaxData:
+		return refusal{errors.New("too large")}
+	case b.publish == nil:
 		return b.Node.Publish(ctx, topic, data)
 	}
 	return b.publish(b.Node, ctx, topic, data)
@@ -130,6 +143,21 @@ func publishing(f func(b *Node, ctx context.Context, topic string, data []byte) 
 	return &broken{publish: f}
 }
 
+// stopsAnother returns a stop that ends one subscription to the topic each time it is called, whichever.
+func stopsAnother(b *Node, all map[string][]*inbox, topic string, stop func()) func() {
+	first := sync.OnceFunc(stop)
+	again := false
+	return func() {
+		first()
+		b.server.mu.Lock()
+		defer b.server.mu.Unlock()
+		if others := all[topic]; again && len(others) > 0 {
+			all[topic] = others[1:]
+		}
+		again = true
+	}
+}
+
 // fault is something that a broker does wrong.
 type fault struct {
 	fault  string
@@ -152,12 +180,7 @@ func (f fault) mustBeFound(t *testing.T, checks []check) {
 			continue
 		}
 		found++
-		failures := try(t, func(t testing.TB) { check.run(t, brokenSetup(t, f.broker)) })
-		if len(failures) == 0 {
-			t.Errorf("%s doesn't find the fault", check.name)
-		} else {
-			t.Logf("%s: %s", check.name, failures[0])
-		}
+		mustExplain(t, check.name, promisesOf(check.name, check.kept), try(t, func(t testing.TB) { check.try(t, brokenSetup(t, f.broker)) }))
 	}
 	if found != len(strings.Fields(f.checks)) {
 		t.Errorf("there are no such checks as %s", f.checks)
@@ -170,7 +193,7 @@ func TestBrokenDirectBrokers(t *testing.T) {
 	directly := func(t *testing.T, all []check, names string, faults []fault) {
 		var checks []check
 		for _, c := range only(all, names) {
-			checks = append(checks, check{c.name, c.needs, func(t testing.TB, s Setup) { c.run(t, s.directly()) }})
+			checks = append(checks, check{c.name, c.needs, func(t testing.TB, s Setup) { c.run(t, s.directly()) }, c.kept})
 		}
 		tried := map[string]bool{}
 		for _, f := range faults {
@@ -195,6 +218,25 @@ func TestBrokenDirectBrokers(t *testing.T) {
 	t.Run("Keeper", func(t *testing.T) {
 		directly(t, allKeeperChecks(), directKeeperChecks, slices.Concat(brokenPasts, brokenPositions, brokenCalls))
 	})
+}
+
+// mustExplain checks that there are failures of a check, and that they say what has happened, which promises are broken,
+// and how to mend that.
+func mustExplain(t *testing.T, check string, promises []promise, failures []string) {
+	t.Helper()
+	if len(failures) == 0 {
+		t.Errorf("%s doesn't find the fault", check)
+		return
+	}
+	t.Logf("%s: %s", check, strings.Join(failures, "\n\t"))
+	if len(failures) <= len(promises) {
+		t.Errorf("%s doesn't say what has happened: %q", check, failures)
+	}
+	for _, p := range promises {
+		if !slices.Contains(failures, p.String()) {
+			t.Errorf("%s doesn't say that this promise is broken: %s", check, p.says)
+		}
+	}
 }
 
 // bounded delivers by a goroutine, and drops what comes while so many messages wait.
@@ -242,6 +284,13 @@ func (s small) Publish(ctx context.Context, topic string, data []byte) error {
 	return s.Node.Publish(ctx, topic, data)
 }
 
+func (s small) Keep(ctx context.Context, topic string, data []byte, n int, d time.Duration) error {
+	if len(data) > s.MaxData() {
+		return errors.New("too large")
+	}
+	return s.Node.Keep(ctx, topic, data, n, d)
+}
+
 // TestSmallBroker: a broker that takes little, and says so, is sound.
 func TestSmallBroker(t *testing.T) {
 	Run(t, func(t testing.TB) Setup {
@@ -258,7 +307,7 @@ func TestSmallBroker(t *testing.T) {
 func TestSoundBrokers(t *testing.T) {
 	for _, check := range slices.Concat(deliveryChecks, outageChecks, allKeeperChecks()) {
 		failures := try(t, func(t testing.TB) {
-			check.run(t, brokenSetup(t, func() *broken { return &broken{} }))
+			check.try(t, brokenSetup(t, func() *broken { return &broken{} }))
 		})
 		for _, f := range failures {
 			t.Errorf("%s: %s", check.name, f)
@@ -408,6 +457,69 @@ var brokenBrokers = []fault{
 			_, err := b.Subscribe(ctx, topic, deliver, lost)
 			return func() {}, err
 		}}
+	}},
+	{"each stop ends one more subscription to the topic", "SeveralSubscriptions", func() *broken {
+		return &broken{subscribe: func(b *Node, ctx context.Context, topic string, deliver func([]byte), lost func(error)) (func(), error) {
+			stop, err := b.Subscribe(ctx, topic, deliver, lost)
+			return stopsAnother(b, b.topics, topic, stop), err
+		}}
+	}},
+	{"hears no more than 100 topics", "ManyTopics", func() *broken {
+		var mu sync.Mutex
+		topics := map[string]bool{}
+		return &broken{subscribe: func(b *Node, ctx context.Context, topic string, deliver func([]byte), lost func(error)) (func(), error) {
+			mu.Lock()
+			defer mu.Unlock()
+			if topics[topic] = true; len(topics) > 100 {
+				return func() {}, nil
+			}
+			return b.Subscribe(ctx, topic, deliver, lost)
+		}}
+	}},
+	{"refuses a call while another one is running", "ConcurrentUse", func() *broken {
+		running := make(chan struct{}, 1)
+		return publishing(func(b *Node, ctx context.Context, topic string, data []byte) error {
+			select {
+			case running <- struct{}{}:
+				defer func() { <-running }()
+				<-time.After(time.Microsecond)
+				return b.Publish(ctx, topic, data)
+			default:
+				return errors.New("busy")
+			}
+		})
+	}},
+	{"drops data that is the same as the last", "SameDataAgain", func() *broken {
+		var mu sync.Mutex
+		var last string
+		return publishing(func(b *Node, ctx context.Context, topic string, data []byte) error {
+			mu.Lock()
+			defer mu.Unlock()
+			if string(data) == last {
+				return nil
+			}
+			last = string(data)
+			return b.Publish(ctx, topic, data)
+		})
+	}},
+	{"acknowledges more than MaxData and drops it", "TooMuchData", func() *broken {
+		return publishing(func(b *Node, ctx context.Context, topic string, data []byte) error {
+			if len(data) > brokenMaxData {
+				return nil
+			}
+			return b.Publish(ctx, topic, data)
+		})
+	}},
+	{"asks the server for MaxData", "PublishWhileAway", func() *broken {
+		return &broken{maxData: func(b *Node) int { <-b.connected(); return brokenMaxData }}
+	}},
+	{"rejects for good what comes while the broker is away", "PublishWhileAway", func() *broken {
+		return publishing(func(b *Node, ctx context.Context, topic string, data []byte) error {
+			if err := b.Publish(ctx, topic, data); err != nil {
+				return refusal{err}
+			}
+			return nil
+		})
 	}},
 	{"small and capital letters are the same", "AnyName", func() *broken { return renamed(strings.ToLower) }},
 	{"topics end at NUL", "AnyName", func() *broken {

@@ -21,7 +21,8 @@
 //		})
 //	}
 //
-// A failure says which promise is broken and, where it can, how to mend it. The promises of a Keeper are
+// A failure says what has happened, and then which promise is broken and how to mend it. Where a check holds several
+// promises, it names each. The promises of a Keeper are
 // checked below the subtest Keeper: first those of a Broker, with Keep for Publish and Follow for Subscribe,
 // then its own. Most of these need Cut and Heal; those about lost data need Wipe, too. Those of SubscribeDirect
 // and FollowDirect are checked below the subtest Direct, if the broker has these methods.
@@ -79,6 +80,7 @@ type check struct {
 	name  string
 	needs need
 	run   func(t testing.TB, s Setup)
+	kept  bool // it is of Keep and Follow
 }
 
 // need is what a check needs of a Setup besides Open.
@@ -138,6 +140,7 @@ func (c check) try(t testing.TB, s Setup) {
 	if ok, name := s.has(c.needs); !ok {
 		t.Skipf("the Setup has no %s: not checked", name)
 	}
+	t.Cleanup(func() { explain(t, c.name, c.kept) })
 	c.run(t, s)
 }
 
@@ -151,10 +154,22 @@ func scaled(n int) int {
 
 // maxData returns the size of the largest messages that the suite sends through a broker.
 func maxData(b wsroom.Broker) int {
-	if limited, ok := b.(interface{ MaxData() int }); ok {
-		return min(limited.MaxData(), 16<<20)
+	if limit, ok := limitOf(b); ok {
+		return min(limit(), 16<<20)
 	}
 	return 1 << 20
+}
+
+// limitOf returns the broker's method MaxData, if it has one.
+func limitOf(b wsroom.Broker) (limit func() int, ok bool) {
+	if k, ok := b.(*keptBroker); ok {
+		b = k.Broker
+	}
+	limited, ok := b.(interface{ MaxData() int })
+	if !ok {
+		return nil, false
+	}
+	return limited.MaxData, true
 }
 
 // open returns n brokers.

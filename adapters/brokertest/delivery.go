@@ -15,18 +15,20 @@ import (
 )
 
 var deliveryChecks = []check{
-	{"AllNodesHear", nothing, allNodesHear},
-	{"OneOrder", nothing, oneOrder},
-	{"SubscribedMeansDelivered", nothing, subscribedMeansDelivered},
-	{"StopMeansStopped", nothing, stopMeansStopped},
-	{"StopUnderLoad", nothing, stopUnderLoad},
-	{"SeveralSubscriptions", nothing, severalSubscriptions},
-	{"ManyTopics", nothing, manyTopics},
-	{"AnyName", nothing, anyName},
-	{"AnyData", nothing, anyData},
-	{"SlowSubscriber", nothing, slowSubscriber},
-	{"ConcurrentUse", nothing, concurrentUse},
-	{"ContextEnds", nothing, contextEnds},
+	{"AllNodesHear", nothing, allNodesHear, false},
+	{"OneOrder", nothing, oneOrder, false},
+	{"SubscribedMeansDelivered", nothing, subscribedMeansDelivered, false},
+	{"StopMeansStopped", nothing, stopMeansStopped, false},
+	{"StopUnderLoad", nothing, stopUnderLoad, false},
+	{"SeveralSubscriptions", nothing, severalSubscriptions, false},
+	{"ManyTopics", nothing, manyTopics, false},
+	{"AnyName", nothing, anyName, false},
+	{"AnyData", nothing, anyData, false},
+	{"SameDataAgain", nothing, sameDataAgain, false},
+	{"TooMuchData", nothing, tooMuchData, false},
+	{"SlowSubscriber", nothing, slowSubscriber, false},
+	{"ConcurrentUse", nothing, concurrentUse, false},
+	{"ContextEnds", nothing, contextEnds, false},
 }
 
 // allNodesHear: every subscriber gets every message once, including the publisher's own.
@@ -280,6 +282,43 @@ func anyData(t testing.TB, s Setup) {
 		publish(t, nodes[1], topic, m)
 		until(t, "the message "+short(m)+" arrives", func() bool { return len(e.all()) > i || t.Failed() })
 	}
+	e.expect(want...)
+}
+
+// sameDataAgain: data that is the same as other data is a message of its own, also where several nodes and
+// goroutines publish it at the same time.
+func sameDataAgain(t testing.TB, s Setup) {
+	const publishers = 8
+	messages := scaled(40)
+	nodes, topic := s.open(t, 2), newTopic()
+	e := listen(t, nodes[1], topic)
+	each(t, publishers, func(i int) {
+		for range messages {
+			publish(t, nodes[i%2], topic, "the same")
+		}
+	})
+	publish(t, nodes[0], topic, "end")
+	if n := len(e.messages("end")) - 1; n != publishers*messages {
+		t.Errorf("of %d messages that are the same %d arrive", publishers*messages, n)
+	}
+}
+
+// tooMuchData: what is larger than MaxData is an error or arrives, and does no harm.
+func tooMuchData(t testing.TB, s Setup) {
+	nodes, topic := s.open(t, 2), newTopic()
+	limit, ok := limitOf(nodes[0])
+	if !ok || limit() > 16<<20 {
+		t.Log("the broker has no MaxData, or one above 16 MiB: not checked")
+		return
+	}
+	e := listen(t, nodes[1], topic)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	tooMuch, want := make([]byte, limit()+1), []string{"after"}
+	if nodes[0].Publish(ctx, topic, tooMuch) == nil {
+		want = []string{string(tooMuch), "after"}
+	}
+	publish(t, nodes[0], topic, "after")
 	e.expect(want...)
 }
 

@@ -30,10 +30,10 @@ func allKeeperChecks() []check {
 		all = append(all, check{c.name, c.needs, func(t testing.TB, s Setup) {
 			t.Log("here Publish is Keep, and Subscribe is Follow")
 			c.run(t, s.keeping(t))
-		}})
+		}, true})
 	}
 	for _, c := range append(keeperChecks, keeperOutageChecks...) {
-		all = append(all, check{c.name, c.needs, func(t testing.TB, s Setup) { c.run(t, s.keeping(t)) }})
+		all = append(all, check{c.name, c.needs, func(t testing.TB, s Setup) { c.run(t, s.keeping(t)) }, true})
 	}
 	return all
 }
@@ -65,8 +65,6 @@ type keptBroker struct {
 	wsroom.Broker
 	wsroom.Keeper
 }
-
-func (k *keptBroker) MaxData() int { return maxData(k.Broker) }
 
 func (k *keptBroker) Publish(ctx context.Context, topic string, data []byte) error {
 	return k.Keep(ctx, topic, data, keptMost, keptFor)

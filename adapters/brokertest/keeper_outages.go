@@ -12,16 +12,16 @@ import (
 )
 
 var keeperOutageChecks = []check{
-	{"StopFollowingWhileAway", downAndUp, stopFollowingWhileAway},
-	{"NoSilentHole", downAndUp, noSilentHole},
-	{"FollowerCutOff", cutAndHeal, followerCutOff},
-	{"FollowWhileCutOff", cutAndHeal, followWhileCutOff},
-	{"MuchIsMissed", cutAndHeal, muchIsMissed},
-	{"CutOffBeforeTheFirst", cutAndHeal, cutOffBeforeTheFirst},
-	{"CutOftenWhileFollowing", cutAndHeal, cutOftenWhileFollowing},
-	{"TrimmedWhileCutOff", cutAndHeal, trimmedWhileCutOff},
-	{"WipedWhileCutOff", cutAndWipe, wipedWhileCutOff},
-	{"WipedWhileFollowing", wipe, wipedWhileFollowing},
+	{"StopFollowingWhileAway", downAndUp, stopFollowingWhileAway, false},
+	{"NoSilentHole", downAndUp, noSilentHole, false},
+	{"FollowerCutOff", cutAndHeal, followerCutOff, false},
+	{"FollowWhileCutOff", cutAndHeal, followWhileCutOff, false},
+	{"MuchIsMissed", cutAndHeal, muchIsMissed, false},
+	{"CutOffBeforeTheFirst", cutAndHeal, cutOffBeforeTheFirst, false},
+	{"CutOftenWhileFollowing", cutAndHeal, cutOftenWhileFollowing, false},
+	{"TrimmedWhileCutOff", cutAndHeal, trimmedWhileCutOff, false},
+	{"WipedWhileCutOff", cutAndWipe, wipedWhileCutOff, false},
+	{"WipedWhileFollowing", wipe, wipedWhileFollowing, false},
 }
 
 const (

@@ -150,7 +150,7 @@ func manyInfos(t testing.TB, p *presenceTest) {
 	}
 	p.lease("n1", "n2")
 	names := append(oddNames(), strings.Repeat("l", 600))
-	n := scaled(800)
+	n := scaled(1000)
 	entries, want := make([][3]string, 0, n), map[string]string{}
 	for i := range n {
 		e := [3]string{fmt.Sprint("room ", i%2), fmt.Sprint("member ", i), fmt.Sprint(i, names[i%len(names)])}

@@ -1,4 +1,4 @@
-import { $, make, reasonOf, socketURL, StateLine } from "./page.js";
+import { $, copy, make, reasonOf, socketURL, StateLine } from "./page.js";
 import { Socket } from "./wsroom.js";
 
 const good = 30_000; // ms that a ticket is
@@ -44,15 +44,7 @@ $("#get").onclick = async () => {
   $("#get").textContent = "Get another";
   show();
 };
-$("#copy").onclick = async () => {
-  try {
-    await navigator.clipboard.writeText($("#command").textContent); // only there over HTTPS and on localhost
-    $("#copy").textContent = "Copied";
-    setTimeout(() => ($("#copy").textContent = "Copy"), 1500);
-  } catch {
-    getSelection().selectAllChildren($("#command"));
-  }
-};
+$("#copy").onclick = ({ currentTarget }) => copy($("#command").textContent, currentTarget, () => getSelection().selectAllChildren($("#command")));
 
 // ---- what is shown
 

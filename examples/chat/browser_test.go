@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -27,10 +28,15 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-func TestInTheBrowser(t *testing.T) {
-	b := browser.Start(t)
+func TestInTheBrowser(t *testing.T) { browser.Each(t, testInTheBrowser) }
+
+func testInTheBrowser(t *testing.T, b *browser.Browser) {
 	t.Run("two talk, a third elsewhere hears nothing", func(t *testing.T) { testTalk(t, b) })
+	t.Run("a name is refused, and another isn't", func(t *testing.T) { testName(t, b) })
 	t.Run("the server restarts", func(t *testing.T) { testRestart(t, b) })
+	if b.Name != browser.Chromium {
+		return // the rest takes long, or a page that can be frozen
+	}
 	t.Run("the server is killed", func(t *testing.T) { testKill(t, b) })
 	t.Run("the connection breaks", func(t *testing.T) { testBreak(t, b) })
 	t.Run("hostile names and messages are text", func(t *testing.T) { testHostile(t, b) })
@@ -51,7 +57,7 @@ func enter(t *testing.T, b *browser.Browser, url, name string) *browser.Tab {
 }
 
 func testTalk(t *testing.T, b *browser.Browser) {
-	t.Parallel()
+	b.Parallel(t)
 	s := browser.Serve(t, unkept(t))
 	ada, bob := enter(t, b, s.URL+"/r/general", "Ada"), enter(t, b, s.URL+"/r/general", "Bob")
 	cyn := enter(t, b, s.URL+"/r/design", "Cyn")
@@ -64,7 +70,13 @@ func testTalk(t *testing.T, b *browser.Browser) {
 	ada.Write("textarea", "Thank you!")
 	bob.WaitText(".messages", "Thank you!")
 	ada.Picture("chat")
+	ada.CheckLook()
+	// A minute is told once; a test may begin in one and end in the next.
+	if times := browser.Eval[[]string](ada, `[...document.querySelectorAll(".bubble time")].map((e) => e.textContent)`); len(times) == 0 || len(slices.Compact(times)) != len(times) {
+		t.Errorf("the times are %q", times)
+	}
 	cyn.WaitText(".empty", "No messages yet")
+	cyn.CheckLook()
 	cyn.Write("textarea", "Anybody?")
 	cyn.WaitText(".messages", "Anybody?")
 	if n := browser.Eval[int](cyn, `document.querySelectorAll(".message").length`); n != 1 {
@@ -73,7 +85,7 @@ func testTalk(t *testing.T, b *browser.Browser) {
 }
 
 func testRestart(t *testing.T, b *browser.Browser) {
-	t.Parallel()
+	b.Parallel(t)
 	s := browser.Serve(t, unkept(t))
 	ada, bob := enter(t, b, s.URL, "Ada"), enter(t, b, s.URL, "Bob")
 	ada.MayLoseServer()
@@ -89,6 +101,35 @@ func testRestart(t *testing.T, b *browser.Browser) {
 	ada.Wait(`document.querySelectorAll(".outbox li").length === 0`)
 	bob.Write("textarea", "Welcome back")
 	ada.WaitText(".messages", "Welcome back")
+}
+
+// Somebody that comes back is shown their name. The server refuses it, which nothing but a dialog can mend.
+func testName(t *testing.T, b *browser.Browser) {
+	b.Parallel(t)
+	s := browser.Serve(t, unkept(t))
+	ada := b.Person(t)
+	tab := ada.Open(s.URL+"/chat.css", "favicon.ico") // a page of the same site, for its storage
+	browser.Eval[string](tab, `localStorage["chat.name"] = JSON.stringify("A\u0000da")`)
+	tab.Go(s.URL)
+	tab.Wait(`document.querySelector("#name-dialog").open`)
+	tab.WaitText("#name-error", "A name has 1 to 32 characters.")
+	tab.Wait(`document.querySelector("textarea").disabled && document.querySelector(".send").disabled`)
+	tab.Write("#name", "Ada")
+	tab.WaitText(".state", "Connected")
+	tab.Wait(`!document.querySelector("textarea").disabled`)
+	tab.Go(s.URL)
+	tab.WaitText(".state", "Connected")
+	tab.Wait(`document.querySelector("#me").checkVisibility({ visibilityProperty: true })`)
+	tab.WaitText("#me", "Ada")
+
+	tab.MayLoseServer()
+	tab.WaitText(".people", "Ada")
+	const strength = `getComputedStyle(document.querySelector(".people li")).color`
+	before := browser.Eval[string](tab, strength)
+	s.Stop()
+	tab.Wait(strength + " !== " + browser.Quoted(before)) // who was there
+	s.Start()
+	tab.Wait(strength + " === " + browser.Quoted(before))
 }
 
 // program is the example as a process that can be killed.
@@ -125,7 +166,7 @@ func (p *program) kill() {
 // The server is killed under two windows and started again. Nothing is missing in them, not even what was said
 // before they were back, and nothing comes twice.
 func testKill(t *testing.T, b *browser.Browser) {
-	t.Parallel()
+	b.Parallel(t)
 	p := &program{t: t, addr: "127.0.0.1:0", file: filepath.Join(t.TempDir(), "chat.db")}
 	p.start()
 	t.Cleanup(func() { p.kill() })
@@ -173,7 +214,7 @@ func testKill(t *testing.T, b *browser.Browser) {
 
 // The connection breaks while the server goes on: the pages are sent what they have missed, and no hello.
 func testBreak(t *testing.T, b *browser.Browser) {
-	t.Parallel()
+	b.Parallel(t)
 	var hub *wsroom.Hub
 	s := browser.Serve(t, func() (*wsroom.Hub, http.Handler) {
 		h, handler := unkept(t)()
@@ -205,7 +246,7 @@ func testBreak(t *testing.T, b *browser.Browser) {
 }
 
 func testHostile(t *testing.T, b *browser.Browser) {
-	t.Parallel()
+	b.Parallel(t)
 	s := browser.Serve(t, unkept(t))
 	ada, eve := enter(t, b, s.URL, "Ada"), enter(t, b, s.URL, "Eve")
 	for _, hostile := range browser.Hostile {
@@ -214,7 +255,7 @@ func testHostile(t *testing.T, b *browser.Browser) {
 		eve.Write("#name", name)
 		ada.WaitText(".people", browser.Plain(name))
 		eve.Write("textarea", hostile)
-		ada.Wait(`[...document.querySelectorAll(".said")].at(-1).innerText === ` + browser.Quoted(hostile))
+		ada.Wait(`[...document.querySelectorAll(".said")].at(-1).textContent === ` + browser.Quoted(hostile))
 		ada.WaitText(".messages", browser.Plain(name))
 		ada.CheckUnharmed()
 		eve.CheckUnharmed()

@@ -1,9 +1,10 @@
-import { $, hue, length, make, plain, reasonOf, socketURL, StateLine, storage } from "./page.js";
+import { $, copy, hue, length, make, plain, reasonOf, socketURL, StateLine, storage } from "./page.js";
 import { Socket } from "./wsroom.js";
 
 const limit = { text: 1000, name: 32, rows: 500, outbox: 50, rooms: 8 };
 const grace = 4_000; // ms; who is back by then never left,
 const restart = 30_000; // and after a restart people take longer
+const minute = (id) => Math.floor(id / 60e6);
 const together = 5 * 60e6; // µs between the messages of one group
 
 const browser = storage(() => localStorage, "chat");
@@ -34,16 +35,9 @@ function linked(parent, text) {
   }
 }
 
-async function copyLink(name, button) {
+function copyLink(name, button) {
   const link = new URL(path([name]), location).href;
-  try {
-    await navigator.clipboard.writeText(link); // only there over HTTPS and on localhost
-    const before = button.textContent;
-    button.textContent = "Copied";
-    setTimeout(() => (button.textContent = before), 1500);
-  } catch {
-    prompt("The link to this room:", link);
-  }
+  copy(link, button, () => prompt("The link to this room:", link));
 }
 
 class Room {
@@ -54,6 +48,7 @@ class Room {
   #ready = false; // we are in the room as it is now, so what we send is heard
   #last = 0; // the newest event that is shown
   #lastText = 0;
+  #told; // the minute that the newest message is of: each is told once
   #people = new Map(); // by whom: {name, conns, timer}
   #outbox;
   #stick = true; // at the bottom, and to stay there
@@ -100,6 +95,10 @@ class Room {
     this.tab.remove();
   }
 
+  get stopped() {
+    return this.#socket.state === "stopped";
+  }
+
   get unsent() {
     return this.#outbox.length;
   }
@@ -127,7 +126,7 @@ class Room {
     el.text.setAttribute("aria-label", `Message to ${name}`);
     el.text.placeholder = "Write a message";
     el.text.value = tab.get(`draft.${name}`, "");
-    this.#line = new StateLine(at(".state"), () => this.#socket.open());
+    this.#line = new StateLine(at(".state"), () => (this.#refused ? askName(me.name, reasonOf(this.#why)) : this.#socket.open()));
 
     this.tab.type = "button";
     this.tab.append(make("bdi", "", name), make("span", "badge"));
@@ -197,7 +196,7 @@ class Room {
     left.textContent = rest < 0 ? `${-rest} too many` : rest <= 100 ? `${rest} left` : "";
     left.classList.toggle("over", rest < 0);
     text.setAttribute("aria-invalid", rest < 0);
-    send.disabled = rest < 0 || rest === limit.text;
+    send.disabled = text.disabled || rest < 0 || rest === limit.text;
   }
 
   #submit() {
@@ -223,7 +222,15 @@ class Room {
     const { state } = this.#socket;
     if (state !== "open") this.#ready = false;
     this.section.dataset.state = this.tab.dataset.state = this.#line.show(state, this.#why, this.#ready);
+    this.el.text.disabled = state === "stopped"; // nothing that is written would be sent
+    this.#typed();
     this.#fates();
+    if (this.#refused && !nameDialog.open) askName(me.name, reasonOf(this.#why));
+  }
+
+  // refused says that the server doesn't take our name: texts that it doesn't take aren't sent.
+  get #refused() {
+    return this.#socket.state === "stopped" && this.#why?.code === 4400;
   }
 
   #event(e) {
@@ -319,6 +326,7 @@ class Room {
     const li = this.#message(e, own, this.el.messages.lastElementChild);
     this.#add(li);
     this.#lastText = e.id;
+    this.#told = minute(e.id);
     if (own) return;
     this.unread++;
     this.look();
@@ -330,18 +338,19 @@ class Room {
     li.at = id;
     li.style.setProperty("--hue", hue(by));
     const first = previous?.by !== by || id - previous.at > together;
+    const when = new Date(id / 1000);
     li.classList.toggle("first", first);
     const author = make("bdi", own || !first ? "hidden-text" : "author", own ? "You" : plain(name));
     const bubble = make("div", "bubble");
     bubble.dir = "auto";
     const said = make("span", "said");
     linked(said, text);
-    const when = new Date(id / 1000);
     const time = make("time", "", clock.format(when));
     time.dateTime = when.toISOString();
     time.dir = "auto";
-    time.title = full.format(when);
-    bubble.append(said, time);
+    bubble.title = full.format(when);
+    bubble.append(said);
+    if (![this.#told, minute(previous?.at)].includes(minute(id))) bubble.append(time);
     li.append(author, bubble);
     return li;
   }
@@ -520,9 +529,9 @@ function ask(dialog, accept) {
     else dialog.close();
   });
   $(".cancel", dialog).onclick = () => dialog.close();
-  return (value) => {
+  return (value, problem = "") => {
     input.value = value;
-    error.textContent = "";
+    error.textContent = problem;
     dialog.showModal();
     input.select();
   };
@@ -533,7 +542,7 @@ const askName = ask(nameDialog, (value) => {
   const name = value.trim().replace(/\s+/g, " ");
   if (!/[\p{L}\p{N}\p{P}\p{S}]/u.test(name) || /\p{Cc}/u.test(name)) return "Please write a name.";
   if (length(name) > limit.name) return `That is too long by ${length(name) - limit.name}.`;
-  if (name === me.name) return;
+  if (name === me.name && ![...rooms.values()].some((room) => room.stopped)) return;
   browser.set("name", name);
   rename(name);
 });
@@ -591,7 +600,8 @@ visualViewport?.addEventListener("resize", () => {
 });
 
 function start() {
-  $("#me bdi").textContent = me.name;
+  $("#me bdi").textContent = plain(me.name);
+  $("#me").hidden = !me.name;
   $(".cancel", nameDialog).hidden = !me.name;
   if (!me.name) askName("");
 }

@@ -9,12 +9,14 @@ import (
 )
 
 // There is no page, so the server's own answer is taken for one: a script there logs in and talks.
-func TestInTheBrowser(t *testing.T) {
+func TestInTheBrowser(t *testing.T) { browser.Each(t, testInTheBrowser) }
+
+func testInTheBrowser(t *testing.T, b *browser.Browser) {
 	s := browser.Serve(t, func() (*wsroom.Hub, http.Handler) {
 		hub := newHub()
 		return hub, handler(hub)
 	})
-	tab := browser.Start(t).Person(t).Open(s.URL+"/teams/blue", "Failed to load resource")
+	tab := b.Person(t).Open(s.URL+"/teams/blue", "Failed to load resource")
 	tab.MayLoseServer() // it complains of being refused
 	say := func(team string) string {
 		return browser.Eval[string](tab, `new Promise((told) => {

@@ -42,7 +42,6 @@ func awaitNodes(t *testing.T, url string) {
 
 // Two tabs on different nodes talk; when the node of one is killed, it comes back on another.
 func TestInTheBrowser(t *testing.T) {
-	b := browser.Start(t)
 	addr, err := freeAddr()
 	if err != nil {
 		t.Fatal(err)
@@ -59,6 +58,10 @@ func TestInTheBrowser(t *testing.T) {
 			t.Error(err)
 		}
 	})
+	browser.Each(t, func(t *testing.T, b *browser.Browser) { testTabs(t, b, addr) })
+}
+
+func testTabs(t *testing.T, b *browser.Browser, addr string) {
 	awaitNodes(t, "http://"+addr)
 
 	open := func() *browser.Tab {
@@ -71,6 +74,9 @@ func TestInTheBrowser(t *testing.T) {
 		return browser.Eval[string](tab, `document.querySelector("#node").textContent`)
 	}
 	first := open()
+	first.WaitText("#empty", "Nothing has been said yet")
+	first.WaitText("#alone", "Nobody else.")
+	first.CheckLook()
 	second := open()
 	for range nodes {
 		if nodeOf(second) != nodeOf(first) {
@@ -87,7 +93,9 @@ func TestInTheBrowser(t *testing.T) {
 	first.WaitText("#log li:last-child .node", nodeOf(second))
 	first.Write("#text", "And hello to your node.")
 	first.WaitText("#log li:last-child .node", nodeOf(first))
+	first.Wait(`document.querySelector("#empty").hidden && document.querySelector("#alone").textContent === ""`)
 	first.Picture("cluster")
+	first.CheckLook()
 	for _, hostile := range browser.Hostile {
 		second.Write("#text", hostile)
 		first.WaitText("#log li:last-child .text", hostile)

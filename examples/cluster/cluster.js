@@ -21,6 +21,8 @@ function add(...parts) {
   const row = make("li");
   row.append(...parts);
   log.append(row);
+  log.hidden = false;
+  $("#empty").hidden = true;
   if (log.children.length > keep) log.firstElementChild.remove();
   if (atEnd) log.scrollTop = log.scrollHeight;
 }
@@ -41,6 +43,7 @@ function people(names) {
     row.dir = "auto";
     return row;
   }));
+  $("#alone").textContent = names.length > 1 ? "" : "Nobody else. Who opens this page is listed here, whatever node they are on.";
 }
 
 const on = {
@@ -61,11 +64,12 @@ const socket = new Socket(socketURL("/ws", { name }), {
   },
   onstate(state, why) {
     line.show(state, why);
+    document.body.dataset.state = state;
     $("#say button").disabled = state !== "open";
     if (state !== "open") {
       $("#node").textContent = "no node";
       delete $("#node").dataset.on;
-      $("#hint").textContent = "";
+      $("#hint").textContent = "The page connects to another node as soon as there is one.";
     }
   },
 });

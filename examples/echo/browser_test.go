@@ -9,12 +9,14 @@ import (
 )
 
 // There is no page, so the server's own answer is taken for one: a script there talks to it.
-func TestInTheBrowser(t *testing.T) {
+func TestInTheBrowser(t *testing.T) { browser.Each(t, testInTheBrowser) }
+
+func testInTheBrowser(t *testing.T, b *browser.Browser) {
 	s := browser.Serve(t, func() (*wsroom.Hub, http.Handler) {
 		hub := newHub()
 		return hub, hub
 	})
-	tab := browser.Start(t).Person(t).Open(s.URL, "Failed to load resource")
+	tab := b.Person(t).Open(s.URL, "Failed to load resource")
 	if got := browser.Eval[string](tab, `new Promise((told) => {
 		const ws = new WebSocket(location.origin.replace("http", "ws"));
 		ws.onopen = () => ws.send("κόσμε 😀");

@@ -297,10 +297,12 @@ func TestRoomIsFull(t *testing.T) {
 		ada := visit(t, handler, "lobby", "Ada")
 		for i := range 63 {
 			dial(t, handler, "lobby", "Eve", fmt.Sprint("secret-of-player-Eve-", i)).CloseNow()
+			synctest.Wait() // until the hub knows
 		}
 		dial(t, handler, "lobby", "Bob", "secret-of-player-Bob").ExpectClose(4429)
 		id := ada.you
 		ada.CloseNow()
+		synctest.Wait()
 		if ada = visit(t, handler, "lobby", "Ada"); ada.you != id || len(ada.players) != 64 {
 			t.Errorf("%d is back as %d of %d", id, ada.you, len(ada.players))
 		}

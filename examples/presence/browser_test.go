@@ -13,18 +13,29 @@ const at = `(() => {
 	return cursor ? ["--x", "--y"].map((p) => cursor.style.getPropertyValue(p)).join() : "";
 })()`
 
-func TestInTheBrowser(t *testing.T) {
-	b := browser.Start(t)
+func TestInTheBrowser(t *testing.T) { browser.Each(t, testInTheBrowser) }
+
+func testInTheBrowser(t *testing.T, b *browser.Browser) {
 	t.Run("cursors move, and leave", func(t *testing.T) { testCursors(t, b) })
+	if b.Name != browser.Chromium {
+		return // the rest takes long
+	}
 	t.Run("the server restarts", func(t *testing.T) { testRestart(t, b) })
 	t.Run("hostile names are text", func(t *testing.T) { testHostile(t, b) })
 }
 
 func testCursors(t *testing.T, b *browser.Browser) {
-	t.Parallel()
+	b.Parallel(t)
 	s := browser.Serve(t, newPresence)
 	ada := b.Person(t).Open(s.URL)
 	ada.WaitText("#alone", "Nobody else is here yet")
+	ada.CheckLook()
+	if b.Name == browser.Chromium { // the only one that can be a phone
+		ada.Wait(`document.querySelector("#text").placeholder === "Say something at your cursor"`)
+		ada.Resize(390, 844)
+		ada.Wait(`document.querySelector("#text").placeholder === "Say something"`)
+		ada.Resize(1200, 760)
+	}
 	bob := b.Person(t).Open(s.URL + "/r/lobby")
 	elsewhere := b.Person(t).Open(s.URL + "/r/elsewhere")
 	ada.Wait(`document.querySelectorAll(".face").length === 1 && document.querySelector("#alone").hidden`)
@@ -39,6 +50,7 @@ func testCursors(t *testing.T, b *browser.Browser) {
 	bob.Fill("#text", "Up here")
 	ada.WaitText("#typing", "is typing")
 	ada.WaitText(".cursor:not(.own) .said", "Up here")
+	ada.CheckLook()
 	bob.Write("#text", "Up here!")
 	ada.WaitText(".cursor:not(.own) .said", "Up here!")
 	ada.Wait(`document.querySelector("#typing").innerText === ""`)
@@ -54,7 +66,10 @@ func testCursors(t *testing.T, b *browser.Browser) {
 // TestPicture is for examples/README.md.
 func TestPicture(t *testing.T) {
 	browser.Pictures(t)
-	b := browser.Start(t)
+	browser.Each(t, testPicture)
+}
+
+func testPicture(t *testing.T, b *browser.Browser) {
 	s := browser.Serve(t, newPresence)
 	one := b.Person(t).Open(s.URL)
 	for _, p := range []struct {
@@ -76,7 +91,7 @@ func TestPicture(t *testing.T) {
 }
 
 func testRestart(t *testing.T, b *browser.Browser) {
-	t.Parallel()
+	b.Parallel(t)
 	s := browser.Serve(t, newPresence)
 	ada, bob := b.Person(t).Open(s.URL), b.Person(t).Open(s.URL)
 	ada.Wait(`document.querySelectorAll(".face").length === 1`)
@@ -96,7 +111,7 @@ func testRestart(t *testing.T, b *browser.Browser) {
 }
 
 func testHostile(t *testing.T, b *browser.Browser) {
-	t.Parallel()
+	b.Parallel(t)
 	s := browser.Serve(t, newPresence)
 	ada, eve := b.Person(t).Open(s.URL), b.Person(t).Open(s.URL)
 	eve.Point(300, 200)

@@ -1,4 +1,4 @@
-import { $, hue, length, make, plain, reasonOf, releaseHue, socketURL, StateLine, storage } from "./page.js";
+import { $, copy, hue, length, make, plain, reasonOf, releaseHue, socketURL, StateLine, storage } from "./page.js";
 import { Socket } from "./wsroom.js";
 
 const every = 50; // ms between what we send: what matters is where a cursor is, not how it got there
@@ -125,7 +125,8 @@ function census() {
   const more = faces.length - limit.faces;
   if (more > 0) faces.splice(limit.faces, more, make("li", "face more", `+${more}`));
   $("#faces").replaceChildren(...faces.reverse());
-  $("#alone").hidden = people.size > 0 || socket.state !== "open" || !you;
+  $("#alone").hidden = people.size > 0;
+  $("#alone-title").textContent = socket.state === "open" && you ? "Nobody else is here yet" : socket.state === "connecting" ? "Connecting…" : "Not connected";
 }
 
 function face({ id, name }, idle) {
@@ -207,15 +208,7 @@ $("#name-dialog form").addEventListener("submit", (e) => {
   $("#name-dialog").close();
   start();
 });
-$("#copy").onclick = async ({ currentTarget: button }) => {
-  try {
-    await navigator.clipboard.writeText(location.href); // only there over HTTPS and on localhost
-    button.textContent = "Copied";
-    setTimeout(() => (button.textContent = "Copy the link"), 1500);
-  } catch {
-    prompt("The link to this page:", location.href);
-  }
-};
+$("#copy").onclick = ({ currentTarget }) => copy(location.href, currentTarget, () => prompt("The link to this page:", location.href));
 
 function start() {
   $("#me bdi").textContent = plain(name);
@@ -224,5 +217,8 @@ function start() {
 }
 $("#room").textContent = room;
 document.title = `${room} · Presence`;
+const finger = matchMedia("(pointer: coarse)"); // it has no cursor
+finger.onchange = () => (text.placeholder = text.ariaLabel = finger.matches ? "Say something" : "Say something at your cursor");
+finger.onchange();
 showOwn();
 start();

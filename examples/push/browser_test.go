@@ -9,8 +9,9 @@ import (
 	"github.com/wsroom/wsroom/internal/browser"
 )
 
-func TestInTheBrowser(t *testing.T) {
-	b := browser.Start(t)
+func TestInTheBrowser(t *testing.T) { browser.Each(t, testInTheBrowser) }
+
+func testInTheBrowser(t *testing.T, b *browser.Browser) {
 	s := browser.Serve(t, func() (*wsroom.Hub, http.Handler) {
 		hub := newHub()
 		return hub, handler(hub)
@@ -26,8 +27,13 @@ func TestInTheBrowser(t *testing.T) {
 	tab := b.Person(t).Open(s.URL)
 	tab.WaitText("#state", "Connected")
 	tab.WaitText("#empty", "No news yet")
+	tab.CheckLook()
 	publish("The train is late.")
 	tab.WaitText("#news", "The train is late.")
+	publish("Platform 4, not 2.")
+	tab.WaitText("#news", "Platform 4, not 2.")
+	tab.Picture("push")
+	tab.CheckLook()
 	for _, hostile := range browser.Hostile {
 		publish(hostile)
 		tab.WaitText("#news li p", hostile)

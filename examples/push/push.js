@@ -1,11 +1,11 @@
-import { $, make, socketURL, StateLine } from "./page.js";
+import { $, copy, make, socketURL, StateLine } from "./page.js";
 import { Socket } from "./wsroom.js";
 
 const keep = 100;
 const clock = new Intl.DateTimeFormat(undefined, { timeStyle: "medium" });
 
 function show(text) {
-  const li = make("li");
+  const li = make("li", "card");
   const said = make("p", "", text);
   said.dir = "auto";
   li.append(make("time", "", clock.format(Date.now())), said);
@@ -20,4 +20,5 @@ const socket = new Socket(socketURL("/feed/news"), {
 });
 const line = new StateLine($("#state"), () => socket.open());
 $("#command").textContent = `curl -d 'The train is late.' ${location.origin}/publish/news`;
+$("#copy").onclick = ({ currentTarget }) => copy($("#command").textContent, currentTarget, () => getSelection().selectAllChildren($("#command")));
 socket.open();

@@ -3,6 +3,7 @@ package browser
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -12,26 +13,17 @@ import (
 	"sync"
 	"testing"
 	"time"
-
-	"github.com/chromedp/cdproto/browser"
-	"github.com/chromedp/cdproto/debugger"
-	"github.com/chromedp/cdproto/emulation"
-	"github.com/chromedp/cdproto/input"
-	"github.com/chromedp/cdproto/log"
-	"github.com/chromedp/cdproto/page"
-	"github.com/chromedp/cdproto/runtime"
-	"github.com/chromedp/cdproto/target"
-	"github.com/chromedp/chromedp"
+	"unicode"
 )
 
-var pictures = flag.Bool("pictures", false, "write the pictures of examples/README.md anew")
+var pictures = flag.String("pictures", "", "a directory for pictures of the pages")
 
 // Tab is a page that is open.
 type Tab struct {
-	t      *testing.T
-	ctx    context.Context
-	closed bool
-	frozen chan struct{}
+	t       *testing.T
+	browser *Browser
+	window  window
+	closed  bool
 
 	mu       sync.Mutex // guards what follows
 	problems []string
@@ -42,64 +34,81 @@ type Tab struct {
 // test ends, but with one of the forgiven texts.
 func (p *Person) Open(url string, forgiven ...string) *Tab {
 	p.t.Helper()
-	tab := p.window()
-	tab.Forgive(forgiven...)
-	tab.Do(chromedp.Navigate(url))
+	tab := &Tab{t: p.t, browser: p.browser, forgiven: forgiven}
+	var err error
+	if tab.window, err = p.profile.open(tab.hear); err != nil {
+		p.t.Fatalf("%s: %v", p.browser.Name, err)
+	}
+	p.t.Cleanup(tab.check)
+	tab.Resize(1200, 760)
+	tab.Go(url)
 	return tab
 }
 
-func (p *Person) window() *Tab {
-	p.t.Helper()
-	b := p.browser
-	id, err := target.CreateTarget("about:blank").WithBrowserContextID(p.profile).WithNewWindow(true).Do(b.executor())
-	if err != nil {
-		p.t.Fatal(err)
+// must runs a command that must succeed in time.
+func (tab *Tab) must(what string, command func(ctx context.Context) error) {
+	tab.t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	if err := command(ctx); err != nil {
+		tab.t.Fatalf("%s: %s %v", tab.browser.Name, what, err)
 	}
-	ctx, cancel := chromedp.NewContext(b.ctx, chromedp.WithTargetID(id))
-	p.t.Cleanup(cancel)
-	tab := &Tab{t: p.t, ctx: ctx, frozen: make(chan struct{}, 1)}
-	chromedp.ListenTarget(ctx, tab.hear)
-	if err := chromedp.Run(ctx); err != nil { // the tab lives as long as the context of its first Run
-		p.t.Fatal(err)
-	}
-	p.t.Cleanup(tab.check)
-	tab.Do(log.Enable(), emulation.SetFocusEmulationEnabled(true), chromedp.EmulateViewport(1200, 760),
-		chromedp.ActionFunc(func(ctx context.Context) error {
-			const tell = `addEventListener("securitypolicyviolation", (e) => console.error("forbidden:", e.violatedDirective, e.blockedURI))`
-			_, err := page.AddScriptToEvaluateOnNewDocument(tell).Do(ctx)
-			return err
-		}))
-	return tab
+}
+
+// Go goes to another page.
+func (tab *Tab) Go(url string) {
+	tab.t.Helper()
+	tab.must(url, func(ctx context.Context) error { return tab.window.navigate(ctx, url) })
+}
+
+// Resize gives the page another size. One that is narrower than 600 pixels is a phone.
+func (tab *Tab) Resize(width, height int) {
+	tab.t.Helper()
+	tab.must("resize", func(ctx context.Context) error { return tab.window.resize(ctx, width, height) })
+}
+
+// Dark gives the page a dark look, or a light one. Only Chromium does it.
+func (tab *Tab) Dark(dark bool) {
+	tab.t.Helper()
+	tab.must("dark", func(ctx context.Context) error { return tab.window.setDark(ctx, dark) })
+}
+
+// Hide hides the page, as that of a minimized window or of a tab behind another.
+func (tab *Tab) Hide() { tab.t.Helper(); tab.hide(true) }
+
+// Show shows the page after Hide.
+func (tab *Tab) Show() { tab.t.Helper(); tab.hide(false) }
+
+func (tab *Tab) hide(hidden bool) {
+	tab.t.Helper()
+	tab.must("hide", func(ctx context.Context) error { return tab.window.hide(ctx, hidden) })
+	tab.Wait(fmt.Sprintf("document.hidden === %t", hidden))
+}
+
+// Offline takes the network from the page, or gives it back, and reports whether the engine does that.
+func (tab *Tab) Offline(offline bool) (done bool) {
+	tab.t.Helper()
+	tab.must("offline", func(ctx context.Context) error {
+		err := tab.window.setOffline(ctx, offline)
+		if done = err == nil; errors.Is(err, errors.ErrUnsupported) {
+			return nil
+		}
+		return err
+	})
+	return done
+}
+
+// Back goes back to the page before, which the browser may have kept.
+func (tab *Tab) Back() {
+	tab.t.Helper()
+	tab.must("back", tab.window.back)
 }
 
 // hear notes what a page complains of.
-func (tab *Tab) hear(event any) {
-	problem := ""
-	switch e := event.(type) {
-	case *runtime.EventConsoleAPICalled:
-		if e.Type == runtime.APITypeError || e.Type == runtime.APITypeWarning || e.Type == runtime.APITypeAssert {
-			args, _ := json.Marshal(e.Args)
-			problem = fmt.Sprintf("console: %s", args)
-		}
-	case *runtime.EventExceptionThrown:
-		problem = e.ExceptionDetails.Error()
-	case *log.EventEntryAdded:
-		if e.Entry.Level == log.LevelError || e.Entry.Level == log.LevelWarning {
-			problem = fmt.Sprintf("%s: %s %s", e.Entry.Source, e.Entry.Text, e.Entry.URL)
-		}
-	case *debugger.EventPaused:
-		select {
-		case tab.frozen <- struct{}{}:
-		default:
-		}
-	case *page.EventJavascriptDialogOpening:
-		problem = "dialog: " + e.Message
-		go func() { _ = chromedp.Run(tab.ctx, page.HandleJavaScriptDialog(true)) }() // it holds up the page
-	}
+func (tab *Tab) hear(problem string) {
 	tab.mu.Lock()
 	defer tab.mu.Unlock()
-	forgiven := slices.ContainsFunc(tab.forgiven, func(text string) bool { return strings.Contains(problem, text) })
-	if problem != "" && !forgiven {
+	if !slices.ContainsFunc(tab.forgiven, func(text string) bool { return strings.Contains(problem, text) }) {
 		tab.problems = append(tab.problems, problem)
 	}
 }
@@ -110,7 +119,7 @@ func (tab *Tab) check() {
 		return
 	}
 	tab.closed = true
-	tab.Do(chromedp.Evaluate("0", nil)) // all that the page said before has been heard then
+	Eval[int](tab, "0") // all that the page said before has been heard then
 	tab.mu.Lock()
 	defer tab.mu.Unlock()
 	for _, problem := range tab.problems {
@@ -126,140 +135,100 @@ func (tab *Tab) Forgive(texts ...string) {
 }
 
 // MayLoseServer forgives the page that it complains of a server that is away, or refuses it.
-func (tab *Tab) MayLoseServer() { tab.Forgive("net::ERR_", "WebSocket connection to ") }
-
-// Do runs actions in the tab.
-func (tab *Tab) Do(actions ...chromedp.Action) {
-	tab.t.Helper()
-	ctx, cancel := context.WithTimeout(tab.ctx, patience)
-	defer cancel()
-	if err := chromedp.Run(ctx, actions...); err != nil {
-		tab.t.Fatal(err)
-	}
+func (tab *Tab) MayLoseServer() {
+	tab.Forgive("net::ERR_", "WebSocket connection to ", "can’t establish a connection to the server", "was interrupted while the page was loading")
 }
 
 // Close closes the tab as its user would.
 func (tab *Tab) Close() {
 	tab.t.Helper()
 	tab.check()
-	_ = chromedp.Run(tab.ctx, page.Close()) // it may be gone before it answers
+	tab.must("close", tab.window.close)
 }
 
-// Click clicks on the element.
+// Click clicks on the element, once it is shown.
 func (tab *Tab) Click(selector string) {
 	tab.t.Helper()
-	tab.Do(chromedp.Click(selector, chromedp.ByQuery, chromedp.NodeVisible))
+	tab.Wait(fmt.Sprintf(`document.querySelector(%s).checkVisibility({ visibilityProperty: true })`, Quoted(selector)))
+	at := Eval[[2]float64](tab, fmt.Sprintf(`((e) => {
+		e.scrollIntoView({ block: "nearest", inline: "nearest", behavior: "instant" });
+		const { x, y, width, height } = e.getBoundingClientRect();
+		return [x + width / 2, y + height / 2];
+	})(document.querySelector(%s))`, Quoted(selector)))
+	tab.must("click", func(ctx context.Context) error { return tab.window.click(ctx, at[0], at[1]) })
 }
 
 // Write puts text into the field, in place of what it had, and presses Enter.
 func (tab *Tab) Write(selector, text string) {
 	tab.t.Helper()
-	enter := input.DispatchKeyEvent(input.KeyDown).WithKey("Enter").WithCode("Enter").WithWindowsVirtualKeyCode(13).WithText("\r")
 	tab.Fill(selector, text)
-	tab.Do(enter)
+	tab.must("enter", tab.window.enter)
 }
 
 // Fill puts text into the field, in place of what it had.
 func (tab *Tab) Fill(selector, text string) {
 	tab.t.Helper()
-	tab.Do(chromedp.Focus(selector, chromedp.ByQuery, chromedp.NodeVisible),
-		chromedp.Evaluate("document.activeElement.select()", nil), input.InsertText(text))
+	tab.Wait(fmt.Sprintf(`((e) => e.checkVisibility({ visibilityProperty: true }) && !e.disabled && (e.focus(), e.select(), document.activeElement === e))(document.querySelector(%s))`, Quoted(selector)))
+	tab.must("insert", func(ctx context.Context) error { return tab.window.insert(ctx, text) })
 }
 
 // Point moves the mouse.
 func (tab *Tab) Point(x, y float64) {
 	tab.t.Helper()
-	tab.Do(chromedp.MouseEvent(input.MouseMoved, x, y))
-}
-
-// Freeze stops the page's scripts, as a page that is too busy would, once one wants to run.
-func (tab *Tab) Freeze() {
-	tab.t.Helper()
-	tab.Do(chromedp.ActionFunc(func(ctx context.Context) error {
-		_, err := debugger.Enable().Do(ctx)
-		return err
-	}), debugger.Pause())
-	select {
-	case <-tab.frozen:
-	case <-time.After(patience):
-		tab.t.Fatal("no script wants to run")
-	}
-}
-
-// Thaw lets the page's scripts go on.
-func (tab *Tab) Thaw() {
-	tab.t.Helper()
-	tab.Do(debugger.Resume(), debugger.Disable())
-}
-
-// Hide hides the page, as that of a minimized window; Show shows it again.
-func (tab *Tab) Hide() { tab.t.Helper(); tab.minimize(true) }
-
-// Show shows the page after Hide.
-func (tab *Tab) Show() { tab.t.Helper(); tab.minimize(false) }
-
-func (tab *Tab) minimize(hidden bool) {
-	tab.t.Helper()
-	state := browser.WindowStateNormal
-	if hidden {
-		state = browser.WindowStateMinimized
-	}
-	tab.Do(emulation.SetFocusEmulationEnabled(!hidden), chromedp.ActionFunc(func(ctx context.Context) error {
-		window, _, err := browser.GetWindowForTarget().Do(ctx)
-		if err != nil {
-			return err
-		}
-		return browser.SetWindowBounds(window, &browser.Bounds{WindowState: state}).Do(ctx)
-	}))
-	tab.Wait(fmt.Sprintf("document.hidden === %t", hidden))
-}
-
-// Back goes back to the page before, which the browser may have kept.
-func (tab *Tab) Back() {
-	tab.t.Helper()
-	ctx, cancel := context.WithTimeout(tab.ctx, patience)
-	defer cancel()
-	there := make(chan struct{}, 1)
-	chromedp.ListenTarget(ctx, func(event any) {
-		if _, ok := event.(*page.EventFrameNavigated); ok {
-			select {
-			case there <- struct{}{}:
-			default:
-			}
-		}
-	})
-	tab.Do(chromedp.Evaluate("setTimeout(() => history.back()), undefined", nil))
-	select {
-	case <-there:
-	case <-ctx.Done():
-		tab.t.Fatal("there is no way back")
-	}
+	tab.must("point", func(ctx context.Context) error { return tab.window.point(ctx, x, y) })
 }
 
 // Wait waits until the JavaScript expression is truthy. While it throws, it isn't.
 func (tab *Tab) Wait(expression string) {
 	tab.t.Helper()
-	ctx, cancel := context.WithTimeout(tab.ctx, patience)
-	defer cancel()
-	look := fmt.Sprintf(`new Promise((found) => {
+	// The page looks, so that nothing short is missed; it is asked again if it goes away meanwhile.
+	look := fmt.Sprintf(`((holds) => new Promise((tell) => {
+		const until = Date.now() + 2000;
 		const look = () => {
 			try {
-				if (%s) return found(true);
+				if (holds()) return tell(true);
 			} catch {}
+			if (Date.now() > until) return tell(false);
 			setTimeout(look, 10);
 		};
 		look();
-	})`, expression)
-	if err := chromedp.Run(ctx, chromedp.Evaluate(look, nil, awaited)); err != nil {
-		var text string
-		_ = chromedp.Run(tab.ctx, chromedp.Evaluate("document.body.innerText", &text))
-		tab.t.Fatalf("waited in vain for %s: %v; the page says:\n%s", expression, err, text)
+	}))(() => (%s))`, expression)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	var last error
+	for ctx.Err() == nil {
+		value, err := tab.window.eval(ctx, look)
+		if string(value) == "true" && err == nil {
+			return
+		}
+		last = err
+		if err != nil {
+			time.Sleep(20 * time.Millisecond) // while the next page opens
+		}
 	}
+	tab.t.Fatalf("waited in vain for %s: %v; the page says:\n%s", expression, last, tab.text())
+}
+
+// text is what the page says, if it still says anything.
+func (tab *Tab) text() (text string) {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	value, _ := tab.window.eval(ctx, "document.body.innerText")
+	_ = json.Unmarshal(value, &text)
+	return text
 }
 
 // WaitText waits until the element shows the text.
 func (tab *Tab) WaitText(selector, text string) {
 	tab.t.Helper()
+	if tab.browser.Name == Firefox { // it leaves out of innerText what turns the text around it
+		text = strings.Map(func(r rune) rune {
+			if unicode.Is(unicode.Bidi_Control, r) {
+				return -1
+			}
+			return r
+		}, text)
+	}
 	tab.Wait(fmt.Sprintf("document.querySelector(%s).innerText.includes(%s)", Quoted(selector), Quoted(text)))
 }
 
@@ -272,30 +241,57 @@ func Quoted(s string) string {
 // Eval returns the value of a JavaScript expression, once it has one.
 func Eval[T any](tab *Tab, expression string) (value T) {
 	tab.t.Helper()
-	tab.Do(chromedp.Evaluate(expression, &value, awaited))
+	tab.must(expression, func(ctx context.Context) error {
+		text, err := tab.window.eval(ctx, expression)
+		if err != nil {
+			return err
+		}
+		return json.Unmarshal(text, &value)
+	})
 	return value
 }
 
-func awaited(p *runtime.EvaluateParams) *runtime.EvaluateParams { return p.WithAwaitPromise(true) }
-
-// Pictures skips a test that is there for its picture.
+// Pictures skips a test that is there for its pictures.
 func Pictures(t *testing.T) {
-	if !*pictures {
+	if *pictures == "" {
 		t.Skip("for -pictures")
 	}
 }
 
-// Picture writes what the tab shows to examples/pictures, with -pictures.
+// Picture writes what the tab shows to the directory of -pictures: wide and on a phone, light and dark. Those of Chromium
+// are for examples/README.md; the others have the engine in their name, and the look that it was started with.
 func (tab *Tab) Picture(name string) {
 	tab.t.Helper()
-	if !*pictures {
+	if *pictures == "" {
 		return
 	}
-	tab.Do(chromedp.ActionFunc(func(ctx context.Context) error {
-		p, err := page.CaptureScreenshot().WithFormat(page.CaptureScreenshotFormatWebp).WithQuality(85).Do(ctx)
+	for kind, size := range map[string][2]int{"phone": {390, 844}, "desk": {1200, 760}} {
+		tab.Resize(size[0], size[1])
+		for _, look := range []string{"light", "dark"} {
+			ctx, cancel := context.WithTimeout(context.Background(), patience)
+			err := tab.window.setDark(ctx, look == "dark")
+			cancel()
+			file := name + "-" + kind + "-" + look
+			if errors.Is(err, errors.ErrUnsupported) {
+				if *dark != (look == "dark") {
+					continue
+				}
+				file += "-" + tab.browser.Name
+			}
+			tab.save(file)
+		}
+	}
+	tab.Resize(1200, 760)
+}
+
+func (tab *Tab) save(file string) {
+	tab.t.Helper()
+	Eval[bool](tab, `new Promise((drawn) => setTimeout(() => drawn(true), 400))`) // what moves has come to rest
+	tab.must(file, func(ctx context.Context) error {
+		picture, kind, err := tab.window.picture(ctx)
 		if err != nil {
 			return err
 		}
-		return os.WriteFile(filepath.Join("..", "pictures", name+".webp"), p, 0o644)
-	}))
+		return os.WriteFile(filepath.Join(*pictures, file+"."+kind), picture, 0o644)
+	})
 }

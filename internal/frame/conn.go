@@ -7,6 +7,8 @@ import (
 	"sync/atomic"
 	"syscall"
 	"time"
+
+	"github.com/wsroom/wsroom/internal/netpoll"
 )
 
 // Owner receives what coder/websocket does with its net.Conn. The calls come from the goroutines that use
@@ -37,10 +39,13 @@ type Owner interface {
 	ReadFailed(err error)
 	// Closed reports that the application is done with the websocket.Conn.
 	Closed()
+	// Wake reports that the wait of a [Conn.Park] is over. It must not wait.
+	Wake()
 }
 
 // Limits are the time limits of a [Conn], which must be positive, and the lengths that a peer may announce.
 type Limits struct {
+	Quiet   time.Duration // from the last message until a Conn may be parked; 0: it isn't
 	Message time.Duration // from the first wait for the rest of a message until its last byte
 	Write   time.Duration // for a piece of at most maxWrite bytes
 	Frame   uint64        // the longest payload of a data frame; 0: no limit
@@ -72,16 +77,23 @@ type Conn struct {
 	timed     bool  // the socket's read deadline is that of the current message
 	armed     bool  // the socket has a read deadline, of this message or an earlier one
 	extended  bool  // the current message's deadline has passed once
+	watches   bool  // a WaitOrQuiet is running
+	watched   bool  // the socket's read deadline is that of WaitOrQuiet
+	settled   bool  // no Park any more
 	rushed    uint8 // reads that didn't have to wait
 	lack      int16 // bytes that fragments have carried too few
+	deflate   bool  // permessage-deflate was negotiated; doesn't change once something is read
 	gotFirst  int16 // bytes that came last where a message was waited for, or firstSize if they were more
 	readFunc  func(fd uintptr) bool
 	unpacking *unpacking // nil unless a compressed message is being read
+	active    int64      // when bytes last came that WaitOrQuiet didn't drop, by Now; 0: none have
 
-	deadlineMu  sync.Mutex // guards interrupted, and orders it before deadlines
+	deadlineMu  sync.Mutex // guards the fields to the next blank line; orders interrupted before deadlines
 	interrupted bool
+	parked      bool       // a Set waits in place of a goroutine
+	handed      bool       // the application has the websocket.Conn
+	place       netpoll.ID // in the Set, from the first Park on until Unpark
 
-	deflate    bool         // permessage-deflate was negotiated; doesn't change once something is read
 	peerClosed atomic.Bool  // a close frame has been read
 	lastRead   atomic.Int64 // when bytes last came, by Now
 	caughtUp   atomic.Int64 // when bytes last came that a read had waited for, by Now

@@ -154,11 +154,12 @@ type hub struct {
 	pongs    []string      // that Pong knew
 	oversize int           // calls of Oversized
 	free     chan struct{} // gets a token for each call of MessageSent
+	woken    chan struct{} // gets a token for each call of Wake
 }
 
 // newWire returns a Conn over the socket, of a hub that relays control frames.
 func newWire(socket net.Conn, early []byte, limits *Limits) (*Conn, *hub) {
-	h := &hub{free: make(chan struct{}, 1)}
+	h := &hub{free: make(chan struct{}, 1), woken: make(chan struct{}, 100)}
 	h.wire = NewConn(socket, early, h, limits)
 	return h.wire, h
 }
@@ -186,6 +187,8 @@ func (h *hub) Oversized() {
 	defer h.mu.Unlock()
 	h.oversize++
 }
+
+func (h *hub) Wake() { h.woken <- struct{}{} }
 
 // Pong knows the payloads that begin with "known".
 func (h *hub) Pong(payload []byte) bool {

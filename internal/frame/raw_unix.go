@@ -24,8 +24,12 @@ func (c *Conn) rawRead(fd uintptr) bool {
 	c.keep(own)
 	switch {
 	case err == syscall.EAGAIN:
-		c.waiting.Store(Now())
-		return false
+		now := Now()
+		c.waiting.CompareAndSwap(0, now) // it is set already if the wait goes on
+		if !c.watches || c.quietIn(now) > 0 {
+			return false
+		}
+		c.readErr = ErrQuiet
 	case err != nil:
 		c.readErr = err
 	case n == 0:

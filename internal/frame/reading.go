@@ -19,6 +19,9 @@ var errCut = errors.New("wsroom: connection lost within a message")
 // [Conn.Wait], where the stack is small and an Interrupt costs no message.
 var ErrIdle = errors.New("wsroom: no message has begun")
 
+// ErrQuiet ends a [Conn.WaitOrQuiet] when no message has come for [Limits].Quiet.
+var ErrQuiet = errors.New("wsroom: no message has come for a while")
+
 // readSize is the size of the shared read buffers. A connection has one only while it holds unread bytes.
 const readSize = 4 << 10
 
@@ -92,6 +95,24 @@ func (c *Conn) Whole() bool {
 func (c *Conn) Wait() error {
 	c.readMu.Lock()
 	defer c.readMu.Unlock()
+	return c.wait()
+}
+
+// WaitOrQuiet is Wait, except that it returns [ErrQuiet] when nothing but such pongs has come for [Limits].Quiet, or
+// ever, and [Conn.Park] can wait in its place.
+func (c *Conn) WaitOrQuiet() error {
+	c.readMu.Lock()
+	defer c.readMu.Unlock()
+	c.watches = c.canPark()
+	err := c.wait()
+	c.watches = false
+	if err == nil {
+		c.active = c.lastRead.Load()
+	}
+	return err
+}
+
+func (c *Conn) wait() error {
 	if c.isInterrupted() {
 		return os.ErrDeadlineExceeded // even if something is unread
 	}
@@ -352,6 +373,9 @@ func (c *Conn) fill(p []byte) error {
 		}
 	}
 	c.into = nil
+	if c.readErr == ErrQuiet {
+		return ErrQuiet // waiting stays set, because the wait goes on
+	}
 
 	since, now := c.waiting.Swap(0), Now()
 	if since != 0 {
@@ -436,13 +460,17 @@ func (c *Conn) keep(own *[readSize]byte) {
 }
 
 // armRead sets the deadline of the current message or control frame when its rest is first waited for.
-// Between messages it removes the deadline.
+// Between messages it removes the deadline, or sets that of WaitOrQuiet. That one stays while messages come, so
+// it costs them nothing; when it passes, mayReadOn sets the next one.
 func (c *Conn) armRead() {
 	var deadline time.Time
 	switch under := !c.in.between() || c.r < c.w; {
 	case under && !c.timed:
 		deadline = time.Now().Add(c.limits.Message)
-		c.timed, c.armed, c.extended = true, true, false
+		c.timed, c.armed, c.extended, c.watched = true, true, false, false
+	case !under && c.watches && !c.watched && c.quietIn(Now()) > 0:
+		deadline = time.Now().Add(c.quietIn(Now()))
+		c.armed, c.watched = false, true
 	case !under && c.armed:
 		c.armed = false
 	default:
@@ -463,8 +491,26 @@ func (c *Conn) setReadDeadline(deadline time.Time) {
 // meanwhile, it sees only now what the peer did in time.
 const extension = 100 * time.Millisecond
 
-// mayReadOn extends the current message's deadline if that deadline ended a read.
+// quietIn returns how much time is left for a message to come before WaitOrQuiet gives up.
+func (c *Conn) quietIn(now int64) time.Duration { return c.limits.Quiet - time.Duration(now-c.active) }
+
+// unwatch removes the deadline of WaitOrQuiet.
+func (c *Conn) unwatch() {
+	if c.watched {
+		c.watched = false
+		c.setReadDeadline(time.Time{})
+	}
+}
+
+// mayReadOn reports whether a read that failed is to be tried again. If the deadline of WaitOrQuiet ended the
+// read, it is: bytes may have come meanwhile. If the current message's deadline did, that is extended, once.
 func (c *Conn) mayReadOn() bool {
+	if c.watched && errors.Is(c.readErr, os.ErrDeadlineExceeded) && !c.isInterrupted() {
+		c.unwatch()
+		c.readErr = nil
+		c.armRead()
+		return true
+	}
 	if c.extended || !c.timed || !errors.Is(c.readErr, os.ErrDeadlineExceeded) || c.isInterrupted() {
 		return false
 	}
@@ -473,12 +519,13 @@ func (c *Conn) mayReadOn() bool {
 	return true
 }
 
-// Interrupt ends the waiting read and all later ones, until [Conn.Resume].
+// Interrupt ends the waiting read or Park, and all later reads, until [Conn.Resume].
 func (c *Conn) Interrupt() {
 	c.deadlineMu.Lock()
-	defer c.deadlineMu.Unlock()
 	c.interrupted = true
 	_ = c.Conn.SetReadDeadline(time.Unix(1, 0))
+	c.deadlineMu.Unlock()
+	c.Ready()
 }
 
 // Resume lets reads wait again, without a deadline.
@@ -529,7 +576,7 @@ func (c *Conn) Drain() {
 		if again && c.needsMore() && c.caughtUp.Load() != c.lastRead.Load() { // there was no pause
 			time.Sleep(drainPause)
 		}
-		c.timed, c.armed = true, false // no deadline; Kill ends the wait
+		c.timed, c.armed, c.watched = true, false, false // no deadline; Kill ends the wait
 		if c.next() != nil {
 			return
 		}

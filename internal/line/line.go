@@ -19,6 +19,7 @@ import (
 
 // Limits bound what a peer may send. One Limits serves many lines.
 type Limits struct {
+	Message     int64       // bytes of a message
 	Messages    bucket.Rate // messages
 	Bytes       bucket.Rate // bytes of messages
 	Disconnect  bool        // what is over these rates ends the line; otherwise it waits
@@ -40,6 +41,8 @@ type Owner interface {
 	Context() context.Context
 	// Limits bound what the peer may send.
 	Limits() *Limits
+	// Wake starts a goroutine that reads again, after a [Line.Park]. It must not wait.
+	Wake()
 }
 
 // Line is one client's WebSocket. It begins with [Line.Init], [Line.NewWire], [Line.Attach] and
@@ -48,9 +51,9 @@ type Owner interface {
 type Line struct {
 	outbound.Queue // it has the wire, and the Owner
 
-	ws     *websocket.Conn         // set by Attach, before the wire
-	ending atomic.Pointer[Ending]  // nil until SetEnding
-	in     atomic.Pointer[inbound] // nil if there is nothing in it; set by Init or the reader
+	ws     atomic.Pointer[websocket.Conn] // set by Attach, before the wire; then nil from Shrink until it is needed
+	ending atomic.Pointer[Ending]         // nil until SetEnding
+	in     atomic.Pointer[inbound]        // nil if there is nothing in it; set by Init or the reader
 
 	// refusal is readingNow while this package reads through coder/websocket. It is a close code once
 	// coder/websocket has refused what was read with that code, and 0 otherwise.
@@ -87,14 +90,11 @@ func (l *Line) NewWire(socket net.Conn, early []byte, limits *frame.Limits) *fra
 // [outbound.Queue.Start]. If the line is closed already, Attach does for the socket what [Line.Close] would
 // have done.
 func (l *Line) Attach(wire *frame.Conn, ws *websocket.Conn) {
-	l.ws = ws
+	l.ws.Store(ws)
 	if closed := l.Queue.Attach(wire); closed {
 		l.beginClosing(wire, l.Ending())
 	}
 }
-
-// WebSocket returns the connection of coder/websocket. It must be called after [Line.Attach].
-func (l *Line) WebSocket() *websocket.Conn { return l.ws }
 
 // Ending returns how the line ends. It returns nil before [Line.SetEnding].
 func (l *Line) Ending() *Ending { return l.ending.Load() }
@@ -139,7 +139,9 @@ func (l *Line) Kill() {
 		return
 	}
 	wire.Kill()
-	go l.ws.CloseNow()
+	if ws := l.ws.Load(); ws != nil {
+		go ws.CloseNow()
+	}
 }
 
 // HangUp completes the close handshake within the ending's budget (RFC 6455, section 7.1.1) and closes the
@@ -158,7 +160,9 @@ func (l *Line) HangUp() {
 	if e.kill != nil {
 		e.kill.Stop()
 	}
-	_ = l.ws.CloseNow()
+	if ws := l.ws.Load(); ws != nil {
+		_ = ws.CloseNow()
+	}
 }
 
 // end asks the owner to end the line.

@@ -33,9 +33,10 @@ type pending struct {
 	err  error
 }
 
-// Wait returns once there is something to read. Its error goes to [Line.WaitFailed]. An idle line is here, where
-// the stack is small, so Wait must be inlined.
-func (l *Line) Wait() error { return l.Wire().Wait() }
+// Wait returns once there is something to read, or frame.ErrQuiet if [Line.Park] is to wait instead. Any other error
+// goes to [Line.WaitFailed]. A line that is idle without being parked is here, where the stack is small, so Wait
+// must be inlined.
+func (l *Line) Wait() error { return l.Wire().WaitOrQuiet() }
 
 // WaitFailed handles an error of [Line.Wait]. It reports whether the line is ending. If not, the wait was only
 // interrupted, and WaitFailed undoes that.
@@ -144,7 +145,7 @@ func (l *Line) wait(ctx context.Context) error {
 // waitOnce waits until there is something to read, ctx is done or the line is ending.
 func (l *Line) waitOnce(ctx context.Context) error {
 	if ctx.Done() == nil {
-		return l.Wait()
+		return l.Wire().Wait()
 	}
 
 	interrupted := make(chan struct{})
@@ -153,7 +154,7 @@ func (l *Line) waitOnce(ctx context.Context) error {
 		close(interrupted)
 	})
 
-	err := l.Wait()
+	err := l.Wire().Wait()
 	if !stop() {
 		<-interrupted
 		if err == nil {
@@ -267,7 +268,7 @@ func (l *Line) readMessage(buf []byte) (websocket.MessageType, []byte, error) {
 	l.refusal.CompareAndSwap(0, readingNow)
 	defer l.refusal.CompareAndSwap(readingNow, 0)
 
-	typ, r, err := l.ws.Reader(context.Background())
+	typ, r, err := l.websocket().Reader(context.Background())
 	for err == nil {
 		if len(buf) == cap(buf) {
 			buf = append(buf, 0)[:len(buf)]

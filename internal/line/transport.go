@@ -93,3 +93,6 @@ func (t *transport) Closed() {
 	}
 	(*Line)(t).end(closedThroughWebSocket())
 }
+
+// Wake has the owner read again.
+func (t *transport) Wake() { (*Line)(t).owner().Wake() }

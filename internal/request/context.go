@@ -134,7 +134,7 @@ func Detach(ctx context.Context) Detached {
 	if d, ok := ctx.(*Deadline); ok {
 		ctx = d.outer
 	}
-	d := Detached{values: ctx}
+	d := Detached{values: bare(ctx)}
 	if route := chi.RouteContext(ctx); route != nil {
 		d.route = copyRoute(route)
 		*route = *copyRoute(route)

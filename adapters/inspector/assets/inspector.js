@@ -125,10 +125,11 @@ function showSpark(svg, values) {
     }
   }
   const top = Math.max(1, ...values);
-  const points = values.map((v, i) => `${60 - values.length + i},${(38 - v / top * 35).toFixed(2)}`);
+  const step = 59 / (values.length - 1); // what there is fills the width
+  const points = values.map((v, i) => `${(step * i).toFixed(2)},${(38 - v / top * 35).toFixed(2)}`);
   const line = points.length > 1 ? "M" + points.join("L") : "";
   svg.lastChild.setAttribute("d", line);
-  svg.firstChild.setAttribute("d", line && `${line}L59,40L${60 - values.length},40Z`);
+  svg.firstChild.setAttribute("d", line && `${line}L59,40L0,40Z`);
 }
 
 function showCauses(id, sums) {

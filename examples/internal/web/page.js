@@ -26,6 +26,25 @@ export const storage = (area, prefix) => ({
   },
 });
 
+// The page's icon is its mark, too, at the beginning of its bar.
+const mark = make("img", "mark");
+mark.alt = "";
+mark.src = $('link[rel="icon"]')?.href ?? "data:,";
+$(".bar")?.prepend(mark);
+
+// copy copies text, and says so on the button. Where that isn't allowed it calls otherwise: browsers allow it over HTTPS
+// and on localhost.
+export async function copy(text, button, otherwise) {
+  const label = (button.dataset.label ??= button.textContent);
+  try {
+    await navigator.clipboard.writeText(text);
+    button.textContent = "Copied";
+    setTimeout(() => (button.textContent = label), 1500);
+  } catch {
+    otherwise();
+  }
+}
+
 export const length = (text) => [...text].length;
 
 // plain takes the signs out of a name that turn the text around it.

@@ -1,29 +1,24 @@
 package interop_test
 
 import (
-	"flag"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
-	"github.com/chromedp/cdproto/emulation"
-	"github.com/chromedp/chromedp"
 	"github.com/coder/websocket"
 	"github.com/wsroom/wsroom"
 	"github.com/wsroom/wsroom/adapters/inspector"
+	"github.com/wsroom/wsroom/internal/browser"
 	"github.com/wsroom/wsroom/wsroomtest"
 )
 
-var shots = flag.String("shots", "", "a directory for pictures of the inspector's page")
-
-// With -shots it writes what the page looks like with some traffic: the rooms, a room and a dialog, in light
-// and dark, wide and on a phone.
+// With -pictures it writes what the page looks like with some traffic: the rooms, a room and a dialog.
 func TestInspectorPictures(t *testing.T) {
-	if *shots == "" {
-		t.Skip("only with -shots")
-	}
+	browser.Pictures(t)
+	browser.Each(t, testInspectorPictures)
+}
+
+func testInspectorPictures(t *testing.T, b *browser.Browser) {
 	hub, page := inspected(t, inspector.WithActions())
 	people := strings.Fields("Ada Grace Linus Margaret Edsger Barbara Donald Radia Alan Frances")
 	for i, name := range strings.Fields("general support design lounge random engineering sales music games travel books " +
@@ -36,26 +31,14 @@ func TestInspectorPictures(t *testing.T) {
 		}
 	}
 	go chatter(t, hub, strings.TrimSuffix(page, "/debug/hub/"))
-	tab := open(t, page)
-	pictures := func(name string) {
-		for _, scheme := range []string{"light", "dark"} {
-			for kind, width := range map[string]int64{"wide": 1280, "phone": 390} {
-				var png []byte
-				tab.Do(chromedp.EmulateViewport(width, 900), chromedp.Sleep(300*time.Millisecond),
-					emulation.SetEmulatedMedia().WithFeatures([]*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: scheme}}),
-					chromedp.FullScreenshot(&png, 100))
-				if err := os.WriteFile(filepath.Join(*shots, name+"-"+kind+"-"+scheme+".png"), png, 0o644); err != nil {
-					t.Fatal(err)
-				}
-			}
-		}
-	}
-	tab.Do(chromedp.Sleep(20 * time.Second)) // for the charts
-	pictures("rooms")
-	tab.Do(chromedp.Click("#rooms-rows tr:nth-child(3) a"), holds(`!document.getElementById("members").hidden`))
-	pictures("room")
-	tab.Do(chromedp.Click("#members-rows tr:nth-child(2) button"))
-	pictures("dialog")
+	tab := b.Person(t).Open(page)
+	tab.Wait("report?.history?.conns.length > 15") // for the charts
+	tab.Picture("inspector-rooms")
+	tab.Click("#rooms-rows tr:nth-child(3) a")
+	tab.Wait(`!document.getElementById("members").hidden`)
+	tab.Picture("inspector-room")
+	tab.Click("#members-rows tr:nth-child(2) button")
+	tab.Picture("inspector-dialog")
 }
 
 // chatter makes traffic until the test ends: messages to rooms, visitors who come and go.

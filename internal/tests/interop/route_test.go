@@ -60,10 +60,13 @@ func TestRequestsInJavaScript(t *testing.T) {
 		`["hide",{"code":"internal","message":"internal"}]`, `["other",{"code":"unknown_type","message":"unknown_type"}]`,
 		`["answered",{"err":"","n":42},""]`, `["answered",{"err":"route: the client answers: busy: later","n":0},""]`,
 		`["answered",{"err":"route: the client answers: unknown_type","n":0},""]`,
-		`["said","hello","/a"],["said","again","/a"]`,
+		`["said","hello","/a"]`, `["said","again","/a"]`, // with answers to questions between them
 	} {
 		if !strings.Contains(string(out), want) {
 			t.Errorf("there is no %s in %s", want, out)
 		}
+	}
+	if strings.Index(string(out), `"hello"`) > strings.Index(string(out), `"again"`) {
+		t.Errorf("out of order: %s", out)
 	}
 }

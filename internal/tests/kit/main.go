@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/wsroom/wsroom"
+	_ "github.com/wsroom/wsroom/internal/tests/quiet" // for all tests of the areas
 	"github.com/wsroom/wsroom/wsroomtest"
 )
 

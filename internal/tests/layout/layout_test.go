@@ -26,7 +26,8 @@ var imports = map[string][]string{
 	"serial":    {module + "/internal/lookup"},
 	"site":      {},
 	"lookup":    {},
-	"frame":     {"github.com/coder/websocket"},
+	"netpoll":   {},
+	"frame":     {module + "/internal/netpoll", "github.com/coder/websocket"},
 	"history":   {module + "/internal/frame", module + "/internal/lookup"},
 	"resume":    {module + "/internal/frame", module + "/internal/history"},
 	"outbound": {
@@ -35,6 +36,7 @@ var imports = map[string][]string{
 	},
 	"line": {
 		module + "/internal/outbound", module + "/internal/frame", module + "/internal/bucket", module + "/internal/resume",
+		module + "/internal/netpoll",
 		"github.com/coder/websocket",
 	},
 	"request":   {"github.com/go-chi/chi/v5"},
@@ -44,9 +46,10 @@ var imports = map[string][]string{
 	"presence":  {module + "/internal/lookup", module + "/internal/serial"},
 
 	// for tests only
-	"loopback":  {},
-	"redistest": {module + "/internal/loopback"},
-	"underrace": {},
+	"loopback":     {},
+	"postgrestest": {module + "/internal/loopback"},
+	"redistest":    {module + "/internal/loopback"},
+	"underrace":    {},
 }
 
 // sources parses the package's files, without tests.

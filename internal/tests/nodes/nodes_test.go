@@ -3,16 +3,20 @@
 package nodes_test
 
 import (
+	"context"
 	"flag"
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/nats-io/nats.go"
 	"github.com/redis/rueidis"
 	"github.com/wsroom/wsroom"
 	"github.com/wsroom/wsroom/adapters/brokertest"
 	"github.com/wsroom/wsroom/adapters/natsbroker"
+	"github.com/wsroom/wsroom/adapters/postgresbroker"
 	"github.com/wsroom/wsroom/adapters/redisbroker"
+	"github.com/wsroom/wsroom/internal/postgrestest"
 	"github.com/wsroom/wsroom/internal/redistest"
 )
 
@@ -45,6 +49,19 @@ var brokers = map[string]brokerKind{
 		},
 		start: startNATS,
 	},
+	"postgres": {
+		connect: func(addr string) (wsroom.Broker, func(), error) {
+			b, pool, err := openPostgres(addr)
+			if err != nil {
+				return nil, nil, err
+			}
+			return b, pool.Close, nil
+		},
+		start: func(t *testing.T) brokerServer {
+			s := postgrestest.Start(t)
+			return brokerServer{s.Addr, s.Stop, s.Start}
+		},
+	},
 	"redis": {
 		connect: func(addr string) (wsroom.Broker, func(), error) {
 			client, err := rueidis.NewClient(rueidis.ClientOption{InitAddress: []string{addr}, DisableCache: true, ForceSingleClient: true})
@@ -58,6 +75,22 @@ var brokers = map[string]brokerKind{
 			return brokerServer{s.Addr, s.Stop, s.Start}
 		},
 	},
+}
+
+// openPostgres returns a broker on the server at that address, over a pool of its own.
+func openPostgres(addr string) (*postgresbroker.Broker, *pgxpool.Pool, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	pool, err := pgxpool.New(ctx, postgrestest.URL(addr))
+	if err != nil {
+		return nil, nil, err
+	}
+	b, err := postgresbroker.Open(ctx, pool)
+	if err != nil {
+		pool.Close()
+		return nil, nil, err
+	}
+	return b, pool, nil
 }
 
 // overEach runs a test over each broker, with three nodes; the last one's way to the broker is a cable.

@@ -17,7 +17,15 @@ import (
 // openPresence returns a store over a real server, with a connection of its own.
 func openPresence(t *testing.T, kind, addr string) wsroom.PresenceStore {
 	t.Helper()
-	if kind == "nats" {
+	switch kind {
+	case "postgres":
+		b, pool, err := openPostgres(addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(pool.Close)
+		return b.Presence()
+	case "nats":
 		nc, err := nats.Connect("nats://" + addr)
 		if err != nil {
 			t.Fatal(err)

@@ -8,6 +8,7 @@
 //
 //	go run ./soak -members 2000 -for 10m
 //	go run -race ./soak -members 1000 -for 10m
+//	WSROOM_QUIET=0s go run ./soak -members 2000 -for 10m
 package main
 
 import (
@@ -20,6 +21,8 @@ import (
 	"os/signal"
 	"slices"
 	"time"
+
+	_ "github.com/wsroom/wsroom/internal/tests/quiet"
 )
 
 func main() {
