@@ -219,7 +219,9 @@ func (h *Hub) SendBinaryToAll(p []byte) error { return h.ToAll().SendBinary(p) }
 
 func (h *Hub) room(name string) Target { return Target{hub: h, to: audience{rooms: []string{name}}} }
 
-// Rooms returns the rooms that have a member on this node, sorted.
+// Rooms returns the rooms that have a member on this node, sorted. It looks at some of them at a time: a room that
+// opens or closes meanwhile may be among them or not. The same holds for the connections of [Hub.Len], and for those
+// of a target of [Hub.ToAll] that [Target.Close], [Target.Join], [Target.Leave] and [Target.Delivered] find.
 func (h *Hub) Rooms() []string { return h.store.roomNames() }
 
 // Members returns the room's current members on this node. A connection is among them by the time its client

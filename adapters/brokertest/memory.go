@@ -207,7 +207,7 @@ func (n *Node) Subscribe(ctx context.Context, topic string, deliver func([]byte)
 }
 
 // begin adds an inbox to those of a topic once the node is connected. It calls first under the server's
-// lock, before anything is put into the inbox. Only that lock allows to look at the map: another may take its place.
+// lock, before anything is put into the inbox. to is one of the node's maps, which remove replaces.
 func (n *Node) begin(ctx context.Context, to *map[string][]*inbox, topic string, i *inbox, first func()) (stop func(), err error) {
 	if err := n.server.wait(ctx); err != nil {
 		return nil, err

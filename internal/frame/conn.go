@@ -28,8 +28,9 @@ type Owner interface {
 	// Unmasked reports a frame without a mask (RFC 6455, section 5.1). coder/websocket refuses it without
 	// sending a close frame.
 	Unmasked()
-	// Control takes a control frame that is to be sent. The payload is valid until Control returns.
-	Control(opcode byte, payload []byte)
+	// Control takes a control frame that is to be sent. The payload is valid until Control returns. It reports
+	// false if the owner sends nothing more.
+	Control(opcode byte, payload []byte) (taken bool)
 	// MessageSent reports that a message written in several frames is complete.
 	MessageSent()
 	// Failed reports that the socket took none or only a part of a frame.

@@ -164,7 +164,7 @@ func newWire(socket net.Conn, early []byte, limits *Limits) (*Conn, *hub) {
 	return h.wire, h
 }
 
-func (h *hub) Control(opcode byte, payload []byte) {
+func (h *hub) Control(opcode byte, payload []byte) (taken bool) {
 	h.mu.Lock()
 	h.controls = append(h.controls, fmt.Sprintf("%#x %q", opcode, payload))
 	h.mu.Unlock()
@@ -174,6 +174,7 @@ func (h *hub) Control(opcode byte, payload []byte) {
 		_ = h.wire.Send(AppendControl(nil, opcode, payload))
 		h.wire.shut = opcode == Close
 	}
+	return true
 }
 
 func (h *hub) EmptyFrame(int64) {

@@ -87,7 +87,7 @@ func TestLockTellsWhetherDataMayPass(t *testing.T) {
 // mute is an Owner that sends nothing.
 type mute struct{ hub }
 
-func (*mute) Control(byte, []byte) {}
+func (*mute) Control(byte, []byte) bool { return true }
 
 func TestControlFramesGoToTheOwnerAlone(t *testing.T) {
 	tape := newTape(t)

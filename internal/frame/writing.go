@@ -54,7 +54,9 @@ func (c *Conn) frameWritten(last []byte) error {
 	c.out.part = nil
 	if c.out.opcode >= Close {
 		whole := append(part, last...)
-		c.owner.Control(c.out.opcode, whole[headerOf(whole):])
+		if !c.owner.Control(c.out.opcode, whole[headerOf(whole):]) {
+			return net.ErrClosed
+		}
 		return nil
 	}
 	if err := c.writeData(part, last); err != nil {

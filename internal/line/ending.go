@@ -40,6 +40,7 @@ type Ending struct {
 	Reason string        // at most 123 bytes; see CutReason
 	Mute   bool          // no close frame, no handshake
 	Drop   bool          // queued messages are dropped
+	killed bool          // beginClosing has closed the socket
 	Budget time.Duration // for queued messages and the close handshake; 0: the socket is closed at once
 
 	kill *time.Timer // closes the socket when the budget is spent; set by beginClosing, for HangUp

@@ -123,10 +123,14 @@ func (l *Line) Close() (lost int) {
 func (l *Line) beginClosing(wire *frame.Conn, e *Ending) {
 	wire.Interrupt()
 
+	shaken := !e.Mute && wire.PeerClosing() && wire.CanTry() && l.IsDone() // over TLS closing may wait
 	switch {
-	case e.Budget == 0:
+	case e.Budget == 0, shaken && l.Awaits():
 		l.Kill()
-	case !l.IsDone() || !e.Mute && !wire.PeerClosing(): // otherwise there is nothing to wait for
+	case shaken:
+		wire.Kill() // now, because callbacks may take long before HangUp
+		e.killed = true
+	case !e.Mute || !l.IsDone() || l.Awaits(): // otherwise there is nothing to wait for
 		e.kill = time.AfterFunc(e.Budget, l.Kill)
 	}
 }
@@ -149,13 +153,15 @@ func (l *Line) Kill() {
 // a peer in the middle of a long send of its own may not read before that is done.
 func (l *Line) HangUp() {
 	e, wire := l.Ending(), l.Wire()
-	if !e.Mute {
+	if !e.Mute && !wire.PeerClosing() {
 		wire.Resume()
 		wire.Drain()
 	}
 
 	<-l.Done()
-	wire.Hangup() // over TLS it may wait for the peer, too
+	if !e.killed {
+		wire.Hangup() // over TLS it may wait for the peer, too
+	}
 
 	if e.kill != nil {
 		e.kill.Stop()

@@ -40,13 +40,17 @@ func (t *transport) Unmasked() {
 
 // Control queues pings and pongs ahead of the messages (RFC 6455, section 5.5.2: a pong as soon as is
 // practical). A close frame becomes the ending of the line, which sends its own close frame.
-func (t *transport) Control(opcode byte, payload []byte) {
-	l := (*Line)(t)
+func (t *transport) Control(opcode byte, payload []byte) (taken bool) {
 	if opcode != frame.Close {
-		l.PushControl(opcode, payload, false)
-		return
+		return t.PushControl(opcode, payload, false)
 	}
+	t.closing(payload)
+	return true
+}
 
+// closing ends the line by a close frame of coder/websocket.
+func (t *transport) closing(payload []byte) {
+	l := (*Line)(t)
 	by := frame.CloseErrorOf(payload)
 	refusal := by.Code == websocket.StatusProtocolError || by.Code == websocket.StatusMessageTooBig
 

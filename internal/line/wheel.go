@@ -49,7 +49,7 @@ func (w *wheel) remove(l *Line) {
 		*free = *last
 		free.line.seat = l.seat
 		if free.tick != never {
-			w.enter(free.tick, l.seat)
+			w.enter(max(free.tick, w.visited+1), l.seat) // what it was due by may be taken already
 		}
 	}
 	*last, l.seat = seat{}, 0

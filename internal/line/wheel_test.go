@@ -71,6 +71,24 @@ func TestWheelVisitsEachLineAtItsTick(t *testing.T) {
 	}
 }
 
+// A line that is due, and moves to another seat before its visit, is visited at the next tick at the latest.
+func TestWheelVisitsALineThatMoves(t *testing.T) {
+	w := wheel{buckets: make([][]uint32, 10)}
+	var later, due Line
+	w.add(&later)
+	w.schedule(&later, 5)
+	w.add(&due)
+	w.schedule(&due, 1)
+
+	bucket, _ := w.advance(1)
+	w.remove(&later) // the other line moves to its seat
+	lines := w.due(nil, bucket)
+	bucket, _ = w.advance(2)
+	if lines = w.due(lines, bucket); len(lines) != 1 || lines[0] != &due {
+		t.Errorf("visited by tick 2: %d lines, want the one that was due at tick 1", len(lines))
+	}
+}
+
 // A wheel that many lines have left has no more memory than the few that are left need.
 func TestWheelShrinks(t *testing.T) {
 	w := wheel{buckets: make([][]uint32, 4)}

@@ -38,6 +38,7 @@ type Queue struct {
 
 	settled bool // closed, and there is no writer and none can follow
 	pinged  bool // control ends with one of our pings
+	awaited bool // a ping of the application's own was taken, for whose answer a goroutine may wait
 
 	limits   *Limits
 	owner    Owner
@@ -386,21 +387,30 @@ func (q *Queue) freeWaiter() {
 
 // PushControl appends a control frame and writes it ahead of all messages. ours says that it is a ping
 // whose writing is reported to the owner. If too many control frames wait already, the frame is dropped
-// unless it is ours.
-func (q *Queue) PushControl(opcode byte, payload []byte, ours bool) {
+// unless it is ours. PushControl reports false once the queue is closed.
+func (q *Queue) PushControl(opcode byte, payload []byte, ours bool) (taken bool) {
 	q.mu.Lock()
 	if q.closing || q.broken || len(q.control) > maxControl && !ours {
-		q.mu.Unlock()
-		return
+		defer q.mu.Unlock()
+		return !q.closing
 	}
 	q.control = frame.AppendControl(q.control, opcode, payload)
 	q.pinged = q.pinged || ours
+	q.awaited = q.awaited || opcode == frame.Ping && !ours
 	wake := q.wakeLocked()
 	q.mu.Unlock()
 
 	if wake {
 		q.Wake()
 	}
+	return true
+}
+
+// Awaits reports whether a goroutine of the application may wait for the answer to a ping of its own.
+func (q *Queue) Awaits() bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.awaited
 }
 
 // Resume writes what had to wait while the application itself wrote a message in several frames.
