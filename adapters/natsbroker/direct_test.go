@@ -46,7 +46,9 @@ func TestDirect(t *testing.T) {
 			sending.Go(func() {
 				send := b.Publish
 				if strings.HasPrefix(name, "Follow") {
-					send = func(ctx context.Context, topic string, data []byte) error { return b.Keep(ctx, topic, data, 1, time.Hour) }
+					send = func(ctx context.Context, topic string, data []byte) error {
+						return b.Keep(ctx, topic, data, 1, time.Hour)
+					}
 				}
 				if err := send(t.Context(), name, make([]byte, size)); err != nil {
 					t.Error(err)
