@@ -34,10 +34,11 @@ import (
 //
 //	SubscribeDirect(ctx context.Context, topic string, deliver func(data []byte), lost func(error)) (stop func(), err error)
 //
-// It is Subscribe for functions that return at once, mostly within microseconds, and call no method of the Broker.
-// They may therefore be called by the goroutine that reads from the server, and hold up other subscriptions
-// while they run. All else that Subscribe's comment says holds. A hub uses SubscribeDirect where it would use
-// Subscribe.
+// It is Subscribe for functions that return at once, mostly within microseconds. They call no method of the Broker,
+// and take no lock that is held during such a call. They may therefore be called by the goroutine that reads from the
+// server, and hold up other subscriptions while they run. All else that Subscribe's comment says holds. A hub uses
+// SubscribeDirect where it would use Subscribe. So a type that embeds a broker and has its own Subscribe must have its
+// own SubscribeDirect, too; the same is true of a Keeper's Follow and FollowDirect.
 type Broker interface {
 	// Publish offers data to every subscriber of the topic, those in this process included. It returns once
 	// the broker has the data. While the broker is known to be away, Publish may fail at once. Data that
