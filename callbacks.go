@@ -83,8 +83,9 @@ func (c *callbacks) handler(typ websocket.MessageType) *messageFunc {
 // Serve hands each connection to f, which reads messages itself with [Conn.Read], [Conn.ReadText] or
 // [Conn.ReadJSON]. f should keep reading for as long as the connection lives: the hub sees pings, pongs and
 // the peer's close only while f reads. When f returns nil, the connection closes with 1000. An error ends
-// the connection as an error of [OnConnect] does. [OnJoin], [OnLeave], [OnDrop] and [OnExpire] may run at
-// the same time as f; no other callback does.
+// the connection as an error of [OnConnect] does. A message that ReadText or ReadJSON can't take ends the
+// connection before f has the error; to judge messages itself, f calls Read. [OnJoin], [OnLeave], [OnDrop]
+// and [OnExpire] may run at the same time as f; no other callback does.
 func Serve(f func(c *Conn) error) Option {
 	return func(c *config) error {
 		c.serve = f

@@ -139,12 +139,15 @@ func owned(err error) error {
 	return err
 }
 
+// nameRule says what the names of rooms and identities are.
+const nameRule = ": it must have 1 to 255 bytes of UTF-8 without control characters"
+
 func badName() error {
-	return &StatusError{Status: http.StatusBadRequest, Message: "bad room name"}
+	return &StatusError{Status: http.StatusBadRequest, Message: "bad room name" + nameRule}
 }
 
 func badIdentity() error {
-	return &StatusError{Status: http.StatusBadRequest, Message: "bad identity"}
+	return &StatusError{Status: http.StatusBadRequest, Message: "bad identity" + nameRule}
 }
 
 // badHost refuses a request by the host that it names. A page in a browser is told no more than that.

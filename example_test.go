@@ -301,6 +301,98 @@ func ExampleOnRoomMessage() {
 	// Output: remember me <nil>
 }
 
+// documents are texts that people edit together, one for each room. In a program, texts and logs are files.
+type documents struct {
+	mu    sync.Mutex // held while a change is made and sent, so that both have one order
+	open  map[string]*strings.Builder
+	texts map[string]string   // as they were when their rooms closed
+	logs  map[string][]string // what was changed since
+}
+
+func newDocuments() *documents {
+	return &documents{open: map[string]*strings.Builder{}, texts: map[string]string{}, logs: map[string][]string{}}
+}
+
+// load is called before the first member is let in. After a crash the log has what the text lacks.
+func (d *documents) load(room string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.open[room] = new(strings.Builder)
+	d.open[room].WriteString(d.texts[room] + strings.Join(d.logs[room], ""))
+}
+
+// write adds a change to the room's log. Whoever types doesn't wait for it.
+func (d *documents) write(room string, typ websocket.MessageType, change []byte) {
+	if typ == 0 {
+		log.Print("the disk is too slow: until ", room, " closes, its log lacks changes")
+		return
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.logs[room] = append(d.logs[room], string(change))
+}
+
+// save is called once the last member has left and the log has everything.
+func (d *documents) save(room string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	fmt.Printf("%s closes: %q\n", room, d.logs[room])
+	d.texts[room] = d.open[room].String()
+	delete(d.logs, room)
+	delete(d.open, room)
+}
+
+// serve returns the hub of the documents.
+func (d *documents) serve() *wsroom.Hub {
+	return wsroom.New(
+		wsroom.OnRoomOpen(d.load),
+		wsroom.OnRoomMessage(d.write),
+		wsroom.OnRoomClose(d.save),
+		wsroom.OnConnect(func(c *wsroom.Conn, r *http.Request) error {
+			d.mu.Lock()
+			defer d.mu.Unlock()
+			c.DropHeld() // the text has these changes
+			return c.SendText(d.open[c.Room()].String())
+		}),
+		wsroom.OnText(func(c *wsroom.Conn, change string, err error) {
+			if err == nil {
+				d.mu.Lock()
+				defer d.mu.Unlock()
+				d.open[c.Room()].WriteString(change)
+				c.SendTextToThisRoom(change)
+			}
+		}),
+	)
+}
+
+// A document is loaded when its room opens. While it is edited, each change goes to a log, and when everybody has
+// left, the log becomes a part of the text.
+func ExampleOnRoomOpen() {
+	docs := newDocuments()
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	for _, change := range []string{"Hello", ", world"} { // two sessions
+		hub := docs.serve()
+		srv := httptest.NewServer(hub)
+		ann, _, err := websocket.Dial(ctx, srv.URL+"/letter", nil)
+		if err != nil {
+			log.Fatal(err)
+		}
+		_, text, _ := ann.Read(ctx)
+		fmt.Printf("ann reads %q\n", text)
+		ann.Write(ctx, websocket.MessageText, []byte(change))
+		ann.Read(ctx)
+		ann.Close(websocket.StatusNormalClosure, "")
+		srv.Close()
+		hub.Shutdown(ctx)
+	}
+	// Output:
+	// ann reads ""
+	// /letter closes: ["Hello"]
+	// ann reads "Hello"
+	// /letter closes: [", world"]
+}
+
 // A bot hears a room and takes part in it. What it says itself is heard, too, and isn't a command.
 func ExampleOnRoomMessage_bot() {
 	var hub *wsroom.Hub

@@ -110,11 +110,16 @@ func noPathValue(r *http.Request, name string) error {
 	}
 }
 
-const maxRoomName = 255 // bytes
+const maxName = 255 // bytes, of a room's or an identity's name
+
+// isName reports whether name can be a room's or an identity's.
+func isName(name string) bool {
+	return name != "" && len(name) <= maxName && utf8.ValidString(name) && !strings.ContainsFunc(name, unicode.IsControl)
+}
 
 // checkRoomName returns an error if name can't be a room's.
 func checkRoomName(name string) error {
-	if name == "" || len(name) > maxRoomName || !utf8.ValidString(name) || strings.ContainsFunc(name, unicode.IsControl) {
+	if !isName(name) {
 		return badName()
 	}
 	return nil
@@ -184,11 +189,13 @@ var accept = &websocket.AcceptOptions{InsecureSkipVerify: true}
 var errPassed = errors.New("wsroom: request was passed on")
 
 // refuseProtocol answers a request of HTTP/2 or later with 426 (RFC 9110, section 15.5.22): the handshake of
-// RFC 6455, section 4.1, needs HTTP/1.1.
+// RFC 6455, section 4.1, needs HTTP/1.1. A page that was only opened is told what it has to do.
 func (h *Hub) refuseProtocol(w http.ResponseWriter, r *http.Request) error {
-	refused := &StatusError{
-		Status:  http.StatusUpgradeRequired,
-		Message: "WebSocket needs HTTP/1.1, and this request came over " + r.Proto + "; serve this route over HTTP/1.1 only (TLS NextProtos)",
+	refused := &StatusError{Status: http.StatusUpgradeRequired, Message: "WebSocket needs HTTP/1.1, and this request came over " + r.Proto}
+	if hint := request.Hint(r); hint == "" {
+		refused.Message += "; serve this route over HTTP/1.1 only (TLS NextProtos)"
+	} else {
+		refused.Message = strings.TrimSpace(hint) + "; " + refused.Message
 	}
 	h.countRefusal(r, "protocol")
 	refused.answer(w, r)

@@ -11,7 +11,6 @@ import (
 	"strings"
 	"sync"
 	"time"
-	"unicode/utf8"
 
 	"github.com/wsroom/wsroom/internal/cluster"
 	"github.com/wsroom/wsroom/internal/frame"
@@ -35,10 +34,11 @@ import (
 //
 //	SubscribeDirect(ctx context.Context, topic string, deliver func(data []byte), lost func(error)) (stop func(), err error)
 //
-// It is Subscribe for functions that return at once, mostly within microseconds, and call no method of the Broker.
-// They may therefore be called by the goroutine that reads from the server, and hold up other subscriptions
-// while they run. All else that Subscribe's comment says holds. A hub uses SubscribeDirect where it would use
-// Subscribe.
+// It is Subscribe for functions that return at once, mostly within microseconds. They call no method of the Broker,
+// and take no lock that is held during such a call. They may therefore be called by the goroutine that reads from the
+// server, and hold up other subscriptions while they run. All else that Subscribe's comment says holds. A hub uses
+// SubscribeDirect where it would use Subscribe. So a type that embeds a broker and has its own Subscribe must have its
+// own SubscribeDirect, too; the same is true of a Keeper's Follow and FollowDirect.
 type Broker interface {
 	// Publish offers data to every subscriber of the topic, those in this process included. It returns once
 	// the broker has the data. While the broker is known to be away, Publish may fail at once. Data that
@@ -199,8 +199,8 @@ type Member struct {
 
 // WithIdentity sets the function that returns a request's identity, such as a user name. Connections with the
 // identity "" aren't counted. f is called once the request is authorized, and may be called concurrently.
-// [Hub.ToIdentity] sends to an identity of up to 255 bytes of valid UTF-8. See also [Hub.Presence],
-// [OnMemberJoin], [OnMemberLeave] and [Conn.Identity].
+// [Hub.ToIdentity] reaches an identity whose name could be a room's: up to 255 bytes of UTF-8 without control
+// characters. See also [Hub.Presence], [OnMemberJoin], [OnMemberLeave] and [Conn.Identity].
 func WithIdentity(f func(*http.Request) string) Option {
 	return func(c *config) error {
 		c.identity = f
@@ -415,11 +415,9 @@ func (c *Conn) isOneOf(identities *lookup.List[string]) bool {
 	return c.identity != nil && identities.Has(c.identity.name)
 }
 
-const maxIdentity = 255 // bytes, of an identity that a target may name
-
 // checkIdentity returns an error if a target may not name the identity.
 func checkIdentity(name string) error {
-	if name == "" || len(name) > maxIdentity || !utf8.ValidString(name) {
+	if !isName(name) {
 		return badIdentity()
 	}
 	return nil
@@ -558,11 +556,13 @@ func publish[P string | []byte](t Target, opcode byte, payload P) error {
 	return cluster.Publish(t.hub.node, labels, to, opcode, payload)
 }
 
-// topics returns the rooms whose topics carry messages to the audience's connections on this node. Those to
-// connections by their ids have none.
-func (to *audience) topics() []string {
-	if to.all || len(to.identities) > 0 {
+// topics returns the keys of the topics that carry messages to the audience's connections on this node.
+func (to *audience) topics(n *cluster.Node) []string {
+	switch {
+	case to.all || len(to.identities) > 0:
 		return []string{cluster.EveryRoom}
+	case len(to.conns) > 0:
+		return []string{n.Own()}
 	}
 	return to.rooms
 }

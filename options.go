@@ -595,7 +595,7 @@ func WithName(name string) Option {
 	}
 }
 
-const maxHubName = 100 // bytes; with maxRoomName it limits the length of a broker's topics
+const maxHubName = 100 // bytes; with maxName it limits the length of a broker's topics
 
 func notNil(option string, isNil bool) error {
 	if isNil {

@@ -443,9 +443,9 @@ func (h *Hub) To(rooms ...string) Target {
 func (h *Hub) ToAll() Target { return Target{hub: h, to: everyone} }
 
 // ToIdentity returns all connections of these identities, on all nodes, as a target; see [WithIdentity]. No
-// URL can name it, as it could name a room. An identity has 1 to 255 bytes of valid UTF-8: for any other the
-// methods that send return an error. An identity without connections is nobody, and no error. With no
-// identities the target is empty.
+// URL can name it, as it could name a room. An identity has 1 to 255 bytes of UTF-8 without control
+// characters, as a room has: for any other the methods that send return an error. An identity without
+// connections is nobody, and no error. With no identities the target is empty.
 //
 // What is sent to an identity has one order, as a room's messages have. It isn't kept by [WithHistory]. With
 // a broker it goes to all nodes, and the nodes without a connection of the identity drop it.
@@ -648,7 +648,7 @@ func (t Target) move(kind byte, rooms []string) error {
 // Delivered waits until every connection of the target on this node has everything that was sent to it
 // before, in the sense of [Conn.Delivered], or until ctx is done. It returns the connections that haven't:
 // they have ended, or haven't answered in time. With a broker it waits first for what this node has sent to
-// the target's rooms to be queued here. It returns nothing for a name that can't be a room's.
+// the target to be queued here. It returns nothing for a name that can't be a room's or an identity's.
 //
 // It must not be called in a callback of a connection of the target, whose answer isn't read meanwhile.
 func (t Target) Delivered(ctx context.Context) (missing []*Conn) {
@@ -656,7 +656,7 @@ func (t Target) Delivered(ctx context.Context) (missing []*Conn) {
 		return nil
 	}
 	if t.hub.node != nil {
-		t.hub.node.Await(ctx, t.to.topics()...)
+		t.hub.node.Await(ctx, t.to.topics(t.hub.node)...)
 	}
 
 	conns := t.hub.store.snapshot(t.to)

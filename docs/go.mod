@@ -9,6 +9,7 @@ require (
 	github.com/olahol/melody v1.4.0
 	github.com/redis/rueidis v1.0.79
 	github.com/wsroom/wsroom v0.0.0
+	github.com/wsroom/wsroom/adapters/redisbroker v0.0.0
 	k8s.io/api v0.37.2
 	sigs.k8s.io/yaml v1.6.0
 )
@@ -21,7 +22,6 @@ require (
 	github.com/json-iterator/go v1.1.12 // indirect
 	github.com/modern-go/concurrent v0.0.0-20180306012644-bacd9c7ef1dd // indirect
 	github.com/modern-go/reflect2 v1.0.3-0.20250322232337-35a7c28c31ee // indirect
-	github.com/wsroom/wsroom/adapters/redisbroker v0.0.0
 	github.com/x448/float16 v0.8.4 // indirect
 	go.yaml.in/yaml/v2 v2.4.4 // indirect
 	golang.org/x/net v0.57.0 // indirect

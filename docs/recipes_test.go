@@ -2,13 +2,16 @@ package docs_test
 
 import (
 	"context"
+	"fmt"
 	"net/http"
 	"slices"
 	"sync"
 	"testing"
 	"time"
 
+	"github.com/coder/websocket"
 	"github.com/wsroom/wsroom"
+	"github.com/wsroom/wsroom/adapters/brokertest"
 	"github.com/wsroom/wsroom/wsroomtest"
 )
 
@@ -33,63 +36,85 @@ func as(t *testing.T, hub *wsroom.Hub, user string) *wsroomtest.Client {
 	return wsroomtest.Dial(t, hub, "/?user="+user, wsroomtest.WithName(user))
 }
 
+// recipeOnNodes runs f with a hub, and with two that share a broker.
+func recipeOnNodes(t *testing.T, build func(broker wsroom.Option) *wsroom.Hub, f func(t *testing.T, here, there *wsroom.Hub)) {
+	t.Run("one node", func(t *testing.T) {
+		hub := wsroomtest.CheckHub(t, build(nil))
+		f(t, hub, hub)
+	})
+	t.Run("two nodes", func(t *testing.T) {
+		server := brokertest.NewMemory()
+		node := func() *wsroom.Hub { return wsroomtest.CheckHub(t, build(wsroom.WithBroker(server.Open()))) }
+		f(t, node(), node())
+	})
+}
+
 func TestRecipePrivateMessages(t *testing.T) {
-	hub := wsroomtest.CheckHub(t, wsroom.New(
-		wsroom.WithIdentity(visitor),
-		wsroom.OnJSON(func(c *wsroom.Conn, m said, err error) {
-			if err == nil {
-				m.From = c.Identity()
-				c.Hub().ToIdentity(m.To, c.Identity()).SendJSON(m)
-			}
-		}),
-	))
-	ann, phone, bob, carl := as(t, hub, "ann"), as(t, hub, "ann"), as(t, hub, "bob"), as(t, hub, "carl")
-	ann.SendJSON(said{To: "bob", Text: "psst"})
-	for _, c := range []*wsroomtest.Client{ann, phone, bob} {
-		c.ExpectJSON(said{To: "bob", From: "ann", Text: "psst"})
-	}
-	carl.ExpectNothing()
+	recipeOnNodes(t, func(broker wsroom.Option) *wsroom.Hub {
+		return wsroom.New(broker,
+			wsroom.WithIdentity(visitor),
+			wsroom.OnJSON(func(c *wsroom.Conn, m said, err error) {
+				if err == nil {
+					m.From = c.Identity()
+					c.Hub().ToIdentity(m.To, c.Identity()).SendJSON(m)
+				}
+			}),
+		)
+	}, func(t *testing.T, here, there *wsroom.Hub) {
+		ann, phone, bob, carl := as(t, here, "ann"), as(t, there, "ann"), as(t, there, "bob"), as(t, there, "carl")
+		ann.SendJSON(said{To: "bob", Text: "psst"})
+		for _, c := range []*wsroomtest.Client{ann, phone, bob} {
+			c.ExpectJSON(said{To: "bob", From: "ann", Text: "psst"})
+		}
+		carl.ExpectNothing()
+	})
 }
 
 func TestRecipeTyping(t *testing.T) {
-	hub := wsroomtest.CheckHub(t, wsroom.New(
-		wsroom.WithIdentity(visitor),
-		wsroom.OnJSON(func(c *wsroom.Conn, m said, err error) {
-			if err == nil && m.Type == "typing" {
-				others := c.Hub().To(c.Room()).ExceptIdentity(c.Identity())
-				others.Latest("typing:" + c.Identity()).SendJSON(said{Type: "typing", From: c.Identity()})
-			}
-		}),
-	))
-	ann, phone, bob := as(t, hub, "ann"), as(t, hub, "ann"), as(t, hub, "bob")
-	ann.SendJSON(said{Type: "typing"})
-	bob.ExpectJSON(said{Type: "typing", From: "ann"})
-	phone.ExpectNothing()
+	recipeOnNodes(t, func(broker wsroom.Option) *wsroom.Hub {
+		return wsroom.New(broker,
+			wsroom.WithIdentity(visitor),
+			wsroom.OnJSON(func(c *wsroom.Conn, m said, err error) {
+				if err == nil && m.Type == "typing" {
+					others := c.Hub().To(c.Room()).ExceptIdentity(c.Identity())
+					others.Latest("typing:" + c.Identity()).SendJSON(said{Type: "typing", From: c.Identity()})
+				}
+			}),
+		)
+	}, func(t *testing.T, here, there *wsroom.Hub) {
+		ann, phone, bob := as(t, here, "ann"), as(t, there, "ann"), as(t, there, "bob")
+		ann.SendJSON(said{Type: "typing"})
+		bob.ExpectJSON(said{Type: "typing", From: "ann"})
+		phone.ExpectNothing()
+	})
 }
 
 func TestRecipeAcknowledge(t *testing.T) {
 	stored := make(chan said, 10)
 	store := func(m said) error { stored <- m; return nil }
-	hub := wsroomtest.CheckHub(t, wsroom.New(
-		wsroom.OnJSON(func(c *wsroom.Conn, m said, err error) {
-			if err != nil {
-				return
-			}
-			if err := store(m); err != nil {
-				c.SendJSON(said{Type: "failed", N: m.N}) // the client sends it again
-				return
-			}
-			c.SendJSON(said{Type: "ack", N: m.N})
-			c.Hub().To(c.Room()).Except(c).SendJSON(m)
-		}),
-	))
-	ann, bob := as(t, hub, "ann"), as(t, hub, "bob")
-	ann.SendJSON(said{N: 7, Text: "hello"})
-	ann.ExpectJSON(said{Type: "ack", N: 7})
-	bob.ExpectJSON(said{N: 7, Text: "hello"})
-	if m := await(t, stored, "the message is stored"); m.N != 7 {
-		t.Errorf("stored %+v", m)
-	}
+	recipeOnNodes(t, func(broker wsroom.Option) *wsroom.Hub {
+		return wsroom.New(broker,
+			wsroom.OnJSON(func(c *wsroom.Conn, m said, err error) {
+				if err != nil {
+					return
+				}
+				if err := store(m); err != nil {
+					c.SendJSON(said{Type: "failed", N: m.N}) // the client sends it again
+					return
+				}
+				c.SendJSON(said{Type: "ack", N: m.N})
+				c.Hub().To(c.Room()).Except(c).SendJSON(m)
+			}),
+		)
+	}, func(t *testing.T, here, there *wsroom.Hub) {
+		ann, bob := as(t, here, "ann"), as(t, there, "bob")
+		ann.SendJSON(said{N: 7, Text: "hello"})
+		ann.ExpectJSON(said{Type: "ack", N: 7})
+		bob.ExpectJSON(said{N: 7, Text: "hello"})
+		if m := await(t, stored, "the message is stored"); m.N != 7 {
+			t.Errorf("stored %+v", m)
+		}
+	})
 }
 
 func TestRecipeModeration(t *testing.T) {
@@ -106,26 +131,32 @@ func TestRecipeModeration(t *testing.T) {
 		mu.Unlock()
 		hub.ToIdentity(user).Close(4403, "you have been banned")
 	}
-	hub := wsroomtest.CheckHub(t, wsroom.New(
-		wsroom.WithIdentity(visitor),
-		wsroom.WithAuthorize(func(r *http.Request, room string) error {
-			if isBanned(visitor(r)) {
-				return &wsroom.StatusError{Status: http.StatusForbidden}
-			}
-			return nil
-		}),
-		wsroom.OnJSON(func(c *wsroom.Conn, m said, err error) {
-			if err == nil && !isBanned(c.Identity()) {
-				c.SendJSONToThisRoom(m)
-			}
-		}),
-	))
-	ann, bob := as(t, hub, "ann"), as(t, hub, "bob")
-	ban(hub, "bob")
-	bob.ExpectClose(4403)
-	wsroomtest.Refused(t, hub, "/?user=bob", http.StatusForbidden)
-	ann.SendJSON(said{Text: "peace"})
-	ann.ExpectJSON(said{Text: "peace"})
+	recipeOnNodes(t, func(broker wsroom.Option) *wsroom.Hub {
+		return wsroom.New(broker,
+			wsroom.WithIdentity(visitor),
+			wsroom.WithAuthorize(func(r *http.Request, room string) error {
+				if isBanned(visitor(r)) {
+					return &wsroom.StatusError{Status: http.StatusForbidden}
+				}
+				return nil
+			}),
+			wsroom.OnJSON(func(c *wsroom.Conn, m said, err error) {
+				if err == nil && !isBanned(c.Identity()) {
+					c.SendJSONToThisRoom(m)
+				}
+			}),
+		)
+	}, func(t *testing.T, here, there *wsroom.Hub) {
+		mu.Lock()
+		clear(banned)
+		mu.Unlock()
+		ann, bob := as(t, here, "ann"), as(t, there, "bob")
+		ban(here, "bob")
+		bob.ExpectClose(4403)
+		wsroomtest.Refused(t, there, "/?user=bob", http.StatusForbidden)
+		ann.SendJSON(said{Text: "peace"})
+		ann.ExpectJSON(said{Text: "peace"})
+	})
 }
 
 func TestRecipeNotifications(t *testing.T) {
@@ -156,36 +187,39 @@ func TestRecipeNotifications(t *testing.T) {
 
 func TestRecipeOneSocketForManyRooms(t *testing.T) {
 	mayRead := func(user, room string) bool { return room != "staff" }
-	hub := wsroomtest.CheckHub(t, wsroom.New(
-		wsroom.WithIdentity(visitor),
-		wsroom.WithMaxRooms(10_000),
-		wsroom.OnJSON(func(c *wsroom.Conn, m said, err error) {
-			switch room := "topic:" + m.Room; {
-			case err != nil:
-			case m.Type == "join" && mayRead(c.Identity(), m.Room) && len(c.Rooms()) < 50:
-				c.Join(room)
-			case m.Type == "leave":
-				c.Leave(room)
-			case m.Type == "say" && slices.Contains(c.Rooms(), room):
-				c.SendJSONToRoom(room, said{Room: m.Room, From: c.Identity(), Text: m.Text})
-			default:
-				c.SendJSON(said{Type: "refused", Room: m.Room})
-			}
-		}),
-	))
-	ann, bob := as(t, hub, "ann"), as(t, hub, "bob")
-	for _, c := range []*wsroomtest.Client{ann, bob} {
-		c.SendJSON(said{Type: "join", Room: "tea"})
-		c.SendJSON(said{Type: "join", Room: "staff"})
-		c.ExpectJSON(said{Type: "refused", Room: "staff"})
-	}
-	ann.SendJSON(said{Type: "say", Room: "tea", Text: "two sugars"})
-	ann.ExpectJSON(said{Room: "tea", From: "ann", Text: "two sugars"})
-	bob.ExpectJSON(said{Room: "tea", From: "ann", Text: "two sugars"})
-	bob.SendJSON(said{Type: "leave", Room: "tea"})
-	bob.SendJSON(said{Type: "say", Room: "tea", Text: "nobody hears it"})
-	bob.ExpectJSON(said{Type: "refused", Room: "tea"})
-	ann.ExpectNothing()
+	recipeOnNodes(t, func(broker wsroom.Option) *wsroom.Hub {
+		return wsroom.New(broker,
+			wsroom.WithIdentity(visitor),
+			wsroom.WithMaxRooms(10_000),
+			wsroom.OnJSON(func(c *wsroom.Conn, m said, err error) {
+				switch room := "topic:" + m.Room; {
+				case err != nil:
+				case m.Type == "join" && mayRead(c.Identity(), m.Room) && len(c.Rooms()) < 50:
+					c.Join(room)
+				case m.Type == "leave":
+					c.Leave(room)
+				case m.Type == "say" && slices.Contains(c.Rooms(), room):
+					c.SendJSONToRoom(room, said{Room: m.Room, From: c.Identity(), Text: m.Text})
+				default:
+					c.SendJSON(said{Type: "refused", Room: m.Room})
+				}
+			}),
+		)
+	}, func(t *testing.T, here, there *wsroom.Hub) {
+		ann, bob := as(t, here, "ann"), as(t, there, "bob")
+		for _, c := range []*wsroomtest.Client{ann, bob} {
+			c.SendJSON(said{Type: "join", Room: "tea"})
+			c.SendJSON(said{Type: "join", Room: "staff"})
+			c.ExpectJSON(said{Type: "refused", Room: "staff"})
+		}
+		ann.SendJSON(said{Type: "say", Room: "tea", Text: "two sugars"})
+		ann.ExpectJSON(said{Room: "tea", From: "ann", Text: "two sugars"})
+		bob.ExpectJSON(said{Room: "tea", From: "ann", Text: "two sugars"})
+		bob.SendJSON(said{Type: "leave", Room: "tea"})
+		bob.SendJSON(said{Type: "say", Room: "tea", Text: "nobody hears it"})
+		bob.ExpectJSON(said{Type: "refused", Room: "tea"})
+		ann.ExpectNothing()
+	})
 }
 
 // board is a state that the server owns and changes.
@@ -199,6 +233,51 @@ func (b *board) add(hub *wsroom.Hub, card string) {
 	defer b.mu.Unlock()
 	b.cards = append(b.cards, card)
 	hub.SendJSONToRoom("board", said{Type: "added", Text: card}) // under the lock: in the order of the changes
+}
+
+func TestRecipeViews(t *testing.T) {
+	var language wsroom.Value[string]
+	translate := func(p []byte, lang string) string { return lang + ": " + string(p) }
+	server := brokertest.NewMemory()
+	newHub := func(opts ...wsroom.Option) (hub *wsroom.Hub) {
+		hub = wsroom.New(append(opts,
+			wsroom.WithIdentity(func(*http.Request) string { return "member" }), // of all
+			wsroom.OnRoomMessage(func(room string, typ websocket.MessageType, p []byte) {
+				for _, c := range hub.Members(room) {
+					if typ == 0 { // messages are missing here
+						c.Close(websocket.StatusTryAgainLater, "start anew")
+						continue
+					}
+					if lang, ok := language.Get(c); ok { // otherwise it is new, and OnConnect sends it the state
+						c.SendText(translate(p, lang))
+					}
+				}
+			}),
+			wsroom.OnConnect(func(c *wsroom.Conn, r *http.Request) error {
+				language.Set(c, visitor(r))
+				return c.SendText("welcome")
+			}),
+			wsroom.OnJSON(func(c *wsroom.Conn, m int, err error) {
+				if err == nil {
+					c.Hub().To(c.Room()).ExceptIdentity("member").SendJSON(m) // heard by each node, sent to nobody
+				}
+			}))...)
+		return wsroomtest.CheckHub(t, hub)
+	}
+	alone := newHub()
+	for _, hubs := range [][2]*wsroom.Hub{{alone, alone}, {newHub(wsroom.WithBroker(server.Open())), newHub(wsroom.WithBroker(server.Open()))}} {
+		en, de := as(t, hubs[0], "en"), as(t, hubs[1], "de")
+		en.ExpectText("welcome")
+		de.ExpectText("welcome")
+		wsroomtest.Dial(t, hubs[1], "/elsewhere").SendJSON(0)
+		for i := range 20 {
+			en.SendJSON(i)
+			en.ExpectText(fmt.Sprint("en: ", i))
+			de.ExpectText(fmt.Sprint("de: ", i))
+		}
+		en.ExpectNothing()
+		de.ExpectNothing()
+	}
 }
 
 func TestRecipeServerSentState(t *testing.T) {

@@ -44,8 +44,9 @@ export class RequestSocket extends Socket {
 
   /**
    * Sends a request and returns the data of its reply. It rejects with a RequestError if the server replies with an error, if
-   * the connection ends first, if there is none that takes the message, or if no reply has come within timeout
-   * milliseconds, 10,000 by default. A request that has failed so may have been handled all the same.
+   * the connection ends first, if the socket is closed or stops before there is one, if nothing takes the message, or if no
+   * reply has come within timeout milliseconds: 10,000 by default, and 24 days at most, for which Infinity stands. A request
+   * that has failed so may have been handled all the same.
    */
   request<T = any>(type: string, data?: unknown, options?: { timeout?: number }): Promise<T>;
 }

@@ -5,6 +5,8 @@ import { Socket } from "./wsroom.js";
 
 const defaults = { type: "type", id: "id", data: "data", error: "error", code: "code", message: "message" };
 
+const maxTimer = 2 ** 31 - 1; // what is longer would fire at once
+
 export class RequestError extends Error {
   name = "RequestError";
 
@@ -27,7 +29,7 @@ export class RequestSocket extends Socket {
       ...options,
       onmessage: (data, room) => this.#take(data, room),
       onstate: (state, why) => {
-        if (this.#open && state !== "open") this.#ended();
+        if (this.#open ? state !== "open" : state === "idle" || state === "stopped") this.#ended();
         this.#open = state === "open";
         options.onstate?.(state, why);
       },
@@ -44,7 +46,7 @@ export class RequestSocket extends Socket {
     return new Promise((resolve, reject) => {
       const id = ++this.#last;
       if (!this.#send({ type, id, data })) return reject(new RequestError("closed"));
-      const timer = setTimeout(() => this.#settle(id, new RequestError("timeout")), timeout);
+      const timer = setTimeout(() => this.#settle(id, new RequestError("timeout")), Math.min(timeout, maxTimer));
       this.#pending.set(id, { resolve, reject, timer });
     });
   }

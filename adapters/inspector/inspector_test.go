@@ -235,7 +235,7 @@ func TestActions(t *testing.T) {
 		{map[string]any{"do": "kick", "conn": "nobody", "code": 1008}, "", "the connection has gone already"},
 		{map[string]any{"do": "kick", "conn": id, "code": 4001, "text": "enough"}, "kicked with 4001", ""},
 		{map[string]any{"do": "kick", "conn": id, "code": 4001}, "", "the connection has gone already"},
-		{map[string]any{"do": "close", "code": 1008}, "", "refused: bad room name"},
+		{map[string]any{"do": "close", "code": 1008}, "", "refused: bad room name: it must have 1 to 255 bytes of UTF-8 without control characters"},
 		{map[string]any{"do": "close", "room": "/b", "code": 1012}, "closed the room with 1012", ""},
 		{map[string]any{"do": "format"}, "", "there is no such action"},
 	} {

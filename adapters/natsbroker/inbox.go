@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"sync"
+	"time"
 )
 
 var errSlow = errors.New("natsbroker: the subscriber is too slow")
@@ -13,6 +14,7 @@ type inbox struct {
 	deliver func(position uint64, data []byte)
 	live    func()
 	lost    func(error)
+	direct  bool       // what is received may be delivered by the goroutine that receives it
 	turn    sync.Mutex // held while the subscriber is called
 
 	mu      sync.Mutex // guards what follows
@@ -20,6 +22,7 @@ type inbox struct {
 	bytes   int // of the messages that wait
 	busy    bool
 	stopped bool
+	took    time.Duration // for the last message, if direct
 	freed   chan struct{} // if not nil: closed when there is room
 }
 
@@ -31,10 +34,58 @@ type item struct {
 	live     bool
 }
 
+// hear takes a message. It returns true if the caller is to handle it. That may be if it is alone.
+func (i *inbox) hear(it item, alone bool) (mine bool) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if !alone || !i.direct || i.busy || i.stopped || i.took > atOnce || len(it.data) > small {
+		i.add(it)
+		return false
+	}
+	i.busy = true
+	return true
+}
+
+// handle delivers what hear has left to the caller.
+func (i *inbox) handle(it item) {
+	i.turn.Lock()
+	i.mu.Lock()
+	stopped := i.stopped
+	i.mu.Unlock()
+	if !stopped {
+		i.deliverTimed(it)
+	}
+	i.turn.Unlock()
+
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if i.busy = len(i.waiting) > 0; i.busy {
+		go i.work()
+	}
+}
+
+// deliverTimed delivers a message and notes how long that took.
+func (i *inbox) deliverTimed(it item) {
+	if !i.direct {
+		i.deliver(it.position, it.data)
+		return
+	}
+	began := time.Now()
+	i.deliver(it.position, it.data)
+	took := time.Since(began)
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	i.took = took
+}
+
 // put never waits. It drops what is too much, and lost takes its place.
 func (i *inbox) put(it item) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
+	i.add(it)
+}
+
+func (i *inbox) add(it item) {
 	if i.stopped {
 		return
 	}
@@ -69,7 +120,7 @@ func (i *inbox) next() bool {
 	case it.live:
 		i.live()
 	default:
-		i.deliver(it.position, it.data)
+		i.deliverTimed(it)
 	}
 	return ok
 }

@@ -52,12 +52,28 @@ func (b *Broker) Follow(
 	ctx context.Context, topic string, n int,
 	deliver func(position uint64, data []byte), live func(), lost func(error),
 ) (stop func(), err error) {
+	return b.follow(ctx, topic, n, deliver, live, lost, false)
+}
+
+// FollowDirect is [Broker.Follow] for a deliver that returns at once, as [Broker.SubscribeDirect] is for
+// Subscribe; see [wsroom.Keeper].
+func (b *Broker) FollowDirect(
+	ctx context.Context, topic string, n int,
+	deliver func(position uint64, data []byte), live func(), lost func(error),
+) (stop func(), err error) {
+	return b.follow(ctx, topic, n, deliver, live, lost, true)
+}
+
+func (b *Broker) follow(
+	ctx context.Context, topic string, n int,
+	deliver func(position uint64, data []byte), live func(), lost func(error), direct bool,
+) (stop func(), err error) {
 	if n < 1 {
 		return nil, errUsage
 	}
 	b.kept.want(n, shortest)
 	f := &follower{link: b.newLink(b.kept, topic, keptIn+encode(topic)+keptProbe), n: n, catching: true, lively: make(chan struct{})}
-	f.inbox = &inbox{deliver: deliver, lost: lost, live: func() {
+	f.inbox = &inbox{deliver: deliver, lost: lost, direct: direct, live: func() {
 		live()
 		close(f.lively)
 	}}
@@ -91,8 +107,7 @@ type follower struct {
 	dropped  int // how many messages nats.go has dropped on the way
 }
 
-// receive takes what comes from the stream, in the stream's order.
-func (f *follower) receive(m *nats.Msg) {
+func (f *follower) receive(m *nats.Msg, alone bool) (it item, mine bool) {
 	seq := sequence(m, jetstream.SequenceHeader)
 	defer f.flow.hear(f.b.epoch(), seq)
 	f.mu.Lock()
@@ -104,7 +119,7 @@ func (f *follower) receive(m *nats.Msg) {
 			f.now = storedAt(m)
 			f.back()
 		}
-		return
+		return item{}, false
 	}
 
 	switch {
@@ -112,14 +127,15 @@ func (f *follower) receive(m *nats.Msg) {
 	case backward || !f.follows(m):
 		f.catchUp(errGap)
 	case seq <= f.at: // it has been read
-		return
+		return item{}, false
 	case !f.inbox.fits(len(m.Data)):
 		f.catchUp(errSlow)
 	default:
-		f.put(m)
-		return
+		it = f.next(m)
+		return it, f.inbox.hear(it, alone)
 	}
 	f.hold(m)
+	return item{}, false
 }
 
 // follows reports whether nothing is missing between the last message and this one.
@@ -137,9 +153,12 @@ func storedAt(m *nats.Msg) time.Time {
 }
 
 // put passes a message to the inbox.
-func (f *follower) put(m *nats.Msg) {
+func (f *follower) put(m *nats.Msg) { f.inbox.put(f.next(m)) }
+
+// next notes that a message is the next one to go to the inbox.
+func (f *follower) next(m *nats.Msg) item {
 	f.at, f.stored, f.gone = sequence(m, jetstream.SequenceHeader), storedAt(m), false
-	f.inbox.put(item{position: f.at, data: m.Data})
+	return item{position: f.at, data: m.Data}
 }
 
 // hold keeps a message back. If there are too many, they are read later.

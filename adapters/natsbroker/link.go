@@ -18,7 +18,9 @@ const (
 
 // listener is a subscription or a follower.
 type listener interface {
-	receive(m *nats.Msg)             // from the stream, in the stream's order
+	// receive takes a message from the stream, in the stream's order. If mine is true, the caller is to have the
+	// inbox handle it. That may be for one that came alone.
+	receive(m *nats.Msg, alone bool) (it item, mine bool)
 	begin(ctx context.Context) error // returns when it is joined for the first time
 	cut()                            // after a reconnect
 	base() *link

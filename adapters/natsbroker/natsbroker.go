@@ -46,6 +46,14 @@ const (
 
 	// arriving is how many messages may have arrived that aren't in their subscribers' backlogs yet.
 	arriving = 1 << 16
+
+	// together is the longest time between two messages that came in one read. The second one is delivered by
+	// another goroutine, so that those of many topics use all processors.
+	together = 20 * time.Microsecond
+	// atOnce is how long a delivery takes at most for the next one to be direct, and small is the size of the
+	// largest message that is delivered directly, in bytes.
+	atOnce = time.Millisecond
+	small  = 64 << 10
 )
 
 var (
@@ -142,8 +150,9 @@ func newJetStream(nc *nats.Conn) jetstream.JetStream {
 	return js
 }
 
-// sort passes what arrives to those that listen to it.
+// sort passes what arrives to those that listen to it. Of one that wants that, it delivers what comes alone.
 func (b *Broker) sort() {
+	var freeAt time.Time // when the last message had been passed on
 	for {
 		select {
 		case m := <-b.in:
@@ -151,7 +160,10 @@ func (b *Broker) sort() {
 			l := b.ways[m.Sub]
 			b.mu.Unlock()
 			if l != nil {
-				l.receive(m)
+				if it, mine := l.receive(m, len(b.in) == 0 && time.Since(freeAt) > together); mine {
+					l.base().inbox.handle(it)
+				}
+				freeAt = time.Now()
 			}
 		case <-b.closed:
 			return
@@ -277,8 +289,21 @@ func (b *Broker) publish(ctx context.Context, to *flow, topic string, m *nats.Ms
 // Subscribe implements [wsroom.Broker]. It returns once a message of its own has come back through the
 // stream, and waits for that as long as ctx allows.
 func (b *Broker) Subscribe(ctx context.Context, topic string, deliver func(data []byte), lost func(error)) (stop func(), err error) {
+	return b.subscribe(ctx, topic, deliver, lost, false)
+}
+
+// SubscribeDirect is [Broker.Subscribe] for a deliver that returns at once; see [wsroom.Broker]. A message that
+// comes alone is delivered by the goroutine that receives all topics' messages, unless it is larger than 64 KiB or
+// the last one took long.
+func (b *Broker) SubscribeDirect(ctx context.Context, topic string, deliver func(data []byte), lost func(error)) (stop func(), err error) {
+	return b.subscribe(ctx, topic, deliver, lost, true)
+}
+
+func (b *Broker) subscribe(
+	ctx context.Context, topic string, deliver func(data []byte), lost func(error), direct bool,
+) (stop func(), err error) {
 	s := &subscription{link: b.newLink(b.topics, topic, subjectIn+encode(topic))}
-	s.inbox = &inbox{deliver: func(_ uint64, data []byte) { deliver(data) }, lost: lost}
+	s.inbox = &inbox{deliver: func(_ uint64, data []byte) { deliver(data) }, lost: lost, direct: direct}
 	s.link.step = s.step
 	return b.listen(ctx, s, subjectOut+encode(topic))
 }
@@ -326,8 +351,7 @@ type subscription struct {
 	away   error  // why lost is to be called when the next probe has come back
 }
 
-// receive takes what comes from the stream, in the stream's order.
-func (s *subscription) receive(m *nats.Msg) {
+func (s *subscription) receive(m *nats.Msg, alone bool) (it item, mine bool) {
 	seq, last := sequence(m, jetstream.SequenceHeader), sequence(m, jetstream.LastSequenceHeader)
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -346,8 +370,10 @@ func (s *subscription) receive(m *nats.Msg) {
 		s.back()
 	}
 	if s.joined && m.Header.Get(probeHeader) == "" {
-		s.inbox.put(item{data: m.Data})
+		it.data = m.Data
+		mine = s.inbox.hear(it, alone)
 	}
+	return it, mine
 }
 
 // cut has the subscription joined again. lost is called then.

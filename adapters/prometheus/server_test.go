@@ -50,7 +50,7 @@ func TestAlerts(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, m := range regexp.MustCompile(`(?m)- alert: (\w+)`).FindAllStringSubmatch(string(rules), -1) {
-		if strings.Count(string(tests), m[1]) != 2 {
+		if strings.Count(string(tests), m[1]) < 2 {
 			t.Errorf("%s must be tried twice: firing and quiet", m[1])
 		}
 	}

@@ -26,6 +26,10 @@ func TestOneConnection(t *testing.T) {
 		"evalsha": func() { keep(t, b, "kept", "the script is known", "two") },
 	} {
 		send()
+		if command == "publish" {
+			publish(t, b, "other", strings.Repeat("a", 64<<10))
+			keep(t, b, "kept large", strings.Repeat("a", 64<<10+1)) // over another connection
+		}
 		_, subscriber, _ := strings.Cut(strings.Join(clients(t, s, "sub=2"), "\n"), " cmd=")
 		if got, _, _ := strings.Cut(subscriber, " "); got != command {
 			t.Errorf("the last command over the connection of the subscriptions is %q, want %q", got, command)
@@ -83,8 +87,8 @@ func TestPublishesWhileHung(t *testing.T) {
 	})
 }
 
-// TestDirect: a message that comes alone is delivered by the goroutine that reads, unless the last delivery was
-// slow. For Subscribe and Follow it never is.
+// TestDirect: a message that comes alone is delivered by the goroutine that reads, unless it is large or the last
+// delivery was slow. For Subscribe and Follow it never is.
 func TestDirect(t *testing.T) {
 	t.Parallel()
 	b := redisbroker.New(startRedis(t).connect(t))
@@ -113,16 +117,19 @@ func TestDirect(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		send := func() bool {
-			go func() {
+		sendSome := func(message string) bool {
+			var sending sync.WaitGroup
+			defer sending.Wait()
+			sending.Go(func() {
 				if strings.HasPrefix(name, "Follow") {
-					keep(t, b, name, "message")
+					keep(t, b, name, message)
 				} else {
-					publish(t, b, name, "message")
+					publish(t, b, name, message)
 				}
-			}()
+			})
 			return <-byReader
 		}
+		send := func() bool { return sendSome("message") }
 		direct := strings.HasSuffix(name, "Direct")
 		until(t, "the reader delivers, if it may", func() bool { return send() == direct })
 		if slow = true; direct {
@@ -133,6 +140,9 @@ func TestDirect(t *testing.T) {
 		}
 		if slow = false; direct {
 			until(t, "the reader delivers again", send)
+			if sendSome(strings.Repeat("a", 64<<10+1)) {
+				t.Errorf("%s: the reader delivers a large message", name)
+			}
 		} else if send() {
 			t.Errorf("%s: the reader delivers", name)
 		}

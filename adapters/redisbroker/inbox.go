@@ -52,7 +52,7 @@ func (i *inbox) subscribed(err error) {
 // hear takes a message. If it is alone, the caller may handle it.
 func (i *inbox) hear(it item, alone bool) {
 	i.mu.Lock()
-	if !alone || i.direct == nil || i.busy || i.took > atOnce || !i.direct(it) {
+	if !alone || len(it.data) > small || i.direct == nil || i.busy || i.took > atOnce || !i.direct(it) {
 		i.add(it)
 		i.mu.Unlock()
 		return

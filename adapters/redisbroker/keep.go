@@ -46,8 +46,8 @@ func (b *Broker) Keep(ctx context.Context, topic string, data []byte, n int, d t
 			publish, prefix + topic, idOf(l.newest.Load()), inMs(b.hold),
 		}
 		var answer rueidis.RedisResult
-		if over == rueidis.CommandClient(b.client) {
-			answer = keepScript.Exec(ctx, b.client, keys(prefix, topic), args)
+		if client, ok := over.(rueidis.Client); ok {
+			answer = keepScript.Exec(ctx, client, keys(prefix, topic), args)
 		} else {
 			answer = over.Do(ctx, over.B().Evalsha().Sha1(keepSHA).Numkeys(2).Key(keys(prefix, topic)...).Arg(args...).Build())
 		}

@@ -33,15 +33,19 @@ const (
 	// delivered, and lost is called in its place.
 	MaxBacklog = 16 << 20
 
-	partitions = 16  // of the topics, on a cluster; all nodes must use the same number
-	batch      = 500 // channels in a command
-	reads      = 256 // of what is kept, at the same time over each line
+	partitions = 16              // of the topics, on a cluster; all nodes must use the same number
+	batch      = 500             // channels in a command
+	reads      = 256             // of what is kept, at the same time over each line
+	roleTime   = 5 * time.Second // between two looks whether the server of a line has become a replica
 
 	// together is the longest time between two messages that came in one read. The second one is delivered by
 	// another goroutine, so that those of many topics use all processors.
 	together = 20 * time.Microsecond
 	// atOnce is how long a delivery takes at most for the next one to be direct.
 	atOnce = time.Millisecond
+	// small is the size of the largest message that is sent over the connection of the subscriptions, and of the
+	// largest one that is delivered directly, in bytes. On a slow line a larger one would hold up too much.
+	small = 64 << 10
 )
 
 // Broker implements [wsroom.Broker] and [wsroom.Keeper]. [New] makes it. Its methods may be called concurrently.
@@ -54,8 +58,8 @@ type Broker struct {
 
 // New returns a broker over a client, which it doesn't close. The caller closes the client when all
 // subscriptions have been stopped. The client's mode says whether it is a cluster. While there are
-// subscriptions the broker has a connection of its own for them, on a cluster up to 16. It sends its messages over
-// these, too, so rueidis.ClientOption.RingScaleEachConn must not be less than 10, its default.
+// subscriptions the broker has a connection of its own for them, on a cluster up to 16. It sends messages of up to
+// 64 KiB over these, too, so rueidis.ClientOption.RingScaleEachConn must not be less than 10, its default.
 func New(client rueidis.Client) *Broker {
 	b := &Broker{client: client, sharded: client.Mode() == rueidis.ClientModeCluster, hold: 2 * time.Minute}
 	n := 1
@@ -109,7 +113,7 @@ func (b *Broker) Publish(ctx context.Context, topic string, data []byte) error {
 }
 
 // offer has send, which uses ctx, take data to Redis, and waits no longer than ctx allows. It does so over the
-// connection of the subscriptions if there is one.
+// connection of the subscriptions if there is one, unless data is large.
 func (l *line) offer(
 	ctx context.Context, what string, data []byte, send func(over rueidis.CommandClient, message string) error,
 ) error {
@@ -117,7 +121,7 @@ func (l *line) offer(
 		return tooLarge(len(data))
 	}
 	message := string(data) // a command whose context has ended may still be written a little later
-	if s := l.sender.Load(); s != nil && ctx.Err() == nil {
+	if s := l.sender.Load(); s != nil && len(data) <= small && ctx.Err() == nil {
 		done, err := s.try(ctx, func(over rueidis.CommandClient) error { return send(over, message) })
 		if err != nil {
 			return fmt.Errorf("redisbroker: %s: %w", what, err)
@@ -151,7 +155,8 @@ func (b *Broker) Subscribe(ctx context.Context, topic string, deliver func(data 
 }
 
 // SubscribeDirect is [Broker.Subscribe] for a deliver that returns at once; see [wsroom.Broker]. A message that
-// comes alone is delivered by the goroutine that reads from Redis, unless the last one took long.
+// comes alone is delivered by the goroutine that reads from Redis, unless it is larger than 64 KiB or the last one
+// took long.
 func (b *Broker) SubscribeDirect(ctx context.Context, topic string, deliver func(data []byte), lost func(error)) (stop func(), err error) {
 	return b.subscribe(ctx, topic, deliver, lost, func(item) bool { return true })
 }
@@ -297,16 +302,23 @@ func (l *line) serve() error {
 			}
 		},
 	})
+	s := &sender{conn: conn}
+	var role <-chan time.Time
 	for {
 		join, leave, idle := l.changes()
 		if err := l.ask(conn, join, leave); err != nil || idle {
 			return err
 		}
-		if len(join) > 0 && l.sender.Load() == nil {
-			l.sender.Store(&sender{conn: conn})
+		if len(join) > 0 && role == nil {
+			l.sender.Store(s)
+			ticker := time.NewTicker(roleTime)
+			defer ticker.Stop()
+			role = ticker.C
 		}
 		select {
 		case <-l.wake:
+		case <-role:
+			l.sender.Store(s.ofMaster())
 		case err := <-broken:
 			return fmt.Errorf("redisbroker: connection lost: %w", err)
 		case <-moved:

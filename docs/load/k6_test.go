@@ -21,10 +21,11 @@ type message struct {
 	From string `json:"from"`
 	N    int    `json:"n"`
 	At   int64  `json:"at"`
+	More bool   `json:"more"`
 }
 
-// The script passes a hub that does what it should, and fails one that loses, doubles or swaps messages, or ends
-// connections, each by its own threshold.
+// The script passes a hub that does what it should, and fails one that loses or doubles messages, keeps members
+// apart, or ends connections, each by its own threshold.
 func TestK6FindsWhatIsWrong(t *testing.T) {
 	k6, err := exec.LookPath("k6")
 	if err != nil {
@@ -38,8 +39,20 @@ func TestK6FindsWhatIsWrong(t *testing.T) {
 			c.SendJSONToThisRoom(m)
 		}
 	}
-	for threshold, hub := range map[string]*wsroom.Hub{
+	for name, hub := range map[string]*wsroom.Hub{
 		"": wsroom.New(wsroom.OnJSON(relay)),
+		"wsroom_heard": wsroom.New(wsroom.OnJSON(func(c *wsroom.Conn, m message, err error) {
+			if err == nil {
+				c.SendJSON(m) // to nobody else, as if each were on a node of its own
+			}
+		})),
+		"wsroom_lost/the end": wsroom.New(wsroom.OnJSON(func(c *wsroom.Conn, m message, err error) {
+			if err == nil && m.N > 3 {
+				c.SendJSON(m)
+				return
+			}
+			relay(c, m, err)
+		})),
 		"wsroom_lost": wsroom.New(wsroom.OnJSON(func(c *wsroom.Conn, m message, err error) {
 			if m.N != 3 {
 				relay(c, m, err)
@@ -52,8 +65,9 @@ func TestK6FindsWhatIsWrong(t *testing.T) {
 		})),
 		"wsroom_failed": wsroom.New(wsroom.WithMaxConnsPer(wsroom.ByAddr, 3), wsroom.OnJSON(relay)),
 	} {
-		t.Run(threshold, func(t *testing.T) {
+		t.Run(name, func(t *testing.T) {
 			t.Parallel()
+			threshold, _, _ := strings.Cut(name, "/")
 			wsroomtest.CheckHub(t, hub)
 			mux := http.NewServeMux()
 			mux.Handle("GET /chat/{room}", hub)
@@ -62,7 +76,7 @@ func TestK6FindsWhatIsWrong(t *testing.T) {
 
 			cmd := exec.CommandContext(t.Context(), k6, "run", "--no-usage-report", "--summary-mode", "disabled", "--log-format", "json",
 				"--vus", "6", "--iterations", "6", "-e", "URL="+"ws"+strings.TrimPrefix(srv.URL, "http")+"/chat/",
-				"-e", "ROOMS=2", "-e", "SLOW=60000", "k6.js")
+				"-e", "ROOMS=2", "-e", "SLOW=2000", "k6.js")
 			cmd.WaitDelay = 5 * time.Second
 			out, err := cmd.CombinedOutput()
 			if threshold == "" && err != nil {

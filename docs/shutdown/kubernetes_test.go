@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/coder/websocket"
+	"github.com/wsroom/wsroom/internal/redistest"
 	"github.com/wsroom/wsroom/wsroomtest"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -105,15 +106,18 @@ func argument(t *testing.T, c corev1.Container, name string) time.Duration {
 }
 
 // The program takes the manifest's arguments, and answers its probes as the page says: 200 while it runs, and 503 from
-// SIGTERM on, while clients are still served. All times are a tenth of the manifest's.
+// SIGTERM on, while clients are still served. All times are a tenth of the manifest's. A second pod has the same rooms.
 func TestProgramRunsAsTheManifestSays(t *testing.T) {
 	c := readManifests(t).deployment.Spec.Template.Spec.Containers[0]
+	redis := redistest.Start(t)
 	var args []string
 	for _, arg := range c.Args {
 		name, _, _ := strings.Cut(strings.TrimPrefix(arg, "-"), "=")
 		switch name {
 		case "lag", "drain":
 			args = append(args, "-"+name+"="+(argument(t, c, name)/10).String())
+		case "redis":
+			args = append(args, "-redis="+redis.Addr)
 		case "addr": // start has its own
 			if arg != "-addr=:8080" || c.Ports[0].ContainerPort != 8080 {
 				t.Errorf("the port is %d, and the argument %s", c.Ports[0].ContainerPort, arg)
@@ -128,7 +132,9 @@ func TestProgramRunsAsTheManifestSays(t *testing.T) {
 			t.Errorf("%s: %d", probe.HTTPGet.Path, got)
 		}
 	}
+	_, second := start(t, args...)
 	client := wsroomtest.Dial(t, nil, url+"/chat/general", wsroomtest.WithTimeout(patience))
+	other := wsroomtest.Dial(t, nil, second+"/chat/general", wsroomtest.WithTimeout(patience))
 	if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
 		t.Fatal(err)
 	}
@@ -141,6 +147,7 @@ func TestProgramRunsAsTheManifestSays(t *testing.T) {
 	}
 	client.SendText("still here")
 	client.ExpectText("still here")
+	other.ExpectText("still here")
 	client.ExpectClose(websocket.StatusServiceRestart)
 	if err := cmd.Wait(); err != nil {
 		t.Errorf("it ended by %v", err)

@@ -15,16 +15,29 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/redis/rueidis"
 	"github.com/wsroom/wsroom"
+	"github.com/wsroom/wsroom/adapters/redisbroker"
 )
 
 func main() {
 	addr := flag.String("addr", ":8080", "address to listen on")
 	lag := flag.Duration("lag", 5*time.Second, "what the load balancer takes to send newcomers elsewhere")
 	drain := flag.Duration("drain", 15*time.Second, "over what time clients are sent away")
+	redis := flag.String("redis", "", "address of the Redis server by which several of these share their rooms")
 	flag.Parse()
 
+	var broker wsroom.Option // none for a single server
+	if *redis != "" {
+		client, err := rueidis.NewClient(rueidis.ClientOption{InitAddress: []string{*redis}, DisableCache: true})
+		if err != nil {
+			log.Fatal(err)
+		}
+		defer client.Close()
+		broker = wsroom.WithBroker(redisbroker.New(client))
+	}
 	hub := wsroom.New(
+		broker,
 		wsroom.WithDrain(*drain),
 		wsroom.OnText(func(c *wsroom.Conn, text string, err error) {
 			if err == nil {

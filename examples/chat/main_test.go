@@ -62,6 +62,7 @@ func (v visitor) say(text, key string) { v.SendJSON(map[string]string{"text": te
 func TestRoomsAreApart(t *testing.T) {
 	s := newSite(t)
 	ada, bob, cyn := s.visit("general", "Ada"), s.visit("general", "Bob"), s.visit("design", "Cyn")
+	bob.next("hello") // what comes later isn't in it
 	ada.say("hello", "1")
 	var ids []int64
 	for _, v := range []visitor{ada, bob} {
@@ -162,6 +163,7 @@ func TestSnapshotThenLive(t *testing.T) {
 func TestReturnGetsWhatItHasMissed(t *testing.T) {
 	s := newSite(t)
 	ada, bob := s.visit("general", "Ada", wsroomtest.WithCursor("")), s.visit("general", "Bob")
+	ada.next("hello")
 	bob.say("before", "")
 	ada.next("text")
 	ada.CloseNow()
@@ -247,6 +249,7 @@ func TestWhatIsNotKeptIsNotSent(t *testing.T) {
 func TestTextSentAgainCountsOnce(t *testing.T) {
 	s := newSite(t)
 	ada, bob := s.visit("general", "Ada"), s.visit("general", "Bob")
+	bob.next("hello") // what comes later isn't in it
 	ada.say("hello", "a")
 	ada.next("text")
 	again := s.visit("general", "Ada") // after a reconnect

@@ -44,15 +44,7 @@ func newChat(opts ...wsroom.Option) (hub *wsroom.Hub, _ http.Handler) {
 		wsroom.WithRoom(wsroom.ByPathValue("room")), wsroom.WithSubprotocols(graphqlws.Protocol),
 		wsroom.WithIdentity(func(*http.Request) string { return everyone }),
 		wsroom.Serve(serve),
-		wsroom.OnRoomMessage(func(room string, _ websocket.MessageType, p []byte) {
-			m := new(message)
-			if json.Unmarshal(p, m) != nil {
-				return // this node can't keep up with the room
-			}
-			for _, c := range hub.Members(room) {
-				tell(c, m)
-			}
-		}),
+		wsroom.OnRoomMessage(func(room string, typ websocket.MessageType, p []byte) { hear(hub.Members(room), typ, p) }),
 		wsroom.WithMaxRooms(256), wsroom.WithMaxMembers(1000), wsroom.WithRateLimit(20, 50),
 	)...)
 	mux := http.NewServeMux()
@@ -72,6 +64,21 @@ func serve(c *wsroom.Conn) error {
 		name.Set(c, me.Name)
 		return nil
 	})
+}
+
+// hear gives a room's message to the members on this node. Where messages are missing, they have to come anew.
+func hear(members []*wsroom.Conn, typ websocket.MessageType, p []byte) {
+	m := new(message)
+	if typ != 0 && json.Unmarshal(p, m) != nil {
+		return // it isn't of this chat
+	}
+	for _, c := range members {
+		if typ == 0 {
+			c.Close(websocket.StatusTryAgainLater, "messages are missing")
+		} else {
+			tell(c, m)
+		}
+	}
 }
 
 // tell gives a message to a connection's subscriptions. Each sends of it what the client has selected.

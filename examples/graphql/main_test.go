@@ -7,9 +7,12 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/coder/websocket"
 	"github.com/wsroom/wsroom"
 	"github.com/wsroom/wsroom/adapters/brokertest"
+	"github.com/wsroom/wsroom/examples/internal/graphqlws"
 	"github.com/wsroom/wsroom/internal/browser"
+	"github.com/wsroom/wsroom/wsroomtest"
 )
 
 const packages = "npm/node_modules"
@@ -40,6 +43,17 @@ func TestGraphqlWS(t *testing.T) {
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Errorf("%v:\n%s", err, out)
 	}
+}
+
+// Where messages of a room are missing on a node, its members come anew, and ask for what they need.
+func TestMembersComeAnewWhereMessagesAreMissing(t *testing.T) {
+	hub, site := newChat()
+	wsroomtest.CheckHub(t, hub)
+	ann := wsroomtest.Dial(t, site, "/graphql/a", wsroomtest.WithSubprotocols(graphqlws.Protocol))
+	hear(hub.Members("a"), websocket.MessageText, []byte("not of this chat"))
+	ann.ExpectNothing()
+	hear(hub.Members("a"), 0, nil)
+	ann.ExpectClose(websocket.StatusTryAgainLater)
 }
 
 // The page's client is the one of npm, unchanged.

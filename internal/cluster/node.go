@@ -234,7 +234,8 @@ func (n *Node) Settle(ctx context.Context) {
 	}
 }
 
-// Await waits until what this node has published for the rooms has been delivered here, or until ctx is done.
+// Await waits until what this node has published for the rooms, [EveryRoom] or [Node.Own] has been delivered
+// here, or until ctx is done.
 func (n *Node) Await(ctx context.Context, rooms ...string) {
 	for _, room := range rooms {
 		if s := n.subscription(room); s != nil {

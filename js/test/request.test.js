@@ -1,7 +1,7 @@
 // Requests, replies and questions over a WebSocket that a test plays the server of.
 
 import assert from "node:assert/strict";
-import { test } from "node:test";
+import { mock, test } from "node:test";
 import { RequestError, RequestSocket } from "../request.js";
 import { clock, FakeWebSocket, settled } from "./fake.js";
 
@@ -120,6 +120,29 @@ test("what is kept for the next connection isn't taken along by the attempts bef
   assert.deepEqual(sent(), [{ type: "x", id: 1, data: 1 }]);
   FakeWebSocket.last.says({ id: 1, data: 2 });
   assert.deepEqual(await outcome(asked), { data: 2 });
+});
+
+test("a request that is kept for a connection that never comes ends with the socket", async (t) => {
+  for (const end of [(socket) => socket.close(), () => FakeWebSocket.last.ends(1000)]) {
+    const { socket, request, tick } = await start(t, { buffer: 1 });
+    socket.open();
+    await tick();
+    const asked = request("x");
+    assert.equal(await outcome(asked), "pending");
+    end(socket);
+    assert.deepEqual(await outcome(asked), failed("closed"));
+    mock.reset();
+  }
+});
+
+test("a timeout may be longer than a timer can be", async (t) => {
+  const { request, come, tick } = await start(t);
+  const ws = await come();
+  const asked = [Infinity, 2 ** 31].map((timeout) => request("x", null, { timeout }));
+  await tick(1_000_000);
+  for (const one of asked) assert.equal(await outcome(one), "pending");
+  ws.says({ id: 1, data: "at last" });
+  assert.deepEqual(await outcome(asked[0]), { data: "at last" });
 });
 
 test("messages go to the function of their type, or to onmessage; what has none to onother", async (t) => {

@@ -117,9 +117,9 @@ func TestFleetCountsEveryMessage(t *testing.T) {
 func TestFleetNoticesALostAndADoubledMessage(t *testing.T) {
 	got := flooded(t, true, func(message, member int, frame []byte) []byte {
 		switch {
-		case message == 20 && member == 3:
+		case message == 4 && member == 3:
 			return nil
-		case message == 21 && member == 4:
+		case message == 5 && member == 4:
 			return append(frame[:len(frame):len(frame)], frame...)
 		}
 		return frame

@@ -154,6 +154,10 @@ func TestHTTP2IsRefusedClearly(t *testing.T) {
 	if res.ProtoMajor != 2 || res.StatusCode != http.StatusUpgradeRequired || !strings.Contains(body, "HTTP/1.1") || !strings.Contains(body, "HTTP/2.0") {
 		t.Errorf("%s: got %d %q", res.Proto, res.StatusCode, body)
 	}
+	if how := `this is a WebSocket endpoint: connect with new WebSocket("wss` + strings.TrimPrefix(srv.URL, "https") + `/ws")`; !strings.Contains(body, how) ||
+		res.Header.Get("X-Content-Type-Options") != "nosniff" {
+		t.Errorf("an opened page is told %q", body)
+	}
 	if res, body := fetch("/both"); res.StatusCode != 200 || body != "HTTP/2.0" {
 		t.Errorf("through Middleware: got %d %q", res.StatusCode, body)
 	}
@@ -163,7 +167,7 @@ func TestHTTP2IsRefusedClearly(t *testing.T) {
 	r.Header[":protocol"] = []string{"websocket"}
 	w := httptest.NewRecorder()
 	mux.ServeHTTP(w, r)
-	if w.Code != http.StatusUpgradeRequired || !strings.Contains(w.Body.String(), "HTTP/1.1") {
+	if w.Code != http.StatusUpgradeRequired || !strings.Contains(w.Body.String(), "serve this route over HTTP/1.1 only") {
 		t.Errorf("extended CONNECT: got %d %q", w.Code, w.Body)
 	}
 	// What browsers do at the same server.

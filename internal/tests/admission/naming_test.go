@@ -106,7 +106,7 @@ func byAll(r *http.Request) (string, error) {
 
 const (
 	stopped = "stopped by the router"
-	badName = "400 bad room name"
+	badName = "400 bad room name: it must have 1 to 255 bytes of UTF-8 without control characters"
 )
 
 func TestSameURLIsSameRoomUnderEveryRouter(t *testing.T) {

@@ -42,7 +42,7 @@ func TestCloseFrameSaysWhyARequestIsRefused(t *testing.T) {
 	}{
 		{"room error", failing(errors.New("hunter2")), 4400, "Bad Request", "room"},
 		{"room not found", failing(&wsroom.StatusError{Status: 404}), 4404, "Not Found", "room"},
-		{"bad room name", wsroom.WithRoom(func(*http.Request) (string, error) { return "\x00", nil }), 4400, "bad room name", "room"},
+		{"bad room name", wsroom.WithRoom(func(*http.Request) (string, error) { return "\x00", nil }), 4400, "bad room name: it must have 1 to 255 bytes of UTF-8 without control characters", "room"},
 		{"no path value", wsroom.WithRoom(wsroom.ByPattern), 1011, "wsroom: ByPattern: the route's pattern isn't known here; mount the hub behind the router, not before it, or have a router t", "room"},
 		{"any error", wsroom.WithAuthorize(func(*http.Request, string) error { return errors.New("hunter2") }), 4403, "Forbidden", "authorize"},
 		{"expired", kit.AdmitFor(-time.Hour), 4401, "Unauthorized", "authorize"},

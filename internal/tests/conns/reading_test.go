@@ -47,6 +47,29 @@ func TestServeReads(t *testing.T) {
 	c.ExpectClose(websocket.StatusUnsupportedData)
 }
 
+// JSON that doesn't decode ends the connection before Serve's function has the error, whatever that does with it.
+func TestReadJSONEndsTheConnection(t *testing.T) {
+	ends := make(chan error, 1)
+	hub := wsroom.New(
+		wsroom.OnClose(func(_ *wsroom.Conn, err error) { ends <- err }),
+		wsroom.Serve(func(c *wsroom.Conn) error {
+			var n int
+			if err := c.ReadJSON(c.Context(), &n); !errors.As(err, new(*wsroom.DecodeError)) {
+				t.Errorf("ReadJSON: %v", err)
+			}
+			if err := c.SendText("go on"); err != wsroom.ErrClosed {
+				t.Errorf("SendText: %v", err)
+			}
+			return nil
+		}))
+	c := kit.Dial(t, kit.Serve(t, hub), "/a")
+	c.SendText("{")
+	c.ExpectClose(websocket.StatusInvalidFramePayloadData)
+	if err := kit.Await(t, ends, "OnClose"); !errors.As(err, new(*wsroom.DecodeError)) {
+		t.Errorf("it ended by %v", err)
+	}
+}
+
 func TestReadingBelongsToServe(t *testing.T) {
 	hub := wsroom.New(wsroom.OnText(kit.DiscardText))
 	kit.Dial(t, kit.Serve(t, hub), "/a")

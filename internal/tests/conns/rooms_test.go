@@ -15,6 +15,7 @@ import (
 
 	"github.com/coder/websocket"
 	"github.com/wsroom/wsroom"
+	"github.com/wsroom/wsroom/adapters/brokertest"
 	"github.com/wsroom/wsroom/internal/tests/kit"
 	"github.com/wsroom/wsroom/wsroomtest"
 )
@@ -434,8 +435,17 @@ func TestShutdownWaitsForRooms(t *testing.T) {
 }
 
 // Under a crowd that comes and goes, no two calls for a room run side by side, messages come only while it is
-// open, and each open has its close.
+// open, and each open has its close. With a broker that holds for each node, whatever another one asks for.
 func TestRoomsCallbacksAreNeverSideBySide(t *testing.T) {
+	t.Run("one node", func(t *testing.T) { crowdRooms(t, nil) })
+	t.Run("two nodes", func(t *testing.T) {
+		server := brokertest.NewMemory()
+		crowdRooms(t, wsroomtest.CheckHub(t, wsroom.New(wsroom.WithBroker(server.Open()))), wsroom.WithBroker(server.Open()))
+	})
+}
+
+// crowdRooms has a crowd come and go at a hub. other is another node; nil: there is none.
+func crowdRooms(t *testing.T, other *wsroom.Hub, opts ...wsroom.Option) {
 	type state struct {
 		called, open   atomic.Bool
 		opened, closed atomic.Int32
@@ -462,7 +472,7 @@ func TestRoomsCallbacksAreNeverSideBySide(t *testing.T) {
 			t.Errorf("%s: OnJoin or OnLeave in a room that isn't open", room)
 		}
 	}
-	hub = wsroom.New(
+	hub = wsroom.New(append(opts,
 		wsroom.OnRoomOpen(func(room string) {
 			defer within(room, false)()
 			if len(hub.Members(room)) > 0 {
@@ -477,7 +487,10 @@ func TestRoomsCallbacksAreNeverSideBySide(t *testing.T) {
 			rooms[room].closed.Add(1)
 		}),
 		wsroom.OnRoomMessage(func(room string, _ websocket.MessageType, _ []byte) { within(room, true)() }),
-		wsroom.OnJoin(member), wsroom.OnLeave(member))
+		wsroom.OnJoin(member), wsroom.OnLeave(member))...)
+	if other == nil {
+		other = hub
+	}
 	var crowd sync.WaitGroup
 	for i := range 8 {
 		crowd.Go(func() {
@@ -490,13 +503,19 @@ func TestRoomsCallbacksAreNeverSideBySide(t *testing.T) {
 						continue
 					}
 					room, one := names[rnd.IntN(3)], c[rnd.IntN(len(c))]
-					switch rnd.IntN(4) {
+					switch rnd.IntN(7) {
 					case 0:
 						one.Join(names[:3]...)
 					case 1:
 						one.Join(room)
 					case 2:
 						one.Leave(room)
+					case 3:
+						other.ToConn(one.ID()).Join(room)
+					case 4:
+						other.ToConn(one.ID()).Leave(room)
+					case 5:
+						other.SendTextToRoom(room, "y")
 					default:
 						one.SendTextToRoom(room, "x")
 					}

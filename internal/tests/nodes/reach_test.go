@@ -1,6 +1,7 @@
 package nodes_test
 
 import (
+	"context"
 	"fmt"
 	"net/http"
 	"testing"
@@ -121,6 +122,104 @@ func TestReachOverRealBrokers(t *testing.T) {
 		ok(t, hubs[0].ToIdentity("bob").SendText("bye"))
 		bob.ExpectText("bye")
 	})
+}
+
+// Each kind of target reaches over to the other node, and leaves out whom it is told to, there and here.
+func TestExceptionsOverRealBrokers(t *testing.T) {
+	overTwo(t, func(t *testing.T, hubs []*wsroom.Hub) {
+		type tab struct {
+			*wsroomtest.Client
+			id string
+		}
+		var anns, bobs [2]tab // one of each on each node
+		for i, hub := range hubs {
+			for _, who := range []struct {
+				name string
+				tabs *[2]tab
+			}{{"ann", &anns}, {"bob", &bobs}} {
+				room := fmt.Sprintf("/%s-%d", who.name, i)
+				client := wsroomtest.Dial(t, hub, room+"?as="+who.name)
+				c := hub.Members(room)[0]
+				ok(t, c.Join("lobby"))
+				who.tabs[i] = tab{client, c.ID()}
+			}
+		}
+		for name, target := range map[string]wsroom.Target{
+			"room": hubs[0].To("lobby").ExceptIdentity("ann"), "rooms": hubs[1].To("lobby", "/bob-0").ExceptIdentity("ann"),
+			"all": hubs[0].ToAll().ExceptIdentity("ann"), "identities": hubs[1].ToIdentity("ann", "bob").ExceptIdentity("ann"),
+			"conns": hubs[0].ToConn(anns[0].id, anns[1].id, bobs[0].id, bobs[1].id).ExceptIdentity("ann"),
+		} {
+			for i := range bobs { // each node's bob is left out once
+				ok(t, target.ExceptConn(bobs[i].id).SendText(name))
+				bobs[1-i].ExpectText(name)
+			}
+		}
+		for i, tab := range anns { // nothing has come before these
+			ok(t, hubs[1-i].ToConn(tab.id).SendText("first"))
+			tab.ExpectText("first")
+		}
+
+		ok(t, hubs[0].ToConn(bobs[0].id, bobs[1].id).Join("few"))
+		eventually(t, "both have entered", func() bool { return len(hubs[0].Members("few"))+len(hubs[1].Members("few")) == 2 })
+		ok(t, hubs[1].To("few").ExceptConn(bobs[0].id).Leave("few"))
+		eventually(t, "one has left", func() bool { return len(hubs[0].Members("few")) == 1 && len(hubs[1].Members("few")) == 0 })
+		ok(t, hubs[1].ToIdentity("ann", "bob").ExceptConn(anns[0].id).ExceptIdentity("bob").Close(4403, ""))
+		anns[1].ExpectClose(4403)
+		ok(t, hubs[1].ToConn(anns[0].id).Close(4001, ""))
+		anns[0].ExpectClose(4001)
+		for i, tab := range bobs {
+			ok(t, hubs[1-i].ToConn(tab.id).SendText("last"))
+			tab.ExpectText("last")
+		}
+	})
+}
+
+// traced is an Observer, Tracer and Propagator that notes in which trace messages are delivered.
+type traced struct{ delivered chan string }
+
+type traceKey struct{}
+
+func (traced) Add(string, string, string, int)        {}
+func (traced) Record(string, string, string, float64) {}
+
+func (o traced) Start(ctx context.Context, name, _ string) (context.Context, func(error)) {
+	if trace, ok := ctx.Value(traceKey{}).(string); ok && name != "upgrade" {
+		o.delivered <- name + " in " + trace
+	}
+	return ctx, func(error) {}
+}
+
+func (traced) Inject(ctx context.Context) string {
+	trace, _ := ctx.Value(traceKey{}).(string)
+	return trace
+}
+
+func (traced) Extract(ctx context.Context, trace string) context.Context {
+	return context.WithValue(ctx, traceKey{}, trace)
+}
+
+// A trace goes on behind a message on the other node, also beside a key and an exception.
+func TestTracesOverRealBrokers(t *testing.T) {
+	o := traced{make(chan string, 100)}
+	overTwo(t, func(t *testing.T, hubs []*wsroom.Hub) {
+		ann := wsroomtest.Dial(t, hubs[1], "/a?as=ann")
+		ctx := context.WithValue(t.Context(), traceKey{}, "one")
+		for name, target := range map[string]wsroom.Target{
+			"room": hubs[0].To("/a"), "key": hubs[0].To("/a").Latest("key").ExceptIdentity("bob"), "all": hubs[0].ToAll(),
+			"identity": hubs[0].ToIdentity("ann"), "conn": hubs[0].ToConn(hubs[1].Members("/a")[0].ID()),
+		} {
+			ok(t, target.Context(ctx).SendText(name))
+			ann.ExpectText(name)
+			select {
+			case got := <-o.delivered:
+				if got != "deliver in one" {
+					t.Errorf("%s: %s", name, got)
+				}
+			case <-time.After(patience):
+				t.Fatalf("%s: no trace", name)
+			}
+		}
+	}, wsroom.WithObserver(o))
 }
 
 // What a member shows on one node is seen on the other.

@@ -234,9 +234,10 @@ func (b lazyBroker) Publish(ctx context.Context, topic string, data []byte) erro
 // With a broker Target.Delivered is about messages that the broker hasn't delivered yet, too.
 func TestTargetDeliveredWaitsForTheBroker(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		hub := kit.Nodes(t, lazyBroker{brokertest.NewMemory().Open()}, 1)[0]
-		c := wsroomtest.Dial(t, hub, "/a")
-		for _, target := range []wsroom.Target{hub.To("/a", "/b"), hub.ToAll()} {
+		hub := kit.Nodes(t, lazyBroker{brokertest.NewMemory().Open()}, 1, wsroom.WithIdentity(as))[0]
+		c := wsroomtest.Dial(t, hub, "/a?as=ann")
+		id := kit.Member(t, hub, "/a").ID()
+		for _, target := range []wsroom.Target{hub.To("/a", "/b"), hub.ToAll(), hub.ToIdentity("ann", "bob"), hub.ToConn("nobody", id)} {
 			sent := hub.Stats().Sent
 			if err := target.SendText("x"); err != nil {
 				t.Fatal(err)

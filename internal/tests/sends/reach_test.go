@@ -459,7 +459,7 @@ func TestJoinsThatWaitAreBounded(t *testing.T) {
 func TestBadIdentities(t *testing.T) {
 	hereAndThere(t, func(t *testing.T, here, there *wsroom.Hub) {
 		c := wsroomtest.Dial(t, there, "/a?as=ann")
-		for _, bad := range []string{"", "\xff", strings.Repeat("x", 256)} {
+		for _, bad := range []string{"", "\xff", "a\nb", "\x7f", "\u0085", strings.Repeat("x", 256)} {
 			targets := []wsroom.Target{here.ToIdentity("ann", bad)}
 			if bad != "" {
 				targets = append(targets, here.ToAll().ExceptIdentity(bad), here.To("/a").ExceptIdentity("bob", bad))
@@ -469,7 +469,7 @@ func TestBadIdentities(t *testing.T) {
 					"SendText": target.SendText("x"), "SendBinary": target.SendBinary(nil), "Close": target.Close(4000, ""),
 					"Join": target.Join("/b"), "Leave": target.Leave("/a"),
 				} {
-					if err == nil || !strings.Contains(err.Error(), "bad identity") {
+					if err == nil || !strings.Contains(err.Error(), "bad identity: it must have 1 to 255 bytes") {
 						t.Errorf("%s with %.20q: %v", what, bad, err)
 					}
 				}
