@@ -89,7 +89,7 @@ func TestK6FindsWhatIsWrong(t *testing.T) {
 					crossed = entry.Msg
 				}
 			}
-			if threshold != "" && !strings.Contains(crossed, "'"+threshold+"'") {
+			if threshold != "" && !strings.Contains(crossed, threshold) {
 				t.Errorf("%v; crossed: %s\n%s", err, crossed, out)
 			}
 		})
