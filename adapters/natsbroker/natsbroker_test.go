@@ -341,6 +341,11 @@ func TestCluster(t *testing.T) {
 // serverDies: where the server that leads the stream dies, what is published goes on to arrive, and each gap
 // is reported.
 func serverDies(t *testing.T, nodes []*natsServer) {
+	until(t, "all servers have the stream", func() bool { // one that has started again holds nothing at first
+		return !slices.ContainsFunc(nodes, func(s *natsServer) bool {
+			return !s.running.JetStreamIsStreamCurrent(server.DEFAULT_GLOBAL_ACCOUNT, "wsroom")
+		})
+	})
 	leader := leaderOf(t, nodes, "wsroom")
 	here := natsbroker.New(connect(t, nodes[(leader+1)%3].addr()), natsbroker.WithReplicas(3))
 	there := natsbroker.New(connect(t, nodes[(leader+2)%3].addr()), natsbroker.WithReplicas(3))
