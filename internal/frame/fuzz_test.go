@@ -2,6 +2,7 @@ package frame
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"io"
 	"net"
@@ -213,6 +214,16 @@ func hear(t *testing.T, conn net.Conn, out *bytes.Buffer, deflate bool, wait fun
 	ws.SetReadLimit(1 << 16)
 	for h.err == "" {
 		err := wait()
+		var by websocket.CloseError
+		if errors.As(err, &by) { // Wait has taken the close frame: the owner answers it as coder/websocket would
+			h.err = "failed to get reader: received close frame: " + by.Error()
+			var payload []byte
+			if by.Code != websocket.StatusNoStatusRcvd {
+				payload = append(binary.BigEndian.AppendUint16(nil, uint16(by.Code)), by.Reason...)
+			}
+			out.Write(Append(nil, Close, payload))
+			break
+		}
 		if err == nil {
 			var typ websocket.MessageType
 			var p []byte
