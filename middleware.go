@@ -195,7 +195,7 @@ func (h *Hub) refuseProtocol(w http.ResponseWriter, r *http.Request) error {
 	if hint := request.Hint(r); hint == "" {
 		refused.Message += "; serve this route over HTTP/1.1 only (TLS NextProtos)"
 	} else {
-		refused.Message = strings.TrimSpace(hint) + "; " + refused.Message
+		refused.Message = hint + "; " + refused.Message
 	}
 	h.countRefusal(r, "protocol")
 	refused.answer(w, r)
@@ -331,7 +331,7 @@ func (g *gate) Write(p []byte) (int, error) {
 	if hint == "" {
 		return g.ResponseWriter.Write(p)
 	}
-	_, err := io.WriteString(g.ResponseWriter, hint)
+	_, err := io.WriteString(g.ResponseWriter, hint+"\n")
 	return len(p), err
 }
 

@@ -26,7 +26,7 @@ func Hint(r *http.Request) string {
 		return ""
 	case r.Header.Get("Sec-WebSocket-Key") != "":
 		return "this WebSocket handshake has no \"Connection: Upgrade\" and \"Upgrade: websocket\": " +
-			"a proxy before the server must pass these headers on\n"
+			"a proxy before the server must pass these headers on"
 	default:
 		if target, _, _ := strings.Cut(r.RequestURI, "?"); strings.HasPrefix(target, "/") {
 			path = target // before a router took a prefix away
@@ -35,7 +35,7 @@ func Hint(r *http.Request) string {
 		if r.TLS != nil {
 			scheme = "wss"
 		}
-		return fmt.Sprintf("this is a WebSocket endpoint: connect with new WebSocket(%q) in a page, or with any other WebSocket client\n",
+		return fmt.Sprintf("this is a WebSocket endpoint: connect with new WebSocket(%q) in a page, or with any other WebSocket client",
 			scheme+"://"+r.Host+path)
 	}
 }
