@@ -2,7 +2,6 @@ package frame
 
 import (
 	"bytes"
-	"encoding/binary"
 	"errors"
 	"io"
 	"net"
@@ -219,7 +218,7 @@ func hear(t *testing.T, conn net.Conn, out *bytes.Buffer, deflate bool, wait fun
 			h.err = "failed to get reader: received close frame: " + by.Error()
 			var payload []byte
 			if by.Code != websocket.StatusNoStatusRcvd {
-				payload = append(binary.BigEndian.AppendUint16(nil, uint16(by.Code)), by.Reason...)
+				payload = ClosePayload(by.Code, by.Reason)
 			}
 			out.Write(Append(nil, Close, payload))
 			break
